@@ -1,0 +1,28 @@
+"""What is cheap and what is good: costs, budgets, quality, Pareto fronts. The import lines are the registry."""
+
+from objectives.budget import Budget as Budget
+from objectives.budget import parse as parse
+from objectives.costs import Activations as Activations
+from objectives.costs import ArithmeticCost as ArithmeticCost
+from objectives.costs import Cost as Cost
+from objectives.costs import Macs as Macs
+from objectives.costs import Params as Params
+from objectives.costs import cost as cost
+from objectives.feasibility import Feasibility as Feasibility
+from objectives.feasibility import Reachable as Reachable
+from objectives.pareto import dominates as dominates
+from objectives.pareto import front as front
+from objectives.pareto import hypervolume as hypervolume
+from objectives.plugins import find as find
+from objectives.quality import METRICS as METRICS
+from objectives.quality import Metric as Metric
+from objectives.quality import agreement as agreement
+from objectives.quality import loss as loss
+from objectives.quality import measure as measure
+from objectives.quality import resolve_metric as resolve_metric
+from objectives.quality import top1 as top1
+from objectives.unreachable import InfeasibleBudget as InfeasibleBudget
+
+COSTS: dict[str, type[Cost]] = {
+    c.name: c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Cost) and hasattr(c, "name")
+}

@@ -1,0 +1,60 @@
+"""What a candidate is worth, from its answers: logits [N, K] of `N` images and `K` classes, labels [N]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from objectives.plugins import find
+
+Metric = Callable[[Tensor, Tensor], float | Tensor]  # (logits, labels) -> one number, or one per image [N]
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each image, in nats: [N] float32 (lower is better)."""
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def top1(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the largest logit of each image is its label: [N] of 0.0 and 1.0 (the mean is the accuracy)."""
+    return (logits.argmax(dim=1) == labels).float()
+
+
+def agreement(logits: Tensor, dense: Tensor) -> Tensor:
+    """Whether each image gets the answer that the dense network gives it: [N] of 0.0 and 1.0.
+
+    Args:
+        logits: [N, K] of the candidate.
+        dense: [N, K] logits of the dense network on the same images.
+    """
+    return top1(logits, dense.argmax(dim=1))
+
+
+METRICS: dict[str, Metric] = {"loss": loss, "top1": top1}
+
+
+def resolve_metric(name: str) -> Metric:
+    """The metric called "loss", "top1", or "package.module:function" of `(logits, labels)`.
+
+    Raises:
+        ValueError: If there is no such metric.
+    """
+    metric: Metric = find("metric", name, METRICS)
+    if not callable(metric):
+        raise ValueError(f"metric '{name}': expected a function of (logits, labels), got {type(metric).__name__}")
+    return metric
+
+
+def measure(name: str, logits: Tensor, labels: Tensor) -> float:
+    """The metric called `name`, averaged over the images if it gives one value per image.
+
+    Raises:
+        ValueError: If there is no such metric, or it gives neither one number nor one per image.
+    """
+    value = torch.as_tensor(resolve_metric(name)(logits, labels))
+    if value.numel() != 1 and value.shape != labels.shape:
+        raise ValueError(f"metric '{name}': expected one number or one per image, got shape {tuple(value.shape)}")
+    return float(value.double().mean())

@@ -1,0 +1,260 @@
+"""Element-wise operators, reductions, pooling and matrix products on companions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.recorder import Recorder, along, squeeze, tensors_in, varying
+
+aten = torch.ops.aten
+
+POINTWISE = {  # those that lack torch.Tag.pointwise
+    aten.hardswish, aten.hardswish_, aten.clone, aten._to_copy, aten.detach, aten.alias, aten.lift_fresh, aten.lift_fresh_copy,
+    aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like, aten.bernoulli,
+    aten.native_dropout, aten._prelu_kernel, aten.copy_, aten.zero_, aten.fill_, aten.masked_fill, aten.masked_fill_,
+    aten.rrelu_with_noise, aten.rrelu_with_noise_, aten.nan_to_num, aten.contiguous, aten.log_sigmoid_forward, aten.bernoulli_,
+    aten.hardtanh, aten.hardtanh_, aten.leaky_relu, aten.leaky_relu_, aten.elu, aten.elu_, aten.softplus, aten.mish, aten.mish_,
+    aten.hardsigmoid, aten.hardsigmoid_, aten.threshold, aten.threshold_, aten.dropout, aten.celu, aten.celu_, aten._conj, aten._neg_view,
+}  # fmt: skip
+REDUCTIONS = {
+    aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.argmax,
+    aten.argmin, aten.logsumexp, aten.prod, aten.any, aten.all, aten.norm, aten.linalg_vector_norm, aten.median, aten.nansum,
+    aten.count_nonzero, aten.aminmax,
+}  # fmt: skip
+ACROSS = {  # keep the shape but mix one axis
+    aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp, aten.flip,
+}  # fmt: skip
+SPATIAL = {
+    **dict.fromkeys([aten.max_pool1d, aten.avg_pool1d, aten.adaptive_avg_pool1d, aten.adaptive_max_pool1d, aten.upsample_nearest1d,
+                     aten.upsample_linear1d, aten.reflection_pad1d, aten.replication_pad1d, aten._upsample_nearest_exact1d], 1),
+    **dict.fromkeys([aten.max_pool2d_with_indices, aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d,
+                     aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.reflection_pad2d,
+                     aten.replication_pad2d, aten._upsample_nearest_exact2d, aten._upsample_bilinear2d_aa, aten.max_pool2d,
+                     aten._upsample_bicubic2d_aa, aten.adaptive_avg_pool2d, aten.mkldnn_max_pool2d, aten.fractional_max_pool2d,
+                     aten.grid_sampler_2d, aten.cudnn_grid_sampler, aten.max_unpool2d], 2),
+    **dict.fromkeys([aten.max_pool3d_with_indices, aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool3d,
+                     aten.upsample_nearest3d, aten.upsample_trilinear3d, aten.reflection_pad3d, aten.replication_pad3d,
+                     aten._upsample_nearest_exact3d, aten.grid_sampler_3d], 3),
+}  # fmt: skip
+
+
+def pointwise(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Ids at the same position are united; a map that does not vary where the others do is frozen, not united."""
+    operands = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    outputs = list(tensors_in(out))
+    if not operands or not outputs:
+        return
+    result = combine(rec, operands, outputs[0].shape)
+    for tensor in outputs:
+        if tensor.shape == result.shape:
+            rec.set(tensor, result)
+
+
+def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Tensor:
+    """The companion of a broadcast operation on `operands`, whose result has `shape`."""
+    channels: Tensor | None = None
+    maps: list[tuple[Tensor, Tensor]] = []
+    parameters: list[tuple[str, Tensor]] = []
+    for operand in operands:
+        if (name := rec.names.get(id(operand))) is not None:
+            parameters.append((name, operand))
+            continue
+        ids = rec.ids(operand).expand(shape)
+        if not varying(ids):
+            maps.append((operand, ids))
+        else:
+            channels = ids if channels is None else unite(rec, channels, ids)
+    for name, parameter in parameters:
+        if channels is not None:
+            adopt(rec, name, parameter, channels)
+        else:  # nothing to meet: its own channels, where it has them
+            ids = rec.ids(parameter).expand(shape)
+            channels = ids if varying(ids) else None
+    if channels is None:
+        return one_of(rec, [ids for _, ids in maps], shape)
+    for operand, ids in maps:
+        meet_map(rec, channels, operand, ids)
+    return channels
+
+
+def unite(rec: Recorder, first: Tensor, second: Tensor) -> Tensor:
+    """Two companions that both vary; returns that of the result."""
+    a, b = squeeze(first), squeeze(second)
+    if not set(varying(a)) & set(varying(b)):
+        for side in (a, b):
+            rec.freeze(side, f"{rec.where} combines channels of two axes")
+        return torch.zeros((), dtype=torch.int64).expand(first.shape)
+    common = torch.broadcast_shapes(a.shape, b.shape)
+    rec.channels.unite(a.expand(common), b.expand(common), f"{rec.where} combines it with a constant of fixed size")
+    return first if len(varying(a)) >= len(varying(b)) else second
+
+
+def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
+    """Only maps of at most one channel: they are one and the same from here on."""
+    alive = [ids for ids in maps if bool(squeeze(ids).reshape(-1)[0].ne(0))]
+    for ids in alive[1:]:
+        rec.channels.unite(squeeze(alive[0]).reshape(-1)[:1], squeeze(ids).reshape(-1)[:1], "")
+    return alive[0] if alive else torch.zeros((), dtype=torch.int64).expand(shape)
+
+
+def meet_map(rec: Recorder, channels: Tensor, operand: Tensor, ids: Tensor) -> None:
+    """Channels meet a map without channels: a constant of their size freezes them, a one-channel gate is frozen itself."""
+    single = squeeze(ids).reshape(-1)[:1]
+    if bool(single.ne(0)):
+        rec.freeze(single, f"it scales or shifts other channels in {rec.where}")
+        return
+    behind = operand.dim() - channels.dim()
+    if any(d + behind >= 0 and operand.shape[d + behind] > 1 for d in varying(channels)):
+        rec.freeze(channels, f"{rec.where} combines it with a constant of fixed size")
+
+
+def adopt(rec: Recorder, name: str, parameter: Tensor, found: Tensor) -> None:
+    """A bare parameter (layer scale, position embedding) gets the ids of the channels it meets."""
+    axes = varying(found)
+    shape = found.shape
+    for d in axes:
+        axis = d - len(shape) + parameter.dim()
+        if axis < 0 or parameter.shape[axis] == 1:
+            continue
+        if len(axes) > 1:
+            rec.freeze(found, f"parameter '{name}' meets channels of several axes")
+            continue
+        small = squeeze(found).movedim(d, 0).flatten(1)[:, 0]
+        rec.reached.add(name)
+        rec.register(name, axis, small, "free")
+
+
+def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Mean, sum, max ... over spatial axes pass the ids on; over channels they depend on all of them."""
+    x = args[0]
+    dims = reduced(x, args[1:], kwargs)
+    ids = rec.ids(x)
+    if set(varying(ids)) & set(dims):
+        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
+        return
+    small = ids
+    for d in sorted(dims, reverse=True):
+        small = small.select(d, 0)
+    for tensor in tensors_in(out):
+        if tensor.shape == small.shape:
+            rec.set(tensor, small)
+        elif tensor.dim() == x.dim():
+            kept = [1 if d in dims else n for d, n in enumerate(x.shape)]
+            rec.set(tensor, small.reshape(kept) if small.numel() == tensor.numel() else None)
+
+
+def reduced(x: Tensor, rest: Any, kwargs: Any) -> list[int]:
+    """The axes a reduction runs over."""
+    dim = kwargs.get("dim")
+    if dim is None:
+        lists = [r for r in rest if isinstance(r, (list, tuple)) and not isinstance(r, str)]
+        ints = [r for r in rest if isinstance(r, int) and not isinstance(r, bool)]
+        dim = lists[0] if lists else (ints[:1] or None)
+    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
+        return list(range(x.dim()))
+    return [d % max(x.dim(), 1) for d in ([dim] if isinstance(dim, int) else dim)]
+
+
+def norm_reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """`linalg_vector_norm(x, ord, dim)`: the first number is the order, not an axis."""
+    reduction(rec, func, (args[0], *args[2:]), kwargs, out)
+
+
+def across(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Softmax, cumulative sums ...: harmless along axes without channels."""
+    ids = rec.ids(args[0])
+    if set(varying(ids)) & set(reduced(args[0], args[1:], kwargs)):
+        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
+        return
+    for tensor in tensors_in(out):
+        rec.set(tensor, ids)
+
+
+def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Pooling and resampling: the ids spread over the new spatial size."""
+    x, dims = args[0], SPATIAL[func.overloadpacket]
+    ids = squeeze(rec.ids(x))
+    if any(d >= x.dim() - dims for d in varying(ids)):
+        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
+        return
+    for tensor in tensors_in(out):
+        head = ids[(..., *[slice(0, 1)] * dims)]
+        rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
+
+
+def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """mm, bmm, addmm, baddbmm: ids along the contracted axis are united, the others survive."""
+    if func.overloadpacket in (aten.addmm, aten.baddbmm):
+        bias, args = args[0], args[1:]
+    else:
+        bias = None
+    a, b = (rec.channels.canonical(rec.ids(t) if t.dim() == 3 else rec.ids(t)[None]) for t in args[:2])
+    batch, rows, inner = a.shape
+    columns = b.shape[2]
+    vary_a, vary_b = varying(a), varying(b)
+    why = f"a matrix product in {rec.where} mixes it with channels of another axis"
+    shape = (batch, rows, columns)
+    result: Tensor | None = None
+    reads: Tensor | int = inner
+    makes: Tensor | int = 1
+    if 2 in vary_a or 1 in vary_b:
+        if 1 in vary_a or 2 in vary_b:
+            rec.freeze(a, why), rec.freeze(b, why)
+        else:
+            left, right = a[:, 0, :], b[:, :, 0]
+            rec.channels.unite(left, right, f"{rec.where} multiplies it with a constant of fixed size")
+            joint = rec.channels.canonical(left)
+            whole_rows = bool((joint == joint[:, :1]).all())
+            if whole_rows and 0 in varying(joint):  # e.g. whole attention heads
+                result, makes = along(joint[:, 0], 0, shape), joint[:, 0]
+            elif 0 not in varying(joint):
+                reads = joint[0]
+            else:
+                rec.freeze(joint, why)
+    else:
+        sides = [(a, vary_a, 1), (b, vary_b, 2)]
+        alive = [(ids, axis) for ids, vary, axis in sides if vary]
+        if len(alive) == 2 and vary_a == vary_b == [0]:
+            rec.channels.unite(a[:, 0, 0], b[:, 0, 0], why)
+            result, makes = along(a[:, 0, 0], 0, shape), a[:, 0, 0]
+        elif len(alive) == 2 and [0] in (vary_a, vary_b) and 0 in vary_a and 0 in vary_b:
+            block, other, axis = (a, b, 2) if vary_a == [0] else (b, a, 1)
+            rec.channels.unite(block[:, :1, :1].expand_as(other), other, why)
+            result, makes = along(block[:, 0, 0], 0, shape), block[:, 0, 0]
+        elif len(alive) == 1 and len(varying(alive[0][0])) == 1:
+            ids, axis = alive[0]
+            where = varying(ids)[0]
+            if where == 0:
+                rec.freeze(ids, f"{rec.where} multiplies it with a constant of fixed size")
+            else:
+                line = ids.movedim(where, 0).flatten(1)[:, 0]
+                result, makes = along(line, axis, shape), line
+        elif alive:
+            rec.freeze(a, why), rec.freeze(b, why)
+    wide = reads if isinstance(reads, int) else len(reads)
+    tall = makes if isinstance(makes, int) else len(makes)
+    rec.multiplies("matmul", kernel=1, pixels=batch * rows * columns * inner / wide / tall / rec.batch, reads=reads, makes=makes)
+    final = (result if result is not None else torch.zeros((), dtype=torch.int64).expand(shape)).reshape(out.shape)
+    if bias is not None:
+        rec.set(out, final)
+        final = combine(rec, [out, bias], out.shape)
+    rec.set(out, final)
+
+
+def name_of(func: Any) -> str:
+    """A readable operator name."""
+    return str(func.overloadpacket.__name__).strip("_")
+
+
+OPERATORS: dict[Any, Any] = {
+    **dict.fromkeys(POINTWISE, pointwise),
+    **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(ACROSS, across),
+    **dict.fromkeys(SPATIAL, spatial),
+    **dict.fromkeys([aten.norm, aten.linalg_vector_norm], norm_reduction),
+    **dict.fromkeys([aten.mm, aten.bmm, aten.addmm, aten.baddbmm], product),
+}

@@ -1,0 +1,60 @@
+"""Attention and recurrence: fused functions, and modules whose insides are not traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_spaces.recorder import Recorder, along
+from search_spaces.rules.layers import bind
+
+# Modules that hard-code their sizes: their inputs are frozen, their outputs are constants.
+OPAQUE_MODULES: dict[type[nn.Module], str] = {
+    nn.MultiheadAttention: "its embed_dim and heads are fixed in nn.MultiheadAttention",
+    nn.RNNBase: "its gates are packed in one weight",
+    nn.RNNCellBase: "its gates are packed in one weight",
+    nn.EmbeddingBag: "it pools inside",
+    nn.Bilinear: "it multiplies two inputs",
+}
+
+
+def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """softmax(q k^T / sqrt(E)) v: whole heads may go; the width of a head only where the scale does not depend on it."""
+    a = bind(("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale"), args, kwargs)
+    q, k, v = a["query"], a["key"], a["value"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    head = q.dim() - 3  # [..., H, L, E]
+    canonical = rec.channels.canonical
+    ids = [canonical(rec.ids(t)) for t in (q, k, v)]
+    from search_spaces.recorder import varying
+
+    vary = [varying(i) for i in ids]
+    why = f"attention in {rec.where} mixes it with channels of another axis"
+    products = [(q.shape[-2] * k.shape[-2], q.shape[-1]), (q.shape[-2] * v.shape[-1], k.shape[-2])]
+    total = sum(p * c for p, c in products) * (out.numel() / out.shape[-1] / out.shape[-2]) / rec.batch
+    if all(x in ([], [head]) for x in vary) and head >= 0 and any(vary):
+        lines = [i.movedim(head, 0).flatten(1)[:, 0] for i in ids]
+        for line in lines[1:]:
+            rec.channels.unite(lines[0], line, why)
+        rec.set(out, along(lines[0], head, out.shape))
+        rec.multiplies("matmul", kernel=1, pixels=total / len(lines[0]), reads=1, makes=lines[0])
+        return out
+    if a["scale"] is None or any(set(x) - {q.dim() - 1} for x in vary):
+        for i in ids:
+            rec.freeze(i, f"attention in {rec.where} scales by its size" if a["scale"] is None else why)
+        rec.multiplies("fixed", kernel=1, pixels=total, reads=1, makes=1)
+        return out
+    inner = rec.read(q, -1)
+    rec.channels.unite(inner, rec.read(k, -1), why)
+    value = rec.read(v, -1)
+    rec.set(out, along(value, -1, out.shape))
+    rows = out.numel() / out.shape[-1] / rec.batch
+    rec.multiplies("matmul", kernel=1, pixels=rows * k.shape[-2], reads=inner, makes=1)
+    rec.multiplies("matmul", kernel=1, pixels=rows * k.shape[-2], reads=1, makes=value)
+    return out
+
+
+FUNCTIONS: dict[Any, Any] = {functional.scaled_dot_product_attention: scaled_dot_product_attention}

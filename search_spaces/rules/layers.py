@@ -1,0 +1,238 @@
+"""Layers: functions that take parameters. They read input ids and make or pass output ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from search_spaces.counts import ChannelCount
+from search_spaces.recorder import Recorder, along
+
+Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+TRANSPOSED = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+
+
+def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name; None where not given."""
+    return dict.fromkeys(names) | dict(zip(names, args, strict=False)) | kwargs
+
+
+def owner_of(rec: Recorder, name: str | None) -> str:
+    """The module that owns a parameter."""
+    return rec.path[-1] if name is None else name.rpartition(".")[0]
+
+
+def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
+    """A layer whose weight is not a parameter but computed (weight norm, hyper-networks): nothing can be sliced."""
+    rec.freeze_all(values, f"the weight of {rec.where} is computed, not a parameter")
+    makes = weight.shape[0]
+    rec.multiplies("fixed", kernel=1, pixels=out.numel() / makes / rec.batch * weight[0].numel(), reads=1, makes=makes)
+    return out
+
+
+def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed: bool = False) -> Tensor:
+    """Dense: reads axis 1 of its weight, makes axis 0 (transposed: the other way round). Grouped: whole groups live or die."""
+    a = bind(TRANSPOSED if transposed else CONVOLUTION, args, kwargs)
+    x, weight, groups = a["input"], a["weight"], a["groups"] or 1
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    name = rec.name_of(weight)
+    if name is None:
+        return computed(rec, out, weight, (x, weight, a["bias"]))
+    spatial = weight.dim() - 2
+    channel = x.dim() - spatial - 1
+    kernel = math.prod(weight.shape[2:])
+    pixels = out.numel() / out.shape[channel] / rec.batch
+    if transposed:  # multiply-adds happen once per *input* position
+        kernel *= math.prod(x.shape[channel + 1 :]) / math.prod(out.shape[channel + 1 :])
+    ids = rec.read(x, channel)
+    if int(groups) == 1:
+        into, outof = (0, 1) if transposed else (1, 0)
+        ids = rec.register(name, into, ids, "in")
+        made = rec.makes(name, outof, out.shape[channel])
+        reads: Tensor | int = ids
+    else:
+        made, reads = grouped(rec, name, weight, ids, groups, out.shape[channel], transposed)
+    add_bias(rec, a["bias"], made)
+    kind = "conv_transpose" if transposed else "conv"
+    rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=reads, makes=made, owner=owner_of(rec, name))
+    rec.set(out, along(made, channel, out.shape))
+    return out
+
+
+def grouped(
+    rec: Recorder, name: str, weight: Tensor, ids: Tensor, groups: int, size: int, transposed: bool
+) -> tuple[Tensor, int]:
+    """The ids a grouped convolution makes, and how many channels each of them reads."""
+    number = int(groups)
+    owner = owner_of(rec, name)
+    if not isinstance(groups, ChannelCount) and getattr(rec.modules.get(owner), "groups", None) != number:
+        rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
+    per_group = ids.reshape(number, -1)
+    rec.channels.unite(per_group[:, :1].expand_as(per_group), per_group, f"{rec.where} reads a constant in the same group")
+    depthwise = per_group.shape[1] == 1 and size == number
+    if depthwise:
+        made = ids
+    elif transposed:
+        made = per_group[:, :1].expand(number, size // number).reshape(-1)
+    else:
+        made = rec.makes(name, 0, size)
+        rec.channels.unite(made.reshape(number, -1), per_group[:, :1].expand(number, size // number), f"{rec.where} reads a constant")
+    rec.register(name, 0, ids if transposed else made, "out")
+    rec.grouped[owner] = weight.shape[0] // number
+    return made, per_group.shape[1]
+
+
+def add_bias(rec: Recorder, bias: Tensor | None, made: Tensor) -> None:
+    """A bias lives with the channels it is added to."""
+    if bias is None:
+        return
+    if (name := rec.name_of(bias)) is not None:
+        rec.register(name, 0, made, "out")
+    else:
+        rec.channels.unite(made, rec.read(bias, 0), f"the bias of {rec.where} is computed")
+
+
+def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Reads axis 1 of its weight along the last axis of the input, makes axis 0."""
+    a = bind(("input", "weight", "bias"), args, kwargs)
+    x, weight = a["input"], a["weight"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    name = rec.name_of(weight)
+    if name is None or weight.dim() != 2:
+        return computed(rec, out, weight, (x, weight, a["bias"]))
+    ids = rec.register(name, 1, rec.read(x, -1), "in")
+    made = rec.makes(name, 0, weight.shape[0])
+    add_bias(rec, a["bias"], made)
+    pixels = out.numel() / weight.shape[0] / rec.batch
+    rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=owner_of(rec, name))
+    rec.set(out, along(made, -1, out.shape))
+    return out
+
+
+def per_channel(rec: Recorder, values: list[Tensor | None], ids: Tensor) -> None:
+    """Scales, shifts and running statistics live with their channel."""
+    for value in values:
+        if value is None or value.numel() == 1:
+            continue
+        if (name := rec.name_of(value)) is not None:
+            rec.register(name, 0, ids, "norm")
+        else:
+            rec.channels.unite(ids, rec.read(value, 0), f"a scale of {rec.where} is computed")
+
+
+def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Batch-norm and instance-norm: each channel by itself."""
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training")
+    a = bind(names, args, kwargs)
+    if a["running_mean"] is not None:  # a trace in training mode must not touch the statistics
+        args, kwargs = args[:5], {k: v for k, v in kwargs.items() if k in ("running_mean", "running_var", "weight", "bias", "eps")}
+        if func is functional.instance_norm:
+            kwargs["use_input_stats"] = False
+    x = a["input"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    values = [a[n] for n in names[1:5]]
+    if all(v is None for v in values):
+        rec.set(out, rec.ids(x))
+        statistics(rec, rec.read(x, 1), "num_features", required=False)
+        return out
+    ids = rec.read(x, 1)
+    per_channel(rec, values, ids)
+    statistics(rec, ids, "num_features", required=False)
+    rec.set(out, along(ids, 1, out.shape))
+    return out
+
+
+def statistics(rec: Recorder, ids: Tensor, attribute: str, *, required: bool) -> None:
+    """A normaliser's size is an attribute of its module, which must shrink with the channels."""
+    if hasattr(rec.modules[rec.path[-1]], attribute):
+        rec.register(rec.path[-1], 0, ids, "statistics")
+    elif required:
+        rec.freeze(ids, f"the size of a normalisation is written in the code of {rec.where}")
+
+
+def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Layer-norm and RMS-norm over the last axis: statistics are taken over the kept channels."""
+    a = bind(("input", "normalized_shape", "weight", "bias"), args, kwargs)
+    x = a["input"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    dims = range(x.dim() - len(a["normalized_shape"]), x.dim())
+    if not set(rec.varying(x)) & set(dims):
+        rec.set(out, rec.ids(x))
+        return out
+    if len(dims) > 1:
+        rec.freeze_all(x, f"{rec.where} normalises over several axes")
+        return out
+    ids = rec.read(x, -1)
+    per_channel(rec, [a["weight"], a["bias"]], ids)
+    statistics(rec, ids, "normalized_shape", required=True)
+    rec.set(out, along(ids, -1, out.shape))
+    return out
+
+
+def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Ties one position of every group, so that each keeps as many and the groups stay what they are."""
+    a = bind(("input", "num_groups", "weight", "bias"), args, kwargs)
+    x, groups = a["input"], a["num_groups"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    ids = rec.read(x, 1)
+    if isinstance(groups, ChannelCount):
+        rec.freeze(ids, f"the groups of {rec.where} are counted from its channels")
+    tied = ids.reshape(int(groups), -1)
+    rec.channels.unite(tied[:1].expand_as(tied), tied, f"{rec.where} normalises it with a constant")
+    per_channel(rec, [a["weight"], a["bias"]], ids)
+    statistics(rec, ids, "num_channels", required=True)
+    rec.set(out, along(ids, 1, out.shape))
+    return out
+
+
+def prelu(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """One slope per channel, or one for all."""
+    a = bind(("input", "weight"), args, kwargs)
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    if a["weight"].numel() == 1:
+        rec.set(out, rec.ids(a["input"]))
+        return out
+    ids = rec.read(a["input"], 1)
+    per_channel(rec, [a["weight"]], ids)
+    rec.set(out, along(ids, 1, out.shape))
+    return out
+
+
+def embedding(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Makes the channels of axis 1 of its table."""
+    weight = bind(("input", "weight"), args, kwargs)["weight"]
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    if (name := rec.name_of(weight)) is None:
+        rec.freeze_all(weight, f"the table of {rec.where} is computed")
+        return out
+    rec.set(out, along(rec.makes(name, 1, weight.shape[1]), -1, out.shape))
+    return out
+
+
+FUNCTIONS: dict[Any, Rule] = {
+    **dict.fromkeys([torch.conv1d, torch.conv2d, torch.conv3d], convolution),
+    **dict.fromkeys(
+        [torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d], partial(convolution, transposed=True)
+    ),
+    functional.linear: linear,
+    **dict.fromkeys([functional.batch_norm, functional.instance_norm], batch_norm),
+    **dict.fromkeys([functional.layer_norm, functional.rms_norm, torch.rms_norm, torch.layer_norm], layer_norm),
+    **dict.fromkeys([functional.group_norm], group_norm),
+    **dict.fromkeys([torch.prelu, functional.prelu], prelu),
+    functional.embedding: embedding,
+}

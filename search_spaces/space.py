@@ -1,0 +1,283 @@
+"""What may be pruned: channel groups, layers, and the search space that holds them.
+
+A *unit* is a set of channels that live or die together; a `ChannelGroup` is a list of units that are alike;
+a `Member` says where the units of a group live on one axis of one tensor of the network.
+
+Letters, here and in every package above: `G` groups, `C` units ("channels") of a group, `k` positions that one unit
+holds on one axis, `B` candidates in a batch, `N` images. `Widths` say how many units each group keeps; `Kept` say which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+Widths = tuple[int, ...]  # kept units per group, in `SearchSpace.groups` order: the candidate itself
+Kept = tuple[IntArray, ...]  # sorted indices of the kept units, per group
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """Where the units of a group live on one axis of one tensor.
+
+    Attributes:
+        tensor: State-dict name ("layer1.0.conv1.weight"), or the name of a module ("declared", "statistics").
+        axis: The axis of the tensor that shrinks (of a declaring module: 0 its output side, 1 its input side).
+        role: "out" (a filter that makes the channel), "in" (weights that read it), "norm" (batch-norm and other
+            per-channel scales and statistics), "free" (a bare parameter that is added or multiplied), "declared" (a
+            side of a module that declares how it shrinks), "statistics" (a normaliser whose size is an attribute).
+        index: [C, k] positions on that axis, one row per unit.
+    """
+
+    tensor: str
+    axis: int
+    role: str
+    index: IntArray
+
+    @property
+    def layer(self) -> str:
+        """The module that owns the tensor."""
+        return self.tensor if self.role in ("declared", "statistics") else self.tensor.rpartition(".")[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels that live or die together, unit by unit.
+
+    Attributes:
+        name: The first layer that makes these channels.
+        size: Number of units `C`.
+        members: Every tensor axis the units live on.
+        divisor: A legal width is a multiple of it, or `size`.
+        floor: Smallest legal width.
+        frozen_because: Why the group cannot be pruned; empty for a prunable group.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    divisor: int = 1
+    floor: int = 1
+    frozen_because: str = ""
+
+    def choices(self) -> tuple[int, ...]:
+        """Legal widths, ascending; the last one is `size`."""
+        first = math.ceil(self.floor / self.divisor) * self.divisor
+        return (*range(first, self.size, self.divisor), self.size)
+
+    def clip(self, width: float) -> int:
+        """The legal width nearest to `width` (the smaller one of two equally near)."""
+        return min(self.choices(), key=lambda w: (abs(w - width), w))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How many positions of one axis are kept: `fixed + sum(per_unit * widths[group])`.
+
+    Attributes:
+        size: Positions of the dense network.
+        fixed: Positions that are always kept.
+        terms: `(group number, positions per kept unit)` for each group that lives on the axis.
+    """
+
+    size: int
+    fixed: int
+    terms: tuple[tuple[int, int], ...] = ()
+
+    def at(self, widths: Sequence[int]) -> int:
+        """Kept positions for `widths`."""
+        return self.fixed + sum(k * widths[g] for g, k in self.terms)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution, a linear layer or a matrix product: enough to price it without a forward pass.
+
+    Multiply-adds of one image = `pixels * kernel * reads * makes`.
+
+    Attributes:
+        name: Module name (for a bare matrix product, the module it runs in).
+        kind: "conv", "conv_transpose", "linear" or "matmul".
+        kernel: Kernel area (1 for linear; transposed convolutions: area x input positions / output positions).
+        pixels: Output positions per image, summed over all calls of the layer.
+        reads: Channels that each output channel reads (input channels / groups).
+        makes: Output channels.
+    """
+
+    name: str
+    kind: str
+    kernel: float
+    pixels: float
+    reads: Axis
+    makes: Axis
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """The shape of one parameter as a function of the widths; its size is the product over `axes`."""
+
+    name: str
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSpace:
+    """Everything that may be pruned in one network, and what each choice costs.
+
+    Attributes:
+        groups: Prunable groups; `Widths` are in this order.
+        frozen: Groups that cannot be pruned, each with `frozen_because`.
+        layers: What multiplies, for the MACs and the activations.
+        tensors: Every parameter of the network, for the parameter count.
+        grouped: `(module, entries of axis 0 of its weight per group)` of grouped convolutions, whose `groups` shrink.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    frozen: tuple[ChannelGroup, ...]
+    layers: tuple[Layer, ...]
+    tensors: tuple[TensorShape, ...]
+    grouped: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def full(self) -> Widths:
+        """The dense network."""
+        return tuple(g.size for g in self.groups)
+
+    @cached_property
+    def floor(self) -> Widths:
+        """The smallest network of the space."""
+        return tuple(g.choices()[0] for g in self.groups)
+
+    def clip(self, widths: Iterable[float]) -> Widths:
+        """The nearest legal widths."""
+        return tuple(g.clip(w) for g, w in zip(self.groups, widths, strict=True))
+
+    def sample(self, rng: np.random.Generator) -> Widths:
+        """Legal widths, drawn uniformly and independently per group (not projected on any budget)."""
+        return tuple(int(rng.choice(g.choices())) for g in self.groups)
+
+    def check(self, widths: Sequence[int]) -> Widths:
+        """Return `widths` as a tuple of ints.
+
+        Raises:
+            ValueError: If a width is missing or not legal.
+        """
+        if len(widths) != len(self.groups):
+            raise ValueError(f"{len(widths)} widths given, but this space has {len(self.groups)} groups")
+        for group, width in zip(self.groups, widths, strict=True):
+            if width not in group.choices():
+                known = group.choices()
+                shown = known if len(known) <= 8 else (*known[:3], "...", known[-1])
+                raise ValueError(f"group '{group.name}': width {width} is not one of {shown}")
+        return tuple(int(w) for w in widths)
+
+    def kept(self, widths: Sequence[int], scores: Sequence[NDArray[Any]]) -> Kept:
+        """The units with the highest scores, as many as `widths` says (ties: the lower index stays).
+
+        Args:
+            widths: [G] legal widths.
+            scores: Per group [C], higher = keep.
+        """
+        return tuple(
+            np.sort(np.argsort(-np.asarray(s), kind="stable")[:w]).astype(np.int64)
+            for w, s in zip(self.check(widths), scores, strict=True)
+        )
+
+    def with_limits(
+        self, *, divisor: int = 1, min_keep: float = 0.0, min_units: int = 1, freeze: Iterable[str] = ()
+    ) -> SearchSpace:
+        """The same space with other legal widths.
+
+        Args:
+            divisor: Widths are multiples of it (where a group is smaller, only its full width is legal).
+            min_keep: Fraction of each group that always stays.
+            min_units: Units of each group that always stay.
+            freeze: Names of groups that must not be pruned.
+
+        Raises:
+            ValueError: If `freeze` names an unknown group or a limit is out of range.
+        """
+        if divisor < 1 or not 0 <= min_keep <= 1 or min_units < 1:
+            raise ValueError(f"limits: need divisor >= 1, 0 <= min_keep <= 1, min_units >= 1; got {divisor}, {min_keep}, {min_units}")
+        names = set(freeze)
+        if unknown := names - {g.name for g in self.groups}:
+            raise ValueError(f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}")
+        groups = tuple(
+            replace(
+                g, divisor=divisor,
+                floor=g.size if g.name in names else min(g.size, max(min_units, math.ceil(min_keep * g.size - 1e-9))),
+            )
+            for g in self.groups
+        )
+        return replace(self, groups=groups)
+
+    # -- JSON ----------------------------------------------------------------------------------------------------
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; `from_json` gives the same space back."""
+        return {
+            "groups": [_group_to_json(g) for g in self.groups],
+            "frozen": [_group_to_json(g) for g in self.frozen],
+            "layers": [[x.name, x.kind, x.kernel, x.pixels, _axis_to_json(x.reads), _axis_to_json(x.makes)] for x in self.layers],
+            "tensors": [[t.name, [_axis_to_json(a) for a in t.axes]] for t in self.tensors],
+            "grouped": [list(x) for x in self.grouped],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """The inverse of `to_json`."""
+        return cls(
+            groups=tuple(_group_from_json(g) for g in data["groups"]),
+            frozen=tuple(_group_from_json(g) for g in data["frozen"]),
+            layers=tuple(Layer(n, k, a, p, _axis_from_json(r), _axis_from_json(m)) for n, k, a, p, r, m in data["layers"]),
+            tensors=tuple(TensorShape(n, tuple(_axis_from_json(a) for a in axes)) for n, axes in data["tensors"]),
+            grouped=tuple((n, int(c)) for n, c in data["grouped"]),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of the whole space: two spaces with the same one are the same."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _axis_to_json(axis: Axis) -> list[Any]:
+    return [axis.size, axis.fixed, [list(t) for t in axis.terms]]
+
+
+def _axis_from_json(data: Sequence[Any]) -> Axis:
+    return Axis(data[0], data[1], tuple((g, k) for g, k in data[2]))
+
+
+def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
+    members = [[m.tensor, m.axis, m.role, _index_to_json(m.index)] for m in group.members]
+    return {
+        "name": group.name, "size": group.size, "divisor": group.divisor, "floor": group.floor,
+        "frozen_because": group.frozen_because, "members": members,
+    }  # fmt: skip
+
+
+def _group_from_json(data: Mapping[str, Any]) -> ChannelGroup:
+    members = tuple(Member(t, a, r, _index_from_json(i)) for t, a, r, i in data["members"])
+    return ChannelGroup(data["name"], data["size"], members, data["divisor"], data["floor"], data["frozen_because"])
+
+
+def _index_to_json(index: IntArray) -> Any:
+    """A [C, k] index as `{"range": [start, C, k]}` where it is one contiguous block, else as lists."""
+    if index.size and np.array_equal(index.ravel(), np.arange(index.size) + index.flat[0]):
+        return {"range": [int(index.flat[0]), *index.shape]}
+    return index.tolist()
+
+
+def _index_from_json(data: Any) -> IntArray:
+    if isinstance(data, dict):
+        start, units, per_unit = data["range"]
+        return (np.arange(units * per_unit) + start).reshape(units, per_unit).astype(np.int64)
+    return np.array(data, dtype=np.int64)
