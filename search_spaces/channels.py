@@ -41,16 +41,18 @@ class Channels:
         """
         if a is b:
             return
-        pairs = np.stack([a.reshape(-1).numpy(), b.reshape(-1).numpy()])
-        pairs = pairs[:, pairs[0] != pairs[1]]
-        if not pairs.size:
+        left, right = a.reshape(-1).numpy(), b.reshape(-1).numpy()
+        differ = left != right
+        codes = np.unique(left[differ] << 32 | right[differ])  # one sort of plain integers: ids stay below 2^31
+        if not codes.size:
             return
+        pairs = np.stack([codes >> 32, codes & 0xFFFFFFFF])
         constant = (pairs == CONSTANT).any(0)
         if constant.any():
             self.freeze(torch.from_numpy(pairs[:, constant].max(0)), why)
             pairs = pairs[:, ~constant]
         if pairs.size:
-            self._pairs.append(np.unique(pairs, axis=1))
+            self._pairs.append(pairs)
             self._labels = None
 
     def freeze(self, ids: Tensor, why: str) -> None:
@@ -66,7 +68,7 @@ class Channels:
         if self._labels is None:
             pairs = np.concatenate(self._pairs, 1) if self._pairs else np.zeros((2, 0), np.int64)
             if len(self._pairs) > 1:
-                self._pairs = [pairs]
+                self._pairs = [pairs]  # what is solved once need not be joined again
             graph = coo_matrix((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), (self.count, self.count))
             self._labels = connected_components(graph, directed=False)[1].astype(np.int64)
         return self._labels

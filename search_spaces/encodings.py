@@ -50,6 +50,7 @@ class Ratios(Encoding):
     def __init__(self, space: SearchSpace) -> None:
         self.names = tuple(g.name for g in space.groups)
         self._choices = tuple(g.choices() for g in space.groups)
+        self._points = tuple({w: i / max(len(c) - 1, 1) for i, w in enumerate(c)} for c in self._choices)
 
     def decode(self, x: Floats, fits: Fits) -> Widths:
         """The legal widths; they may be outside the budgets (whoever asks projects them)."""
@@ -57,9 +58,8 @@ class Ratios(Encoding):
         return tuple(c[r] for r, c in zip(rungs, self._choices, strict=True))
 
     def encode(self, widths: Sequence[int]) -> Floats:
-        """The point that decodes to `widths`; 1 for a group without a choice."""
-        pairs = zip(widths, self._choices, strict=True)
-        return np.array([c.index(w) / (len(c) - 1) if len(c) > 1 else 1.0 for w, c in pairs])
+        """The point that decodes to `widths`; 0 for a group without a choice."""
+        return np.array([points[w] for w, points in zip(widths, self._points, strict=True)])
 
 
 class Ranking:
@@ -85,16 +85,24 @@ class Ranking:
             shift: [G] in units of the scores.
             fits: Must hold for the smallest network, and go on holding as widths fall.
         """
-        worths = np.unique((scale[:, None] * (self._knots + shift[:, None])).ravel())
-        # Along the units' own worths first: they may span many powers of ten. Then evenly between two of them.
-        thresholds = np.concatenate([[np.nextafter(worths[0], -np.inf)], worths])
-        for _ in range(5):
-            inside = fits(self.above(thresholds[:-1, None] / scale - shift))
-            if inside[0]:
-                return self._at(thresholds[0], scale, shift)
-            first = len(inside) if not inside.any() else int(np.argmax(inside))
-            thresholds = np.linspace(thresholds[first - 1], thresholds[first], 33)
-        return self._at(thresholds[-1], scale, shift)
+        full = np.array([[len(s) for s in self.ascending]])
+        if fits(full)[0]:
+            return tuple(int(w) for w in full[0])
+        worths = np.unique(scale[:, None] * (self._knots + shift[:, None]))
+        # Along the units' own worths first, as they may span many powers of ten; then evenly between two of them.
+        low, high = self._bracket(np.concatenate([[np.nextafter(worths[0], -np.inf)], worths]), scale, shift, fits)
+        low, high = self._bracket(np.linspace(low, high, 1025), scale, shift, fits)
+        return tuple(int(w) for w in self.above(high / scale[None] - shift)[0])
+
+    def _bracket(self, grid: Floats, scale: Floats, shift: Floats, fits: Fits) -> tuple[float, float]:
+        """The two neighbours on the rising `grid` between which candidates begin to fit (its last one fits)."""
+        first, last = 0, len(grid) - 1
+        while last - first > 1:
+            tried = np.unique(np.linspace(first, last, 33).astype(int))
+            inside = fits(self.above(grid[tried[1:-1], None] / scale - shift))
+            count = int(np.argmax([*inside, True]))
+            first, last = int(tried[count]), int(tried[count + 1])
+        return float(grid[first]), float(grid[last])
 
     def above(self, cuts: Floats) -> NDArray[np.int64]:
         """Legal widths [B, G] nearest to the number of units whose score exceeds `cuts` [B, G]."""
@@ -103,9 +111,6 @@ class Ranking:
             for g, (s, legal) in enumerate(zip(self.ascending, self._legal, strict=True))
         ]
         return np.stack(columns, axis=1).astype(np.int64)
-
-    def _at(self, threshold: float, scale: Floats, shift: Floats) -> Widths:
-        return tuple(int(w) for w in self.above(threshold / scale[None] - shift)[0])
 
 
 class LayerCompensation(Encoding):

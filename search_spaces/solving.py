@@ -80,7 +80,6 @@ class Solver:
                 order = np.argsort(rank[labels[positions]], kind="stable")
                 even = len(positions) and len(positions) % len(units) == 0
                 cache[number] = positions[order].reshape(len(units), -1) if even and not why else positions[order][:, None]
-                cache[number].setflags(write=False)
             if cache[number].size:
                 members.append(Member(name, axis, role, cache[number]))
         makers = [m.layer for m in members if m.role == "out" or (m.role == "declared" and m.axis == 0)]

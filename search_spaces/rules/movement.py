@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from search_spaces.counts import ChannelCount
-from search_spaces.recorder import Recorder, along, squeeze, tensors_in, tidy, varying
+from search_spaces.recorder import COMPANION, Recorder, along, squeeze, tensors_in, tidy, varying
 
 aten = torch.ops.aten
 
@@ -319,6 +319,14 @@ def small_shape(ids: Tensor, x: Tensor, axis: int) -> list[int]:
     return [ids.shape[d] if ids.shape[d] != 1 else x.shape[d] for d in range(x.dim())]
 
 
+def restride(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """as_strided in place with the same shape: only the memory format changes (adaptive pooling to 1 x 1)."""
+    ids = getattr(args[0], COMPANION, None)
+    if ids is not None and ids.shape != out.shape:
+        rec.freeze(ids, f"as_strided in {rec.where}")
+        rec.set(out, None)
+
+
 def index(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """x[indices]: fine along axes without channels."""
     x, indices = args[0], args[1]
@@ -341,4 +349,5 @@ OPERATORS: dict[Any, Any] = {
         replay,
     ),
     aten.cat: concatenate, aten.stack: stack, aten.constant_pad_nd: constant_pad, aten.index: index,
+    aten.as_strided_: restride,
 }  # fmt: skip

@@ -1,0 +1,45 @@
+# make demo: the main job on real data.  make test: the fast tests.  Both create .venv and install when needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint clean help
+
+help:
+	@echo "make demo      train a small CNN on digits, search macs<=50%, fine-tune, export, compare (about a minute)"
+	@echo "make test      the fast tests"
+	@echo "make test-all  all tests, the slow ones too"
+	@echo "make lint      ruff and mypy"
+	@echo "make clean     remove .venv and caches (results/ stays)"
+
+demo: .venv/.installed
+	@$(BIN)/python -m autoprune.demo
+
+test: .venv/.installed-dev
+	@$(BIN)/python -m pytest -ra --durations=10
+
+test-all: .venv/.installed-dev
+	@$(BIN)/python -m pytest -ra --durations=20 -m "slow or not slow"
+
+lint: .venv/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "autoprune needs Python 3.10 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	  echo "'$(PYTHON) -m venv .venv' failed; on Debian and Ubuntu it needs: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+
+# The stamps: installed again only when pyproject.toml has changed.
+.venv/.installed: pyproject.toml | .venv/bin/python
+	@echo "installing autoprune into .venv (PyTorch is large: some minutes on a slow line) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml | .venv/bin/python
+	@echo "installing autoprune and the test tools into .venv (PyTorch is large: some minutes on a slow line) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,onnx]"
+	@touch .venv/.installed $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,57 @@
+"""The most score for the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.problem import Problem
+from search_spaces import Widths
+from search_spaces.encodings import Floats, Ranking, normalised
+
+ROUNDS = 24  # four times as many move the widths by 0.4 % on average (50 groups, macs<=10%, measured)
+
+
+def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
+    """Units with the least score per cost go, in rounds, until the budgets hold.
+
+    What a unit costs depends on what is left around it, so it is taken at the current widths and anew each round, as in
+    Group Fisher (Liu et al. 2021, https://arxiv.org/abs/2108.00708); the excess shrinks along a geometric schedule, as
+    in HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811). Of several budgets, those that do not hold yet count,
+    each in units of its limit.
+
+    Args:
+        problem: Space, budgets and scores.
+        normalise: Divide scores by the mean of their group first, for criteria whose values do not compare across
+            groups (norms do not; Taylor and Fisher do: both are changes of the loss).
+    """
+    groups = len(problem.space.groups)
+    ranking = Ranking(problem.space, normalised(problem.scores) if normalise else problem.scores)
+    widths = np.array(problem.space.full)
+    excess = float(_loads(problem, widths[None]).max(initial=1.0))
+    for left in excess ** (1 - np.arange(1, ROUNDS + 1) / ROUNDS):  # dense ... 1 = within every budget
+        loads = _loads(problem, widths[None])[0]
+        if (loads <= left).all():
+            continue
+        fewer = np.maximum(widths - np.eye(groups, dtype=np.int64), 0)  # row g: one unit of group g gone
+        freed = (loads - _loads(problem, fewer))[:, loads > left].sum(axis=1)
+        scale = freed.max() / np.maximum(freed, 1e-9 * freed.max())  # worth = score per cost
+        now = widths
+
+        def fits(table: NDArray[np.int64], now: NDArray[np.int64] = now, left: float = left) -> NDArray[np.bool_]:
+            smaller = np.minimum(table, now)  # what went stays away
+            inside = (_loads(problem, smaller) <= left).all(axis=1)
+            return np.asarray(inside | (smaller == problem.space.floor).all(axis=1))
+
+        widths = np.minimum(widths, ranking.cut(scale, np.zeros(groups), fits))
+    return problem.project(tuple(int(w) for w in widths))
+
+
+def _loads(problem: Problem, table: NDArray[Any]) -> Floats:
+    """[B, K] costs of the candidates [B, G], each as a multiple of its limit."""
+    limits: dict[str, float] = problem.feasibility.limits
+    columns: Sequence[Floats] = [problem.feasibility.costs[name](table) / limit for name, limit in limits.items()]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))

@@ -1,0 +1,243 @@
+"""The command line: `autoprune <verb>`. Flags and a TOML file say the same things; flags win."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, get_type_hints
+
+from autoprune.config import OPTIONS, RunConfig
+
+EXAMPLES = """\
+examples:
+  autoprune profile --model search_spaces.models:resnet20 --data digits --data-args image_size=32
+  autoprune search  --model search_spaces.models:digits_cnn --data digits --budget "macs<=50%"
+  autoprune search  --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
+                    --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
+  autoprune status  results/small18        (from another terminal, while it runs)
+  autoprune resume  results/small18        (after Ctrl-C, kill -9 or a reboot)
+  autoprune export  results/small18 --onnx
+
+units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
+activations are output elements of all layers per image; top-1 is a fraction of 1; latency is in milliseconds.
+"""
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that answers bad input with one sentence and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong, and where the help is."""
+        self.exit(2, f"autoprune: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, 2 for bad input, 130 after Ctrl-C.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # --model my_package.module:factory from the directory one stands in
+    arguments = vars(parser().parse_args(argv))
+    command, debug = arguments.pop("command"), arguments.pop("debug")
+    try:
+        command(arguments)
+    except KeyboardInterrupt:
+        print("autoprune: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # autoprune status | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"autoprune: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = Parser(
+        prog="autoprune",
+        formatter_class=raw,
+        epilog=EXAMPLES,
+        description="Prune a trained network to a budget: search the width of every layer, recover, export.",
+    )
+    top.add_argument("--version", action="version", version=_version())
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(title="commands", metavar="<command>", required=True)
+
+    def verb(name: str, command: Any, help: str, groups: Mapping[str, str] | None = None, run: bool = True) -> Parser:
+        sub = verbs.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            formatter_class=raw,
+            argument_default=argparse.SUPPRESS,
+            epilog=EXAMPLES,
+        )
+        sub.set_defaults(command=command)
+        if run:
+            sub.add_argument("run", help="the run's directory, e.g. results/small18")
+        elif groups:
+            sub.add_argument("--config", metavar="FILE", help="a TOML file with the same names as these flags")
+        for group, only in (groups or {}).items():
+            add_options(sub, group, only.split())
+        return sub
+
+    everything = {"problem": "", "search": "", "recovery": "", "run": ""}
+    files = {"run": "device onnx pt2"}
+    verb(
+        "profile",
+        _profile,
+        "show what can be pruned, what it costs and which budgets can be reached",
+        everything,
+        run=False,
+    )
+    verb("search", _search, "search, fine-tune the winner and export it", everything, run=False)
+    verb("resume", _resume, "go on with a run that was stopped or killed", {"run": "workers device onnx pt2"})
+    verb("status", _status, "show how far a run is, also while it is running")
+    export = verb("export", _export, "export the winner of a run, or another trial of it", files)
+    finetune = verb(
+        "finetune", _finetune, "fine-tune the winner of a run anew, or another trial", {"recovery": "", **files}
+    )
+    for sub in (export, finetune):
+        sub.add_argument("--trial", type=int, metavar="N", help="a trial of the run (default: the winner)")
+        sub.add_argument("--to", metavar="DIR", help="where the export goes (default: <run>/best, or <run>/trial-N)")
+    verb("report", _report, "print the report of a run and write its trials.csv")
+    verb("demo", _demo, "train a small CNN on digits, prune it to half its MACs, compare", run=False)
+    return top
+
+
+def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str] = ()) -> None:
+    """One flag for each setting of the group (or for some of them)."""
+    defaults = RunConfig()
+    types = get_type_hints(RunConfig)
+    box = target.add_argument_group(group)
+    for name, option in OPTIONS.items():
+        if option.group != group or (only and name not in only):
+            continue
+        flag, kind, default = f"--{name.replace('_', '-')}", types[name], getattr(defaults, name)
+        shown = " ".join(default) if isinstance(default, tuple) else default
+        text = option.help.replace("%", "%%") + (
+            f" (default: {shown})".replace("%", "%%") if shown not in ("", {}) else ""
+        )
+        if kind is bool:
+            box.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        elif kind in (int, float, str):
+            box.add_argument(flag, type=kind, metavar=option.metavar, help=text)
+        else:
+            box.add_argument(flag, action="append", metavar=option.metavar, help=text)
+
+
+def settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the TOML file and the flags say together; flags win."""
+    flags = dict(arguments)
+    path = flags.pop("config", None)
+    for name, kind in get_type_hints(RunConfig).items():
+        if name in flags and kind == dict[str, Any]:
+            flags[name] = dict(_key_value(name, text) for text in flags[name])
+    return {**(RunConfig.read(path) if path else {}), **flags}
+
+
+def _key_value(name: str, text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise ValueError(f"--{name.replace('_', '-')} {text}: expected KEY=VALUE, e.g. num_classes=10")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value  # a bare word
+
+
+# -- the commands: each imports what it needs, so that --help is quick -----------------------------------------------
+
+
+def _profile(arguments: dict[str, Any]) -> None:
+    from autoprune.prepare import expected_cost, prepare
+    from autoprune.report import print_profile
+
+    prepared = prepare(_complete(settings(arguments)))
+    print_profile(prepared, expected_cost(prepared))
+
+
+def _complete(given: dict[str, Any]) -> RunConfig:
+    """The configuration, with a model and data."""
+    config = RunConfig.make(**given)
+    for name in ("model", "data"):
+        if not getattr(config, name):
+            raise ValueError(f"--{name}: missing; {OPTIONS[name].help}")
+    return config
+
+
+def _search(arguments: dict[str, Any]) -> None:
+    from autoprune.report import RunProgress, print_result
+    from autoprune.search import search
+
+    given = settings(arguments)
+    _complete(given)
+    with RunProgress() as progress:
+        result = search(given.pop("model"), given.pop("data"), progress=progress, **given)
+    print_result(result)
+
+
+def _resume(arguments: dict[str, Any]) -> None:
+    from autoprune.report import RunProgress, print_result
+    from autoprune.search import resume
+
+    with RunProgress() as progress:
+        result = resume(arguments.pop("run"), progress=progress, **arguments)
+    print_result(result)
+
+
+def _status(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_status
+    from autoprune.run import RunDirectory
+
+    print_status(RunDirectory.open(arguments["run"]))
+
+
+def _export(arguments: dict[str, Any]) -> None:
+    from autoprune.search import export_run
+
+    print(f"exported to {export_run(arguments.pop('run'), **arguments)}")
+
+
+def _finetune(arguments: dict[str, Any]) -> None:
+    from autoprune.report import RunProgress
+    from autoprune.search import finetune
+
+    with RunProgress() as progress:
+        directory = finetune(arguments.pop("run"), progress=progress, **arguments)
+    print(f"exported to {directory}")
+
+
+def _report(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_report
+    from autoprune.run import RunDirectory
+
+    print_report(RunDirectory.open(arguments["run"]))
+
+
+def _demo(arguments: dict[str, Any]) -> None:
+    from autoprune.demo import main
+
+    main()
+
+
+def _version() -> str:
+    import autoprune
+
+    return f"autoprune {autoprune.__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

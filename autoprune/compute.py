@@ -1,0 +1,110 @@
+"""Where forward and backward passes run, in which precision, and how long they take."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and how its passes are run.
+
+    Attributes:
+        device: Where the network and the images live.
+        amp: Whether passes run under bfloat16 autocast (weights and the loss stay float32).
+        channels_last: Whether activations are laid out channels last.
+    """
+
+    device: torch.device
+    amp: bool
+    channels_last: bool = True
+
+    @classmethod
+    def choose(
+        cls, device: str | torch.device = "auto", amp: str | bool = "auto", channels_last: bool = True
+    ) -> Compute:
+        """Resolve "auto": the first CUDA device if there is one; bfloat16 where the device multiplies it natively.
+
+        The choice looks at what the device can do and is not timed, so that a resumed run computes as before.
+
+        Raises:
+            ValueError: If the device is not there, or `amp` is not "auto", "on", "off" or a bool.
+        """
+        name = str(device)
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            resolved = torch.device(name)
+            torch.empty(0, device=resolved)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device '{name}': not usable here ({reason}); known good: auto, cpu") from error
+        choices = {"auto": _fast_bfloat16(resolved), "on": True, "off": False, True: True, False: False}
+        if amp not in choices:
+            raise ValueError(f"amp: expected 'auto', 'on' or 'off', got {amp!r}")
+        return cls(resolved, choices[amp], channels_last)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move the model to the device (in place) and lay out its weights."""
+        model.to(self.device)
+        if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # three-dimensional ones have their own
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of a forward pass; keep one open over many batches and each weight is cast only once."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+
+    def stopwatch(self) -> Stopwatch:
+        """A stopwatch for passes on this device."""
+        return Stopwatch(self.device)
+
+
+class Stopwatch:
+    """Sums the time spent inside its `with` blocks; on CUDA by events, so that nothing waits for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cuda = device.type == "cuda"
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds = 0.0
+        self._start = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        if self._cuda:
+            event = torch.cuda.Event
+            self._events.append((event(enable_timing=True), event(enable_timing=True)))  # type: ignore[no-untyped-call]
+            self._events[-1][0].record(torch.cuda.current_stream(self._device))
+        else:
+            self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._cuda:
+            self._events[-1][1].record(torch.cuda.current_stream(self._device))
+        else:
+            self._seconds += time.perf_counter() - self._start
+
+    @property
+    def seconds(self) -> float:
+        """Total so far (waits for the device)."""
+        if self._events:
+            torch.cuda.synchronize(self._device)
+            self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1e3  # ms
+            self._events.clear()
+        return self._seconds
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # emulated elsewhere, and slower than float32
+        return any(probe() for probe in (getattr(torch.cpu, name, None) for name in probes) if probe is not None)
+    return False

@@ -1,0 +1,239 @@
+"""`RunConfig`: all that a run can be told, once. Flags, TOML files and the keywords of `search` are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+import tomli_w
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of one run, resolved and checked: every default a user may turn. `OPTIONS` explains them.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    # the problem: what is pruned, to what, and by which scores
+    model: str = ""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    data: str = ""
+    data_args: dict[str, Any] = field(default_factory=dict)
+    input: str = ""
+    budget: tuple[str, ...] = ("macs<=50%",)
+    criterion: str = "group_fisher"
+    score_images: int = 512
+    divisor: int = 1
+    min_keep: float = 0.05
+    freeze: tuple[str, ...] = ()
+    seed: int = 0
+    # the search
+    strategy: str = "layer_compensation"
+    trials: int = 60
+    finalists: int = 4
+    short_steps: int = 60
+    metric: str = "loss"
+    val_images: int = 2000
+    bn_images: int = 1000
+    batch_size: int = 128
+    abandon: bool = True
+    # recovery of the winner
+    epochs: float = 5.0
+    lr: float = 0.02
+    distill: float = 0.0
+    # where and how
+    name: str = ""
+    storage: str = ""
+    workers: int = 0
+    device: str = "auto"
+    onnx: bool = False
+    pt2: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, low in _AT_LEAST.items():
+            if not getattr(self, name) >= low:
+                raise ValueError(f"{name}: must be at least {low}, got {getattr(self, name)}")
+        for name in ("min_keep", "distill"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: must lie between 0 and 1, got {getattr(self, name)}")
+        if not self.budget:
+            raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+
+    @classmethod
+    def make(cls, **settings: Any) -> RunConfig:
+        """A configuration from loosely typed settings: what TOML, flags and keywords have in common.
+
+        Raises:
+            ValueError: If a setting is unknown, of the wrong type or out of range.
+        """
+        types = get_type_hints(cls)
+        for name in settings:
+            if name not in types:
+                near = difflib.get_close_matches(name, types, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(types)}"
+                raise ValueError(f"unknown setting '{name}'; {hint}")
+        return cls(**{name: _coerce(name, types[name], value) for name, value in settings.items()})
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """The settings in a TOML file (not yet a `RunConfig`: flags may still win over them).
+
+        Raises:
+            ValueError: If there is no such file or it is not TOML.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"configuration '{path}': unreadable ({error.strerror}); expected a TOML file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"configuration '{path}': not valid TOML: {error}") from error
+        return {key.replace("-", "_"): value for key, value in data.items()}
+
+    def to_toml(self) -> str:
+        """The whole configuration as TOML; `make(**read(file))` gives it back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        tables = {k: plain.pop(k) for k in ("model_args", "data_args")}  # TOML: tables come last
+        note = "# This run as resolved; `autoprune search --config <this file> --name <new>` starts one like it.\n"
+        return note + tomli_w.dumps({**plain, **tables})
+
+
+_AT_LEAST: Mapping[str, float] = {
+    "score_images": 1,
+    "divisor": 1,
+    "trials": 1,
+    "finalists": 0,
+    "short_steps": 1,
+    "val_images": 1,
+    "bn_images": 1,
+    "batch_size": 1,
+    "epochs": 0,
+    "lr": 0,
+    "workers": 0,
+    "seed": 0,
+}
+
+
+class Option(NamedTuple):
+    """How one setting is presented to the user."""
+
+    group: str
+    metavar: str
+    help: str
+
+
+OPTIONS: Mapping[str, Option] = {
+    name: Option(group, metavar, help)
+    for group, table in {
+        "problem": {
+            "model": ("REF", "what builds the dense network: package.module:factory"),
+            "model_args": ("KEY=VALUE", "a keyword argument of the factory (repeatable), e.g. num_classes=10"),
+            "weights": ("FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)"),
+            "data": ("SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR | package.module:function"),
+            "data_args": (
+                "KEY=VALUE",
+                "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, "
+                "mean=.5,.5,.5 and std=.5,.5,.5 (what the network was trained with), val_images=5000 and seed=0 (of "
+                "the split)",
+            ),
+            "input": (
+                "NxCxHxW",
+                "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)",
+            ),
+            "budget": (
+                "BUDGET",
+                "what must hold (repeatable; all hold at once): macs, params or activations <= a percentage of the "
+                "dense network (macs<=50%), a fraction of it (0.5x) or a number (params<=1.5M). flops is accepted and "
+                "means MACs (one multiply-add counts 1)",
+            ),
+            "criterion": (
+                "NAME",
+                "which channels matter: l1, l2, bn_scale, geometric_median, taylor, "
+                "group_fisher, random, or package.module:Name",
+            ),
+            "score_images": ("IMAGES", "training images whose gradients score the channels"),
+            "divisor": ("CHANNELS", "widths are multiples of it (8 or 16 often runs faster)"),
+            "min_keep": ("FRACTION", "fraction of each group's channels that always stays"),
+            "freeze": ("GROUP", "a group that must not be pruned (repeatable; names: autoprune profile)"),
+            "seed": ("N", "seed of everything random; the same seed gives the same run"),
+        },
+        "search": {
+            "strategy": (
+                "NAME",
+                "what to try next: uniform, random, global_ranking, knapsack, "
+                "layer_compensation, evolution, tpe, cmaes, or package.module:Name",
+            ),
+            "trials": ("N", "candidates to evaluate by the proxy (batch-norm re-estimated, not trained)"),
+            "finalists": ("N", "best candidates that are compared again after a short fine-tune (0: trust the proxy)"),
+            "short_steps": ("STEPS", "SGD steps of that short fine-tune"),
+            "metric": (
+                "NAME",
+                "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
+                "package.module:function of (logits, labels), lower is better",
+            ),
+            "val_images": ("IMAGES", "at most so many of the held-out training images score a candidate"),
+            "bn_images": ("IMAGES", "training images that re-estimate batch-norm"),
+            "batch_size": ("IMAGES", "images per batch, in the search and in the fine-tune"),
+            "abandon": ("", "stop a candidate early when its first batches already say it is hopeless"),
+        },
+        "recovery": {
+            "epochs": ("EPOCHS", "epochs of the final fine-tune (0: none)"),
+            "lr": ("LR", "its peak learning rate; decays linearly to 0"),
+            "distill": ("WEIGHT", "weight of distillation from the dense network, 0 to 1"),
+        },
+        "run": {
+            "name": ("NAME", "the run is kept in results/NAME (default: model and time)"),
+            "storage": (
+                "URL",
+                "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass "
+                "(default: a kill-proof file in the run's directory)",
+            ),
+            "workers": ("N", "worker processes; 0 evaluates in this process"),
+            "device": ("DEVICE", "auto, cpu, cuda, cuda:1 ..."),
+            "onnx": ("", "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')"),
+            "pt2": ("", "also write best/model.pt2 (torch.export)"),
+        },
+    }.items()
+    for name, (metavar, help) in table.items()
+}
+IDENTITY = tuple(name for name, option in OPTIONS.items() if option.group == "problem")
+
+
+def _coerce(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type, or a ValueError that says what was expected."""
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == tuple[str, ...]:
+        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+        raise ValueError(f"{name}: expected one or more strings, got {value!r}")
+    if kind == dict[str, Any]:
+        kind = dict
+    if isinstance(value, Path) and kind is str:
+        return str(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name}: expected {_WORDS[kind]}, got {value!r}")
+    return value
+
+
+_WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+
+
+def replace(config: RunConfig, **settings: Any) -> RunConfig:
+    """The same configuration with other settings (checked like all settings)."""
+    return RunConfig.make(**{**{f.name: getattr(config, f.name) for f in dataclasses.fields(config)}, **settings})

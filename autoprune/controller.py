@@ -1,0 +1,257 @@
+"""The only writer of the ledger: hands out jobs, takes results, and lets the strategy learn.
+
+Everything it knows follows from the ledger, so a controller that was killed is simply made again. The strategy is told
+the finished trials in the order in which they finished; with one worker a resumed search therefore equals one that was
+never stopped, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoprune.errors import SearchStopped
+from autoprune.ledger import Ledger, plain
+from autoprune.problem import Trial, TrialState
+from autoprune.schedule import WAIT as WAIT
+from autoprune.schedule import Finalists, Order, Wait, best, is_cached, num_evaluations
+from search_spaces import Widths
+
+if TYPE_CHECKING:  # a worker needs no strategies
+    from autoprune.strategies import Strategy
+
+MAX_DEATHS = 3  # workers that one candidate may kill
+
+
+@dataclass(frozen=True)
+class Job:
+    """One candidate to evaluate.
+
+    Attributes:
+        number: Of its trial.
+        widths: Kept units per group.
+        fidelity: "proxy" or "short".
+        incumbent: Losses per validation batch of the best complete trial of this fidelity when the job was first
+            handed out, to abandon a hopeless candidate early; None for the first one.
+    """
+
+    number: int
+    widths: Widths
+    fidelity: str = "proxy"
+    incumbent: tuple[float, ...] | None = None
+
+
+class Listener(Protocol):
+    """Who wants to see the search move (a progress bar)."""
+
+    def on_asked(self, job: Job) -> None:
+        """A worker starts on this job."""
+
+    def on_told(self, trial: Trial) -> None:
+        """This trial has finished."""
+
+
+class SearchController:
+    """Runs one search on one ledger; workers ask and tell, in any number and any order.
+
+    Args:
+        ledger: Open for writing.
+        strategy: Fresh: it is told all that the ledger holds.
+        num_trials: Evaluations by proxy; may grow on a resume.
+        warm_starts: Widths that are tried first.
+        finalists: How many of the best are evaluated again, and at which fidelity.
+        max_failures: So many failed candidates in a row (since this controller was made) stop the search.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        strategy: Strategy,
+        *,
+        num_trials: int,
+        warm_starts: Sequence[Widths] = (),
+        finalists: tuple[int, str] = (3, "short"),
+        max_failures: int = 10,
+    ) -> None:
+        self.ledger = ledger
+        self.listener: Listener | None = None
+        self._strategy = strategy
+        self._schedule = Finalists(tuple(tuple(w) for w in warm_starts), num_trials, *finalists)
+        self._max_failures = max_failures
+        self._failures = 0
+        self._known: dict[tuple[str, Widths], int] = {}  # (fidelity, widths) -> the trial that answers for them
+        self._copies: dict[int, list[int]] = {}  # trial -> running trials of the same widths that wait for its result
+        self._best: dict[str, Trial] = {}  # fidelity -> the incumbent
+        self._owners: dict[int, str] = {}  # what is in flight -> the worker
+        self._free: set[int] = set()  # in flight, but the owner died or has not been seen since the start
+        self._asked_at: dict[int, float] = {}
+        self._tally = self._schedule.tally(self.trials)
+        self._replay()
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial so far, in number order."""
+        return self.ledger.trials
+
+    @property
+    def best(self) -> Trial | None:
+        """The lowest loss at the highest fidelity reached; None before the first complete trial."""
+        return best(self.trials, (self._schedule.fidelity, self._schedule.first))
+
+    @property
+    def num_evaluations(self) -> int:
+        """Trials that were, or are being, really evaluated (the others were answered from the ledger)."""
+        return num_evaluations(self.trials)
+
+    @property
+    def in_flight(self) -> dict[str, int]:
+        """Worker -> number of the trial it has."""
+        return {worker: number for number, worker in self._owners.items()}
+
+    def ask(self, worker: str) -> Job | Wait | None:
+        """A job, WAIT (ask again when another one has finished), or None (the search is over).
+
+        A worker that has a job and asks again gets the same one. Jobs of lost workers come first, then new ones.
+
+        Raises:
+            SearchStopped: If the last `max_failures` candidates all failed.
+        """
+        if self._failures >= self._max_failures:
+            last = max((e for e in self.ledger.entries if e.trial.error), key=lambda e: e.order).trial
+            text = f"the last {self._failures} candidates all failed, trial {last.number} with: {last.error}"
+            raise SearchStopped(f"{text}; remove the cause, then resume")
+        own = next((number for number, owner in self._owners.items() if owner == worker), None)
+        if own is not None or self._free:
+            return self._hand_out(min(self._free) if own is None else own, worker)
+        while isinstance(order := self._schedule.next(self.trials, self._tally), Order):
+            number = len(self.ledger.trials)
+            widths = tuple(self._strategy.ask(number) if order.widths is None else order.widths)
+            same_as = self._known.setdefault((order.fidelity, widths), number)
+            first = same_as == number
+            incumbent = self._best.get(order.fidelity) if first else None
+            trial = self.ledger.start(
+                widths,
+                order.fidelity,
+                worker if first else "",
+                incumbent=incumbent.number if incumbent else None,
+                same_as=None if first else same_as,
+            )
+            if order.fidelity == self._schedule.first:
+                self._tally.add(trial)
+            if first:
+                return self._hand_out(number, worker)
+            self._copy(number, same_as)
+        return order
+
+    def tell(self, worker: str, number: int, result: Mapping[str, Any] | str) -> Trial:
+        """Take a result: metrics with a finite "loss" (and "abandoned" if it is an estimate), or why it failed.
+
+        The first answer wins, whoever gives it: further ones change nothing.
+
+        Raises:
+            ValueError: If no such trial was asked.
+        """
+        if not 0 <= number < len(self.ledger.trials):
+            raise ValueError(f"trial {number}: never asked; {len(self.ledger.trials)} trials were")
+        trial = self.ledger.trials[number]
+        if trial.state is not TrialState.RUNNING or is_cached(trial):
+            return trial
+        trial = _finished(replace(trial, worker=worker), result)
+        measured = trial.metrics.get("seconds_total", time.monotonic() - self._asked_at.get(number, time.monotonic()))
+        return self._finish(replace(trial, seconds=float(measured)))
+
+    def lost(self, worker: str, error: str, max_deaths: int = MAX_DEATHS) -> None:
+        """A worker died: its job goes to the next one that asks, or fails if it has killed too many."""
+        for number in [n for n, owner in self._owners.items() if owner == worker]:
+            deaths = self.ledger.count_death(number)
+            self._free.add(number)
+            if deaths >= max_deaths:
+                self.tell(worker, number, f"killed its worker {deaths} times, at last: {error}")
+
+    def release(self, worker: str) -> None:
+        """A worker stops in good order: its job waits for the next one, and is not blamed."""
+        for number in [n for n, owner in self._owners.items() if owner == worker]:
+            self.ledger.assign(number, "")
+            self._owners[number] = ""
+            self._free.add(number)
+
+    def _hand_out(self, number: int, worker: str) -> Job:
+        entry = self.ledger.entries[number]
+        again = self._owners.get(number) == worker and number not in self._free
+        if entry.trial.worker != worker:
+            self.ledger.assign(number, worker)
+        self._owners[number] = worker
+        self._free.discard(number)
+        incumbent = None if entry.incumbent is None else self.ledger.trials[entry.incumbent]
+        losses = tuple(incumbent.metrics["batch_losses"]) if incumbent else None
+        job = Job(number, entry.trial.widths, entry.trial.fidelity, losses)
+        if not again:
+            self._asked_at[number] = time.monotonic()
+            if self.listener:
+                self.listener.on_asked(job)
+        return job
+
+    def _finish(self, trial: Trial) -> Trial:
+        self.ledger.finish(trial)
+        self._owners.pop(trial.number, None)
+        self._free.discard(trial.number)
+        if not is_cached(trial):
+            self._failures = self._failures + 1 if trial.state is TrialState.FAIL else 0
+        self._learn(trial)
+        if self.listener:
+            self.listener.on_told(trial)
+        for number in self._copies.pop(trial.number, ()):
+            self._copy(number, trial.number)
+        return trial
+
+    def _copy(self, number: int, same_as: int) -> None:
+        """Finish a trial with the result of an earlier one of the same widths, or when that one has finished."""
+        known, copy = self.ledger.trials[same_as], self.ledger.trials[number]
+        if known.state is TrialState.RUNNING:
+            self._copies.setdefault(same_as, []).append(number)
+        else:
+            metrics = {**known.metrics, "cached": True}
+            self._finish(replace(copy, state=known.state, metrics=metrics, worker=known.worker, error=known.error))
+
+    def _learn(self, trial: Trial) -> None:
+        key = (trial.fidelity, trial.widths)
+        if trial.state is TrialState.FAIL and self._known.get(key) == trial.number:
+            del self._known[key]  # it may have been bad luck: proposed again, it gets another chance
+        if trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial):
+            incumbent = self._best.get(trial.fidelity)
+            if incumbent is None or trial.loss < incumbent.loss:
+                self._best[trial.fidelity] = trial
+        if trial.fidelity == self._schedule.first:
+            self._strategy.tell(trial)
+
+    def _replay(self) -> None:
+        """Become what the controller was that wrote the ledger."""
+        for entry in self.ledger.entries:
+            if entry.same_as is None and entry.trial.state is not TrialState.FAIL:
+                self._known.setdefault((entry.trial.fidelity, entry.trial.widths), entry.trial.number)
+        for entry in sorted((e for e in self.ledger.entries if e.order >= 0), key=lambda e: e.order):
+            self._learn(entry.trial)
+        for entry in [e for e in self.ledger.entries if e.order < 0]:
+            if entry.same_as is not None:
+                self._copy(entry.trial.number, entry.same_as)
+            else:
+                self._owners[entry.trial.number] = entry.trial.worker
+                self._free.add(entry.trial.number)
+
+
+def _finished(trial: Trial, result: Mapping[str, Any] | str) -> Trial:
+    """The trial with its result; what is no proper result is a failure that says so."""
+    if isinstance(result, str):
+        return replace(trial, state=TrialState.FAIL, error=result)
+    try:
+        metrics = plain(dict(result))
+        loss = float(metrics["loss"])
+    except (ValueError, TypeError, KeyError) as error:
+        text = f"the evaluator must return metrics with a number 'loss'; {type(error).__name__}: {error}"
+        return replace(trial, state=TrialState.FAIL, error=text)
+    if not math.isfinite(loss):
+        return replace(trial, state=TrialState.FAIL, error=f"loss is {loss}")
+    return replace(trial, state=TrialState.PRUNED if metrics.get("abandoned") else TrialState.COMPLETE, metrics=metrics)

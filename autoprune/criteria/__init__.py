@@ -1,0 +1,22 @@
+"""Which channels matter: each criterion gives every unit of a group a score, higher = keep.
+
+The import lines are the registry; `score_all` is the one verb.
+"""
+
+from autoprune.criteria.bn_scale import BatchNormScale as BatchNormScale
+from autoprune.criteria.criterion import Criterion as Criterion
+from autoprune.criteria.geometric_median import GeometricMedian as GeometricMedian
+from autoprune.criteria.group_fisher import GroupFisher as GroupFisher
+from autoprune.criteria.l1 import L1Norm as L1Norm
+from autoprune.criteria.l2 import L2Norm as L2Norm
+from autoprune.criteria.random import Random as Random
+from autoprune.criteria.scoring import score_all as score_all
+from autoprune.criteria.scoring import score_many as score_many
+from autoprune.criteria.taylor import Taylor as Taylor
+from autoprune.criteria.tensors import GroupTensors as GroupTensors
+
+CRITERIA: dict[str, type[Criterion]] = {
+    c.name: c
+    for c in list(globals().values())
+    if isinstance(c, type) and issubclass(c, Criterion) and hasattr(c, "name")
+}

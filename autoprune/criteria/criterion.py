@@ -1,0 +1,33 @@
+"""What a criterion is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from autoprune.criteria.tensors import GroupTensors
+
+
+class Criterion(ABC):
+    """How much the network would miss each unit of a group.
+
+    Attributes:
+        name: What the command line calls it.
+        needs: What costs a pass over data: "gradients" (mean weight gradients), "sample_gradients" (mask gradients
+            of each image). Declared here, gathered once for all criteria, found in `GroupTensors`.
+        degree: Multiplying every weight by s > 0, gradients as they are, multiplies the scores by s**degree.
+        seed: For a criterion that draws.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    degree: ClassVar[int]
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    @abstractmethod
+    def score(self, group: GroupTensors) -> Tensor:
+        """The [C] scores of one group's units, higher = keep."""

@@ -1,0 +1,73 @@
+"""From a criterion's name to the scores of every unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoprune.criteria.criterion import Criterion
+from autoprune.criteria.gradients import Gradients, gather
+from autoprune.criteria.tensors import collect
+from objectives.plugins import find
+from search_spaces import SearchSpace
+
+Scores = tuple[NDArray[np.float64], ...]  # per group [C], higher = keep
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def make(name: str, *, seed: int = 0) -> Criterion:
+    """The criterion called `name`, or the class "package.module:Name".
+
+    Raises:
+        ValueError: If there is no such criterion.
+    """
+    from autoprune.criteria import CRITERIA  # the facade's import lines are the registry
+
+    found = find("criterion", name, CRITERIA)
+    if not (isinstance(found, type) and issubclass(found, Criterion)):
+        raise ValueError(f"criterion '{name}': expected a subclass of autoprune.criteria.Criterion, got {found!r}")
+    return found(seed=seed)
+
+
+def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0) -> Scores:
+    """The scores of every unit of every group by one criterion.
+
+    Args:
+        name: "l1", "group_fisher", ... or "package.module:Name".
+        model: The dense network; left as it is.
+        space: Its groups.
+        batches: Pairs of images (float) and labels, for criteria that need gradients.
+        seed: For criteria that draw.
+
+    Raises:
+        ValueError: If the criterion is unknown, needs batches and has none, or gives scores that are not finite.
+    """
+    return score_many((name,), model, space, batches, seed)[name]
+
+
+def score_many(
+    names: Sequence[str], model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0
+) -> dict[str, Scores]:
+    """`score_all` for several criteria, with one pass over the batches for all of them."""
+    chosen = {n: make(n, seed=seed) for n in names}
+    needs = frozenset[str]().union(*(c.needs for c in chosen.values()))
+    if needs and batches is None:
+        needy = ", ".join(f"'{n}'" for n, c in chosen.items() if c.needs)
+        raise ValueError(f"criterion {needy}: gradients need batches of (images, labels), and none were given; "
+                         "give some, or choose a criterion that looks at the weights only, e.g. 'l1'")  # fmt: skip
+    gathered = gather(model, space, batches, needs) if needs and batches is not None else Gradients()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    scores: dict[str, list[NDArray[np.float64]]] = {n: [] for n in chosen}
+    for number, group in enumerate(space.groups):
+        tensors = collect(group, parameters, gathered.weights, gathered.masks[number] if gathered.masks else None)
+        for name, criterion in chosen.items():
+            values = criterion.score(tensors).detach().double().cpu().numpy()
+            if values.shape != (group.size,) or not np.isfinite(values).all():
+                found = f"shape {values.shape}, {np.isfinite(values).sum()} of them finite"
+                raise ValueError(f"criterion '{name}', group '{group.name}': expected {group.size} finite scores, got "
+                                 f"{found}; check the weights and the loss for NaN")  # fmt: skip
+            scores[name].append(values)
+    return {n: tuple(s) for n, s in scores.items()}

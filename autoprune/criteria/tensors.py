@@ -1,0 +1,116 @@
+"""The awkward turning, done once: every tensor of a group seen with axis 0 = the group's units.
+
+Convolutions, linear layers, transposed, grouped and depthwise ones, slices of a concatenation and flattened inputs all
+become matrices [C, M], so that no criterion needs to know a layer type.
+
+Letters: `C` units of the group, `M` numbers that one unit owns in one tensor, `N` images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import ChannelGroup, Member
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What the units own on one axis of one parameter.
+
+    Attributes:
+        kind: "filter" or "bias" (make the channel), "reader" (weights that read it), "scale" or "shift" (of a
+            normalisation), "free" (a bare parameter).
+        tensor: The whole parameter.
+        axis: The axis the units live on.
+        index: [C, k] positions on that axis.
+        slope: Mean gradient of the loss by the parameter, where gathered.
+    """
+
+    kind: str
+    tensor: Tensor
+    axis: int
+    index: Tensor
+    slope: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor:
+        """The weights, [C, M]."""
+        return self._turned(self.tensor)
+
+    @property
+    def gradient(self) -> Tensor:
+        """The mean gradients of the weights, [C, M].
+
+        Raises:
+            ValueError: If nobody declared the need.
+        """
+        if self.slope is None:
+            raise ValueError("weight gradients were not gathered; who reads them declares needs = {'gradients'}")
+        return self._turned(self.slope)
+
+    def _turned(self, tensor: Tensor) -> Tensor:
+        chosen = tensor.index_select(self.axis, self.index.flatten()).movedim(self.axis, 0)
+        return chosen.reshape(len(self.index), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupTensors:
+    """All that a criterion may look at for one group.
+
+    Attributes:
+        name: The group's name.
+        units: [C] numbers of the units within their group.
+        parts: What the units own, tensor by tensor (parameters only: running statistics are no weights).
+        mask_gradients: [N, C] gradient of each image's loss by a mask on each unit, where gathered.
+    """
+
+    name: str
+    units: Tensor
+    parts: tuple[Part, ...]
+    mask_gradients: Tensor | None = None
+
+    def of(self, *kinds: str) -> tuple[Part, ...]:
+        """The parts of these kinds."""
+        return tuple(p for p in self.parts if p.kind in kinds)
+
+    @property
+    def filters(self) -> tuple[Part, ...]:
+        """The weights that make the units; where nothing makes them (a bare parameter), whatever they own."""
+        return self.of("filter") or self.of("reader") or self.parts
+
+    def total(self, per_part: list[Tensor]) -> Tensor:
+        """The sum of one [C] tensor per part (zeros where the group owns no parameter)."""
+        return torch.stack(per_part).sum(0) if per_part else torch.zeros(len(self.units))
+
+
+def collect(
+    group: ChannelGroup, parameters: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor], masks: Tensor | None
+) -> GroupTensors:
+    """One group's tensors out of a network's parameters.
+
+    Args:
+        group: The group.
+        parameters: By state-dict name.
+        gradients: Mean gradients by the same names; empty if not gathered.
+        masks: [N, C], or None if not gathered.
+    """
+    parts = tuple(
+        Part(
+            _kind(m, tensor), tensor.detach(), m.axis, torch.from_numpy(m.index).to(tensor.device),
+            gradients.get(m.tensor),
+        )
+        for m in group.members if (tensor := parameters.get(m.tensor)) is not None
+    )  # fmt: skip
+    return GroupTensors(group.name, torch.arange(group.size), parts, masks)
+
+
+def _kind(member: Member, tensor: Tensor) -> str:
+    if member.role == "out":
+        return "filter" if tensor.dim() > 1 else "bias"
+    if member.role == "norm":
+        return "shift" if member.tensor.endswith("bias") else "scale"
+    return {"in": "reader"}.get(member.role, "free")

@@ -1,0 +1,107 @@
+"""`load`: a data set by its name, split by a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from autoprune.data import folder, sources
+from autoprune.data.images import ImageData, Split
+from autoprune.data.sources import Source
+
+KNOWN = "digits, cifar10:DIR, cifar100:DIR, imagefolder:DIR, package.module:function"
+
+
+def load(
+    spec: str,
+    *,
+    seed: int = 0,
+    val_images: int | None = None,
+    image_size: int | None = None,
+    max_images: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    augmentation: str | None = None,
+    test: bool = True,
+) -> ImageData:
+    """Load a data set into memory, as bytes, and split it.
+
+    Where the data set brings no validation images of its own, they are the first `val_images` of
+    `torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))`, and the others train.
+
+    Args:
+        spec: "digits" (1,797 of 8 x 8, comes with scikit-learn), "cifar10:DIR" or "cifar100:DIR" (as torchvision
+            stores them), "imagefolder:DIR" (DIR/train/<class>/ and DIR/test or DIR/val, see `folder.read`), or
+            "package.module:function" (see `sources.from_function`).
+        seed: Of the split.
+        val_images: Images held out for validation; default a tenth of the training images.
+        image_size: Pixels of a side; images of a folder are resized and cropped to it.
+        max_images: Keep at most so many training and so many test images, drawn by the seed.
+        mean: What the network was trained with, per channel, for pixels in 0..1 (default: the data set's usual).
+        std: Likewise.
+        augmentation: "crop-flip", "crop" or "none" (default: the data set's usual).
+        test: Whether to load the test images too; a worker of a search has no use for them.
+
+    Raises:
+        ValueError: If the data set is unknown, missing or unusable.
+
+    Example:
+        load("digits", val_images=200)
+    """
+    kind, _, place = spec.partition(":")
+    for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
+        if value is not None and value < 1:
+            raise ValueError(f"data '{spec}': {name} must be at least 1, got {value}")
+    if image_size is not None and kind != "imagefolder":
+        raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR, these images stay as they are; leave it out")
+    if kind == "digits" and not place:
+        source = sources.digits()
+    elif kind in ("cifar10", "cifar100"):
+        source = sources.cifar(spec, kind, Path(place))
+    elif kind == "imagefolder":
+        source = folder.read(spec, Path(place), image_size, max_images, seed, test)
+    elif place:
+        source = sources.from_function(spec)
+    else:
+        raise ValueError(f"unknown data '{spec}'; known: {KNOWN}")
+    return _split(spec, source, seed, val_images, max_images, mean, std, augmentation, test)
+
+
+def _split(
+    spec: str,
+    source: Source,
+    seed: int,
+    val_images: int | None,
+    max_images: int | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    augmentation: str | None,
+    test: bool,
+) -> ImageData:
+    train, val = source.train, source.val
+    held_out = source.test if test and source.test is not None else train[:0]
+    if max_images is not None:
+        train, held_out = (part[sources.draw(len(part), max_images, seed)] for part in (train, held_out))
+    if val is not None:
+        words = f"{len(val)} validation images as the data set brings them"
+    else:
+        count = max(1, len(train) // 10) if val_images is None else val_images
+        if count >= len(train):
+            raise ValueError(f"data '{spec}': {count} validation images asked for, but there are only {len(train)} "
+                             "training images to take them from; lower val_images")  # fmt: skip
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        words = f"the first {count} of torch.randperm({len(train)}), seed {seed}, validate; the other images train"
+        train, val = train[order[count:]], train[order[:count]]
+    usual_mean, usual_std = (source.mean, source.std) if source.mean else _statistics(train)
+    return ImageData(
+        train=train, val=val, test=held_out, mean=tuple(mean or usual_mean), std=tuple(std or usual_std),
+        classes=source.classes, augmentation=augmentation or source.augmentation, spec=spec, split=words,
+    )  # fmt: skip
+
+
+def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, measured on (at most 10,000) training images."""
+    pixels = train.images[:10_000].double() / 255
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
+    return tuple(mean.tolist()), tuple(std.clamp(min=1e-3).tolist())

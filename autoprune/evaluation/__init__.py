@@ -1,0 +1,5 @@
+"""Widths to metrics, at a fidelity."""
+
+from autoprune.evaluation.evaluator import Evaluator as Evaluator
+from autoprune.evaluation.passes import measure as measure
+from autoprune.evaluation.settings import EvaluationSettings as EvaluationSettings

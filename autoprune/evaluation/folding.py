@@ -1,0 +1,101 @@
+"""Batch-norm folded into the convolutions before it, for as long as a network is only scored.
+
+Measured on ResNet-20 at about half its multiply-adds (odd widths), 2 shared EPYC cores with AVX512-BF16,
+batches of 128, best of 5, images/s: float32 1,500; float32 channels last 2,140; bfloat16 autocast 3,070; autocast
+channels last 3,880; the same, folded 5,020; in train mode, for the re-estimation, 2,340. Casting the weights beforehand
+gains nothing over autocast's cache; batches of 64 to 128 are the fastest, 512 are 15 % slower.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Pairs = tuple[tuple[str, str], ...]  # (convolution, the batch-norm that alone reads it)
+_Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def find_pairs(model: nn.Module, images: Tensor) -> Pairs:
+    """Convolutions whose output a batch-norm takes as it is; none where folding would change the network.
+
+    Found by watching one forward pass, and believed only if a folded copy with random statistics answers as before.
+
+    Args:
+        model: Left as it is.
+        images: [N, C, H, W] normalised, on the model's device.
+    """
+    net = copy.deepcopy(model).eval().float()
+    calls: dict[str, int] = {}
+    made: list[tuple[Tensor, str]] = []  # holds the tensors, so that none takes the place of another
+    pairs: list[tuple[str, str]] = []
+    names = {module: name for name, module in net.named_modules()}
+
+    def after(module: nn.Module, _: Any, output: Tensor) -> None:
+        calls[names[module]] = calls.get(names[module], 0) + 1
+        if isinstance(module, _Conv):
+            made.append((output, names[module]))
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        pairs.extend((name, names[module]) for output, name in made if args and output is args[0])
+
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, (*_Conv, _BatchNorm)):
+            module.register_forward_hook(after)
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+            module.register_forward_pre_hook(before)
+            for buffer, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):
+                buffer.copy_(torch.empty(buffer.shape).uniform_(low, high, generator=generator))
+    with torch.no_grad():
+        expected = _flat(net(images))
+        once = tuple(pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1)
+        with Folded(net, once):
+            found = _flat(net(images))
+    return once if torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else ()
+
+
+class Folded:
+    """A context in which the batch-norms of `pairs` are part of their convolutions; afterwards all is as before."""
+
+    def __init__(self, model: nn.Module, pairs: Pairs) -> None:
+        self._pairs = [(model.get_submodule(conv), model.get_submodule(norm)) for conv, norm in pairs]
+        self._kept: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        folded = [_fold(conv, norm) for conv, norm in self._pairs]  # all first: it may run out of memory
+        for (conv, norm), (weight, bias) in zip(self._pairs, folded, strict=True):
+            self._kept.append((conv._parameters["weight"], conv._parameters["bias"]))
+            conv._parameters["weight"], conv._parameters["bias"] = nn.Parameter(weight), nn.Parameter(bias)
+            norm.forward = _identity
+
+    def __exit__(self, *_: object) -> None:
+        for (conv, norm), (weight, bias) in zip(self._pairs, self._kept, strict=True):
+            conv._parameters["weight"], conv._parameters["bias"] = weight, bias
+            del norm.forward
+        self._kept.clear()
+
+
+@torch.no_grad()
+def _fold(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """`gamma * (W x + b - mean) / sqrt(var + eps) + beta` as one weight and one bias."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    bias = -norm.running_mean * scale if conv.bias is None else (conv.bias - norm.running_mean) * scale
+    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1))
+    return weight, bias if norm.bias is None else bias + norm.bias
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+def _flat(output: Any) -> Tensor:
+    """All tensors of an output in one."""
+    if isinstance(output, Tensor):
+        return output.float().flatten()
+    items = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return torch.cat([_flat(item) for item in items if item is not None])

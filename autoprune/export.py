@@ -1,0 +1,255 @@
+"""What leaves a run: `architecture.json` + `weights.safetensors` (no pickle), ONNX and torch.export; and `load`.
+
+`architecture.json` holds the model reference, the widths, the kept units and the search space, so a loaded network is
+rebuilt by the same surgery that made it, without tracing and without any file of the run.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autoprune.files import save_tensors, whole_directory, write_text
+from autoprune.reference import ModelReference, load_weights
+from search_spaces import Kept, SearchSpace, Widths, prune
+
+FORMAT = "autoprune architecture 1"
+ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
+
+
+def export(
+    directory: str | Path,
+    model: nn.Module,
+    *,
+    space: SearchSpace,
+    kept: Kept,
+    reference: ModelReference | None = None,
+    costs: Mapping[str, Mapping[str, float]] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    example_inputs: Any = None,
+    onnx: bool = False,
+    pt2: bool = False,
+) -> Path:
+    """Write a pruned network so that `load` rebuilds it anywhere; the directory appears whole or not at all.
+
+    Args:
+        directory: Where; an older export there is replaced.
+        model: The pruned network, as `search_spaces.prune` made it (weights may be fine-tuned).
+        space: The search space it was pruned in.
+        kept: The kept units per group.
+        reference: How the dense network is built; None for an nn.Module object of unknown origin.
+        costs: Per cost name, its "dense" and "pruned" value.
+        metrics: What was measured.
+        provenance: Where it comes from: versions, seed, budgets, data, strategy.
+        example_inputs: One batch, needed for ONNX and torch.export.
+        onnx: Also write model.onnx (checked against torch).
+        pt2: Also write model.pt2 (torch.export).
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: If the ONNX network disagrees with torch, or something cannot be written.
+    """
+    directory = Path(directory)
+    widths: Widths = tuple(len(k) for k in kept)
+    architecture: dict[str, Any] = {
+        "format": FORMAT,
+        "model": (reference or ModelReference()).to_json(),
+        "groups": [g.name for g in space.groups],
+        "widths": list(widths),
+        "kept": [np.asarray(k).tolist() for k in kept],
+        "costs": {k: dict(v) for k, v in (costs or {}).items()},
+        "metrics": dict(metrics or {}),
+        "provenance": dict(provenance or {}),
+        "space": space.to_json(),
+    }
+    # Tied tensors are stored once each: safetensors has no aliases.
+    state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
+    with whole_directory(directory) as scratch:
+        if onnx:
+            architecture["onnx_max_difference"] = to_onnx(model, example_inputs, scratch / "model.onnx")
+        if pt2:
+            to_torch_export(model, example_inputs, scratch / "model.pt2")
+        write_text(scratch / "architecture.json", _compact_json(architecture))
+        save_tensors(save_file, state, scratch / "weights.safetensors")
+    return directory
+
+
+def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
+    """Rebuild an exported network, in eval mode, on the CPU. Needs only torch and the code of the dense model.
+
+    Args:
+        directory: What `export` wrote, e.g. "results/<run>/best".
+        model: The dense network or a function that builds it; needed where the export does not name a factory.
+
+    Raises:
+        ValueError: If a file is missing or damaged, the model cannot be built, or the weights do not fit it.
+    """
+    directory = Path(directory)
+    architecture = read_architecture(directory)
+    if model is None:
+        dense = ModelReference.from_json(architecture["model"]).build()
+    else:
+        dense = model if isinstance(model, nn.Module) else model()
+    space = SearchSpace.from_json(architecture["space"])
+    kept = tuple(np.array(k, dtype=np.int64) for k in architecture["kept"])
+    check_fits(dense, space, str(directory))
+    pruned = prune(dense, space, kept)
+    path = directory / "weights.safetensors"
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"'{path}': not a readable safetensors file ({error}); export again") from error
+    load_weights(pruned, state, str(path))
+    return pruned.eval()
+
+
+def copy_export(
+    source: Path, target: Path, model: nn.Module | None = None, example_inputs: Any = None, *, onnx: bool, pt2: bool
+) -> Path:
+    """Export an exported network once more, with other formats beside it.
+
+    Raises:
+        ValueError: As `load` and `export`.
+    """
+    architecture = read_architecture(source)
+    return export(
+        target,
+        load(source, model),
+        space=SearchSpace.from_json(architecture["space"]),
+        kept=tuple(np.array(k, dtype=np.int64) for k in architecture["kept"]),
+        reference=ModelReference.from_json(architecture["model"]),
+        costs=architecture.get("costs"),
+        metrics=architecture.get("metrics"),
+        provenance=architecture.get("provenance"),
+        example_inputs=example_inputs,
+        onnx=onnx,
+        pt2=pt2,
+    )
+
+
+def read_architecture(directory: Path) -> dict[str, Any]:
+    """The parsed architecture.json.
+
+    Raises:
+        ValueError: If it is missing, damaged, or of another format.
+    """
+    path = directory / "architecture.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"'{path}': cannot be read ({error.strerror}); expected the directory of an export") from error
+    except ValueError as error:
+        raise ValueError(f"'{path}': damaged ({error}); export again") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"'{path}': expected format '{FORMAT}', found {found!r}; export again with this version")
+    if missing := {"model", "widths", "kept", "space"} - data.keys():
+        raise ValueError(f"'{path}': lacks {', '.join(sorted(missing))}; export again")
+    return data
+
+
+def check_fits(model: nn.Module, space: SearchSpace, where: str) -> None:
+    """Check that a dense network is the one a space was traced from.
+
+    Raises:
+        ValueError: If a tensor of the space is missing or has another shape.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for tensor in space.tensors:
+        expected = math.prod(axis.size for axis in tensor.axes)
+        found = own[tensor.name].numel() if tensor.name in own else 0
+        if found != expected:
+            raise ValueError(
+                f"'{where}': the dense network is another one: '{tensor.name}' has {found} elements, expected "
+                f"{expected}; give the model and the arguments that were exported"
+            )
+
+
+def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> float:
+    """Write an ONNX file with a dynamic batch size and run it in ONNX Runtime against torch.
+
+    Returns:
+        The largest absolute difference of an output.
+
+    Raises:
+        ValueError: If the two disagree beyond `ONNX_TOLERANCE`, or onnx is not installed.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as error:
+        raise ValueError(f"ONNX export needs {error.name}; pip install 'autoprune[onnx]'") from error
+    program, arguments = _program(model, example_inputs)
+    torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    tensors = [t for t in torch.utils._pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
+    found = session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
+    with torch.no_grad():
+        expected = [t.numpy() for t in torch.utils._pytree.tree_leaves(program.module()(*arguments))]
+    difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
+    scale = max(1.0, *(float(np.abs(e).max()) for e in expected))
+    limit = ONNX_TOLERANCE * scale
+    if not difference <= limit:
+        raise ValueError(
+            f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not "
+            "written; leave out --onnx and use weights.safetensors"
+        )
+    return difference
+
+
+def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> None:
+    """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
+    program, _ = _program(model, example_inputs)
+    torch.export.save(program, str(path))
+
+
+def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
+    """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
+    if example_inputs is None:
+        raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
+    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if not all(isinstance(a, Tensor) for a in arguments):
+        raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
+    pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
+    model = copy.deepcopy(model).cpu().eval()
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
+    except Exception:  # the model's own code fixes the batch size: a static program is better than none
+        program = torch.export.export(model, pair)
+    return program, pair
+
+
+def _compact_json(data: Mapping[str, Any]) -> str:
+    """Indented JSON with lists of numbers on one line, so that people can read and diff it."""
+    lines = [f" {json.dumps(key)}: {_value(key, value)}" for key, value in data.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _value(key: str, value: Any) -> str:
+    if key in ("kept", "groups") and value:
+        return "[\n" + ",\n".join(f"  {json.dumps(v)}" for v in value) + "\n ]"
+    if isinstance(value, Mapping) and key != "space":
+        return json.dumps(value, indent=1, default=_plain).replace("\n", "\n ")
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy and torch numbers as Python's."""
+    if isinstance(value, Sequence):
+        return list(value)
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,185 @@
+"""`Prepared`: a run that is checked and may begin. Everything that can be wrong is found here, before it costs."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import autoprune
+from autoprune import criteria, strategies
+from autoprune import data as data_sets
+from autoprune.config import RunConfig
+from autoprune.criteria.gradients import logits
+from autoprune.criteria.scoring import make as make_criterion
+from autoprune.data import ImageData
+from autoprune.problem import Problem
+from autoprune.reference import ModelReference, fingerprint
+from objectives import Feasibility, find, parse, resolve_metric
+from search_spaces import SearchSpace, trace, verify
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A checked run.
+
+    Attributes:
+        config: Its settings.
+        reference: How the dense network is built; without a factory for an nn.Module object.
+        model: The dense network, in eval mode.
+        data: The data set, test images included (only the final comparison looks at them).
+        example: The example input.
+        problem: Space, budgets and scores.
+    """
+
+    config: RunConfig
+    reference: ModelReference
+    model: nn.Module
+    data: ImageData
+    example: Any
+    problem: Problem
+
+    @property
+    def space(self) -> SearchSpace:
+        """What may be pruned."""
+        return self.problem.space
+
+    @property
+    def name(self) -> str:
+        """What to call the network."""
+        return self.reference.factory.rpartition(":")[2] or type(self.model).__name__
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What this problem is: a resumed run must say the same."""
+        config = self.config
+        return {
+            "weights": fingerprint(self.model),
+            "space": self.space.fingerprint,
+            "data": self.data.fingerprint,
+            "budgets": sorted(map(str, self.problem.budgets)),
+            "criterion": config.criterion,
+            "strategy": config.strategy,
+            "metric": config.metric,
+            "seed": config.seed,
+            "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
+            "versions": {k: v for k, v in versions().items() if k in ("autoprune", "torch", "optuna")},
+        }
+
+
+def expected_cost(prepared: Prepared) -> str:
+    """About how long the search will take here, from one timed batch of the dense network."""
+    config, data = prepared.config, prepared.data
+    images = data.normalise(data.train.images[: config.batch_size])
+    with torch.inference_mode():
+        prepared.model(images[:2])
+        started = time.perf_counter()
+        prepared.model(images)
+    per_image = (time.perf_counter() - started) / len(images)
+    scored = min(config.val_images, len(data.val)) + min(config.bn_images, len(data.train))
+    proxy = config.trials * scored * per_image
+    short = config.finalists * (config.short_steps * config.batch_size * 3 + scored) * per_image
+    recovery = config.epochs * len(data.train) * 3 * per_image  # a backward pass costs about two forward ones
+    return (
+        f"expected cost on this CPU, at the dense network's pace: {config.trials} candidates x {scored} images = "
+        f"{proxy:.0f} s, {config.finalists} finalists = {short:.0f} s, fine-tune of the winner = {recovery:.0f} s"
+    )
+
+
+def prepare(
+    config: RunConfig,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    example: Any = None,
+    scores: Sequence[NDArray[np.float64]] | None = None,
+) -> Prepared:
+    """Build, check and score all that a run needs; nothing is written.
+
+    Args:
+        config: The settings.
+        model: The dense network, where the settings do not say how to build it.
+        data: The data, where the settings do not say how to load them.
+        example: What the network is called with; default one training image.
+        scores: The criterion's scores, where they are known.
+
+    Raises:
+        ValueError: If anything is wrong with the model, the data, the budgets or the names.
+    """
+    budgets = tuple(parse(text) for text in config.budget)
+    make_criterion(config.criterion, seed=config.seed)
+    find("strategy", config.strategy, strategies.STRATEGIES)
+    resolve_metric(config.metric)
+    reference = ModelReference(config.model, config.model_args, config.weights)
+    dense = reference.build() if model is None else model.eval()
+    if data is None:
+        data = data_sets.load(config.data, **config.data_args)
+    if example is None:
+        example = example_of(config, data)
+    space = trace(dense, example)
+    _check_outputs(dense, data, reference.factory or type(dense).__name__)
+    space = space.with_limits(divisor=config.divisor, min_keep=config.min_keep, freeze=config.freeze)
+    Feasibility(space, budgets)  # refuses what cannot hold, before the scores cost anything
+    verify(dense, space, example)
+    if scores is None:
+        batches = _score_batches(data, config)
+        scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
+    return Prepared(config, reference, dense, data, example, Problem(space, budgets, tuple(scores)))
+
+
+def example_of(config: RunConfig, data: ImageData) -> Tensor:
+    """The example input that the settings describe: zeros of --input, or one image of the data.
+
+    Raises:
+        ValueError: If --input is not a shape.
+    """
+    if not config.input:
+        return data.example
+    sizes = config.input.lower().split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"input '{config.input}': expected a shape such as 1x3x224x224")
+    return torch.zeros([int(size) for size in sizes])
+
+
+def versions() -> dict[str, str]:
+    """What a result may depend on."""
+    import optuna
+
+    return {
+        "autoprune": autoprune.__version__,
+        "torch": torch.__version__,
+        "optuna": optuna.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
+    """Check that the network answers the data's images with one finite number per class."""
+    with torch.inference_mode():
+        try:
+            answers = logits(model(data.example.to(next(model.parameters()).device)))
+        except RuntimeError as error:
+            shape = "x".join(map(str, data.shape))
+            first = str(error).splitlines()[0]
+            raise ValueError(
+                f"model '{name}': cannot take the images of '{data.spec}' ({shape}: {first}); give other data, or "
+                "--data-args image_size=..."
+            ) from error
+    if answers.dim() != 2 or answers.shape[1] < data.num_classes:
+        raise ValueError(
+            f"model '{name}': expected one output per class, {data.num_classes} for '{data.spec}', found the shape "
+            f"{list(answers.shape)}; give another model or data (--model-args num_classes={data.num_classes}?)"
+        )
+
+
+def _score_batches(data: ImageData, config: RunConfig) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training images, not augmented, for the criteria that need gradients."""
+    for batch in data.train.sample(config.score_images, config.seed).batches(config.batch_size):
+        yield data.normalise(batch.images), batch.labels

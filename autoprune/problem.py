@@ -1,0 +1,80 @@
+"""The nouns of a search: `Problem` (what a strategy may know before anything runs) and `Trial` (a fact)."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives import Budget, Feasibility
+from search_spaces import SearchSpace, Widths
+
+
+class TrialState(str, enum.Enum):
+    """Where a trial stands. All but RUNNING are final."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"  # abandoned early: its loss is an estimate from the batches seen
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate and what became of it: a fact, never changed.
+
+    Attributes:
+        number: 0, 1, 2, ... in the order asked.
+        widths: Kept units per group.
+        state: Where it stands.
+        metrics: "loss" (mean validation cross-entropy), "top1" (fraction), costs, whatever the evaluator measured.
+        fidelity: "proxy", or "short" for a finalist that was fine-tuned for some steps.
+        worker: Who evaluated it.
+        seconds: Wall time of the evaluation.
+        error: Why it failed.
+    """
+
+    number: int
+    widths: Widths
+    state: TrialState = TrialState.RUNNING
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    fidelity: str = "proxy"
+    worker: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def loss(self) -> float:
+        """The fitness (lower is better); infinite unless the trial is complete or pruned with an estimate."""
+        loss = float(self.metrics.get("loss", math.inf))
+        return loss if math.isfinite(loss) and self.state in (TrialState.COMPLETE, TrialState.PRUNED) else math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All that a strategy may know before anything runs.
+
+    Attributes:
+        space: What may be pruned.
+        budgets: What must hold; every candidate is projected on all of them.
+        scores: Importance of each unit, per group [C], higher = keep, of the run's criterion.
+    """
+
+    space: SearchSpace
+    budgets: tuple[Budget, ...]
+    scores: tuple[NDArray[np.float64], ...]
+
+    @cached_property
+    def feasibility(self) -> Feasibility:
+        """Prices and projects candidates."""
+        return Feasibility(self.space, self.budgets, self.scores)
+
+    def project(self, widths: Widths) -> Widths:
+        """Feasible legal widths near `widths` that use the budgets up."""
+        return self.feasibility.project(widths)

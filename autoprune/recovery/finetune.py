@@ -1,0 +1,258 @@
+"""Fine-tuning of a pruned network: SGD with Nesterov momentum, seeded, checkpointed, resumed to the same bits.
+
+All randomness of step `t` comes from `(seed, t)` and that of epoch `e` from `(seed, e)`, so a training that is resumed
+draws what it would have drawn, and nothing random needs to be stored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.compute import Compute
+from autoprune.criteria.gradients import logits
+from autoprune.data import ImageData, Split, augment
+from autoprune.recovery import checkpoint
+from autoprune.recovery.distillation import distillation_loss
+from autoprune.recovery.schedules import SCHEDULES
+
+Listener = Callable[[int, int, float], None]  # (steps done, steps in all, training loss of the last step)
+
+
+class Diverged(RuntimeError):
+    """The training loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training did.
+
+    Attributes:
+        steps: Steps in all.
+        losses: Training loss of each step (mean over its batch), those before a resume included.
+        seconds_compute: Time in forward and backward passes, of this call.
+        seconds_total: Wall time of this call.
+        resumed_from: Step at which this call took over; 0 for a fresh start.
+    """
+
+    steps: int
+    losses: tuple[float, ...]
+    seconds_compute: float
+    seconds_total: float
+    resumed_from: int = 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that decides the outcome; a checkpoint of another plan is refused."""
+
+    steps: int
+    learning_rate: float
+    schedule: str
+    momentum: float
+    weight_decay: float
+    batch: int
+    distill_weight: float
+    temperature: float
+    seed: int
+    data: str
+
+
+def finetune(
+    model: nn.Module,
+    data: ImageData,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    learning_rate: float = 0.02,
+    schedule: str = "linear",
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    batch: int = 128,
+    distill_from: nn.Module | None = None,
+    distill_weight: float = 0.5,
+    temperature: float = 4.0,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    amp: str | bool = "auto",
+    checkpoint_path: str | Path | None = None,
+    checkpoint_every: int = 200,
+    resume: bool = True,
+    listener: Listener | None = None,
+) -> TrainingLog:
+    """Train `model` in place on `data.train`; the weights of the last step stay, never the best of some test.
+
+    The last, partial batch of an epoch is dropped, so an epoch has `len(train) // batch` steps.
+
+    Args:
+        model: Moved to the device and left there, in eval mode.
+        data: Its training images are augmented as `data.augmentation` says.
+        epochs: Length, in passes over the training images (a fraction is fine); or
+        steps: length in SGD steps.
+        learning_rate: Peak.
+        schedule: "linear" (a tenth of warm-up, then down to 0), "cosine" (no warm-up) or "constant", per step.
+        momentum: Nesterov's.
+        weight_decay: On every parameter.
+        batch: Images per step.
+        distill_from: The dense network, as teacher; None: plain cross-entropy.
+        distill_weight: Of the teacher, 0 to 1.
+        temperature: Of the distillation.
+        seed: Of the order, the crops and flips, and the dropout.
+        device: "auto", "cpu", "cuda", ...
+        amp: bfloat16 autocast: "auto" (where it is fast), "on" or "off".
+        checkpoint_path: File that holds the state every `checkpoint_every` steps and at the end.
+        checkpoint_every: Steps.
+        resume: Whether to go on from `checkpoint_path` if it exists.
+        listener: Told after each step.
+
+    Raises:
+        ValueError: If a setting is out of range, or the checkpoint belongs to another training.
+        Diverged: If the loss becomes NaN or infinite.
+        DiskError: If the checkpoint cannot be written.
+    """
+    start = time.perf_counter()
+    if (epochs is None) == (steps is None):
+        raise ValueError("finetune: give either epochs or steps, not both")
+    per_epoch = len(data.train) // batch if batch > 0 else 0
+    if per_epoch < 1:
+        raise ValueError(f"finetune: batch must lie between 1 and the {len(data.train)} training images, got {batch}")
+    total = steps if steps is not None else round((epochs or 0) * per_epoch)
+    if total < 1 or not learning_rate > 0:
+        raise ValueError(f"finetune: needs at least one step at a rate above 0, got {total} steps at {learning_rate}")
+    if not 0 <= distill_weight <= 1 or not temperature > 0:
+        raise ValueError("finetune: distillation needs a weight in 0..1 and a temperature above 0, got "
+                         f"{distill_weight} and {temperature}")  # fmt: skip
+    if schedule not in SCHEDULES:
+        raise ValueError(f"finetune: unknown schedule '{schedule}'; known: {', '.join(SCHEDULES)}")
+    plan = _Plan(
+        total, learning_rate, schedule, momentum, weight_decay, batch,
+        distill_weight if distill_from is not None else 0.0, temperature, seed, data.fingerprint,
+    )  # fmt: skip
+    compute = Compute.choose(device, amp)
+    run = _Run(model, data, plan, compute, distill_from)
+    path = Path(checkpoint_path) if checkpoint_path is not None else None
+    if path is not None and resume and path.exists():
+        run.restore(path)
+    resumed_from = run.step
+    model.train()
+    for images in run.batches():
+        run.advance(images)
+        if listener is not None:
+            listener(run.step, total, run.losses[-1])
+        if path is not None and (run.step % checkpoint_every == 0 or run.step == total):
+            checkpoint.save(path, run.state())
+    model.eval()
+    seconds = time.perf_counter() - start
+    return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
+
+
+class _Run:
+    """A training under way: what a checkpoint holds."""
+
+    def __init__(
+        self, model: nn.Module, data: ImageData, plan: _Plan, compute: Compute, teacher: nn.Module | None
+    ) -> None:
+        self.model = compute.place(model)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if not trainable:
+            raise ValueError("finetune: no parameter of the model requires a gradient; call model.requires_grad_(True)")
+        self.data, self.plan, self.compute = data, plan, compute
+        self.train = data.train.to(compute.device)
+        self.teacher = None if teacher is None else compute.place(teacher).eval()
+        self.optimizer = torch.optim.SGD(
+            trainable, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0,
+            weight_decay=plan.weight_decay,
+        )  # fmt: skip
+        self.step = 0
+        self.losses: list[float] = []
+        self.clock = compute.stopwatch()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "plan": asdict(self.plan), "step": self.step, "losses": self.losses, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+
+    def restore(self, path: Path) -> None:
+        state = checkpoint.read(path, self.compute.device)
+        own, found = asdict(self.plan), state.get("plan", {})
+        if differing := [f"{k} {found.get(k)!r} instead of {v!r}" for k, v in own.items() if found.get(k) != v]:
+            raise ValueError(f"checkpoint '{path}': belongs to another training ({'; '.join(differing)}); delete it or "
+                             "give another path")  # fmt: skip
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"checkpoint '{path}': belongs to another network ({reason}); delete it or give another "
+                             "path") from error  # fmt: skip
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.losses = state["step"], list(state["losses"])
+
+    def advance(self, batch: Split) -> None:
+        """One step."""
+        factor = SCHEDULES[self.plan.schedule](self.step, self.plan.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.learning_rate * factor
+        loss = float(self._pass(self._augmented(batch), batch.labels))
+        if not math.isfinite(loss):
+            raise Diverged(f"fine-tuning diverged at step {self.step + 1} of {self.plan.steps} (loss {loss}); lower "
+                           f"the learning rate of {self.plan.learning_rate}")  # fmt: skip
+        self.optimizer.step()
+        self.losses.append(loss)
+        self.step += 1
+
+    def batches(self) -> Iterator[Split]:
+        """Batches from `self.step` on; each epoch in an order of its own."""
+        size, per_epoch = self.plan.batch, len(self.train) // self.plan.batch
+        for epoch in range(self.step // per_epoch, math.ceil(self.plan.steps / per_epoch)):
+            generator = torch.Generator().manual_seed(_seed(self.plan.seed, 0, epoch))
+            order = torch.randperm(len(self.train), generator=generator).to(self.compute.device)
+            for i in range(self.step - epoch * per_epoch, min(per_epoch, self.plan.steps - epoch * per_epoch)):
+                yield self.train[order[i * size : (i + 1) * size]]
+
+    def _augmented(self, batch: Split) -> Tensor:
+        generator = torch.Generator().manual_seed(_seed(self.plan.seed, 1, self.step))
+        images = augment(batch.images, self.data.augmentation, generator)
+        return self.data.normalise(images, self.compute.channels_last)
+
+    def _pass(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Forwards and backwards; the gradients are left on the parameters."""
+        self.optimizer.zero_grad()
+        with _dropout_seed(_seed(self.plan.seed, 2, self.step), self.compute.device), torch.enable_grad(), self.clock:
+            with self.compute.autocast():
+                answers = logits(self.model(images))
+                if self.teacher is None:
+                    loss = functional.cross_entropy(answers.float(), labels)
+                else:
+                    with torch.no_grad():
+                        target = logits(self.teacher(images))
+                    weight, temperature = self.plan.distill_weight, self.plan.temperature
+                    loss = distillation_loss(answers, target, labels, weight, temperature)
+            loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+@contextmanager
+def _dropout_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generators: seed them for the block, then put them back as they were."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng([device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _seed(*key: int) -> int:
+    """A seed for torch from a key of non-negative integers."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,122 @@
+"""What the commands print: a profile, a result, the state of a run, its report."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from autoprune.ledger import holder
+from autoprune.problem import TrialState
+from autoprune.report.progress import describe
+from autoprune.report.tables import (
+    comparison_table,
+    cost_rows,
+    frozen_table,
+    groups_table,
+    reachable_table,
+)
+from autoprune.report.trials import best_table, counts, proxy_quality, write_csv
+from autoprune.schedule import best, num_evaluations
+from objectives import Feasibility
+
+if TYPE_CHECKING:
+    from autoprune.prepare import Prepared
+    from autoprune.run import RunDirectory
+    from autoprune.search import SearchResult
+
+
+def console() -> Console:
+    """A console that never cuts a table in a pipe or a log file."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=160)
+
+
+def print_profile(prepared: Prepared, cost: str) -> None:
+    """Groups, frozen groups, what can be reached, what the run will cost."""
+    out = console()
+    out.print(groups_table(prepared.space))
+    if prepared.space.frozen:
+        out.print(frozen_table(prepared.space))
+    out.print(reachable_table(prepared.problem.feasibility))
+    out.print(cost, markup=False, soft_wrap=True)
+
+
+def print_result(result: SearchResult) -> None:
+    """The winner against the dense network, and where its files are."""
+    out = console()
+    out.print(comparison_table("dense and pruned", result_rows(result)))
+    out.print(f"run     {result.run_dir}\nbest    {result.run_dir / 'best'}", markup=False)
+    out.print(f'load    autoprune.load("{result.run_dir / "best"}")', markup=False)
+
+
+def print_status(run: RunDirectory) -> None:
+    """How far a run is, also while it is running."""
+    out = console()
+    record = run.record()
+    config, trials = run.config, record.trials
+    writer = holder(run.path)
+    finished = (run.best / "architecture.json").is_file()
+    state = f"running ({writer})" if writer else "finished" if finished else f"stopped; autoprune resume {run.path}"
+    leader = best(trials)
+    evaluated = num_evaluations(t for t in trials if t.state is not TrialState.RUNNING)
+    lines = [
+        ("run", str(run.path)),
+        ("state", state),
+        ("model", f"{config.model or 'an nn.Module object'}, {', '.join(config.budget)}"),
+        ("evaluated", f"{evaluated} of {config.trials} + {config.finalists} finalists ({counts(trials)})"),
+        ("best", describe(leader) if leader else "none yet"),
+    ]
+    if writer and evaluated:
+        pace = [t.seconds for t in trials if t.seconds][-20:]
+        waiting = max(0, config.trials + config.finalists - evaluated)
+        left = waiting * sum(pace) / max(1, len(pace)) / max(1, config.workers)
+        lines.append(("ETA", f"{left:.0f} s, then the fine-tune of the winner"))
+    for trial in trials:
+        if trial.state is TrialState.RUNNING and not trial.metrics.get("cached"):
+            lines.append(("in flight", f"trial {trial.number} ({trial.fidelity}) on {trial.worker or 'nobody yet'}"))
+    for label, text in lines:
+        out.print(f"{label:<10} {text}", markup=False, soft_wrap=True)
+
+
+def print_report(run: RunDirectory) -> None:
+    """What a run did; writes its trials.csv anew from the ledger."""
+    out = console()
+    record = run.record()
+    trials = record.trials
+    space = run.space()
+    feasibility = Feasibility(space, ())
+    costs = {t.number: feasibility.price(t.widths) for t in trials}
+    write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
+    out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {', '.join(run.config.budget)}", markup=False)
+    out.print(f"trials: {counts(trials)}", markup=False)
+    seconds = sum(t.seconds for t in trials)
+    compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials)
+    if seconds:
+        out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
+    out.print(best_table(trials))
+    out.print(proxy_quality(trials), markup=False)
+    if (run.best / "architecture.json").is_file():
+        data = json.loads((run.best / "architecture.json").read_text(encoding="utf-8"))
+        out.print(groups_table(space, data["widths"]))
+        out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
+    failed = [t for t in trials if t.state is TrialState.FAIL]
+    for trial in failed[:5]:
+        out.print(describe(trial), markup=False, soft_wrap=True)
+    out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
+
+
+def result_rows(result: SearchResult) -> list[tuple[str, str, str, str]]:
+    """Accuracies and costs of a result for `comparison_table`."""
+    return rows_of(result.metrics, result.costs)
+
+
+def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
+    """Accuracies and costs for `comparison_table`."""
+    rows = []
+    for split, label in (("val", "top-1, validation images"), ("test", "top-1, held-out test images")):
+        dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
+        if dense is not None and pruned is not None:
+            rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
+    return rows + cost_rows(costs)

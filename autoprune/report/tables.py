@@ -1,0 +1,92 @@
+"""The tables a user sees, as rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from objectives import Feasibility
+from search_spaces import SearchSpace, Widths
+
+
+def number(value: float) -> str:
+    """Three or four significant digits with k, M or G."""
+    for scale, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= scale:
+            return f"{value / scale:.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def percent(part: float, whole: float) -> str:
+    """`part` as a percentage of `whole`."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def reachable_table(feasibility: Feasibility) -> Table:
+    """What each cost can reach: the smallest network, uniform widths at the budget, the dense network."""
+    table = Table(title="reachable range", title_justify="left")
+    for column in ("cost", "smallest", "uniform at the budget", "dense", "budget"):
+        table.add_column(column, justify="left" if column == "cost" else "right")
+    for row in feasibility.reachable():
+        limit = "" if row.limit is None else f"{number(row.limit)} ({percent(row.limit, row.dense)})"
+        table.add_row(
+            f"{row.cost} [dim]({row.unit})[/]",
+            f"{number(row.smallest)} ({percent(row.smallest, row.dense)})",
+            f"{number(row.uniform)} ({percent(row.uniform, row.dense)})",
+            number(row.dense),
+            limit,
+        )
+    return table
+
+
+def groups_table(space: SearchSpace, widths: Widths | None = None) -> Table:
+    """The prunable groups: how many channels, which widths are legal, which layers are tied to them."""
+    table = Table(title=f"{len(space.groups)} prunable groups", title_justify="left")
+    table.add_column("group")
+    table.add_column("channels", justify="right")
+    table.add_column("legal widths" if widths is None else "kept", justify="right")
+    table.add_column("layers that shrink with it")
+    multiplying = {layer.name for layer in space.layers}
+    for index, group in enumerate(space.groups):
+        choices = group.choices()
+        step = f", step {group.divisor}" if group.divisor > 1 else ""
+        legal = f"{choices[0]}-{choices[-1]}{step}" if len(choices) > 1 else f"{choices[0]} (fixed)"
+        kept = legal if widths is None else f"{widths[index]} ({percent(widths[index], group.size)})"
+        layers = list(dict.fromkeys(m.layer for m in group.members if m.layer in multiplying))
+        table.add_row(group.name, str(group.size), kept, _some(layers))
+    return table
+
+
+def frozen_table(space: SearchSpace) -> Table:
+    """The groups that cannot be pruned, and why."""
+    table = Table(title=f"{len(space.frozen)} frozen groups", title_justify="left")
+    table.add_column("group")
+    table.add_column("channels", justify="right")
+    table.add_column("because")
+    for group in space.frozen:
+        table.add_row(group.name, str(group.size), group.frozen_because)
+    return table
+
+
+def comparison_table(title: str, rows: Sequence[tuple[str, Any, Any, str]]) -> Table:
+    """Dense against pruned: (what, dense, pruned, ratio or difference) per row."""
+    table = Table(title=title, title_justify="left")
+    for column in ("", "dense", "pruned", ""):
+        table.add_column(column, justify="left" if not table.columns else "right")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
+    """A row per cost for `comparison_table`."""
+    return [
+        (name, number(cost["dense"]), number(cost["pruned"]), percent(cost["pruned"], cost["dense"]))
+        for name, cost in costs.items()
+    ]
+
+
+def _some(names: Sequence[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

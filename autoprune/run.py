@@ -1,0 +1,173 @@
+"""`RunDirectory`: what one run keeps on disk, results/<run>/.
+
+config.toml          the run as resolved
+space.json           what may be pruned
+scores.safetensors   the criterion's scores, computed once: a resumed run and every worker use the very same
+example.safetensors  the example input
+ledger.log           every trial (absent where the ledger is in a database)
+finetune/            checkpoints of the final fine-tune
+best/                the export of the winner
+trials.csv           the trials as a table
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autoprune.config import RunConfig, replace
+from autoprune.files import disk, save_tensors, whole_directory, write_text
+from autoprune.ledger import Ledger, Record
+from autoprune.problem import Problem, Trial
+from autoprune.schedule import best
+from search_spaces import SearchSpace
+
+Scores = tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk.
+
+    Attributes:
+        path: results/<run>.
+        config: The run as resolved.
+    """
+
+    path: Path
+    config: RunConfig
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, problem: Problem, example: Any) -> RunDirectory:
+        """Make the directory, whole or not at all.
+
+        Raises:
+            ValueError: If it exists, or cannot be written.
+        """
+        config = replace(config, name=str(path) if path.parent != Path("results") else path.name)
+        with disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_existing(path)
+        try:
+            with whole_directory(path, replace=False) as scratch:
+                write_text(scratch / "config.toml", config.to_toml())
+                write_text(scratch / "space.json", json.dumps(problem.space.to_json()))
+                save_tensors(
+                    save_arrays, {f"{i:05d}": s for i, s in enumerate(problem.scores)}, scratch / "scores.safetensors"
+                )
+                save_tensors(save_file, _tensors(example), scratch / "example.safetensors")
+        except OSError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                refuse_existing(path)  # another search was quicker
+            raise
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Open a run that exists.
+
+        Raises:
+            ValueError: If it is not a run's directory.
+        """
+        path = Path(path)
+        if not (path / "config.toml").is_file():
+            found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
+            known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
+            raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
+        return cls(path, RunConfig.make(**RunConfig.read(path / "config.toml")))
+
+    def scores(self) -> Scores:
+        """The saved scores, per group [C].
+
+        Raises:
+            ValueError: If they are damaged.
+        """
+        return tuple(array for _, array in sorted(self._read(load_arrays, "scores.safetensors").items()))
+
+    def example(self) -> Any:
+        """The example input: a tensor, a tuple of tensors, or a dictionary of them."""
+        tensors: dict[str, Tensor] = self._read(load_file, "example.safetensors")
+        if "input" in tensors:
+            return tensors["input"]
+        if all(key.startswith("tuple.") for key in tensors):
+            return tuple(tensor for _, tensor in sorted(tensors.items()))
+        return {key.removeprefix("dict."): tensor for key, tensor in tensors.items()}
+
+    def space(self) -> SearchSpace:
+        """What may be pruned in this run's network."""
+        return SearchSpace.from_json(json.loads((self.path / "space.json").read_text(encoding="utf-8")))
+
+    def record(self) -> Record:
+        """What the ledger says now; the run may be going on meanwhile."""
+        return Ledger.read(self.path, url=self.config.storage)
+
+    def trial(self, number: int | None = None) -> Trial:
+        """A trial, or the winner so far.
+
+        Raises:
+            ValueError: If there is no such trial.
+        """
+        trials = self.record().trials
+        found = best(trials) if number is None else next((t for t in trials if t.number == number), None)
+        if found is None:
+            wanted = "a complete trial" if number is None else f"trial {number}"
+            raise ValueError(
+                f"run '{self.path}': there is no {wanted} among its {len(trials)}; see `autoprune report {self.path}`"
+            )
+        return found
+
+    @property
+    def best(self) -> Path:
+        """Where the winner is exported."""
+        return self.path / "best"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the final fine-tune keeps its state."""
+        return self.path / "finetune"
+
+    def _read(self, load: Any, name: str) -> dict[str, Any]:
+        try:
+            return dict(load(self.path / name))
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"'{self.path / name}': damaged or missing ({error}); start the search anew") from error
+
+
+def run_path(config: RunConfig, model_name: str) -> Path:
+    """results/<name>; a name with a slash is the path itself; no name is made from the model and the time."""
+    name = config.name or f"{re.sub(r'[^A-Za-z0-9_]+', '-', model_name).strip('-')}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(name) if "/" in name else Path("results") / name
+
+
+def refuse_existing(path: Path) -> None:
+    """Check that nothing is there yet.
+
+    Raises:
+        ValueError: If something is.
+    """
+    if (path / "config.toml").exists():
+        raise ValueError(f"run '{path}': exists already; `autoprune resume {path}`, or choose another --name")
+    if path.exists():
+        raise ValueError(f"run '{path}': something else is there already; choose another --name")
+
+
+def _tensors(example: Any) -> dict[str, Tensor]:
+    if isinstance(example, Tensor):
+        return {"input": example.contiguous()}
+    if isinstance(example, Mapping):
+        return {f"dict.{key}": value.contiguous() for key, value in example.items()}
+    return {f"tuple.{i:02d}": value.contiguous() for i, value in enumerate(example)}

@@ -1,0 +1,71 @@
+"""What a strategy is."""
+
+from __future__ import annotations
+
+import bisect
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from autoprune.problem import Problem, Trial, TrialState
+from autoprune.strategies.moves import mutate
+from search_spaces import Widths
+
+
+class Strategy(ABC):
+    """Proposes widths from what has been told.
+
+    A proposal depends on the seed, its number and the *set* of trials told, never on the order of telling or on what
+    was asked before. So a strategy is rebuilt after a crash by telling it the finished trials, and any number of
+    workers may ask and tell in any order.
+
+    Args:
+        problem: Space, budgets and scores.
+        seed: Of all draws.
+        num_trials: How many evaluations the search plans, for schedules; more may be asked.
+
+    Attributes:
+        name: What the command line calls it.
+        trials: The finished trials told, by number.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, problem: Problem, *, seed: int = 0, num_trials: int = 100) -> None:
+        self.problem = problem
+        self.seed = seed
+        self.num_trials = num_trials
+        self.trials: list[Trial] = []
+        self._known: set[Widths] = set()
+
+    @abstractmethod
+    def ask(self, number: int) -> Widths:
+        """Feasible widths for trial `number`; asking changes nothing, so asking again gives the same."""
+
+    def tell(self, trial: Trial) -> None:
+        """Learn from a finished trial, whoever proposed it; what is no use (running, another space) is ignored."""
+        if trial.state is TrialState.RUNNING or len(trial.widths) != len(self.problem.space.groups):
+            return
+        at = bisect.bisect_left(self.trials, trial.number, key=lambda t: t.number)
+        known = at < len(self.trials) and self.trials[at].number == trial.number
+        self.trials[at : at + known] = [trial]  # told twice: the later word counts
+        self._known.add(trial.widths)
+
+    def rng(self, number: int) -> np.random.Generator:
+        """The random numbers of trial `number`."""
+        return np.random.default_rng([self.seed, number])
+
+    def scored(self) -> list[Trial]:
+        """The trials with a finite loss, by number."""
+        return [t for t in self.trials if np.isfinite(t.loss)]
+
+    def fresh(self, widths: Widths, rng: np.random.Generator) -> Widths:
+        """`widths` projected on the budgets and, if they were told before, moved on a little (a bounded effort)."""
+        candidate = self.problem.project(widths)
+        for attempt in range(16):
+            if candidate not in self._known:
+                break
+            moved = mutate(self.problem.space, candidate, rng, groups=2, step=0.05 * (attempt + 1))
+            candidate = self.problem.project(moved)
+        return candidate

@@ -1,0 +1,124 @@
+"""The winner's way out: prune, fine-tune, measure, export."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.evaluation import measure
+from autoprune.export import export
+from autoprune.prepare import Prepared, versions
+from autoprune.problem import Trial
+from autoprune.recovery import finetune, reestimate
+from autoprune.report import RunProgress
+from autoprune.run import RunDirectory
+from search_spaces import prune
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """A delivered network.
+
+    Attributes:
+        model: Pruned and fine-tuned, in eval mode, on the CPU.
+        costs: Per cost name, its "dense" and "pruned" value.
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test".
+    """
+
+    model: nn.Module
+    costs: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float]]
+
+
+def deliver(
+    run: RunDirectory, prepared: Prepared, trial: Trial, target: Path, progress: RunProgress, checkpoint: Path | None
+) -> Winner:
+    """Fine-tune one trial's network from the dense weights, compare it with the dense one, and export it.
+
+    Args:
+        run: Where, and with which settings.
+        prepared: The problem.
+        trial: Whose widths.
+        target: Directory of the export.
+        progress: Where to show progress.
+        checkpoint: File that lets the fine-tune go on after a stop; None: none.
+    """
+    config, data, space = run.config, prepared.data, prepared.space
+    kept = space.kept(trial.widths, prepared.problem.scores)
+    model = prune(prepared.model, space, kept)
+    batch = min(config.batch_size, len(data.train))
+    steps = round(config.epochs * (len(data.train) // batch))
+    started = time.monotonic()
+    if steps:
+        progress.begin("fine-tuning", steps)
+        finetune(
+            model,
+            data.without_test(),
+            steps=steps,
+            learning_rate=config.lr,
+            batch=batch,
+            distill_from=prepared.model if config.distill else None,
+            distill_weight=config.distill,
+            seed=config.seed,
+            device=config.device,
+            checkpoint_path=checkpoint,
+            listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
+        )
+        progress.end()
+    else:
+        images = data.train.sample(config.bn_images, config.seed)
+        reestimate(model, (data.normalise(b.images) for b in images.batches(config.batch_size)))
+    metrics = {
+        f"{name}_{split}": measure(net, data, split, device=config.device)
+        for split in ("val", "test")
+        for name, net in (("dense", prepared.model), ("pruned", model))
+        if len(getattr(data, split))
+    }
+    prepared.model.cpu()
+    model.cpu()
+    price = prepared.problem.feasibility.price
+    dense, pruned = price(space.full), price(trial.widths)
+    costs = {name: {"dense": dense[name], "pruned": pruned[name]} for name in dense}
+    export(
+        target,
+        model,
+        space=space,
+        kept=kept,
+        reference=prepared.reference,
+        costs=costs,
+        metrics=metrics,
+        provenance=_provenance(run, prepared, trial, time.monotonic() - started),
+        example_inputs=prepared.example,
+        onnx=config.onnx,
+        pt2=config.pt2,
+    )
+    return Winner(model.eval(), costs, metrics)
+
+
+def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:
+    config = run.config
+    return {
+        "run": run.path.name,
+        "trial": trial.number,
+        "trial_loss": trial.loss if math.isfinite(trial.loss) else None,
+        "fidelity": trial.fidelity,
+        "budget": list(config.budget),
+        "strategy": config.strategy,
+        "criterion": config.criterion,
+        "seed": config.seed,
+        "data": {"spec": prepared.data.spec, "split": prepared.data.split, "fingerprint": prepared.data.fingerprint},
+        "finetune": {
+            "epochs": config.epochs,
+            "lr": config.lr,
+            "distill": config.distill,
+            "batch_size": config.batch_size,
+        },
+        "finetune_seconds": round(seconds, 1),
+        "fingerprint": prepared.fingerprint(),
+        "versions": versions(),
+    }

@@ -1,0 +1,116 @@
+"""A worker in a process of its own: the parent's handle on it, and what the process does."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from autoprune.controller import Job
+from autoprune.workers.attempt import Evaluate, attempt, describe
+
+MakeEvaluator = Callable[[str], Evaluate]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+READY, BROKEN, RESULT, DEAD = "ready", "broken", "result", "dead"
+
+
+class Child:
+    """A spawned process that builds its evaluator once and then evaluates job after job.
+
+    Args:
+        name: Of the worker.
+        recipe: A pickled `make_evaluator(device)`.
+        device: Where it evaluates.
+        threads: How many CPU threads it may use.
+    """
+
+    def __init__(self, name: str, recipe: bytes, device: str, threads: int) -> None:
+        self.name, self.device = name, device
+        self.job: Job | None = None
+        self.ready = False
+        self.pipe, end = mp.get_context("spawn").Pipe()
+        self._process = mp.get_context("spawn").Process(
+            target=_serve, args=(end, recipe, device, threads), name=f"autoprune-{name}"
+        )
+        with _birth(threads):
+            self._process.start()
+        end.close()  # the child has the only other one now: its death is the end of file here
+        self.sentinel = self._process.sentinel
+
+    def work(self, job: Job | None) -> None:
+        """Send a job, or None to let the child go. If it is dead, `hear` will say so."""
+        self.job = job
+        with contextlib.suppress(OSError):
+            self.pipe.send(job)
+
+    def hear(self) -> tuple[str, Any]:
+        """What it has said last: (READY, None), (BROKEN, why), (RESULT, metrics or why not) or (DEAD, None)."""
+        with contextlib.suppress(EOFError, OSError):
+            if self.pipe.poll():
+                return self.pipe.recv()  # type: ignore[no-any-return]
+        return DEAD, None
+
+    def end(self, patience_s: float = 0.0) -> str:
+        """Wait for it to end, then kill it; returns how it ended."""
+        self._process.join(patience_s)
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+        code = self._process.exitcode or 0
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+@contextlib.contextmanager
+def _birth(threads: int) -> Iterator[None]:
+    """What a child inherits: its share of threads (read when torch is imported), and deafness to Ctrl-C.
+
+    Ctrl-C at a terminal reaches every process; only the parent is to act on it. (Blocked here, it is only delayed.)
+    """
+    before = {name: os.environ.get(name) for name in THREADS}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _serve(pipe: Connection, recipe: bytes, device: str, threads: int) -> None:
+    """The life of a child."""
+    _die_with_parent()
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+        evaluate = pickle.loads(recipe)(device)
+    except Exception as error:
+        pipe.send((BROKEN, describe(error)))
+        return
+    pipe.send((READY, None))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while (job := pipe.recv()) is not None:
+            pipe.send((RESULT, attempt(evaluate, job)))
+
+
+def _die_with_parent() -> None:
+    """End with the parent, whatever it dies of and whatever runs here."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: by the kernel, even inside a long C call
+    parent = mp.parent_process()
+    if parent is not None:  # everywhere; and if it died before the line above
+
+        def watch() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,38 @@
+"""Evaluates in this process."""
+
+from __future__ import annotations
+
+import contextlib
+
+from autoprune.controller import Job, Listener, SearchController
+from autoprune.workers.attempt import Evaluate, attempt
+
+MAX_DEATHS = 5  # a candidate that kills this process cannot be told from a kill from outside: it gets more chances
+
+
+def run_here(
+    controller: SearchController, evaluate: Evaluate, worker: str = "here", listener: Listener | None = None
+) -> None:
+    """Run a search to its end.
+
+    Args:
+        controller: Of the search; no other worker may be at it.
+        evaluate: Job -> metrics; what it raises fails the candidate.
+        worker: Name in the ledger.
+        listener: Is told what happens.
+
+    Raises:
+        SearchStopped: If too many candidates fail in a row.
+    """
+    controller.listener = listener or controller.listener
+    if worker in controller.in_flight:  # it had a job when the process ended, and did not let go of it in good order
+        controller.lost(worker, "the process of the search died", MAX_DEATHS)
+    try:
+        while isinstance(job := controller.ask(worker), Job):
+            controller.tell(worker, job.number, attempt(evaluate, job))
+    except BaseException:  # Ctrl-C, a full disk: the candidate is not to blame
+        with contextlib.suppress(Exception):
+            controller.release(worker)
+        raise
+    if job is not None:
+        raise RuntimeError(f"trials {sorted(controller.in_flight.values())} run in other workers; `run_here` is alone")

@@ -1,0 +1,142 @@
+"""A search that costs nothing: toy groups, a toy evolution, a toy evaluator. Also a script, to be killed.
+
+    python toys.py RUN NUM_WORKERS [URL]     # runs or resumes; every evaluation appends "number pid" to RUN/side.txt
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+
+GROUPS = {f"layer{i}": 8 + i for i in range(6)}
+SIZES = np.array(list(GROUPS.values()))
+WARM_STARTS = [(4, 4, 5, 5, 6, 6), (4, 4, 5, 5, 6, 6), (8, 9, 10, 11, 12, 13)]  # the second is known when it is asked
+NUM_TRIALS = 40
+FINALISTS = (3, "short")
+
+
+class Evolution:
+    """Regularised evolution over widths, with the project's two verbs."""
+
+    def __init__(self, seed=0, population=8):
+        self.seed, self.population = seed, deque(maxlen=population)
+
+    def ask(self, number):
+        rng = np.random.default_rng([self.seed, number])
+        if len(self.population) < self.population.maxlen:
+            return tuple(int(w) for w in rng.integers(1, SIZES + 1))
+        picked = rng.choice(len(self.population), 3, replace=False)
+        parent = np.array(min((self.population[i] for i in picked), key=lambda t: t.loss).widths)
+        return tuple(int(w) for w in np.clip(parent + rng.integers(-1, 2, len(parent)), 1, SIZES))
+
+    def tell(self, trial):
+        self.population.append(trial)
+
+
+def measure(job):
+    """Losses of four "batches"; stops after two that are far worse than the incumbent's; some widths fail."""
+    rng = np.random.default_rng([*job.widths, job.fidelity == "short"])
+    if sum(job.widths) % 17 == 0:
+        raise FloatingPointError("the loss is NaN")
+    losses = (np.abs(np.array(job.widths) / 13 - 0.5).mean() + 0.01 * rng.random(4)).tolist()
+    incumbent = getattr(job, "incumbent", None)
+    abandoned = incumbent is not None and sum(losses[:2]) > 3 * sum(incumbent[:2])
+    seen = losses[:2] if abandoned else losses
+    return {"loss": sum(seen) / len(seen), "batch_losses": losses, "abandoned": abandoned, "seconds_total": 0.25}
+
+
+class Evaluator:
+    """Leaves a line in a side file before it measures, so that evaluations can be counted after any kill."""
+
+    def __init__(self, side, pause_s):
+        self.side, self.pause_s = side, pause_s
+
+    def __call__(self, job):
+        with open(self.side, "a") as file:
+            file.write(f"{job.number} {os.getpid()}\n")
+        time.sleep(self.pause_s)
+        return measure(job)
+
+
+class MakeEvaluator:
+    """What is sent to the workers."""
+
+    def __init__(self, side, pause_s):
+        self.side, self.pause_s = side, pause_s
+
+    def __call__(self, device):
+        return Evaluator(self.side, self.pause_s)
+
+
+class Moody:
+    """An evaluator with a temper, decided by widths[0]: dies once, dies always, hangs, raises, exits; else 1.0."""
+
+    def __init__(self, device, folder):
+        self.device, self.folder = device, Path(folder)
+
+    def __call__(self, job):
+        import signal
+
+        import torch
+
+        mood = job.widths[0]
+        with open(self.folder / "side.txt", "a") as file:
+            file.write(f"{job.number} {os.getpid()} {torch.get_num_threads()} {os.environ['OMP_NUM_THREADS']}\n")
+        first = not (mark := self.folder / f"seen-{job.number}").exists()
+        mark.touch()
+        if mood == 2 or (mood == 1 and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mood == 3 and first:
+            time.sleep(600)
+        if mood == 4:
+            raise MemoryError("cannot allocate 8 GB")
+        if mood == 5 and first:
+            os._exit(7)
+        return {"loss": 1.0 + mood, "device": self.device}
+
+
+class MakeMoody:
+    """What is sent to the workers."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, device):
+        return Moody(device, self.folder)
+
+
+def broken(device):
+    """A recipe that fails."""
+    raise OSError(f"no weights for {device}")
+
+
+def deadly(device):
+    """A recipe that kills its process."""
+    os._exit(3)
+
+
+def main(run, num_workers, url=""):
+    """Run or resume."""
+    from autoprune.controller import SearchController
+    from autoprune.ledger import Ledger
+    from autoprune.workers import run_here, run_processes
+
+    with Ledger.open(run, GROUPS, {"seed": 3}, url=url) as ledger:
+        controller = SearchController(
+            ledger, Evolution(3), num_trials=NUM_TRIALS, warm_starts=WARM_STARTS, finalists=FINALISTS
+        )
+        side = f"{run}/side.txt"
+        if num_workers == 0:
+            run_here(controller, Evaluator(side, 0.002))
+        else:
+            run_processes(controller, MakeEvaluator(side, 0.02), num_workers)
+    print("done")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

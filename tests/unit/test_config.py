@@ -1,0 +1,70 @@
+"""RunConfig: one dataclass behind flags, TOML and keywords."""
+
+import pytest
+
+from autoprune.config import IDENTITY, OPTIONS, RunConfig, replace
+
+
+def test_toml_gives_the_same_configuration_back(tmp_path):
+    config = RunConfig.make(
+        model="a.b:c",
+        model_args={"num_classes": 7, "name": "x"},
+        budget=["macs<=40%", "params<=1M"],
+        freeze=["conv1"],
+        abandon=False,
+        lr=1,
+        seed=5,
+    )
+    path = tmp_path / "run.toml"
+    path.write_text(config.to_toml())
+    assert RunConfig.make(**RunConfig.read(path)) == config
+    assert config.lr == 1.0
+    assert isinstance(config.lr, float)
+
+
+def test_a_toml_file_may_spell_names_like_the_flags(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('min-keep = 0.5\nbudget = "macs<=30%"\n')
+    config = RunConfig.make(**RunConfig.read(path))
+    assert (config.min_keep, config.budget) == (0.5, ("macs<=30%",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trails": 3}, "unknown setting 'trails'; did you mean 'trials'?"),
+        ({"zzz": 3}, "unknown setting 'zzz'; known: model, "),
+        ({"trials": "many"}, "trials: expected a whole number, got 'many'"),
+        ({"trials": True}, "trials: expected a whole number, got True"),
+        ({"trials": 0}, "trials: must be at least 1, got 0"),
+        ({"lr": float("nan")}, "lr: must be at least 0, got nan"),
+        ({"min_keep": 1.5}, "min_keep: must lie between 0 and 1, got 1.5"),
+        ({"budget": []}, "budget: at least one is needed"),
+        ({"budget": [1]}, "budget: expected one or more strings"),
+        ({"model_args": "x"}, "model_args: expected a table, got 'x'"),
+        ({"onnx": 1}, "onnx: expected true or false, got 1"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, message):
+    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?").replace("(", r"\(")):
+        RunConfig.make(**settings)
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing\.toml': unreadable \(No such file"):
+        RunConfig.read(tmp_path / "nothing.toml")
+    (tmp_path / "bad.toml").write_text("a = = b")
+    with pytest.raises(ValueError, match=r"bad\.toml': not valid TOML"):
+        RunConfig.read(tmp_path / "bad.toml")
+
+
+def test_replace_checks_too():
+    assert replace(RunConfig(), trials=3).trials == 3
+    with pytest.raises(ValueError, match="trials"):
+        replace(RunConfig(), trials=-1)
+
+
+def test_every_setting_has_a_help_and_a_group():
+    assert {option.group for option in OPTIONS.values()} == {"problem", "search", "recovery", "run"}
+    assert all(option.help for option in OPTIONS.values())
+    assert {"model", "weights", "data", "budget", "seed"} <= set(IDENTITY)

@@ -1,0 +1,116 @@
+"""Who may import whom: search_spaces <- objectives <- autoprune, and inside autoprune the floors of DESIGN.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STOREYS = {"search_spaces": 0, "objectives": 1, "autoprune": 2}
+FLOORS = {
+    "__init__": 0, "errors": 0, "files": 0, "compute": 0, "reference": 0, "data": 0, "problem": 0,
+    "criteria": 2,
+    "allocation": 3,
+    "strategies": 4, "recovery": 4,
+    "evaluation": 5, "ledger": 5,
+    "schedule": 6, "controller": 6, "workers": 6,
+    "config": 7, "run": 7, "export": 7, "report": 7, "prepare": 7, "search": 7,
+    "cli": 8, "demo": 8, "__main__": 8,
+}  # fmt: skip
+OPTIONAL = {  # package -> the only places that may import it, inside functions
+    "ray": {"autoprune/workers/cluster.py"},
+    "onnx": {"autoprune/export.py", "objectives/latency"},
+    "onnxruntime": {"autoprune/export.py", "objectives/latency"},
+    "onnxscript": {"autoprune/export.py", "objectives/latency"},
+    "plotly": {"autoprune/report"},
+}
+FILES = [path for package in STOREYS for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(source: str) -> list[tuple[str, bool]]:
+    """Every imported module, and whether it is imported at the top of the file (TYPE_CHECKING blocks do not run)."""
+    tree = ast.parse(source)
+    found = []
+
+    def visit(node: ast.AST, at_top: bool) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, at_top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            found.extend((f"{node.module}.{alias.name}", at_top) for alias in node.names)
+        at_top = at_top and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, at_top)
+
+    visit(tree, True)
+    return found
+
+
+def room(module: str) -> str:
+    """autoprune.strategies.random.X -> strategies."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else "__init__"
+
+
+def offences(path: str, source: str) -> list[str]:
+    """What in a file at `path` (relative to the root) breaks the layering."""
+    package, home = path.split("/")[0], room(path.removesuffix(".py").replace("/", "."))
+    found = []
+    for module, at_top in imports(source):
+        top = module.split(".")[0]
+        if top in STOREYS and STOREYS[top] > STOREYS[package]:
+            found.append(f"{path} imports {module}: {package} is below {top}")
+        if top == package == "autoprune" and room(module) != home and home != "__init__":
+            if FLOORS[room(module)] > FLOORS[home]:
+                found.append(f"{path} (floor {FLOORS[home]}) imports {module} (floor {FLOORS[room(module)]})")
+        if top in OPTIONAL and (at_top or not any(path.startswith(place) for place in OPTIONAL[top])):
+            found.append(f"{path} imports {module}: only inside functions of {', '.join(sorted(OPTIONAL[top]))}")
+    return found
+
+
+def test_every_room_has_a_floor():
+    rooms = {p.stem for p in (ROOT / "autoprune").iterdir() if p.suffix == ".py" or p.is_dir()}
+    assert rooms - {"__pycache__"} <= FLOORS.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_imports_only_what_is_below_it(path):
+    assert offences(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) == []
+
+
+def test_no_circles_between_the_rooms_of_a_floor():
+    edges: dict[str, set[str]] = {name: set() for name in FLOORS}
+    for path in (p for p in FILES if p.parts[len(ROOT.parts)] == "autoprune"):
+        home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
+        found = imports(path.read_text(encoding="utf-8"))
+        edges[home] |= {room(m) for m, at_top in found if at_top and m.startswith("autoprune.")} - {home, "__init__"}
+    state: dict[str, str] = {}
+
+    def walk(name: str, trail: tuple[str, ...]) -> None:
+        assert state.get(name) != "open", f"circle: {' -> '.join((*trail, name))}"
+        if name not in state:
+            state[name] = "open"
+            for target in sorted(edges[name]):
+                walk(target, (*trail, name))
+            state[name] = "done"
+
+    for name in FLOORS:
+        walk(name, ())
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "offender"),
+    [
+        ("search_spaces/tracing.py", "from objectives import Budget", "search_spaces is below objectives"),
+        ("objectives/costs.py", "import autoprune.problem", "objectives is below autoprune"),
+        ("autoprune/strategies/x.py", "from autoprune.ledger import Ledger", "(floor 4) imports autoprune.ledger"),
+        ("autoprune/search.py", "import onnx", "imports onnx"),
+        ("autoprune/export.py", "import onnx", "only inside functions"),
+    ],
+)
+def test_an_offender_is_named(path, source, offender):
+    (found,) = offences(path, source)
+    assert path in found
+    assert offender in found

@@ -1,0 +1,203 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from autoprune.data import Split, load
+from autoprune.recovery import SCHEDULES, Diverged, finetune
+
+SETTINGS = {"steps": 40, "learning_rate": 0.05, "batch": 32, "seed": 3, "checkpoint_every": 5}
+
+
+def network():
+    """A small network with batch-norm and dropout, so that every kind of state is in play."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(144, 10)
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("digits", test=False)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data):
+    model = network()
+    return model, finetune(model, data, **SETTINGS)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_it_learns_and_reports(data, uninterrupted):
+    _, log = uninterrupted
+    assert log.steps == len(log.losses) == 40
+    assert sum(log.losses[-5:]) < 0.75 * sum(log.losses[:5])
+    assert 0 < log.seconds_compute < log.seconds_total
+
+
+def test_the_seed_decides_everything(data, uninterrupted):
+    again, other = network(), network()
+    torch.manual_seed(99)  # the world's own generator neither matters nor is moved
+    state = torch.random.get_rng_state()
+    finetune(again, data, **SETTINGS)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    finetune(other, data, **{**SETTINGS, "seed": 4})
+    assert same(again, uninterrupted[0])
+    assert not same(other, uninterrupted[0])
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_stopped_and_resumed_is_never_stopped(data, uninterrupted, tmp_path):
+    def stop(step, steps, loss):
+        if step == 18:
+            raise Stopped
+
+    path = tmp_path / "run" / "training.pt"
+    with pytest.raises(Stopped):
+        finetune(network(), data, **SETTINGS, checkpoint_path=path, listener=stop)
+    model = network()
+    log = finetune(model, data, **SETTINGS, checkpoint_path=path)
+    assert log.resumed_from == 15
+    assert log.losses == uninterrupted[1].losses
+    assert same(model, uninterrupted[0])
+    # Finished: once more is for free.
+    done = network()
+    assert finetune(done, data, **SETTINGS, checkpoint_path=path).resumed_from == 40
+    assert same(done, uninterrupted[0])
+    assert os.listdir(path.parent) == ["training.pt"]
+
+
+def test_killed_and_resumed_is_never_killed(data, uninterrupted, tmp_path):
+    path = tmp_path / "training.pt"
+    script = (
+        f"import sys, time, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(1)\n"
+        "from test_recovery_finetune import *\n"
+        f"finetune(network(), load('digits', test=False), **SETTINGS, checkpoint_path={str(path)!r},\n"
+        "         listener=lambda *_: time.sleep(0.2))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    model = network()
+    assert 0 < finetune(model, data, **SETTINGS, checkpoint_path=path).resumed_from < 40
+    assert same(model, uninterrupted[0])
+
+
+def test_it_is_plain_sgd_on_seeded_epochs(data):
+    """The one-epoch protocol, written out with torch's own optimiser and scheduler."""
+    few = Split(data.train.images[:100], data.train.labels[:100])
+    plain = type(data)(few, data.val, data.test, data.mean, data.std, data.classes, augmentation="none")
+    model, reference = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    reference.load_state_dict(model.state_dict())
+    rates, batches = [], []
+    model.register_forward_pre_hook(lambda module, args: batches.append(args[0].clone()))
+    log = finetune(model, plain, epochs=1, batch=32, schedule="cosine", amp="off",
+                   listener=lambda *_: rates.append(None))  # fmt: skip
+    assert log.steps == len(rates) == 3  # 100 // 32: the partial batch is dropped
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    every = plain.normalise(few.images)
+    for images in batches:
+        index = torch.stack([(every == image).flatten(1).all(1).nonzero()[0, 0] for image in images])
+        functional.cross_entropy(reference(images), few.labels[index]).backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    for a, b in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(torch.cat(batches).flatten(1).unique(dim=0)) == 96  # no image twice in an epoch
+
+
+def test_schedules_by_hand():
+    linear, cosine = SCHEDULES["linear"], SCHEDULES["cosine"]
+    # 20 steps: 2 of warm-up, then 18 down; the 19th of the way down would be 0.
+    assert [linear(t, 20) for t in (0, 1, 2, 19)] == [0.5, 1.0, 18 / 19, 1 / 19]
+    assert [cosine(t, 4) for t in (0, 2)] == [1.0, pytest.approx(0.5)]
+    assert all(0 < schedule(t, 7) <= 1 for schedule in SCHEDULES.values() for t in range(7))
+    assert 0 < linear(0, 1) <= 1
+
+
+def test_a_teacher_is_followed(data):
+    teacher = network()
+    finetune(teacher, data, steps=120, learning_rate=0.1, batch=64)
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    student = network()
+    finetune(student, data, steps=60, learning_rate=0.05, batch=64, distill_from=teacher, distill_weight=1.0)
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    images = data.normalise(data.val.images)
+    with torch.inference_mode():
+        agree = (student(images).argmax(1) == teacher(images).argmax(1)).float().mean()
+    assert agree > 0.7  # without a single label
+
+
+def test_divergence_is_said_and_not_stored(data, tmp_path):
+    path = tmp_path / "training.pt"
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        finetune(network(), data, steps=40, learning_rate=1e30, checkpoint_path=path, checkpoint_every=100)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "either epochs or steps"),
+        ({"epochs": 1, "steps": 1}, "either epochs or steps"),
+        ({"steps": 0}, "at least one step"),
+        ({"steps": 1, "learning_rate": 0}, "above 0"),
+        ({"steps": 1, "schedule": "staircase"}, "known: linear, cosine"),
+        ({"steps": 1, "batch": 5000}, "batch must lie between 1 and"),
+        ({"steps": 1, "distill_weight": 2.0}, "weight in 0..1"),
+        ({"steps": 1, "device": "nowhere"}, "device 'nowhere'"),
+        ({"steps": 1, "amp": "maybe"}, "'auto', 'on' or 'off'"),
+    ],
+)
+def test_bad_settings(data, settings, words):
+    with pytest.raises(ValueError, match=words):
+        finetune(network(), data, **settings)
+
+
+def test_a_checkpoint_of_another_training_is_refused(data, tmp_path):
+    path = tmp_path / "training.pt"
+    finetune(network(), data, steps=2, checkpoint_path=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"another training \(steps 2 instead of 3\)"):
+        finetune(network(), data, steps=3, checkpoint_path=path)
+    with pytest.raises(ValueError, match="another network"):
+        finetune(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, steps=2, checkpoint_path=path)
+    assert path.read_bytes() == before
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.raises(ValueError, match="unreadable"):
+        finetune(network(), data, steps=2, checkpoint_path=path)
+    assert finetune(network(), data, steps=2, checkpoint_path=path, resume=False).resumed_from == 0
+
+
+def test_a_disk_that_will_not_have_it(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        finetune(network(), data, steps=1, checkpoint_path=tmp_path / "file" / "training.pt")
+
+
+def test_nothing_to_train(data):
+    with pytest.raises(ValueError, match="requires a gradient"):
+        finetune(network().requires_grad_(False), data, steps=1)

@@ -1,0 +1,85 @@
+"""What comes next, laid out by hand."""
+
+from autoprune.problem import Trial, TrialState
+from autoprune.schedule import PATIENCE, WAIT, Finalists, Order, best, num_evaluations, ranked
+
+RUNNING, COMPLETE, PRUNED, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
+PLAN = Finalists(warm_starts=((1,), (2,)), num_trials=3, num_finalists=2)
+
+
+def trials(*rows):
+    """(width, state, loss[, fidelity[, cached]]) -> trials numbered from 0."""
+    made = []
+    for number, (width, state, loss, *rest) in enumerate(rows):
+        fidelity, cached = [*rest, "proxy", False][0], len(rest) > 1 and rest[1]
+        metrics = {"loss": loss, **({"cached": True} if cached else {})}
+        made.append(Trial(number, (width,), state, metrics, fidelity))
+    return made
+
+
+def test_the_whole_way_of_a_search():
+    rows = []
+    assert PLAN.next(trials(*rows)) == Order("proxy", (1,))  # the warm starts first
+    rows.append((1, RUNNING, 0))
+    assert PLAN.next(trials(*rows)) == Order("proxy", (2,))
+    rows.append((2, RUNNING, 0))
+    assert PLAN.next(trials(*rows)) == Order("proxy")  # then the strategy
+    rows.append((3, RUNNING, 0))
+    assert PLAN.next(trials(*rows)) is WAIT  # all proxies asked, the finalists not yet known
+    rows = [(1, COMPLETE, 0.3), (2, RUNNING, 0), (3, COMPLETE, 0.1)]
+    assert PLAN.next(trials(*rows)) is WAIT
+    rows[1] = (2, COMPLETE, 0.2)
+    assert PLAN.next(trials(*rows)) == Order("short", (3,))  # the best proxy
+    rows.append((3, RUNNING, 0, "short"))
+    assert PLAN.next(trials(*rows)) == Order("short", (2,))  # the second best
+    rows.append((2, FAIL, 0, "short"))
+    assert PLAN.next(trials(*rows)) is WAIT
+    rows[3] = (3, COMPLETE, 0.5, "short")
+    assert PLAN.next(trials(*rows)) is None
+
+
+def test_more_trials_than_before_mean_more_proxies_and_only_new_finalists():
+    rows = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.2), (3, COMPLETE, 0.1)]
+    rows += [(3, COMPLETE, 0.5, "short"), (2, COMPLETE, 0.6, "short")]
+    more = Finalists(((1,), (2,)), num_trials=4, num_finalists=2)
+    assert more.next(trials(*rows)) == Order("proxy")
+    rows.append((5, COMPLETE, 0.15))
+    assert more.next(trials(*rows)) == Order("short", (5,))  # 3 is the best and was tried
+
+
+def test_what_is_answered_from_the_ledger_is_no_evaluation():
+    rows = [(1, COMPLETE, 0.3), (1, COMPLETE, 0.3, "proxy", True), (1, RUNNING, 0, "proxy", True)]
+    assert num_evaluations(trials(*rows)) == 1
+    assert PLAN.next(trials(*rows)) == Order("proxy")
+    assert [t.number for t in ranked(trials(*rows))] == [0]
+
+
+def test_a_strategy_with_nothing_new_to_say_ends_the_first_phase():
+    known = [(1, COMPLETE, 0.3, "proxy", True)] * PATIENCE
+    first = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.4)]
+    plan = Finalists(((1,), (2,)), num_trials=1000, num_finalists=1)
+    assert plan.next(trials(*first, *known[1:])) == Order("proxy")
+    assert plan.next(trials(*first, *known)) == Order("short", (1,))
+    assert plan.next(trials(*first, *known[1:], (7, COMPLETE, 0.9))) == Order("proxy")
+
+
+def test_fewer_trials_than_warm_starts_and_no_finalists():
+    plan = Finalists(((1,), (2,)), num_trials=1, num_finalists=0)
+    assert plan.next([]) == Order("proxy", (1,))
+    assert plan.next(trials((1, COMPLETE, 0.3))) is None
+
+
+def test_failed_and_abandoned_candidates_are_no_finalists():
+    rows = [(1, PRUNED, 0.1), (2, FAIL, 0.0), (3, COMPLETE, 0.2)]
+    assert [t.number for t in ranked(trials(*rows))] == [2]
+    assert PLAN.next(trials(*rows)) == Order("short", (3,))
+    assert PLAN.next(trials(*rows, (3, FAIL, 0, "short"))) is None
+
+
+def test_the_best_is_that_of_the_highest_fidelity():
+    assert best([]) is None
+    rows = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.1), (1, COMPLETE, 0.25, "short"), (2, COMPLETE, 0.27, "short")]
+    assert best(trials(*rows)).number == 2
+    assert best(trials(*rows[:2])).number == 1
+    assert best(trials(*rows[:2], (2, FAIL, 0, "short"))).number == 1
+    assert best(trials((1, COMPLETE, 0.2), (2, COMPLETE, 0.2))).number == 0  # ties: the earlier one

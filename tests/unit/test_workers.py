@@ -1,0 +1,121 @@
+"""Workers in processes of their own: really killed, really hung."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoprune.controller import SearchController
+from autoprune.errors import SearchStopped
+from autoprune.ledger import Ledger
+from autoprune.workers import run_processes
+
+DATA = Path(__file__).parents[1] / "data"
+sys.path.insert(0, str(DATA))  # also in the children
+import toys  # noqa: E402
+
+
+class InOrder:
+    """Proposes the widths 1, 2, 3, ... of a list."""
+
+    def __init__(self, moods):
+        self.moods = moods
+
+    def ask(self, number):
+        return (self.moods[number], number + 1)
+
+    def tell(self, trial):
+        pass
+
+
+def control(tmp_path, moods):
+    ledger = Ledger.open(tmp_path / "run", {"mood": 100, "number": 100}, {})
+    return SearchController(ledger, InOrder(moods), num_trials=len(moods), finalists=(0, "short"))
+
+
+def side(tmp_path):
+    """(trial, pid, torch threads, OMP_NUM_THREADS) of each evaluation."""
+    return [tuple(map(int, line.split())) for line in (tmp_path / "side.txt").read_text().splitlines()]
+
+
+def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_path):
+    moods = [2, 3, 4, 5, 9, 9]  # dies always, hangs once, no memory, exits once, and two that are well
+    controller = control(tmp_path, moods)
+    run_processes(controller, toys.MakeMoody(tmp_path), 2, devices=("cpu", "meta"), timeout_s=1.0)
+    trials = controller.trials
+    states = ["fail", "complete", "fail", "complete", "complete", "complete"]
+    assert [t.state.value for t in trials] == states
+    assert trials[0].error == "killed its worker 3 times, at last: was killed by SIGKILL"
+    assert trials[2].error.startswith("MemoryError: cannot allocate 8 GB")
+    assert {t.metrics["device"] for t in trials if t.metrics} <= {"cpu", "meta"}
+    lines = side(tmp_path)
+    assert [sum(line[0] == n for line in lines) for n in range(6)] == [3, 2, 1, 2, 1, 1]
+    assert [e.deaths for e in controller.ledger.entries] == [3, 1, 0, 1, 0, 0]
+    assert {line[2:] for line in lines} == {(1, 1)}  # tests run with OMP_NUM_THREADS=1, and a child heeds it
+    for pid in {line[1] for line in lines}:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path):
+    controller = control(tmp_path, [9])
+    with pytest.raises(SearchStopped, match=r"0 \(cuda:7\): .* built: OSError: no weights for cuda:7 \(.*toys"):
+        run_processes(controller, toys.broken, 1, devices=["cuda:7"])
+    with pytest.raises(SearchStopped, match="its process exited with code 3 before it was ready"):
+        run_processes(controller, toys.deadly, 1)
+    assert controller.trials == []
+
+
+def test_what_cannot_be_sent_or_makes_no_sense_is_refused_at_once(tmp_path):
+    controller = control(tmp_path, [9])
+    with pytest.raises(ValueError, match=r"cannot be sent to another process .*package\.module:function"):
+        run_processes(controller, lambda device: None, 1)
+    with pytest.raises(ValueError, match="at least one worker and one device, got 0"):
+        run_processes(controller, toys.broken, 0)
+    with pytest.raises(ValueError, match="at least one worker and one device"):
+        run_processes(controller, toys.broken, 1, devices=[])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_child_outlives_its_parent(tmp_path, how):
+    """Ctrl-C at a terminal goes to parent and children at once; kill -9 only to the parent."""
+    script = f"""
+import pathlib, sys
+sys.path[:0] = [{str(DATA)!r}, {str(Path(__file__).parent)!r}]
+import test_workers, toys
+if __name__ == "__main__":
+    folder = pathlib.Path({str(tmp_path)!r})
+    test_workers.run_processes(test_workers.control(folder, [3]), toys.MakeMoody(folder), 1)
+"""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    parent = subprocess.Popen([sys.executable, path], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: (tmp_path / "side.txt").exists() and len(side(tmp_path)) == 1)
+    if how is signal.SIGINT:
+        os.killpg(parent.pid, how)
+    else:
+        parent.kill()
+    _, said = parent.communicate(timeout=60)
+    assert said.count("Traceback") == (1 if how is signal.SIGINT else 0), said
+    assert parent.returncode == -how
+    pids = {line[1] for line in side(tmp_path)}
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+    with control(tmp_path, [3]).ledger as ledger:  # free, and resumable
+        assert [(e.trial.state.value, e.deaths) for e in ledger.entries] == [("running", 0)]
+
+
+def alive(pid):
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def wait_until(condition, limit_s=120):
+    give_up = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
