@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
 
 from autoprune.config import OPTIONS, RunConfig
+from autoprune.errors import SearchStopped
+from autoprune.recovery import Diverged
 
 EXAMPLES = """\
 examples:
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, 2 for bad input, 130 after Ctrl-C.
+        0; 1 if the search or the fine-tune had to stop; 2 for bad input; 130 after Ctrl-C.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # --model my_package.module:factory from the directory one stands in
@@ -54,11 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # autoprune status | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, SearchStopped, Diverged) as error:
         if debug:
             traceback.print_exc()
         print(f"autoprune: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RuntimeError) else 2
     return 0
 
 
@@ -103,7 +105,12 @@ def parser() -> Parser:
         run=False,
     )
     verb("search", _search, "search, fine-tune the winner and export it", everything, run=False)
-    verb("resume", _resume, "go on with a run that was stopped or killed", {"run": "workers device onnx pt2"})
+    verb(
+        "resume",
+        _resume,
+        "go on with a run that was stopped or killed",
+        {"search": "trials", "run": "workers device onnx pt2"},
+    )
     verb("status", _status, "show how far a run is, also while it is running")
     export = verb("export", _export, "export the winner of a run, or another trial of it", files)
     finetune = verb(

@@ -53,7 +53,7 @@ class Compute:
     def place(self, model: nn.Module) -> nn.Module:
         """Move the model to the device (in place) and lay out its weights."""
         model.to(self.device)
-        if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # three-dimensional ones have their own
+        if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # Conv3d knows no such layout
             model.to(memory_format=torch.channels_last)
         return model
 

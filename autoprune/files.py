@@ -25,11 +25,10 @@ def disk(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except DiskError:
-        raise
     except OSError as error:
-        why = error.strerror or str(error)
-        raise DiskError(f"'{path}': cannot be written ({why}); free some space or choose another place") from error
+        cause = error.__cause__ if isinstance(error, DiskError) and isinstance(error.__cause__, OSError) else error
+        why = cause.strerror or str(cause)
+        raise DiskError(f"'{path}': cannot be written ({why}); free some space or choose another place") from cause
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -118,7 +119,7 @@ def prepare(
     reference = ModelReference(config.model, config.model_args, config.weights)
     dense = reference.build() if model is None else model.eval()
     if data is None:
-        data = data_sets.load(config.data, **config.data_args)
+        data = load_data(config)
     if example is None:
         example = example_of(config, data)
     space = trace(dense, example)
@@ -129,7 +130,24 @@ def prepare(
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
-    return Prepared(config, reference, dense, data, example, Problem(space, budgets, tuple(scores)))
+    problem = Problem(space, budgets, tuple(scores))
+    strategies.make(config.strategy, problem, config.seed)
+    return Prepared(config, reference, dense, data, example, problem)
+
+
+def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
+    """The data that the settings describe.
+
+    Raises:
+        ValueError: If a data argument is unknown or of the wrong type, or as `autoprune.data.load`.
+    """
+    known = set(inspect.signature(data_sets.load).parameters) - {"spec", "test"}
+    if unknown := config.data_args.keys() - known:
+        raise ValueError(f"data_args: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+    try:
+        return data_sets.load(config.data, **config.data_args, test=test)
+    except TypeError as error:
+        raise ValueError(f"data_args {config.data_args}: a value is of the wrong type ({error})") from error
 
 
 def example_of(config: RunConfig, data: ImageData) -> Tensor:
@@ -177,6 +195,8 @@ def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
             f"model '{name}': expected one output per class, {data.num_classes} for '{data.spec}', found the shape "
             f"{list(answers.shape)}; give another model or data (--model-args num_classes={data.num_classes}?)"
         )
+    if not answers.isfinite().all():
+        raise ValueError(f"model '{name}': answers an image of '{data.spec}' with NaN or infinity; check its weights")
 
 
 def _score_batches(data: ImageData, config: RunConfig) -> Iterator[tuple[Tensor, Tensor]]:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune import data as data_sets
 from autoprune.config import RunConfig
 from autoprune.controller import Job
 from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.prepare import load_data
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference
 
@@ -38,7 +38,7 @@ class Recipe:
         """What a worker process calls."""
         config = self.config
         model = self.model or ModelReference(config.model, config.model_args, config.weights).build()
-        data = self.data or data_sets.load(config.data, **config.data_args, test=False)
+        data = self.data or load_data(config, test=False)
         evaluate = self.evaluator(model, data, device)
         return lambda job: evaluate(job.widths, job.fidelity, job.incumbent)
 

@@ -125,9 +125,8 @@ class RunDirectory:
         found = best(trials) if number is None else next((t for t in trials if t.number == number), None)
         if found is None:
             wanted = "a complete trial" if number is None else f"trial {number}"
-            raise ValueError(
-                f"run '{self.path}': there is no {wanted} among its {len(trials)}; see `autoprune report {self.path}`"
-            )
+            hint = f"`autoprune report {self.path}`"
+            raise ValueError(f"run '{self.path}': has no {wanted} among its {len(trials)}; see {hint}")
         return found
 
     @property

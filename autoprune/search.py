@@ -56,6 +56,19 @@ class SearchResult:
     costs: dict[str, dict[str, float]]
     metrics: dict[str, dict[str, float]]
 
+    def export(
+        self, directory: str | Path, *, model: nn.Module | None = None, onnx: bool = False, pt2: bool = False
+    ) -> Path:
+        """Export the winner once more, to another place or with other formats (see `autoprune.export.export`).
+
+        Args:
+            directory: Where.
+            model: The dense network, if the search was given an nn.Module object.
+            onnx: Also write model.onnx.
+            pt2: Also write model.pt2.
+        """
+        return copy_export(self.run_dir / "best", Path(directory), model, self.example, onnx=onnx, pt2=pt2)
+
 
 def search(
     model: nn.Module | str,
@@ -131,7 +144,6 @@ def resume(
     progress = progress or RunProgress(quiet=True)
     prepared = reopen(run, model, data)
     recipe = Recipe(run.config, prepared.problem, model, data)
-    progress.say(f"run {run.path}: resumed")
     return _go(run, prepared, recipe, recipe.evaluator(prepared.model, prepared.data), progress, fresh=False)
 
 
@@ -230,6 +242,8 @@ def _go(
     config = run.config
     groups = {g.name: g.size for g in prepared.space.groups}
     with Ledger.open(run.path, groups, prepared.fingerprint(), url=config.storage, fresh=fresh) as ledger:
+        if not fresh:
+            progress.say(f"run {run.path}: resumed, {len(ledger.trials)} trials so far")
         try:
             trial = _candidates(ledger, prepared, recipe, evaluate, progress)
             progress.say(f"trial {trial.number} wins: {trial.fidelity} loss {trial.loss:.4f}; fine-tuning it")

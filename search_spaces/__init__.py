@@ -8,10 +8,10 @@ from search_spaces.space import Member as Member
 from search_spaces.space import SearchSpace as SearchSpace
 from search_spaces.space import TensorShape as TensorShape
 from search_spaces.space import Widths as Widths
+from search_spaces.masking import mask as mask
 from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
 from search_spaces.shrinkable import Shrinkable as Shrinkable
 from search_spaces.surgery import Dresser as Dresser
-from search_spaces.surgery import mask as mask
 from search_spaces.surgery import prune as prune
 from search_spaces.tracing import trace as trace
 from search_spaces.verify import VerificationError as VerificationError

@@ -1,9 +1,12 @@
-"""Channel ids: allocate, unite, freeze, and solve into connected components.
+"""Channel ids: allocate, unite, freeze; united ids share the lowest one among them, their *root*.
 
 Id 0 stands for "a constant": a value that belongs to no channel and cannot be removed.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -15,21 +18,29 @@ from torch import Tensor
 CONSTANT = 0
 
 
+def squeeze(ids: Tensor) -> Tensor:
+    """Keep one position along every expanded axis (a view)."""
+    strides = zip(ids.stride(), ids.shape, strict=True)
+    return ids[tuple(slice(0, 1) if s == 0 and n > 1 else slice(None) for s, n in strides)]
+
+
 class Channels:
-    """All channel ids of one trace and what is known about them."""
+    """All channel ids of one trace and what is known about them.
+
+    Attributes:
+        roots: [count] the lowest id that each id lives or dies together with.
+    """
 
     def __init__(self) -> None:
-        self.count = 1
-        self._pairs: list[NDArray[np.int64]] = []
+        self.roots: NDArray[np.int64] = np.zeros(1, np.int64)
         self._frozen: list[tuple[NDArray[np.int64], str]] = []
-        self._labels: NDArray[np.int64] | None = None
+        self._promises: list[tuple[Tensor, Fraction, Tensor | None, Fraction, str]] = []
 
     def allocate(self, number: int) -> Tensor:
         """`number` new ids, [number] int64."""
-        ids = torch.arange(self.count, self.count + number)
-        self.count += number
-        self._labels = None
-        return ids
+        new = np.arange(len(self.roots), len(self.roots) + number)
+        self.roots = np.concatenate([self.roots, new])
+        return torch.from_numpy(new)
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Channels at the same position of `a` and `b` (same number of ids) live or die together.
@@ -41,7 +52,7 @@ class Channels:
         """
         if a is b:
             return
-        left, right = a.reshape(-1).numpy(), b.reshape(-1).numpy()
+        left, right = (self.roots[ids.reshape(-1).numpy()] for ids in (a, b))
         differ = left != right
         codes = np.unique(left[differ] << 32 | right[differ])  # one sort of plain integers: ids stay below 2^31
         if not codes.size:
@@ -51,43 +62,67 @@ class Channels:
         if constant.any():
             self.freeze(torch.from_numpy(pairs[:, constant].max(0)), why)
             pairs = pairs[:, ~constant]
-        if pairs.size:
-            self._pairs.append(pairs)
-            self._labels = None
+        if not pairs.size:
+            return
+        ids = np.unique(pairs)
+        row, column = np.searchsorted(ids, pairs)
+        graph = coo_matrix((np.ones(len(row), np.int8), (row, column)), (len(ids), len(ids)))
+        _, components = connected_components(graph, directed=False)
+        _, lowest = np.unique(components, return_index=True)  # ids are sorted: the first of a component is its lowest
+        moved = np.arange(len(self.roots))
+        moved[ids] = ids[lowest][components]
+        self.roots = moved[self.roots]
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """None of these channels may be removed; the first reason given is the one reported."""
-        found = np.unique(ids.reshape(-1).numpy())
+        found = np.unique(squeeze(ids).reshape(-1).numpy())
         found = found[found != CONSTANT]
         if found.size:
             self._frozen.append((found, why))
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """[count] the connected component of every id."""
-        if self._labels is None:
-            pairs = np.concatenate(self._pairs, 1) if self._pairs else np.zeros((2, 0), np.int64)
-            if len(self._pairs) > 1:
-                self._pairs = [pairs]  # what is solved once need not be joined again
-            graph = coo_matrix((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), (self.count, self.count))
-            self._labels = connected_components(graph, directed=False)[1].astype(np.int64)
-        return self._labels
+    def promise(
+        self, left: Tensor, left_factor: Fraction, right: Tensor | None, right_factor: Fraction, why: str
+    ) -> None:
+        """The code relies on `len(left) * left_factor == len(right) * right_factor` whatever is pruned.
+
+        Without `right`: on `len(left) * left_factor * right_factor` being a whole number. What holds is only known
+        when all channels are united, so promises are kept in mind until `settle`.
+        """
+        self._promises.append((left, left_factor, right, right_factor, why))
+
+    def settle(self) -> None:
+        """Freeze the channels of every promise that does not hold."""
+        for left, left_factor, right, right_factor, why in self._promises:
+            if right is not None:
+                kept = self.proportional(left, right, right_factor / left_factor)
+            else:
+                kept = all((n * left_factor * right_factor).denominator == 1 for n in self.numbers(left).values())
+            if not kept:
+                self.freeze(left, why)
+                if right is not None:
+                    self.freeze(right, why)
+        self._promises.clear()
+
+    def numbers(self, ids: Tensor) -> Counter[int]:
+        """Root -> how often its channels occur among `ids`."""
+        return Counter(self.roots[ids.numpy()].tolist())
+
+    def proportional(self, here: Tensor, there: Tensor, factor: Fraction) -> bool:
+        """Are there always `factor` times as many `here` as `there`, whatever is pruned?"""
+        if here is there:
+            return factor == 1
+        a, b = self.numbers(here), self.numbers(there)
+        return a.keys() == b.keys() and all(a[i] == b[i] * factor for i in a)
 
     def canonical(self, ids: Tensor) -> Tensor:
-        """The same companion with one id (the lowest) per component, so that united channels compare equal."""
-        if not self._pairs:
-            return ids
-        labels = self.labels
-        lowest = np.zeros(labels.max() + 1, np.int64)
-        lowest[labels[::-1]] = np.arange(self.count)[::-1]
-        table = torch.from_numpy(lowest[labels])
-        small = ids[tuple(slice(0, 1) if s == 0 and n > 1 else slice(None) for s, n in zip(ids.stride(), ids.shape, strict=True))]
-        return table[small].expand(ids.shape)
+        """The same companion made of roots, so that united channels compare equal."""
+        small = squeeze(ids)
+        return torch.from_numpy(self.roots[small.numpy()]).reshape(small.shape).expand(ids.shape)
 
     def reasons(self) -> dict[int, str]:
-        """Component -> why it is frozen."""
-        labels, found = self.labels, dict[int, str]()
+        """Root -> why it is frozen."""
+        found: dict[int, str] = {}
         for ids, why in self._frozen:
-            for label in np.unique(labels[ids]).tolist():
-                found.setdefault(label, why)
+            for root in np.unique(self.roots[ids]).tolist():
+                found.setdefault(root, why)
         return found

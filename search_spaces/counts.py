@@ -1,18 +1,44 @@
 """Channel counts that remember what they count.
 
 While a model is traced, `x.shape[1]` is a `ChannelCount`: an int that knows the channels it counted. Arithmetic that
-stays proportional (`c // groups`, `c * h * w`, `c1 + c2`) keeps that knowledge, so a size computed from a shape can be told
-from a constant written in the code. Anything else freezes the channels, because the result would change with them.
+stays proportional (`c // groups`, `c * h * w`, `c1 + c2`) keeps that knowledge, so a size computed from a shape can be
+told from a constant written in the code. Anything else freezes the channels, because the result would change with them.
+(`1.0 / c` and NumPy functions read an int without asking it: only `verify` sees those.)
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from numbers import Number
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+plain = operator.index  # the number itself, as an exact int
+
+
+class Book(Protocol):
+    """Where a count reports how it is used (the `Recorder`)."""
+
+    def freeze(self, ids: Tensor, why: str) -> None:
+        """The channels cannot follow this use."""
+
+    def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
+        """The code relies on two counts being equal whatever is pruned."""
+
+    def promise_divisible(self, count: ChannelCount, divisor: int, why: str) -> None:
+        """The code relies on a count being divisible whatever is pruned."""
+
+    @property
+    def trusted(self) -> bool:
+        """Is the running code PyTorch's own, which compares sizes with attributes that shrink along?"""
+
+    @property
+    def where(self) -> str:
+        """The running module, for messages."""
 
 
 class ChannelCount(int):
@@ -20,77 +46,97 @@ class ChannelCount(int):
 
     ids: Tensor
     factor: Fraction
-    freeze: Callable[[Tensor, str], None]
+    book: Book
 
     @classmethod
-    def of(cls, ids: Tensor, freeze: Callable[[Tensor, str], None], factor: Fraction = Fraction(1)) -> ChannelCount:
-        """Count `ids` [n]; `freeze(ids, why)` is called when the count is used in a way that cannot be followed."""
+    def of(cls, ids: Tensor, book: Book, factor: Fraction = Fraction(1)) -> ChannelCount:
+        """Count `ids` [n] and report to `book` when the count is used in a way that cannot be followed."""
         count = cls(int(len(ids) * factor))
-        count.ids, count.factor, count.freeze = ids, factor, freeze
+        count.ids, count.factor, count.book = ids, factor, book
         return count
 
-    def _lost(self, operation: str) -> None:
-        self.freeze(self.ids, f"their number enters {operation}")
+    def lose(self, what: str) -> int:
+        """The plain number, at the price of freezing what was counted."""
+        self.book.freeze(self.ids, f"their number enters {what} in {self.book.where}")
+        return plain(self)
 
     def __mul__(self, other: Any) -> Any:
-        if isinstance(other, ChannelCount) or not isinstance(other, int):
-            return self._opaque("a product", int.__mul__, other)
-        return ChannelCount.of(self.ids, self.freeze, self.factor * other) if other else 0
+        if isinstance(other, int) and not isinstance(other, ChannelCount):
+            return ChannelCount.of(self.ids, self.book, self.factor * other) if other else 0
+        return _apply(operator.mul, "a product", self, other)
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        if isinstance(other, ChannelCount):  # a ratio of counts: c // c is a constant
-            same = other.ids is self.ids or torch.equal(other.ids, self.ids)
-            return int(self) // int(other) if same else self._opaque("a quotient", int.__floordiv__, other)
-        if isinstance(other, int) and other > 0 and int(self) % other == 0:
-            return ChannelCount.of(self.ids, self.freeze, self.factor / other)
-        return self._opaque("a quotient", int.__floordiv__, other)
+        if isinstance(other, ChannelCount) and other.factor == self.factor and torch.equal(other.ids, self.ids):
+            return 1
+        if isinstance(other, int) and not isinstance(other, ChannelCount) and other > 0 and plain(self) % other == 0:
+            return ChannelCount.of(self.ids, self.book, self.factor / other)
+        return _apply(operator.floordiv, "a quotient", self, other)
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, ChannelCount) and self.factor == other.factor:
-            return ChannelCount.of(torch.cat([self.ids, other.ids]), self.freeze, self.factor)
-        if isinstance(other, int) and other == 0:
+            return ChannelCount.of(torch.cat([self.ids, other.ids]), self.book, self.factor)
+        if isinstance(other, int) and not isinstance(other, ChannelCount) and other == 0:
             return self
-        return self._opaque("a sum", int.__add__, other)
+        return _apply(operator.add, "a sum", self, other)
 
     __radd__ = __add__
 
-    def _opaque(self, what: str, operation: Callable[..., Any], other: Any) -> Any:
-        self._lost(what)
-        if isinstance(other, ChannelCount):
-            other._lost(what)
-            other = int(other)
-        result = operation(int(self), other)
-        return operation(float(self.__int__()), other) if result is NotImplemented else result
+    def __mod__(self, other: Any) -> Any:
+        """`assert c % heads == 0`: fine wherever the rest of the code ties the channels that way."""
+        if isinstance(other, int) and not isinstance(other, ChannelCount) and other > 0 and plain(self) % other == 0:
+            self.book.promise_divisible(self, other, f"{self.book.where} needs their number divisible by {other}")
+            return 0
+        return _apply(operator.mod, "a remainder", self, other)
 
-    def __sub__(self, other: Any) -> Any:
-        return self._opaque("a difference", int.__sub__, other)
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Number):
+            return False
+        if self.book.trusted:
+            return bool(plain(self) == (plain(other) if isinstance(other, int) else other))
+        if isinstance(other, ChannelCount) and plain(self) == plain(other):
+            self.book.promise(self, other, f"{self.book.where} compares it with the number of other channels")
+            return True
+        return bool(_apply(operator.eq, "a comparison", self, other))
 
-    def __rsub__(self, other: Any) -> Any:
-        self._lost("a difference")
-        return other - int(self)
-
-    def __truediv__(self, other: Any) -> Any:
-        self._lost("a quotient")
-        return int(self) / (int(other) if isinstance(other, int) else other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        self._lost("a quotient")
-        return other / int(self)
-
-    def __pow__(self, other: Any, mod: Any = None) -> Any:
-        self._lost("a power")
-        return int(self) ** other
-
-    def __float__(self) -> float:
-        self._lost("floating-point arithmetic")
-        return float(int.__index__(self))
-
-    def __int__(self) -> int:
-        return int.__index__(self)
-
-    def __reduce__(self) -> Any:
-        return (int, (int.__index__(self),))
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     __hash__ = int.__hash__
+
+    def __reduce__(self) -> Any:
+        return (int, (plain(self),))
+
+
+def _apply(operation: Callable[..., Any], what: str, *values: Any) -> Any:
+    """The operation on plain numbers; the channels of every count among them are frozen."""
+    return operation(*(v.lose(what) if isinstance(v, ChannelCount) else v for v in values))
+
+
+def _lossy(name: str, operation: Callable[..., Any], what: str) -> None:
+    def method(*values: Any) -> Any:
+        return _apply(operation, what, *values)
+
+    setattr(ChannelCount, f"__{name}__", method)
+
+
+def _swapped(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda a, b: operation(b, a)
+
+
+for _name in ("sub", "truediv", "pow", "divmod", "lshift", "rshift", "and", "or", "xor"):
+    _function = divmod if _name == "divmod" else getattr(operator, f"__{_name}__")
+    _lossy(_name, _function, "arithmetic")
+    _lossy(f"r{_name}", _swapped(_function), "arithmetic")
+_lossy("rfloordiv", _swapped(operator.floordiv), "a quotient")
+_lossy("rmod", _swapped(operator.mod), "a remainder")
+for _name in ("lt", "le", "gt", "ge"):
+    _lossy(_name, getattr(operator, _name), "a comparison")
+for _name in ("neg", "abs", "invert"):
+    _lossy(_name, getattr(operator, _name), "arithmetic")
+for _name, _function in {"float": float, "int": int, "complex": complex, "trunc": int, "floor": int, "ceil": int}.items():
+    _lossy(_name, _function, f"{_name}()")
+_lossy("round", round, "round()")

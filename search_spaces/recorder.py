@@ -8,14 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from search_spaces.channels import Channels
+from search_spaces.channels import Channels, squeeze
+from search_spaces.counts import ChannelCount
 
-COMPANION = "_channel_ids"
+ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer of `pixels * kernel * reads * makes` multiply-adds per image."""
+
+    kind: str
+    kernel: float
+    pixels: float
+    reads: Tensor | int
+    makes: Tensor | int
+
+    def alike(self, other: Call) -> bool:
+        """Do two calls of one layer add up?"""
+        return self.kernel == other.kernel and _same(self.reads, other.reads) and _same(self.makes, other.makes)
+
+
+def _same(a: Tensor | int, b: Tensor | int) -> bool:
+    if isinstance(a, int) or isinstance(b, int):
+        return isinstance(a, int) and isinstance(b, int) and a == b
+    return torch.equal(a, b)
 
 
 class Recorder:
@@ -23,36 +47,56 @@ class Recorder:
 
     Attributes:
         channels: All ids.
-        axes: (tensor name, axis) -> (role, ids [n]) in order of first use.
-        calls: (owner, kind) -> record of a layer that multiplies.
+        axes: (tensor name, axis) -> (roles, ids [n]) in order of first use.
+        calls: (owner, kind and number) -> a layer that multiplies.
+        grouped: Grouped convolution -> entries of axis 0 of its weight per group.
+        products: How many matrix products have run.
+        several: Ids of axes that must keep at least two positions.
         path: Names of the modules being run, innermost last.
-        checked: True while a function runs whose use of sizes has been examined (see rules.movement).
+        checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
         opaque: Depth of regions whose insides are not traced.
+        closed: Reasons of the opaque regions that freeze what enters them; their multiply-adds are counted as they are.
         batch: Images in the example input; layers are priced per image.
-        fixed: Depth of opaque modules, whose multiply-adds are counted as they are.
         counting: False in a second pass, whose layers are not part of inference.
+        seen: How many ATen operators have run.
+        reached: Parameters that some rule has met.
+        whole: (parameter or buffer, axis) that must keep its size -> why.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
         self.channels = Channels()
-        self.axes: dict[tuple[str, int], tuple[str, Tensor]] = {}
-        self.calls: dict[tuple[str, str], dict[str, Any]] = {}
+        self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
+        self.calls: dict[tuple[str, str], Call] = {}
         self.grouped: dict[str, int] = {}
+        self.products = 0
+        self.several: list[Tensor] = []
         self.path: list[str] = [""]
         self.checked = False
         self.opaque = 0
-        self.fixed = 0
+        self.closed: list[str] = []
         self.counting = True
         self.batch = 1
+        self.seen = 0
         self.modules = dict(model.named_modules())
-        tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        # The tensors are held, because they are known by their address.
+        self.tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self.names: dict[int, str] = {}
-        for name, tensor in tensors:
+        for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)
         self.reached: set[str] = set()
+        self.whole: dict[tuple[str, int], str] = {}
+        self._sizes: dict[tuple[str, int], Tensor] = {}
 
     # -- where we are --------------------------------------------------------------------------------------------
+    def restart(self) -> None:
+        """Before another forward pass: no module is running."""
+        self.path, self.opaque, self.closed, self.checked = [""], 0, [], False
+
+    @property
+    def trusted(self) -> bool:
+        """Is the running code PyTorch's own, which compares sizes with attributes that shrink along?"""
+        return type(self.modules[self.path[-1]]).__module__.startswith("torch.nn.modules")
+
     @property
     def where(self) -> str:
         """The innermost running module, for messages."""
@@ -78,45 +122,58 @@ class Recorder:
         return name
 
     # -- companions ----------------------------------------------------------------------------------------------
+    def companion(self, tensor: Tensor) -> Tensor | None:
+        """The companion that a traced activation carries, if any."""
+        owner, ids = getattr(tensor, ATTRIBUTE, (None, None))
+        return ids if owner is self else None
+
     def ids(self, tensor: Tensor) -> Tensor:
         """The companion of `tensor`, same shape; zeros for a constant."""
-        found = getattr(tensor, COMPANION, None)
+        found = self.companion(tensor)
         if found is not None and found.shape == tensor.shape:
-            return found  # type: ignore[no-any-return]
+            return found
         if (name := self.names.get(id(tensor))) is not None:
             return self._ids_of_parameter(name, tensor)
-        return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
+        return constant(tensor.shape)
 
     def _ids_of_parameter(self, name: str, tensor: Tensor) -> Tensor:
-        """A bare parameter moved about: its ids lie along its only axis longer than 1, if there is just one."""
+        """A bare parameter moved about: its ids are taken to lie along one axis.
+
+        That is its only axis longer than 1, axis 1 of an image-like table, else the last. Should the code use another
+        axis as channels, they meet a constant there and are frozen.
+        """
         long = [d for d, n in enumerate(tensor.shape) if n > 1]
         known = [d for d in range(tensor.dim()) if (name, d) in self.axes]
-        if len(long) != 1 or (known and known != long):
-            for d in known:
-                self.freeze(self.axes[name, d][1], f"parameter '{name}' is used in a way that is not understood")
-            return torch.zeros((), dtype=torch.int64).expand(tensor.shape)
-        d = long[0]
+        if not long or not tensor.is_floating_point() or len(known) > 1:
+            self.freeze_tensor(name, tensor.dim(), f"parameter '{name}' is used in a way that is not understood")
+            return constant(tensor.shape)
+        axis = known[0] if known else long[0] if len(long) == 1 else 1 if tensor.dim() == 4 else tensor.dim() - 1
         if not known:
             self.reached.add(name)
-            self.register(name, d, self.channels.allocate(tensor.shape[d]), "free")
-        return along(self.axes[name, d][1], d, tensor.shape)
+            self.register(name, axis, self.channels.allocate(tensor.shape[axis]), "free")
+        for d in set(long) - {axis}:
+            self.whole.setdefault((name, d), f"parameter '{name}' is used in a way that is not understood")
+        return along(self.axes[name, axis][1], axis, tensor.shape)
 
     def set(self, tensor: Any, companion: Tensor | None) -> None:
         """Give `tensor` its companion."""
         if isinstance(tensor, Tensor) and id(tensor) not in self.names:
-            setattr(tensor, COMPANION, companion)
+            setattr(tensor, ATTRIBUTE, (self, companion))
 
     def read(self, tensor: Tensor, axis: int, why: str = "") -> Tensor:
         """The ids along `axis`, [n]: what a layer that mixes this axis reads. Ids at one index are united."""
-        ids = squeeze(self.ids(tensor)).movedim(axis, 0).flatten(1)
+        ids = squeeze(self.ids(tensor)).movedim(axis, 0)
+        ids = ids.reshape(ids.shape[0], -1)
         first = ids[:, 0]
         if ids.shape[1] > 1:
             self.channels.unite(first[:, None].expand_as(ids), ids, why or f"{self.where} reads it beside a constant")
         return first.expand(tensor.shape[axis]) if first.numel() == 1 else first
 
     def varying(self, tensor: Tensor) -> list[int]:
-        """Axes along which the ids differ."""
-        return varying(self.ids(tensor))
+        """Axes along which the ids differ, as far as they are not united yet."""
+        ids = self.ids(tensor)
+        axes = varying(ids)
+        return axes if len(axes) < 2 else varying(self.channels.canonical(ids))
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """Forbid the removal of `ids`."""
@@ -125,27 +182,61 @@ class Recorder:
     def freeze_all(self, values: Any, why: str) -> None:
         """Forbid the removal of every channel found in the tensors within `values`."""
         for tensor in tensors_in(values):
-            if self.names.get(id(tensor)) is not None:
-                for (name, _), (_, ids) in list(self.axes.items()):
-                    if name == self.names[id(tensor)]:
-                        self.freeze(ids, why)
-            else:
-                self.freeze(self.ids(tensor), why)
+            if (name := self.names.get(id(tensor))) is not None:
+                self.freeze_tensor(name, tensor.dim(), why)
+            elif (ids := self.companion(tensor)) is not None:
+                self.freeze(ids, why)
+
+    def freeze_tensor(self, name: str, dims: int, why: str) -> None:
+        """Forbid the removal of every channel on a parameter or buffer, now and later."""
+        for axis in range(dims):
+            self.whole.setdefault((name, axis), why)
+            if (known := self.axes.get((name, axis))) is not None:
+                self.freeze(known[1], why)
+
+    # -- sizes ---------------------------------------------------------------------------------------------------
+    def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
+        """Two counts are equal whatever is pruned, or else frozen."""
+        self.channels.promise(left.ids, left.factor, right.ids, right.factor, why)
+
+    def promise_divisible(self, count: ChannelCount, divisor: int, why: str) -> None:
+        """A count is divisible whatever is pruned, or else frozen."""
+        self.channels.promise(count.ids, count.factor, None, Fraction(1, divisor), why)
+
+    def size(self, tensor: Tensor, axis: int) -> int:
+        """The size of an axis: a count where channels live on it."""
+        name = self.names.get(id(tensor))
+        if name is None:
+            ids = self.companion(tensor)
+            return ChannelCount.of(line_of(ids, axis), self) if ids is not None and axis in varying(ids) else tensor.shape[axis]
+        if tensor.shape[axis] == 1:
+            return 1
+        known = self.axes.get((name, axis))
+        if known is None:  # a later use of the parameter tells which channels these are
+            ids = self._sizes.setdefault((name, axis), self.channels.allocate(tensor.shape[axis]))
+        return ChannelCount.of(known[1] if known else ids, self)
 
     # -- tensor axes ---------------------------------------------------------------------------------------------
     def register(self, name: str, axis: int, ids: Tensor, role: str) -> Tensor:
         """Note that `ids` live on one axis of a tensor; a second use unites. Returns the ids."""
         known = self.axes.get((name, axis))
         if known is None:
-            self.axes[name, axis] = (role, ids)
+            self.axes[name, axis] = ([role], ids)
+            if (asked := self._sizes.pop((name, axis), None)) is not None:
+                self.channels.unite(ids, asked, f"the size of '{name}' is used beside a constant")
+            if (name, axis) in self.whole:
+                self.freeze(ids, self.whole[name, axis])
             return ids
-        self.channels.unite(known[1], ids, f"'{name}' is used twice, once with a constant")
-        return known[1]
+        roles, first = known
+        if role not in roles:
+            roles.append(role)
+        self.channels.unite(first, ids, f"'{name}' is used twice, once with a constant")
+        return first
 
     def makes(self, name: str, axis: int, size: int) -> Tensor:
         """The ids that a filter tensor makes on `axis`: new ones at its first use."""
         known = self.axes.get((name, axis))
-        return known[1] if known else self.register(name, axis, self.channels.allocate(size), "out")
+        return self.register(name, axis, known[1] if known else self.channels.allocate(size), "out")
 
     def multiplies(
         self, kind: str, *, kernel: float, pixels: float, reads: Tensor | int, makes: Tensor | int, owner: str | None = None
@@ -154,26 +245,28 @@ class Recorder:
         if not self.counting:
             return
         owner = self.path[-1] if owner is None else owner
+        call = Call(kind, kernel, pixels, reads, makes)
         number = 0
-        while (call := self.calls.get((owner, f"{kind}#{number}"))) is not None and not (
-            call["kernel"] == kernel and _same(call["reads"], reads) and _same(call["makes"], makes)
-        ):
+        while (known := self.calls.get((owner, f"{kind}#{number}"))) is not None and not known.alike(call):
             number += 1
-        if call is None:
-            call = {"kind": kind, "kernel": kernel, "pixels": 0.0, "reads": reads, "makes": makes}
-            self.calls[owner, f"{kind}#{number}"] = call
-        call["pixels"] += pixels
+        self.calls[owner, f"{kind}#{number}"] = replace(known, pixels=known.pixels + pixels) if known else call
+
+    def contracts(self, ids: Tensor) -> None:
+        """Note that the matrix product now running sums over the channels `ids` [n]."""
+        if self.counting:
+            self.register(self.path[-1], self.products, ids, "product")
 
 
-def _same(a: Tensor | int, b: Tensor | int) -> bool:
-    if isinstance(a, int) or isinstance(b, int):
-        return isinstance(a, int) and isinstance(b, int) and a == b
-    return a.shape == b.shape  # two calls of one layer read and make united channels
+def constant(shape: Sequence[int]) -> Tensor:
+    """The companion of a constant."""
+    return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
 
 
-def squeeze(ids: Tensor) -> Tensor:
-    """Keep one position along every expanded axis (a view)."""
-    return ids[tuple(slice(0, 1) if s == 0 and n > 1 else slice(None) for s, n in zip(ids.stride(), ids.shape, strict=True))]
+def line_of(ids: Tensor, axis: int) -> Tensor:
+    """The ids along `axis` at the first position of all others, [n]."""
+    line = squeeze(ids).movedim(axis, 0)
+    line = line.reshape(line.shape[0], -1)[:, 0]
+    return line.expand(ids.shape[axis]) if line.numel() == 1 else line
 
 
 def varying(ids: Tensor) -> list[int]:
@@ -196,7 +289,7 @@ def tidy(ids: Tensor) -> Tensor:
 def along(ids: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     """The companion of a tensor of `shape` whose ids [n] lie along `axis`."""
     axis %= len(shape)
-    return ids.reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(*shape)
+    return ids.reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(tuple(shape))
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any
+from collections import Counter, defaultdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,77 +15,90 @@ from search_spaces.space import Axis, ChannelGroup, Layer, Member, SearchSpace, 
 Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its components
 
 
+def makes(role: str, axis: int) -> bool:
+    """Does a tensor axis of this role make channels?"""
+    return role == "out" or (role == "declared" and axis == 0)
+
+
 class Solver:
     """Numbers the distinct lines of ids, finds the units on them, and counts."""
 
     def __init__(self, rec: Recorder) -> None:
+        rec.channels.settle()
         self.rec = rec
-        self.labels = rec.channels.labels
+        self.roots = rec.channels.roots
         self.reasons = rec.channels.reasons()
+        self.several = {int(root) for ids in rec.several for root in self.roots[ids.numpy()]}
         self.lines: dict[bytes, Line] = {}
-        self.axes = [(name, axis, role, self.line(ids)) for (name, axis), (role, ids) in rec.axes.items()]
-        self.calls = [
-            (owner, call, *(v if isinstance(v, int) else self.line(v) for v in (call["reads"], call["makes"])))
-            for (owner, _), call in rec.calls.items()
+        self.axes = [
+            (name, axis, role, self.line(ids)) for (name, axis), (roles, ids) in rec.axes.items() for role in roles
         ]
-        self.group_of: NDArray[np.int64] = np.full(int(self.labels.max()) + 1, -1)
+        self.calls = [(owner, call, self.side(call.reads), self.side(call.makes)) for (owner, _), call in rec.calls.items()]
+        self.group_of: NDArray[np.int64] = np.full(len(self.roots), -1)
         self.groups, self.frozen = self._groups()
+
+    def side(self, ids: Tensor | int) -> Line | int:
+        """One side of a layer."""
+        return ids if isinstance(ids, int) else self.line(ids)
 
     def line(self, ids: Tensor) -> Line:
         """Equal id vectors (a filter, its bias, its batch-norm ...) share one line."""
-        labels = self.labels[ids.numpy()]
-        return self.lines.setdefault(labels.tobytes(), (len(self.lines), labels))
+        roots = self.roots[ids.numpy()]
+        return self.lines.setdefault(roots.tobytes(), (len(self.lines), roots))
 
     def _groups(self) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
-        units = self._units()
-        by_kind: dict[tuple[bytes, str], list[int]] = defaultdict(list)
-        made = {number for _, axis, role, (number, _) in self.axes if role == "out" or (role == "declared" and axis == 0)}
-        for label, rows in units.items():
-            if label == self.labels[CONSTANT]:
-                continue
-            why = self.reasons.get(label, "")
-            if not made & set(rows[:, 0].tolist()):
-                continue  # ids that only a parameter or a constant carries
-            by_kind[b"" if why else rows.tobytes(), why].append(label)
-        prunable, frozen, taken = [], [], dict[str, int]()
-        for (_, why), members in by_kind.items():
-            group = self._group(members, why, taken)
+        made = {number for _, axis, role, (number, _) in self.axes if makes(role, axis)}
+        alike: dict[tuple[bytes, str], list[int]] = defaultdict(list)
+        for root, rows in self._units().items():
+            if root == CONSTANT or not made & set(rows[:, 0].tolist()):
+                continue  # a constant, or ids that only a parameter carries
+            why = self.reasons.get(root, "")
+            alike[b"" if why else rows.tobytes(), why].append(root)
+        prunable: list[ChannelGroup] = []
+        frozen: list[ChannelGroup] = []
+        taken: Counter[str] = Counter()
+        for (_, why), units in alike.items():
+            why = why or ("" if len(units) > 1 else "one unit always stays, and there is only one")
+            group = self._group(units, why, taken)
             if why:
                 frozen.append(group)
             else:
-                self.group_of[members] = len(prunable)
+                self.group_of[units] = len(prunable)
                 prunable.append(group)
         return tuple(prunable), tuple(frozen)
 
     def _units(self) -> dict[int, NDArray[np.int64]]:
-        """Component -> rows (line, how often it occurs there), in order of first appearance."""
-        labels = np.concatenate([labels for _, labels in self.lines.values()])
-        numbers = np.concatenate([np.full(len(labels), n) for n, labels in self.lines.values()])
-        order = np.lexsort((numbers, labels))
-        pairs, counts = np.unique(np.stack([labels[order], numbers[order]]), axis=1, return_counts=True)
-        _, first = np.unique(labels, return_index=True)
+        """Root -> rows (line, how often it occurs there), in order of first appearance."""
+        if not self.lines:
+            return {}
+        roots = np.concatenate([roots for _, roots in self.lines.values()])
+        numbers = np.concatenate([np.full(len(roots), n) for n, roots in self.lines.values()])
+        order = np.lexsort((numbers, roots))
+        pairs, counts = np.unique(np.stack([roots[order], numbers[order]]), axis=1, return_counts=True)
+        _, first = np.unique(roots, return_index=True)
         starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
         rows = np.stack([pairs[1], counts], 1)
         found = {int(pairs[0, s]): rows[s:e] for s, e in zip(starts, [*starts[1:], pairs.shape[1]], strict=True)}
-        return {label: found[label] for label in labels[np.sort(first)].tolist()}
+        return {root: found[root] for root in roots[np.sort(first)].tolist()}
 
-    def _group(self, units: list[int], why: str, taken: dict[str, int]) -> ChannelGroup:
+    def _group(self, units: list[int], why: str, taken: Counter[str]) -> ChannelGroup:
         rank = np.full(len(self.group_of), -1)
         rank[units] = np.arange(len(units))
-        members, cache = [], dict[int, Any]()
-        for name, axis, role, (number, labels) in self.axes:
+        members: list[Member] = []
+        cache: dict[int, NDArray[np.int64]] = {}
+        for name, axis, role, (number, roots) in self.axes:
             if number not in cache:
-                positions = np.flatnonzero(rank[labels] >= 0)
-                order = np.argsort(rank[labels[positions]], kind="stable")
+                positions = np.flatnonzero(rank[roots] >= 0)
+                order = np.argsort(rank[roots[positions]], kind="stable")
                 even = len(positions) and len(positions) % len(units) == 0
                 cache[number] = positions[order].reshape(len(units), -1) if even and not why else positions[order][:, None]
             if cache[number].size:
                 members.append(Member(name, axis, role, cache[number]))
-        makers = [m.layer for m in members if m.role == "out" or (m.role == "declared" and m.axis == 0)]
-        name = makers[0]
-        taken[name] = taken.get(name, 0) + 1
+        name = next(m.layer for m in members if makes(m.role, m.axis))
+        taken[name] += 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        return ChannelGroup(name, len(units), tuple(members), frozen_because=why)
+        floor = 2 if not why and self.several.intersection(units) else 1
+        return ChannelGroup(name, len(units), tuple(members), floor=floor, frozen_because=why)
 
     def axis(self, line: Line | int) -> Axis:
         """How many of these ids stay, as a function of the widths."""
@@ -100,7 +112,7 @@ class Solver:
     def space(self, model: nn.Module) -> SearchSpace:
         """The search space."""
         layers = tuple(
-            Layer(owner, call["kind"], call["kernel"], call["pixels"], self.axis(reads), self.axis(makes))
+            Layer(owner, call.kind, call.kernel, call.pixels, self.axis(reads), self.axis(makes))
             for owner, call, reads, makes in self.calls
         )
         on_axis = {(name, axis): line for name, axis, _, line in self.axes}

@@ -214,7 +214,7 @@ class SearchSpace:
         groups = tuple(
             replace(
                 g, divisor=divisor,
-                floor=g.size if g.name in names else min(g.size, max(min_units, math.ceil(min_keep * g.size - 1e-9))),
+                floor=g.size if g.name in names else min(g.size, max(g.floor, min_units, math.ceil(min_keep * g.size - 1e-9))),
             )
             for g in self.groups
         )

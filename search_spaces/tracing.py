@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -11,17 +12,18 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import flop_registry
 
-from search_spaces.counts import ChannelCount
-from search_spaces.recorder import COMPANION, Recorder, along, tensors_in
-from search_spaces.rules import arithmetic, attention, layers, movement
+from search_spaces.counts import ChannelCount, plain
+from search_spaces.recorder import ATTRIBUTE, Recorder, along, tensors_in, varying
+from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 
-FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS
-OPERATORS = arithmetic.OPERATORS | movement.OPERATORS
+FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS
+OPERATORS = arithmetic.OPERATORS | products.OPERATORS | movement.OPERATORS
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
 }  # fmt: skip
@@ -45,26 +47,45 @@ def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
         >>> space.groups[0].name, space.groups[0].size
         ('conv1', 64)
     """
+    check_model(model)
     rec = Recorder(model)
     args, kwargs = as_call(example_inputs)
     first = next(tensors_in((args, kwargs)), None)
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
-    with preserved(model):
-        model.eval()
-        run(rec, model, args, kwargs, example_inputs)
-        if {name for name, _ in model.named_parameters()} - rec.reached:
-            # Some layers only run in training (auxiliary classifiers): they must shrink along, but cost nothing.
-            rec.counting = False
-            model.train()
-            try:
-                run(rec, model, args, kwargs, example_inputs)
-            except ValueError:
-                rec.path, rec.opaque, rec.checked = [""], 0, False
+    try:
+        with preserved(model):
+            model.eval()
+            run(rec, model, args, kwargs)
+            if {name for name, _ in model.named_parameters()} - rec.reached:
+                run_training(rec, model, args, kwargs)
+    finally:
+        forget(model)
     space = Solver(rec).space(model)
     if not space.groups:
         reasons = "; ".join(sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen})[:3]) or "no layer makes channels"
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise a ValueError for wrappers that hide the network."""
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(f"{kind}: a TorchScript module cannot be traced or rebuilt; give the nn.Module it was made from")
+    if kind in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"):
+        raise ValueError(f"{kind} is a wrapper around the network; give the network itself: model.module")
+    if kind == "OptimizedModule":
+        raise ValueError(f"{kind} is a compiled wrapper around the network; give the network itself: model._orig_mod")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(f"{kind}: '{name}' is not initialised yet; run the network once before tracing it")
+
+
+def forget(model: nn.Module) -> None:
+    """Take the companions off tensors that modules have kept."""
+    for module in model.modules():
+        for tensor in tensors_in(vars(module)):
+            vars(tensor).pop(ATTRIBUTE, None)
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -74,19 +95,39 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)), {}
 
 
-def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any, example: Any) -> None:
+def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     """One forward pass; freezes what leaves the network."""
     args, kwargs = detached(args), detached(kwargs)
-    with torch.no_grad(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
+    shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
+    with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
             output = model(*args, **kwargs)
         except Exception as error:
-            shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in(example)) or "no tensor"
             raise ValueError(
                 f"example inputs of shape {shapes} do not fit {type(model).__name__} (in {rec.where}): "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             ) from error
     rec.freeze_all(output, "output of the network")
+
+
+def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
+    """Some layers only run in training (auxiliary classifiers): they must shrink along, but cost nothing."""
+    rec.counting = False
+    model.train()
+    with suppress(ValueError):
+        run(rec, model, args, kwargs)
+    rec.restart()
+
+
+@contextmanager
+def slow_path() -> Iterator[None]:
+    """nn.TransformerEncoderLayer may run as one fused operation, in which nothing can be seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def detached(values: Any) -> Any:
@@ -111,27 +152,45 @@ class Functions(TorchFunctionMode):
         rec, kwargs = self.rec, kwargs or {}
         if rec.opaque:
             return func(*args, **kwargs)
-        if func in (torch.Tensor.size, torch.Tensor.shape.__get__):
-            return sizes(rec, func(*args[:1]), args[0], *args[1:2], *kwargs.values())
+        if (measure := MEASURES.get(func)) is not None:
+            return measure(rec, *args, **kwargs)
         if (rule := FUNCTIONS.get(func)) is not None:
             return rule(rec, func, args, kwargs)
-        if (check := movement.CHECKS.get(func)) is not None:
+        if (check := sizes.CHECKS.get(func)) is not None:
             check(rec, func, args, kwargs)
-        with rec.inside(checked=check is not None or func in movement.SAFE):
+        before = rec.seen
+        with rec.inside(checked=check is not None or func in sizes.SAFE):
             out = func(*args, **kwargs)
         if check is None:
             counted(rec, func, args, kwargs, out)
+        if rec.seen == before:
+            unseen(rec, func, args, kwargs, out)
         return out
 
 
-def sizes(rec: Recorder, shape: torch.Size, tensor: Tensor, dim: int | None = None) -> Any:
-    """The shape of a tensor, with counts in place of the sizes of channel axes."""
-    if getattr(tensor, COMPANION, None) is None:
-        return shape if dim is None else shape[dim]
-    counts = list(shape)
-    for d in rec.varying(tensor):
-        counts[d] = ChannelCount.of(movement.line_of(rec.ids(tensor), d), rec.freeze)
-    return torch.Size(counts) if dim is None else counts[dim]
+def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
+    """x.shape, x.size(), x.size(dim)."""
+    if dim is not None:
+        return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)
+    return torch.Size([rec.size(tensor, d) for d in range(tensor.dim())])
+
+
+def number_of_elements(rec: Recorder, tensor: Tensor) -> int:
+    """x.numel()."""
+    return math.prod(shape_of(rec, tensor))
+
+
+MEASURES: dict[Any, Any] = {
+    torch.Tensor.size: shape_of, torch.Tensor.shape.__get__: shape_of,
+    torch.Tensor.numel: number_of_elements, torch.numel: number_of_elements, torch.Tensor.nelement: number_of_elements,
+}  # fmt: skip
+
+
+def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """A call in which no operator ran (x.data ...) may have lost the companion on its way."""
+    inputs = {id(t) for t in tensors_in((args, kwargs))}
+    if any(id(t) not in inputs and id(t) not in rec.names and rec.companion(t) is None for t in tensors_in(out)):
+        rec.freeze_all((args, kwargs), f"'{resolve_name(func) or func}' in {rec.where}")
 
 
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -153,20 +212,27 @@ def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 class Operators(TorchDispatchMode):
     """Sees every ATen operator, and applies its rule to the companions."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would import its whole compiler (seconds) to be told not to compile this
+
     def __init__(self, rec: Recorder) -> None:
         super().__init__()
         self.rec = rec
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rec, kwargs = self.rec, kwargs or {}
+        rec.seen += 1
+        rec.products += func.overloadpacket in products.PRODUCTS
         out = func(*args, **kwargs)
         if rec.opaque:
-            if rec.fixed:
+            if rec.closed:
+                rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, kwargs, out)
             return out
         rule = OPERATORS.get(func.overloadpacket) or (arithmetic.pointwise if torch.Tag.pointwise in func.tags else None)
-        touched = any(getattr(t, COMPANION, None) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
-        if rule is not None and (touched or rule is arithmetic.product):
+        touched = any(rec.companion(t) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
+        if rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)
         elif rule is None:
             if touched:
@@ -191,31 +257,36 @@ def hooks(rec: Recorder) -> Iterator[None]:
         if (name := names.get(id(module))) is None:
             return
         rec.path.append(name)
-        if special(module):
+        if why := special(module):
             rec.opaque += 1
-            rec.fixed += not isinstance(module, Shrinkable)
+            if not isinstance(module, Shrinkable):
+                rec.closed.append(f"{why} ({rec.where})")
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         if (name := names.get(id(module))) is None:
             return
         if special(module):
+            # While `opaque`, the recorder's own look at shapes is not taken for the model's.
+            if not isinstance(module, Shrinkable):
+                rec.freeze_all(args, rec.closed.pop())
+            elif rec.opaque == 1:
+                declared(rec, name, module, args[0], output)
             rec.opaque -= 1
-            rec.fixed -= not isinstance(module, Shrinkable)
-            if not rec.opaque:
-                rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
-                if isinstance(module, Shrinkable):
-                    rec.register(name, 1, rec.read(args[0], 1), "declared")
-                    made = rec.axes.get((name, 0), (None, None))[1]
-                    made = rec.register(name, 0, rec.channels.allocate(module.out_channels), "declared") if made is None else made
-                    rec.set(output, along(made, 1, output.shape))
-                else:
-                    rec.freeze_all(args, f"{special(module)} ({rec.where})")
+            rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
         rec.path.pop()
 
     with ExitStack() as stack:
         for handle in (register_module_forward_pre_hook(before), register_module_forward_hook(after)):
             stack.callback(handle.remove)
         yield
+
+
+def declared(rec: Recorder, name: str, module: Shrinkable, x: Tensor, out: Tensor) -> None:
+    """A module that declares how it shrinks is one layer."""
+    rec.register(name, 1, rec.read(x, 1), "declared")
+    known = rec.axes.get((name, 0))
+    made = known[1] if known else rec.register(name, 0, rec.channels.allocate(module.out_channels), "declared")
+    rec.set(out, along(made, 1, out.shape))
 
 
 def special(module: nn.Module) -> str:
@@ -228,32 +299,43 @@ def special(module: nn.Module) -> str:
 @contextmanager
 def custom_functions(rec: Recorder) -> Iterator[None]:
     """A custom autograd function may do anything: what enters it is frozen."""
-    original = torch.autograd.Function.apply
+    original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if not rec.opaque:
-            rec.freeze_all(args, f"unknown custom autograd function '{cls.__name__}' in {rec.where}")
-        with rec.inside(opaque=True):
-            return original.__func__(cls, *args, **kwargs)  # type: ignore[attr-defined]
+        if cls is CheckpointFunction:
+            return args[0](*args[2:])
+        if rec.opaque:
+            return original.__get__(None, cls)(*args, **kwargs)
+        rec.closed.append(f"unknown custom autograd function '{cls.__name__}' in {rec.where}")
+        rec.freeze_all((args, kwargs), rec.closed[-1])
+        try:
+            with rec.inside(opaque=True):
+                return original.__get__(None, cls)(*args, **kwargs)
+        finally:
+            rec.closed.pop()
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        torch.autograd.Function.apply = original  # type: ignore[method-assign]
+        torch.autograd.Function.apply = original
 
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Leave modes, buffers and the random state as they were."""
     modes = {m: m.training for m in model.modules()}
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    tables = [(m._buffers, dict(m._buffers)) for m in model.modules()]
+    values = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for table, buffers in tables:
+            table.clear()
+            table.update(buffers)
         with torch.no_grad():
-            for buffer, value in buffers:
+            for buffer, value in values:
                 buffer.copy_(value)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from search_spaces.masking import mask
 from search_spaces.recorder import tensors_in
 from search_spaces.space import Kept, SearchSpace
-from search_spaces.surgery import mask, prune
+from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, preserved
 
 
@@ -56,7 +57,7 @@ def verify(
 def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:
     """20 % to 80 % of the units of every group, at random."""
     return tuple(
-        np.sort(rng.choice(g.size, max(1, round(g.size * rng.uniform(0.2, 0.8))), replace=False)) for g in space.groups
+        np.sort(rng.choice(g.size, g.clip(g.size * rng.uniform(0.2, 0.8)), replace=False)) for g in space.groups
     )
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: one thread each, and a results directory of their own."""
+"""What all tests share: one thread each, a working directory of their own, a trained toy network."""
 
 import os
 
@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 
@@ -15,3 +16,62 @@ def here(tmp_path, monkeypatch):
     """An empty working directory: results/ of a test's runs lands there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def digits_weights(tmp_path_factory):
+    """Weights of `search_spaces.models:digits_cnn` after an epoch or two on the digits."""
+    from autoprune import data
+    from autoprune.recovery import finetune
+    from search_spaces.models import digits_cnn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = digits_cnn()
+    finetune(model, data.load("digits").without_test(), epochs=2, batch=64, learning_rate=0.05, device="cpu")
+    path = tmp_path_factory.mktemp("weights") / "digits_cnn.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def law():
+    """Trace a network and hold its space to the law: pruned equals masked, costs are exact, the network is untouched."""
+    import copy
+    import json
+
+    import numpy as np
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from objectives.costs import Macs, Params
+    from search_spaces import SearchSpace, prune, trace, verify
+    from search_spaces.tracing import as_call
+    from search_spaces.verify import random_kept
+
+    def check(model, example, seeds=(0, 1)):
+        before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+        space = trace(model, example)
+        assert verify(model, space, example, seeds=seeds) < 1e-4
+        kept = random_kept(space, np.random.default_rng(7))
+        widths = [len(k) for k in kept]
+        pruned = prune(model, space, kept).eval()
+        args, kwargs = as_call(example)
+        batch = next(iter(args or kwargs.values())).shape[0]
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as flops:
+                pruned(*args, **kwargs)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        assert Macs(space)(widths) * batch == pytest.approx(flops.get_total_flops() / 2, rel=1e-12)
+        assert Params(space)(widths) == sum(p.numel() for p in pruned.parameters())
+        assert SearchSpace.from_json(json.loads(json.dumps(space.to_json()))).fingerprint == space.fingerprint
+        assert modes == [m.training for m in model.modules()]
+        after = model.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[k], after[k]) for k in before)
+        assert not any(hasattr(t, "_channel_ids") for t in [*model.parameters(), *model.buffers()])
+        return space
+
+    return check

@@ -54,7 +54,7 @@ def load(
         if value is not None and value < 1:
             raise ValueError(f"data '{spec}': {name} must be at least 1, got {value}")
     if image_size is not None and kind != "imagefolder":
-        raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR, these images stay as they are; leave it out")
+        raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")
     if kind == "digits" and not place:
         source = sources.digits()
     elif kind in ("cifar10", "cifar100"):

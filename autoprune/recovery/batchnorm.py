@@ -42,8 +42,3 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[T
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-
-
-def has_batchnorm(model: nn.Module) -> bool:
-    """Whether there is anything to re-estimate."""
-    return any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())

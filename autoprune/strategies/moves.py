@@ -25,8 +25,12 @@ def mutate(space: SearchSpace, widths: Widths, rng: np.random.Generator, *, grou
         choices = space.groups[g].choices()
         last = len(choices) - 1
         move = rng.normal(0, step) * last
-        rung = choices.index(widths[g]) + int(np.sign(move) * max(1, round(abs(move))))
-        new[g] = choices[min(max(rung, 0), last)]
+        steps = int(np.sign(move) * max(1, round(abs(move))))
+        old = choices.index(widths[g])
+        rung = min(max(old + steps, 0), last)
+        if rung == old:  # at the end of the range: the other way
+            rung = min(max(old - steps, 0), last)
+        new[g] = choices[rung]
     return tuple(new)
 
 

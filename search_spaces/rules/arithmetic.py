@@ -1,14 +1,16 @@
-"""Element-wise operators, reductions, pooling and matrix products on companions."""
+"""Element-wise operators, reductions and pooling on companions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.recorder import Recorder, along, squeeze, tensors_in, varying
+from search_spaces.channels import squeeze
+from search_spaces.recorder import Recorder, constant, tensors_in, varying
 
 aten = torch.ops.aten
 
@@ -26,7 +28,7 @@ REDUCTIONS = {
     aten.count_nonzero, aten.aminmax,
 }  # fmt: skip
 ACROSS = {  # keep the shape but mix one axis
-    aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp, aten.flip,
+    aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp,
 }  # fmt: skip
 SPATIAL = {
     **dict.fromkeys([aten.max_pool1d, aten.avg_pool1d, aten.adaptive_avg_pool1d, aten.adaptive_max_pool1d, aten.upsample_nearest1d,
@@ -87,10 +89,10 @@ def unite(rec: Recorder, first: Tensor, second: Tensor) -> Tensor:
     if not set(varying(a)) & set(varying(b)):
         for side in (a, b):
             rec.freeze(side, f"{rec.where} combines channels of two axes")
-        return torch.zeros((), dtype=torch.int64).expand(first.shape)
-    common = torch.broadcast_shapes(a.shape, b.shape)
+        return constant(first.shape)
+    common = np.broadcast_shapes(a.shape, b.shape)  # torch.broadcast_shapes imports SymPy
     rec.channels.unite(a.expand(common), b.expand(common), f"{rec.where} combines it with a constant of fixed size")
-    return first if len(varying(a)) >= len(varying(b)) else second
+    return first if len(varying(a)) <= len(varying(b)) else second  # they are one now: the simpler one says it all
 
 
 def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
@@ -98,7 +100,7 @@ def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
     alive = [ids for ids in maps if bool(squeeze(ids).reshape(-1)[0].ne(0))]
     for ids in alive[1:]:
         rec.channels.unite(squeeze(alive[0]).reshape(-1)[:1], squeeze(ids).reshape(-1)[:1], "")
-    return alive[0] if alive else torch.zeros((), dtype=torch.int64).expand(shape)
+    return alive[0] if alive else constant(shape)
 
 
 def meet_map(rec: Recorder, channels: Tensor, operand: Tensor, ids: Tensor) -> None:
@@ -132,11 +134,9 @@ def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> Non
     """Mean, sum, max ... over spatial axes pass the ids on; over channels they depend on all of them."""
     x = args[0]
     dims = reduced(x, args[1:], kwargs)
-    ids = rec.ids(x)
-    if set(varying(ids)) & set(dims):
-        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
+    small = level(rec, rec.ids(x), dims, f"{name_of(func)} over the channels in {rec.where}")
+    if small is None:
         return
-    small = ids
     for d in sorted(dims, reverse=True):
         small = small.select(d, 0)
     for tensor in tensors_in(out):
@@ -145,6 +145,27 @@ def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> Non
         elif tensor.dim() == x.dim():
             kept = [1 if d in dims else n for d, n in enumerate(x.shape)]
             rec.set(tensor, small.reshape(kept) if small.numel() == tensor.numel() else None)
+
+
+def level(rec: Recorder, ids: Tensor, dims: Iterable[int], why: str) -> Tensor | None:
+    """The companion made the same all along `dims`, which an operation mixes.
+
+    Channels that also vary along another axis are tied along `dims` (after a pixel shuffle, say). Those that do not
+    are frozen, and there is none.
+    """
+    vary = set(varying(ids))
+    mixed = vary & set(dims)
+    if not mixed:
+        return ids
+    if mixed == vary:
+        rec.freeze(ids, why)
+        return None
+    for d in mixed:
+        small = squeeze(ids)
+        first = small.narrow(d, 0, 1)
+        rec.channels.unite(first.expand_as(small), small, why)
+        ids = first.expand([ids.shape[i] if n == 1 or i == d else n for i, n in enumerate(small.shape)])
+    return ids
 
 
 def reduced(x: Tensor, rest: Any, kwargs: Any) -> list[int]:
@@ -166,10 +187,8 @@ def norm_reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -
 
 def across(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Softmax, cumulative sums ...: harmless along axes without channels."""
-    ids = rec.ids(args[0])
-    if set(varying(ids)) & set(reduced(args[0], args[1:], kwargs)):
-        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
-        return
+    why = f"{name_of(func)} over the channels in {rec.where}"
+    ids = level(rec, rec.ids(args[0]), reduced(args[0], args[1:], kwargs), why)
     for tensor in tensors_in(out):
         rec.set(tensor, ids)
 
@@ -177,72 +196,18 @@ def across(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Pooling and resampling: the ids spread over the new spatial size."""
     x, dims = args[0], SPATIAL[func.overloadpacket]
-    ids = squeeze(rec.ids(x))
-    if any(d >= x.dim() - dims for d in varying(ids)):
-        rec.freeze(ids, f"{name_of(func)} over the channels in {rec.where}")
+    why = f"{name_of(func)} over the channels in {rec.where}"
+    level_ids = level(rec, rec.ids(x), range(x.dim() - dims, x.dim()), why)
+    if level_ids is None:
         return
+    ids = squeeze(level_ids)
     for tensor in tensors_in(out):
-        head = ids[(..., *[slice(0, 1)] * dims)]
+        head = ids[(..., *([slice(0, 1)] * dims))]
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 
-def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-    """mm, bmm, addmm, baddbmm: ids along the contracted axis are united, the others survive."""
-    if func.overloadpacket in (aten.addmm, aten.baddbmm):
-        bias, args = args[0], args[1:]
-    else:
-        bias = None
-    a, b = (rec.channels.canonical(rec.ids(t) if t.dim() == 3 else rec.ids(t)[None]) for t in args[:2])
-    batch, rows, inner = a.shape
-    columns = b.shape[2]
-    vary_a, vary_b = varying(a), varying(b)
-    why = f"a matrix product in {rec.where} mixes it with channels of another axis"
-    shape = (batch, rows, columns)
-    result: Tensor | None = None
-    reads: Tensor | int = inner
-    makes: Tensor | int = 1
-    if 2 in vary_a or 1 in vary_b:
-        if 1 in vary_a or 2 in vary_b:
-            rec.freeze(a, why), rec.freeze(b, why)
-        else:
-            left, right = a[:, 0, :], b[:, :, 0]
-            rec.channels.unite(left, right, f"{rec.where} multiplies it with a constant of fixed size")
-            joint = rec.channels.canonical(left)
-            whole_rows = bool((joint == joint[:, :1]).all())
-            if whole_rows and 0 in varying(joint):  # e.g. whole attention heads
-                result, makes = along(joint[:, 0], 0, shape), joint[:, 0]
-            elif 0 not in varying(joint):
-                reads = joint[0]
-            else:
-                rec.freeze(joint, why)
-    else:
-        sides = [(a, vary_a, 1), (b, vary_b, 2)]
-        alive = [(ids, axis) for ids, vary, axis in sides if vary]
-        if len(alive) == 2 and vary_a == vary_b == [0]:
-            rec.channels.unite(a[:, 0, 0], b[:, 0, 0], why)
-            result, makes = along(a[:, 0, 0], 0, shape), a[:, 0, 0]
-        elif len(alive) == 2 and [0] in (vary_a, vary_b) and 0 in vary_a and 0 in vary_b:
-            block, other, axis = (a, b, 2) if vary_a == [0] else (b, a, 1)
-            rec.channels.unite(block[:, :1, :1].expand_as(other), other, why)
-            result, makes = along(block[:, 0, 0], 0, shape), block[:, 0, 0]
-        elif len(alive) == 1 and len(varying(alive[0][0])) == 1:
-            ids, axis = alive[0]
-            where = varying(ids)[0]
-            if where == 0:
-                rec.freeze(ids, f"{rec.where} multiplies it with a constant of fixed size")
-            else:
-                line = ids.movedim(where, 0).flatten(1)[:, 0]
-                result, makes = along(line, axis, shape), line
-        elif alive:
-            rec.freeze(a, why), rec.freeze(b, why)
-    wide = reads if isinstance(reads, int) else len(reads)
-    tall = makes if isinstance(makes, int) else len(makes)
-    rec.multiplies("matmul", kernel=1, pixels=batch * rows * columns * inner / wide / tall / rec.batch, reads=reads, makes=makes)
-    final = (result if result is not None else torch.zeros((), dtype=torch.int64).expand(shape)).reshape(out.shape)
-    if bias is not None:
-        rec.set(out, final)
-        final = combine(rec, [out, bias], out.shape)
-    rec.set(out, final)
+def fresh(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """x.new_zeros(...): nothing of `x` goes into it."""
 
 
 def name_of(func: Any) -> str:
@@ -252,9 +217,9 @@ def name_of(func: Any) -> str:
 
 OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(POINTWISE, pointwise),
+    **dict.fromkeys([aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full, aten.new_empty_strided], fresh),
     **dict.fromkeys(REDUCTIONS, reduction),
     **dict.fromkeys(ACROSS, across),
     **dict.fromkeys(SPATIAL, spatial),
     **dict.fromkeys([aten.norm, aten.linalg_vector_norm], norm_reduction),
-    **dict.fromkeys([aten.mm, aten.bmm, aten.addmm, aten.baddbmm], product),
 }

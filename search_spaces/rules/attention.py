@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.recorder import Recorder, along
+from search_spaces.recorder import Recorder, along, line_of, varying
 from search_spaces.rules.layers import bind
 
 # Modules that hard-code their sizes: their inputs are frozen, their outputs are constants.
@@ -29,14 +29,12 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
     head = q.dim() - 3  # [..., H, L, E]
     canonical = rec.channels.canonical
     ids = [canonical(rec.ids(t)) for t in (q, k, v)]
-    from search_spaces.recorder import varying
-
     vary = [varying(i) for i in ids]
     why = f"attention in {rec.where} mixes it with channels of another axis"
     products = [(q.shape[-2] * k.shape[-2], q.shape[-1]), (q.shape[-2] * v.shape[-1], k.shape[-2])]
     total = sum(p * c for p, c in products) * (out.numel() / out.shape[-1] / out.shape[-2]) / rec.batch
     if all(x in ([], [head]) for x in vary) and head >= 0 and any(vary):
-        lines = [i.movedim(head, 0).flatten(1)[:, 0] for i in ids]
+        lines = [line_of(i, head) for i in ids]
         for line in lines[1:]:
             rec.channels.unite(lines[0], line, why)
         rec.set(out, along(lines[0], head, out.shape))
@@ -49,6 +47,7 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
         return out
     inner = rec.read(q, -1)
     rec.channels.unite(inner, rec.read(k, -1), why)
+    rec.contracts(inner)
     value = rec.read(v, -1)
     rec.set(out, along(value, -1, out.shape))
     rows = out.numel() / out.shape[-1] / rec.batch

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search_spaces.counts import ChannelCount
-from search_spaces.recorder import Recorder, along
+from search_spaces.counts import ChannelCount, plain
+from search_spaces.recorder import Recorder, along, constant, line_of
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -41,7 +41,8 @@ def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
 def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed: bool = False) -> Tensor:
     """Dense: reads axis 1 of its weight, makes axis 0 (transposed: the other way round). Grouped: whole groups live or die."""
     a = bind(TRANSPOSED if transposed else CONVOLUTION, args, kwargs)
-    x, weight, groups = a["input"], a["weight"], a["groups"] or 1
+    x, weight = a["input"], a["weight"]
+    groups = 1 if a["groups"] is None else a["groups"]
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
     name = rec.name_of(weight)
@@ -53,8 +54,11 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
     pixels = out.numel() / out.shape[channel] / rec.batch
     if transposed:  # multiply-adds happen once per *input* position
         kernel *= math.prod(x.shape[channel + 1 :]) / math.prod(out.shape[channel + 1 :])
+    if (axes := rec.varying(x)) and channel not in axes:
+        rec.freeze(rec.ids(x), f"{rec.where} slides over the channels")
+        rec.set(x, None)
     ids = rec.read(x, channel)
-    if int(groups) == 1:
+    if not isinstance(groups, ChannelCount) and groups == 1:
         into, outof = (0, 1) if transposed else (1, 0)
         ids = rec.register(name, into, ids, "in")
         made = rec.makes(name, outof, out.shape[channel])
@@ -72,11 +76,13 @@ def grouped(
     rec: Recorder, name: str, weight: Tensor, ids: Tensor, groups: int, size: int, transposed: bool
 ) -> tuple[Tensor, int]:
     """The ids a grouped convolution makes, and how many channels each of them reads."""
-    number = int(groups)
+    number = plain(groups)
     owner = owner_of(rec, name)
-    if not isinstance(groups, ChannelCount) and getattr(rec.modules.get(owner), "groups", None) != number:
-        rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
     per_group = ids.reshape(number, -1)
+    if isinstance(groups, ChannelCount):
+        rec.promise(groups, ChannelCount.of(per_group[:, 0], rec), f"the groups of {rec.where} count other channels")
+    elif getattr(rec.modules.get(owner), "groups", None) != number:
+        rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
     rec.channels.unite(per_group[:, :1].expand_as(per_group), per_group, f"{rec.where} reads a constant in the same group")
     depthwise = per_group.shape[1] == 1 and size == number
     if depthwise:
@@ -110,12 +116,28 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     name = rec.name_of(weight)
     if name is None or weight.dim() != 2:
         return computed(rec, out, weight, (x, weight, a["bias"]))
-    ids = rec.register(name, 1, rec.read(x, -1), "in")
     made = rec.makes(name, 0, weight.shape[0])
     add_bias(rec, a["bias"], made)
+    axes = rec.varying(x)
+    if len(axes) == 1 and axes[0] != x.dim() - 1:
+        return across_tokens(rec, x, name, weight, out, axes[0])
+    ids = rec.register(name, 1, rec.read(x, -1), "in")
     pixels = out.numel() / weight.shape[0] / rec.batch
     rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=owner_of(rec, name))
     rec.set(out, along(made, -1, out.shape))
+    return out
+
+
+def across_tokens(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor, axis: int) -> Tensor:
+    """A linear layer over positions (the token mixing of an MLP-Mixer): the channels lie on another axis and pass it."""
+    owner = owner_of(rec, name)
+    why = f"'{owner}' mixes positions, not channels"
+    rec.freeze_tensor(name, 2, why)
+    rec.register(name, 1, constant(weight.shape[1:]), "in")
+    channels = line_of(rec.ids(x), axis)
+    pixels = out.numel() / len(channels) / rec.batch
+    rec.multiplies("linear", kernel=1, pixels=pixels, reads=weight.shape[1], makes=channels, owner=owner)
+    rec.set(out, along(channels, axis, out.shape))
     return out
 
 
@@ -190,7 +212,7 @@ def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     ids = rec.read(x, 1)
     if isinstance(groups, ChannelCount):
         rec.freeze(ids, f"the groups of {rec.where} are counted from its channels")
-    tied = ids.reshape(int(groups), -1)
+    tied = ids.reshape(plain(groups), -1)
     rec.channels.unite(tied[:1].expand_as(tied), tied, f"{rec.where} normalises it with a constant")
     per_channel(rec, [a["weight"], a["bias"]], ids)
     statistics(rec, ids, "num_channels", required=True)

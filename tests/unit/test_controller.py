@@ -118,6 +118,10 @@ def test_known_widths_are_answered_from_the_ledger(run):
     copy = c.trials[1]
     assert copy.state is TrialState.COMPLETE
     assert dict(copy.metrics) == {"loss": 0.5, "top1": 0.8, "cached": True}
+    c.ledger.close()
+    c = control(run, c._strategy)  # and after a restart, which tells the strategy all again
+    c._strategy.told = c._strategy.told[2:]
+    assert c.ask("w1").number == 2
     assert c.ask("w0").number == 4  # trial 3 too
     assert [t.number for t in c._strategy.told] == [0, 1, 3]
     assert c.num_evaluations == 3
@@ -294,6 +298,8 @@ def test_any_schedule_of_workers_deaths_and_restarts_ends_every_trial_once(tmp_p
     assert number_of_results(tmp_path / "run") == len(c.trials)  # each ended exactly once
     assert evaluations <= c.num_evaluations + in_flight_at_kills
     assert sorted(e.order for e in c.ledger.entries) == list(range(len(c.trials)))
+    real = [(t.widths, t.fidelity) for t in c.trials if not t.metrics.get("cached") and t.state is not TrialState.FAIL]
+    assert len(real) == len(set(real))
     replayed = toys.Evolution(3)
     for entry in sorted(c.ledger.entries, key=lambda e: e.order):
         if entry.trial.fidelity == "proxy":

@@ -1,0 +1,185 @@
+"""The real run: a trained ResNet-20 at half its MACs, searched, then one epoch of fine-tuning under a fixed protocol.
+
+    python results/benchmarks/resnet20_cifar10_jpeg.py --data ../shared/data [--strategies layer_compensation random]
+
+The protocol and the peers' figures are those of the data's README: at most 99 evaluations on images held out from the
+training set; then, from the pruned weights, SGD with Nesterov momentum .9, weight decay 5e-4, learning rate .02 with cosine
+decay per step, batch 128, 351 steps, crop and flip, plain cross-entropy, bf16, channels last; seeds 0, 1, 2. Test images are
+looked at once per finished network. Every piece is kept in results/benchmarks/cache/, so a killed benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+import autoprune
+from autoprune.config import RunConfig
+from autoprune.data import ImageData, load
+from autoprune.evaluation import measure
+from autoprune.ledger import Ledger
+from autoprune.recovery import finetune
+from autoprune.run import RunDirectory
+from search_spaces import prune, trace
+from search_spaces.models import resnet20
+
+HERE = Path(__file__).parent
+CACHE = HERE / "cache"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PEERS = [  # top-1 on the test images, from the data's README, under exactly this protocol
+    ("Torch-Pruning 1.6.1, L2, global", "50.0", 55.0, 84.1),
+    ("Torch-Pruning 1.6.1, Taylor, global", "50.0", 47.8, 82.9),
+    ("Torch-Pruning 1.6.1, L2, uniform", "46.9", 53.1, 82.6),
+    ("Torch-Pruning 1.6.1, random", "50.0", 30.4, 80.1),
+    ("Torch-Pruning 1.6.1, BN scale, global", "50.0", 39.2, 79.9),
+    ("ModelOpt 0.47 FastNAS, divisor 1", "49.8", 66.4, 84.0),
+    ("ModelOpt 0.47 FastNAS, divisor 4", "48.5", 62.5, 83.6),
+    ("one-shot ranking, Fisher per MAC (feasibility study)", "48.4", 63.1, 83.9),
+]
+
+
+def images(folder: Path) -> ImageData:
+    """The data set, unpacked once."""
+    target = CACHE / "cifar10_jpeg"
+    if not target.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive:
+            archive.extractall(CACHE, filter="data")
+    return load(f"imagefolder:{target}", val_images=5000, seed=0, mean=MEAN, std=STD)
+
+
+def piece(name: str, make: Any) -> dict[str, Any]:
+    """The result of one piece of work, from the cache if it is there."""
+    path = CACHE / f"{name}.json"
+    if not path.is_file():
+        result = make()
+        path.write_text(json.dumps(result, indent=1))
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def macs(model: torch.nn.Module) -> float:
+    """Multiply-adds of one image, counted on the built network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops() / 2
+
+
+def search(data: ImageData, weights: Path, strategy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """One search; returns the winner, its top-1 after batch-norm re-estimation alone, and where the time went."""
+    run = CACHE / f"run-{strategy}-{seed}"
+    start = time.perf_counter()
+    model = resnet20()
+    model.load_state_dict(load_file(weights))
+    if run.is_dir():
+        result = autoprune.resume(run, model=model, data=data)
+    else:
+        result = autoprune.search(
+            model, data, "macs<=50%", strategy=strategy, seed=seed, epochs=0, name=str(run), **settings
+        )
+    wall = time.perf_counter() - start
+    trials = Ledger.read(run).trials
+    kept = result.space.kept(result.widths, RunDirectory.open(run).scores())
+    return {
+        "widths": result.widths,
+        "kept": [k.tolist() for k in kept],
+        "evaluations": sum(not t.metrics.get("cached") for t in trials),
+        "val_loss": result.trial.loss,
+        "test_bn": 100 * result.metrics["pruned_test"]["top1"],
+        "macs": macs(result.model) / macs(model),
+        "wall_s": wall,
+        "compute_s": sum(t.metrics.get("seconds_compute", 0.0) for t in trials),
+        "evaluate_s": sum(t.metrics.get("seconds_total", 0.0) for t in trials),
+    }
+
+
+def one_epoch(data: ImageData, weights: Path, kept: list[list[int]], seed: int) -> dict[str, Any]:
+    """The fixed protocol."""
+    dense = resnet20()
+    dense.load_state_dict(load_file(weights))
+    model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
+    start = time.perf_counter()
+    finetune(model, data.without_test(), steps=351, learning_rate=0.02, schedule="cosine", batch=128, seed=seed, amp="on")
+    return {"test": 100 * measure(model, data, "test")["top1"], "seconds": time.perf_counter() - start}
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def table(rows: dict[str, list[dict[str, Any]]], settings: dict[str, Any]) -> str:
+    """The record, as Markdown."""
+    lines = [
+        "# ResNet-20 on CIFAR-10-JPEG at macs<=50%",
+        "",
+        f"Recorded by `{Path(__file__).name}` on {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, Python {platform.python_version()}. Dense network: 88.16 % on test. "
+        f"Settings: {settings}. Peers: figures of the data's README, same protocol, not run again here.",
+        "",
+        "Top-1 on the 10,000 test images in percent: mean ± standard deviation, over search seeds (batch-norm only) and over "
+        "search seeds x fine-tuning seeds (one epoch).",
+        "",
+        "| | evaluations | MACs kept | batch-norm re-estimated, no training | one epoch | each run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for strategy, found in rows.items():
+        epochs = [e["test"] for r in found for e in r["epochs"]]
+        lines.append(
+            f"| **autoprune, {strategy}** | {max(r['evaluations'] for r in found)} | "
+            f"{', '.join(f'{100 * r["macs"]:.1f} %' for r in found)} | {spread([r['test_bn'] for r in found])} | "
+            f"{spread(epochs)} | {', '.join(f'{e:.2f}' for e in epochs)} |"
+        )
+    lines += [f"| {name} | | {kept} % | {bn} | {epoch} | |" for name, kept, bn, epoch in PEERS]
+    lines += ["", "Wall time of the searches:", ""]
+    lines += ["| | wall s | forward and backward passes s | everything else | per evaluation s | one epoch s |", "|---|---|---|---|---|---|"]
+    for strategy, found in rows.items():
+        for r in found:
+            rest = r["wall_s"] - r["compute_s"]
+            lines.append(
+                f"| {strategy}, seed {r['seed']} | {r['wall_s']:.0f} | {r['compute_s']:.0f} | {rest:.0f} s = {100 * rest / r['wall_s']:.1f} % | "
+                f"{r['evaluate_s'] / r['evaluations']:.2f} | {statistics.mean(e['seconds'] for e in r['epochs']):.0f} |"
+            )
+    lines += ["", "Widths found:", ""]
+    lines += [f"- {strategy}, seed {r['seed']}: {tuple(r['widths'])}" for strategy, found in rows.items() for r in found]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.tar.xz and the weights")
+    parser.add_argument("--strategies", nargs="+", default=[RunConfig().strategy, "random"])
+    parser.add_argument("--search-seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fine-tuning")
+    parser.add_argument("--trials", type=int, default=RunConfig().trials)
+    parser.add_argument("--finalists", type=int, default=RunConfig().finalists)
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
+    if args.trials + args.finalists > 99:
+        raise SystemExit("the comparison allows 99 evaluations: --trials and --finalists together")
+    data, weights = images(args.data), args.data / "resnet20_cifar10_jpeg.safetensors"
+    settings = {"trials": args.trials, "finalists": args.finalists}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for strategy in args.strategies:
+        for seed in args.search_seeds:
+            found = piece(f"{strategy}-{seed}", lambda s=strategy, n=seed: search(data, weights, s, n, settings))
+            epochs = [
+                piece(f"{strategy}-{seed}-epoch-{n}", lambda k=found["kept"], n=n: one_epoch(data, weights, k, n)) for n in args.seeds
+            ]
+            rows.setdefault(strategy, []).append({**found, "seed": seed, "epochs": epochs})
+            (HERE / "resnet20_cifar10_jpeg.md").write_text(table(rows, settings))
+            print((HERE / "resnet20_cifar10_jpeg.md").read_text(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Times tracing, pruning, dressing and pricing, side by side, and writes search_spaces.md beside this file.
+
+    python results/benchmarks/search_spaces.py [--repeats 9]
+
+One thread, medians. Torch-Pruning is measured too where it can be imported, else the table says 'not installed'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+import torchvision
+
+from objectives.costs import Macs
+from search_spaces import Dresser, prune, trace
+from search_spaces.models import resnet56
+from search_spaces.verify import random_kept
+
+
+def seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Median wall time after one warm-up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def torch_pruning(model: torch.nn.Module, image: torch.Tensor, repeats: int) -> dict[str, str]:
+    """Build its graph and prune half of the channels, each time from a fresh copy (as it prunes in place)."""
+    try:
+        import torch_pruning as tp
+    except ImportError:
+        return {"trace": "not installed", "candidate": "not installed"}
+
+    def pruner(network: torch.nn.Module) -> Any:
+        return tp.pruner.BasePruner(
+            network, image, importance=tp.importance.MagnitudeImportance(p=2), pruning_ratio=0.5,
+            ignored_layers=[m for m in network.modules() if isinstance(m, torch.nn.Linear)],
+        )  # fmt: skip
+
+    built = seconds(lambda: pruner(model), repeats)
+    whole = seconds(lambda: pruner(copy.deepcopy(model)).step(), repeats)
+    return {"trace": f"{built * 1e3:.0f} ms", "candidate": f"{whole * 1e3:.0f} ms"}
+
+
+def measure(repeats: int) -> str:
+    """The table, in Markdown."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, model, size in (("ResNet-50", torchvision.models.resnet50(), 224), ("ResNet-56", resnet56(), 32)):
+        model.eval()
+        image = torch.randn(1, 3, size, size)
+        space = trace(model, image)
+        kept, dresser = [random_kept(space, rng) for _ in range(2)], Dresser(model, space)
+        widths = np.array([space.sample(rng) for _ in range(4096)], dtype=np.float64)
+        price = Macs(space)
+        peer = torch_pruning(model, image, max(3, repeats // 3))
+        found = {
+            "trace": seconds(lambda: trace(model, image), repeats),
+            "copy.deepcopy alone": seconds(lambda: copy.deepcopy(model), repeats),
+            "prune (a new network)": seconds(lambda: prune(model, space, kept[0]), repeats),
+            "Dresser.dress (one instance again)": seconds(lambda: dresser.dress(kept[0]), repeats),
+        }
+        others = {"trace": peer["trace"], "prune (a new network)": peer["candidate"]}
+        rows += [f"| {name} | {what} | {t * 1e3:.1f} ms | {others.get(what, '')} |" for what, t in found.items()]
+        rate = len(widths) / seconds(lambda: price(widths), repeats)
+        rows.append(f"| {name} | price MACs, batches of 4096 | {rate:,.0f} candidates/s | |")
+    load = os.getloadavg()[0]
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the end"
+    return "\n".join([
+        "# search_spaces: what tracing, pruning and pricing cost", "",
+        f"Median of {repeats} repeats, one thread, {machine}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, NumPy {np.__version__}. Random 20-80 % of the channels of every group.", "",
+        "| network | what | autoprune | Torch-Pruning |", "|---|---|---|---|", *rows, "",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    table = measure(parser.parse_args().repeats)
+    Path(__file__).with_suffix(".md").write_text(table)
+    print(table)

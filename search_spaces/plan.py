@@ -1,0 +1,86 @@
+"""Which positions of which tensor axes stay: worked out once per space, applied to every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from search_spaces.space import IntArray, Kept, SearchSpace
+
+Line = int  # number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...)
+
+
+class Plan:
+    """Which axes shrink, and by which line.
+
+    Attributes:
+        tensors: Tensor -> [(axis, line)].
+        declared: Module that declares how it shrinks -> {axis: line}.
+        statistics: Normaliser whose size is an attribute -> line.
+        products: Number of a matrix product in the forward pass -> line of the channels it sums over.
+        grouped: Grouped convolution -> entries of axis 0 of its weight per group.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.sizes = space.full
+        self.tensors: dict[str, list[tuple[int, Line]]] = {}
+        self.declared: dict[str, dict[int, Line]] = {}
+        self.statistics: dict[str, Line] = {}
+        self.products: dict[int, Line] = {}
+        self.grouped = dict(space.grouped)
+        self._lines: list[list[tuple[int, IntArray]]] = []
+        axes: dict[tuple[str, str, int], dict[tuple[int, int], IntArray]] = {}
+        for number, group in enumerate(space.groups):
+            for member in group.members:
+                kind = member.role if member.role in ("declared", "statistics", "product") else "tensor"
+                parts = axes.setdefault((kind, member.tensor, member.axis), {})
+                parts[number, id(member.index)] = member.index  # a tensor both made and read (tied weights) counts once
+        known: dict[tuple[tuple[int, int], ...], Line] = {}
+        for (kind, name, axis), parts in axes.items():
+            line = known.setdefault(tuple(parts), len(self._lines))
+            if line == len(self._lines):
+                self._lines.append([(group, index) for (group, _), index in parts.items()])
+            if kind == "tensor":
+                self.tensors.setdefault(name, []).append((axis, line))
+            elif kind == "declared":
+                self.declared.setdefault(name, {})[axis] = line
+            elif kind == "statistics":
+                self.statistics[name] = line
+            else:
+                self.products[axis] = line
+
+    def removed(self, kept: Sequence[IntArray]) -> list[IntArray]:
+        """[line] the positions that go."""
+        gone = []
+        for size, indices in zip(self.sizes, kept, strict=True):
+            stays = np.zeros(size, bool)
+            stays[indices] = True
+            gone.append(np.flatnonzero(~stays))
+        return [np.concatenate([index[gone[group]].ravel() for group, index in parts]) for parts in self._lines]
+
+
+def plan_of(space: SearchSpace) -> Plan:
+    """The plan of a space, made once."""
+    found: Plan | None = space.__dict__.get("_plan")
+    if found is None:
+        found = space.__dict__["_plan"] = Plan(space)
+    return found
+
+
+def check_kept(space: SearchSpace, kept: Sequence[Any]) -> Kept:
+    """Kept indices as sorted int64 arrays.
+
+    Raises:
+        ValueError: If a group is missing, empty, or an index is out of range or given twice.
+    """
+    if len(kept) != len(space.groups):
+        raise ValueError(f"kept indices for {len(kept)} groups given, but this space has {len(space.groups)}")
+    arrays = tuple(np.sort(np.asarray(k, dtype=np.int64)) for k in kept)
+    for group, k in zip(space.groups, arrays, strict=True):
+        if not len(k) or k[0] < 0 or k[-1] >= group.size or (np.diff(k) == 0).any():
+            raise ValueError(
+                f"group '{group.name}': kept indices must be distinct, within 0..{group.size - 1} and not empty"
+            )
+    return arrays

@@ -1,0 +1,98 @@
+"""Matrix products: ids along the contracted axis are united, the surviving axes keep theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.recorder import Recorder, along, constant, line_of, varying
+from search_spaces.rules.arithmetic import combine
+
+aten = torch.ops.aten
+# What `Recorder.products` counts; the masked network counts the same (see masking.py).
+ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_cudnn_attention,
+}  # fmt: skip
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm} | ATTENTION
+
+
+def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """mm, bmm, addmm, baddbmm."""
+    bias, (a, b) = (args[0], args[1:3]) if func.overloadpacket in (aten.addmm, aten.baddbmm) else (None, args[:2])
+    if (name := rec.names.get(id(b))) is not None and b.dim() == 2:
+        result = times_parameter(rec, a, name, b, out)
+    else:
+        result = times(rec, a, b, out)
+    rec.set(out, result)
+    if bias is not None:
+        rec.set(out, combine(rec, [out, bias], out.shape))
+
+
+def times_parameter(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor) -> Tensor:
+    """x @ weight with a parameter of the model: a linear layer."""
+    rec.reached.add(name)
+    ids = rec.register(name, 0, rec.read(x, 1), "in")
+    made = rec.makes(name, 1, weight.shape[1])
+    pixels = out.shape[0] / rec.batch
+    rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=name.rpartition(".")[0])
+    return along(made, 1, out.shape)
+
+
+def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """The companion of a @ b, [batch, rows, inner] @ [batch, inner, columns]."""
+    a, b = (rec.channels.canonical(rec.ids(t) if t.dim() == 3 else rec.ids(t)[None]) for t in (left, right))
+    batch, rows, inner = a.shape
+    shape = (batch, rows, b.shape[2])
+    in_a, in_b = varying(a), varying(b)
+    result: Tensor | None = None
+    sides: dict[str, Tensor | int] = {"reads": inner, "makes": 1}
+    why = f"a matrix product in {rec.where} mixes it with channels of another axis"
+    if 2 in in_a or 1 in in_b:
+        if 1 in in_a or 2 in in_b:
+            rec.freeze(a, why)
+            rec.freeze(b, why)
+        else:
+            result = contract(rec, a[:, 0, :], b[:, :, 0], shape, sides, why)
+    elif in_a == in_b == [0] or (in_a and in_b and 0 in in_a and 0 in in_b and [0] in (in_a, in_b)):
+        # Whole blocks of the batch, e.g. attention heads.
+        block, other = (a, b) if in_a == [0] else (b, a)
+        heads = line_of(block, 0)
+        rec.channels.unite(block[:, :1, :1].expand_as(other), other, why)
+        result, sides["makes"] = along(heads, 0, shape), heads
+    elif bool(in_a) != bool(in_b) and len(in_a or in_b) == 1 and (in_a or in_b) != [0]:
+        ids, axis = (a, 1) if in_a else (b, 2)
+        line = line_of(ids, axis)
+        result, sides["makes"] = along(line, axis, shape), line
+    elif in_a or in_b:
+        why = why if in_a and in_b else f"{rec.where} multiplies it with a constant of fixed size"
+        rec.freeze(a, why)
+        rec.freeze(b, why)
+    wide, tall = (v if isinstance(v, int) else len(v) for v in sides.values())
+    pixels = batch * rows * shape[2] * inner / wide / tall / rec.batch
+    rec.multiplies("matmul", kernel=1, pixels=pixels, reads=sides["reads"], makes=sides["makes"])
+    return (constant(shape) if result is None else result).reshape(out.shape)
+
+
+def contract(
+    rec: Recorder, a: Tensor, b: Tensor, shape: tuple[int, ...], sides: dict[str, Tensor | int], why: str
+) -> Tensor | None:
+    """Channels on the contracted axis of a product, [batch, inner] on both sides: the result has none of them left."""
+    rec.channels.unite(a, b, f"{rec.where} multiplies it with a constant of fixed size")
+    joint = rec.channels.canonical(a)
+    axes = varying(joint)
+    if axes == [0]:  # every head contracts its own channels: the heads survive
+        heads = joint[:, 0]
+        sides["makes"] = heads
+        return along(heads, 0, shape)
+    if 0 in axes:
+        rec.freeze(joint, why)
+    else:
+        sides["reads"] = joint[0]
+        rec.contracts(joint[0])
+    return None
+
+
+OPERATORS: dict[Any, Any] = dict.fromkeys([aten.mm, aten.bmm, aten.addmm, aten.baddbmm], product)

@@ -1,0 +1,275 @@
+"""How a size was written: in the code, or computed from a shape?
+
+These checks look at a *call* before it runs. A channel axis may only get a size that is counted from its own channels (or
+left to PyTorch, as -1); parts of an axis are tied, so that each keeps as many and the code's own arithmetic still holds.
+Whatever is written as a constant freezes the channels it meets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from search_spaces.channels import squeeze
+from search_spaces.counts import ChannelCount, plain
+from search_spaces.recorder import Recorder, along, line_of, tidy, varying
+from search_spaces.rules.layers import bind
+
+
+def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
+    """Does an axis with ids `line` always have the size that `count` says, whatever is pruned?"""
+    return isinstance(count, ChannelCount) and rec.channels.proportional(line, count.ids, count.factor)
+
+
+def tie(rec: Recorder, line: Tensor, size: int, why: str) -> None:
+    """Each part of `size` keeps as many as the first: position by position they are one unit."""
+    parts = line.reshape(-1, size)
+    rec.channels.unite(parts[:1].expand_as(parts), parts, why)
+
+
+def as_sizes(args: Any, kwargs: Any) -> list[Any]:
+    """Sizes given as *args, as one sequence or by keyword; empty if they are something else (a dtype)."""
+    values = args or tuple(kwargs.values())
+    sizes = values[0] if values and isinstance(values[0], (tuple, list)) else values
+    return [s if isinstance(s, int) else plain(s) for s in sizes if hasattr(s, "__index__")]
+
+
+def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> None:
+    """A view: exactly one axis may grow and shrink with the channels; along the others they are tied."""
+    shape = [plain(s) for s in sizes]
+    ids = tidy(rec.ids(x).reshape(shape))
+    if len(varying(ids)) > 1:
+        ids = tidy(rec.channels.canonical(ids))
+    axes = varying(ids)
+    free = [d for d in axes if isinstance(sizes[d], ChannelCount) or shape[d] == -1]
+    if not axes:
+        return
+    why = f"{name}({', '.join(map(str, shape))}) is written in the code of {rec.where}"
+    if len(free) != 1:
+        rec.freeze(ids, why)
+        return
+    small = squeeze(ids)
+    for d in set(axes) - set(free):
+        rec.channels.unite(small.narrow(d, 0, 1).expand_as(small), small, why)
+    count = sizes[free[0]]
+    if isinstance(count, ChannelCount):
+        here = ChannelCount.of(line_of(ids, free[0]), rec)
+        rec.promise(here, count, f"the sizes of {name} in {rec.where} count other channels")
+
+
+def view(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.view(*sizes), x.reshape(*sizes), torch.reshape(x, sizes)."""
+    if sizes := as_sizes(args[1:], kwargs):
+        check_view(rec, args[0], sizes, func.__name__)
+
+
+def view_as(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.view_as(y), x.reshape_as(y)."""
+    x, other = bind(("input", "other"), args, kwargs).values()
+    check_view(rec, x, [rec.size(other, d) for d in range(other.dim())], func.__name__)
+
+
+def unflatten(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.unflatten(dim, sizes)."""
+    a = bind(("input", "dim", "sizes"), args, kwargs)
+    x, dim = a["input"], a["dim"] % a["input"].dim()
+    around = [rec.size(x, d) for d in range(x.dim())]
+    check_view(rec, x, [*around[:dim], *a["sizes"], *around[dim + 1 :]], "unflatten")
+
+
+def split_parts(rec: Recorder, x: Tensor, sizes: Sequence[Any], axis: int, why: str, *, equal: bool = False) -> None:
+    """A split of `axis` in parts of `sizes`; `equal`: the code asks for a number of equal parts, not for sizes."""
+    if axis not in rec.varying(x):
+        return
+    line = line_of(rec.ids(x), axis)
+    if len(rec.varying(x)) > 1:
+        rec.read(x, axis)
+    numbers = [plain(s) for s in sizes]
+    pieces = torch.split(line, numbers)
+
+    def follow() -> bool:
+        return all(matches(rec, piece, count) for piece, count in zip(pieces, sizes, strict=True))
+
+    if not equal and follow():
+        return  # x = cat(a, b), split again by the sizes of a and b
+    if len(set(numbers)) == 1 if equal else all(isinstance(s, ChannelCount) for s in sizes):
+        tie(rec, line, math.gcd(*numbers), why)
+        if equal or follow():
+            return
+    rec.freeze(line, why)
+    for count in sizes:
+        if isinstance(count, ChannelCount):
+            rec.freeze(count.ids, why)
+
+
+def chunk(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.chunk(n, dim), x.tensor_split(n, dim): equal parts are tied."""
+    x, number, dim = bind(("input", "number", "dim"), args, {_NUMBER.get(k, k): v for k, v in kwargs.items()}).values()
+    dim = (dim or 0) % x.dim()
+    why = f"{func.__name__} in {rec.where} splits it unevenly or beside a constant"
+    if isinstance(number, int):
+        pieces = getattr(rec.ids(x), func.__name__)(plain(number), dim)
+        split_parts(rec, x, [p.shape[dim] for p in pieces], dim, why, equal=True)
+    elif dim in rec.varying(x):
+        rec.freeze_all(x, why)
+
+
+_NUMBER = {"chunks": "number", "sections": "number", "indices_or_sections": "number", "indices": "number"}
+_SIZES = {"split_size": "sizes", "split_sizes": "sizes", "split_size_or_sections": "sizes", "tensor": "input"}
+
+
+def split(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.split(size or sizes, dim)."""
+    x, sizes, dim = bind(("input", "sizes", "dim"), args, {_SIZES.get(k, k): v for k, v in kwargs.items()}).values()
+    dim = (dim or 0) % x.dim()
+    if isinstance(sizes, int):
+        full, rest = divmod(x.shape[dim], plain(sizes))
+        sizes = [sizes] * full + ([rest] if rest else [])
+    shown = ", ".join(str(plain(s)) for s in sizes)
+    split_parts(rec, x, sizes, dim, f"split({shown}) is written in the code of {rec.where}")
+
+
+def glu(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """F.glu halves an axis."""
+    x, dim = bind(("input", "dim"), args, kwargs).values()
+    dim = (-1 if dim is None else dim) % x.dim()
+    split_parts(rec, x, [x.shape[dim] // 2] * 2, dim, f"glu in {rec.where}", equal=True)
+
+
+def channel_shuffle(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """F.channel_shuffle(x, groups): each group keeps as many."""
+    x, groups = (*args, *kwargs.values())[:2]
+    split_parts(rec, x, [x.shape[1] // groups] * groups, 1, f"channel_shuffle in {rec.where}", equal=True)
+
+
+def index(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x[...] and x[...] = y: along a channel axis only whole slices and slices at counted bounds follow the channels."""
+    x, items = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
+    wide = [i.dim() if isinstance(i, Tensor) and i.dtype == torch.bool else int(i is not None) for i in items]
+    used = sum(w for w, i in zip(wide, items, strict=True) if i is not Ellipsis)
+    vary, axis = rec.varying(x), 0
+    for width, item in zip(wide, items, strict=True):
+        width = x.dim() - used if item is Ellipsis else width
+        for d in range(axis, axis + width):
+            if d in vary and item is not Ellipsis:
+                take(rec, x, d, item)
+        axis += width
+
+
+def take(rec: Recorder, x: Tensor, axis: int, item: Any) -> None:
+    """One index on a channel axis."""
+    line = line_of(rec.ids(x), axis)
+    total = len(line)
+    if isinstance(item, slice) and item.step in (None, 1):
+        low, high, _ = slice(*(None if b is None else plain(b) for b in (item.start, item.stop))).indices(total)
+        # A bound is safe at an end of the axis, wherever the code put it there, and where it counts what lies before it.
+        open_low = not isinstance(item.start, ChannelCount) and low == 0
+        open_high = not isinstance(item.stop, ChannelCount) and high == total
+
+        def follow() -> bool:
+            return (open_low or matches(rec, line[:low], item.start)) and (open_high or matches(rec, line[:high], item.stop))
+
+        if follow():
+            return
+        counted = (open_low or isinstance(item.start, ChannelCount)) and (open_high or isinstance(item.stop, ChannelCount))
+        if counted and (part := math.gcd(low, high, total)):
+            tie(rec, line, part, f"a slice in {rec.where} cuts it beside a constant")
+            if follow():
+                return
+    shown = "an index"
+    if isinstance(item, slice):
+        shown = ":".join("" if b is None else str(plain(b)) for b in (item.start, item.stop, item.step)[: 2 + (item.step is not None)])
+    rec.freeze(rec.ids(x), f"the index [{shown}] on its channels is written in the code of {rec.where}")
+
+
+def narrow(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.narrow(dim, start, length), x.select(dim, index), x.unbind(dim), x.index_select(dim, index)."""
+    a = bind(("input", "dim", "start", "length"), args, kwargs)
+    x, dim = a["input"], a["dim"] or 0
+    if isinstance(dim, int) and dim % x.dim() in rec.varying(x):
+        start, length = a["start"], a["length"]
+        item = slice(start, start + length) if func.__name__ == "narrow" and not isinstance(start, Tensor) else None
+        take(rec, x, dim % x.dim(), item)
+
+
+def pad(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """F.pad by counted amounts cannot be followed; amounts written in the code are dealt with by `constant_pad`."""
+    values = [*args, *kwargs.values()]
+    if any(isinstance(p, ChannelCount) for p in values[1]):
+        rec.freeze_all(values, f"F.pad by a number of channels in {rec.where}")
+
+
+def drop_ones(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """x.squeeze(), x.squeeze(dim): a channel axis must not shrink to 1, or it would vanish."""
+    x, dim = bind(("input", "dim"), args, kwargs).values()
+    dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
+    rec.several.extend(line_of(rec.ids(x), d) for d in {d % max(x.dim(), 1) for d in dims} & set(rec.varying(x)))
+
+
+def values_leave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """The numbers go where no rule can follow them."""
+    rec.freeze_all(args, f"Tensor.{func.__name__}() in {rec.where}")
+
+
+def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """x.expand(*sizes), x.expand_as(y), x.repeat(*times): an axis of 1 spread over counted channels becomes theirs."""
+    x = args[0]
+    with rec.inside(checked=True):
+        out: Tensor = func(*args, **kwargs)
+    if func is T.expand_as:
+        other = args[1] if len(args) > 1 else kwargs["other"]
+        sizes: list[Any] = [rec.size(other, d) for d in range(other.dim())]
+    else:
+        sizes = as_sizes(args[1:], kwargs)
+    counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]
+    before = rec.ids(x)
+    if not counts or len(sizes) != out.dim():
+        for s in sizes:
+            if isinstance(s, ChannelCount) and func is T.repeat:
+                s.lose("repeat")
+        return out
+    if len(counts) > 1 or varying(before) or not all(plain(s) == out.shape[d] and s.factor == 1 for d, s in counts):
+        rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
+        for _, count in counts:
+            count.lose(func.__name__)
+        return out
+    (axis, count), = counts
+    rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
+    rec.set(out, along(count.ids, axis, out.shape))
+    return out
+
+
+def _old_size(x: Tensor, d: int) -> int:
+    return x.shape[d] if -d <= x.dim() else 1
+
+
+T = torch.Tensor
+FUNCTIONS: dict[Any, Any] = dict.fromkeys([T.expand, T.expand_as, T.repeat], spread)
+CHECKS: dict[Any, Any] = {
+    **dict.fromkeys([T.view, T.reshape, torch.reshape], view),
+    **dict.fromkeys([T.view_as, T.reshape_as], view_as),
+    **dict.fromkeys([T.unflatten, torch.unflatten], unflatten),
+    **dict.fromkeys([T.chunk, torch.chunk, T.tensor_split, torch.tensor_split], chunk),
+    **dict.fromkeys([T.split, torch.split, T.split_with_sizes, torch.split_with_sizes], split),
+    functional.glu: glu,
+    **dict.fromkeys([T.__getitem__, T.__setitem__], index),
+    **dict.fromkeys([T.narrow, torch.narrow, T.select, torch.select, T.unbind, torch.unbind], narrow),
+    **dict.fromkeys([T.index_select, torch.index_select], narrow),
+    functional.pad: pad,
+    **dict.fromkeys([T.squeeze, torch.squeeze, T.squeeze_], drop_ones),
+    **dict.fromkeys([functional.channel_shuffle, torch.channel_shuffle], channel_shuffle),
+    **dict.fromkeys([functional.native_channel_shuffle, torch.native_channel_shuffle], channel_shuffle),
+    **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr], values_leave),
+    **dict.fromkeys([T.__bool__, T.__float__, T.__int__], values_leave),
+}
+# Composites whose inner splits and slices follow the sizes of their operands.
+SAFE = {
+    T.flatten, torch.flatten, T.matmul, torch.matmul, T.__matmul__, torch.einsum, torch.functional.einsum,
+    functional.pixel_shuffle, functional.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle, torch.bmm,
+    functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.max_pool1d, torch.tensordot, T.unsqueeze,
+}  # fmt: skip

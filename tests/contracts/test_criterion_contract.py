@@ -1,0 +1,98 @@
+"""One exam for every criterion in the facade."""
+
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune import criteria
+from autoprune.criteria import Criterion
+from autoprune.criteria.gradients import gather
+from autoprune.criteria.tensors import collect
+from search_spaces import trace
+
+CLASSES = [c for _, c in inspect.getmembers(criteria, inspect.isclass)]
+CRITERIA = [c for c in CLASSES if issubclass(c, Criterion) and not inspect.isabstract(c)]
+
+
+@pytest.fixture(scope="module")
+def groups():
+    """Groups with and without normalisation, with a depthwise layer, with a flattened reader."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 7, 3, padding=1), nn.BatchNorm2d(7), nn.ReLU(inplace=True),
+        nn.Conv2d(7, 7, 3, padding=1, groups=7), nn.Conv2d(7, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 4),
+    ).eval()  # fmt: skip
+    nn.init.uniform_(net[1].weight, 0.5, 1.5)
+    space = trace(net, torch.zeros(1, 3, 4, 4))
+    batches = [(torch.randn(6, 3, 4, 4), torch.randint(4, (6,)))]
+    gathered = gather(net, space, batches, frozenset({"gradients", "sample_gradients"}))
+    parameters = dict(net.named_parameters())
+    return [collect(g, parameters, gathered.weights, m) for g, m in zip(space.groups, gathered.masks, strict=True)]
+
+
+def permuted(group, order):
+    """The same group with its units told in another order."""
+    parts = tuple(replace(p, index=p.index[order]) for p in group.parts)
+    return replace(group, units=group.units[order], parts=parts, mask_gradients=group.mask_gradients[:, order])
+
+
+def scaled(group, factor):
+    """The same group with every weight multiplied by `factor`; gradients as they are."""
+    return replace(group, parts=tuple(replace(p, tensor=p.tensor * factor) for p in group.parts))
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_one_finite_score_per_unit(cls, groups):
+    for group in groups:
+        score = cls().score(group)
+        assert score.shape == (len(group.units),)
+        assert score.isfinite().all()
+        assert (score >= 0).all()
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_tells_units_apart(cls, groups):
+    for group in groups:
+        assert len(cls().score(group).unique()) > 1
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_deterministic(cls, groups):
+    for group in groups:
+        assert torch.equal(cls(seed=3).score(group), cls(seed=3).score(group))
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_permuting_the_units_permutes_the_scores(cls, groups):
+    for group in groups:
+        order = torch.randperm(len(group.units), generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(cls().score(permuted(group, order)), cls().score(group)[order])
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_scale_behaves_as_declared(cls, groups):
+    for group in groups:
+        expected = cls().score(group) * 3.0**cls.degree
+        torch.testing.assert_close(cls().score(scaled(group, 3.0)), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_declares_what_it_needs(cls, groups):
+    """Without the gradients that it does not declare, the scores are the same."""
+    assert cls.needs <= {"gradients", "sample_gradients"}
+    for group in groups:
+        bare = group
+        if "gradients" not in cls.needs:
+            bare = replace(bare, parts=tuple(replace(p, slope=None) for p in bare.parts))
+        if "sample_gradients" not in cls.needs:
+            bare = replace(bare, mask_gradients=None)
+        assert torch.equal(cls().score(bare), cls().score(group))
+
+
+@pytest.mark.parametrize("cls", CRITERIA)
+def test_name_and_source(cls):
+    assert criteria.CRITERIA[cls.name] is cls
+    assert cls.__doc__

@@ -1,0 +1,214 @@
+"""One exam for every strategy in the facade."""
+
+import inspect
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from autoprune import strategies
+from autoprune.problem import Problem, Trial, TrialState
+from autoprune.strategies import Strategy, warm_starts
+from autoprune.strategies.closed_form import ClosedForm
+from objectives import parse
+from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
+
+CLASSES = [c for _, c in inspect.getmembers(strategies, inspect.isclass)]
+STRATEGIES = [c for c in CLASSES if issubclass(c, Strategy) and not inspect.isabstract(c)]
+SEARCHING = [c for c in STRATEGIES if not issubclass(c, ClosedForm) and c is not strategies.Random]
+SIZES = (8, 12, 16, 16, 24, 32, 32, 48)
+
+
+def problem_of(*budgets, sizes=SIZES, divisor=1, seed=0):
+    """A chain of 1x1 convolutions with random pixels and scores."""
+    rng = np.random.default_rng(seed)
+    axes = [Axis(3, 3), *(Axis(c, 0, ((g, 1),)) for g, c in enumerate(sizes)), Axis(5, 5)]
+    ends = list(pairwise(axes))
+    layers = tuple(Layer(f"l{i}", "conv", 1, float(rng.integers(1, 9)), r, m) for i, (r, m) in enumerate(ends))
+    tensors = tuple(TensorShape(f"l{i}.weight", (m, r)) for i, (r, m) in enumerate(ends))
+    groups = tuple(ChannelGroup(f"l{g}", c, (), divisor) for g, c in enumerate(sizes))
+    scores = tuple(np.exp(0.5 * rng.standard_normal(c) + rng.standard_normal()) for c in sizes)
+    return Problem(SearchSpace(groups, (), layers, tensors), tuple(map(parse, budgets)), scores)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return problem_of("macs<=50%")
+
+
+def separable(problem, seed):
+    """A convex loss in the kept ratios: each group has a weight of its own that no score knows."""
+    weights = np.random.default_rng([99, seed]).lognormal(0, 1, len(problem.space.groups))
+    full = np.array(problem.space.full)
+    return lambda widths: float((weights * (1 - np.array(widths) / full) ** 2).sum())
+
+
+def complete(number, widths, loss):
+    return Trial(number, widths, TrialState.COMPLETE, {"loss": loss})
+
+
+def run(strategy, loss, count, starts=()):
+    """Ask and tell with one worker; the trials."""
+    trials = []
+    for number in range(count):
+        widths = starts[number] if number < len(starts) else strategy.ask(number)
+        trials.append(complete(number, widths, loss(widths)))
+        strategy.tell(trials[-1])
+    return trials
+
+
+def mixed_trials(problem, count, seed=0):
+    """What a real search tells: good, abandoned, failed, and widths that the strategy never proposed."""
+    rng = np.random.default_rng(seed)
+    trials = []
+    for number in range(count):
+        widths = problem.project(problem.space.sample(rng))
+        state = TrialState(rng.choice(["complete", "complete", "complete", "pruned", "fail"]))
+        metrics = {} if state is TrialState.FAIL else {"loss": float(rng.random())}
+        trials.append(Trial(number, widths, state, metrics, error="NaN" if state is TrialState.FAIL else ""))
+    return trials
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+@pytest.mark.parametrize("told", [0, 3, 40])
+def test_ask_is_idempotent(cls, told, problem):
+    strategy = cls(problem, seed=1)
+    for trial in mixed_trials(problem, told):
+        strategy.tell(trial)
+    first = [strategy.ask(n) for n in (told, told + 5, told)]
+    assert first[0] == first[2]
+    assert [strategy.ask(n) for n in (told + 5, told)] == first[1:]
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+@pytest.mark.parametrize("divisor", [1, 8])
+@pytest.mark.parametrize("budgets", [("macs<=50%",), ("macs<=60%", "params<=40%")])
+def test_asks_for_feasible_widths_that_use_the_budget_up(cls, budgets, divisor):
+    problem = problem_of(*budgets, divisor=divisor)
+    for trial in run(cls(problem, seed=0), separable(problem, 0), 30):
+        widths = problem.space.check(trial.widths)
+        assert problem.feasibility.violation(widths) == 0
+        for g, group in enumerate(problem.space.groups):
+            wider = next((c for c in group.choices() if c > widths[g]), None)
+            if wider:
+                assert problem.feasibility.violation((*widths[:g], wider, *widths[g + 1 :])) > 0
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_same_seed_and_trials_give_the_same_asks(cls, problem):
+    asks = []
+    for _ in range(2):
+        strategy = cls(problem, seed=5)
+        run(strategy, separable(problem, 0), 30, warm_starts(problem))
+        asks.append([strategy.ask(n) for n in range(30, 40)])
+    assert asks[0] == asks[1]
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_replay_equals_live_whatever_the_order_of_telling(cls, problem):
+    """Three workers that finish out of order, against a fresh strategy told the same trials by number."""
+    live, loss, rng = cls(problem, seed=2), separable(problem, 1), np.random.default_rng(0)
+    running, told = [], []
+    for number in range(45):
+        running.append((number, live.ask(number)))
+        if len(running) == 3:
+            done, widths = running.pop(rng.integers(3))
+            told.append(complete(done, widths, loss(widths)))
+            live.tell(told[-1])
+    again = cls(problem, seed=2)
+    for trial in sorted(told, key=lambda t: t.number):
+        again.tell(trial)
+    assert [again.ask(n) for n in range(45, 50)] == [live.ask(n) for n in range(45, 50)]
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_seeds_and_numbers_give_different_asks(cls, problem):
+    strategy, other = cls(problem, seed=0), cls(problem, seed=1)
+    for trial in mixed_trials(problem, 30):
+        strategy.tell(trial)
+        other.tell(trial)
+    asks = [strategy.ask(n) for n in range(30, 40)]
+    assert len(set(asks)) >= 8
+    assert asks != [other.ask(n) for n in range(30, 40)]
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_copes_with_nothing_but_failures_or_abandoned_trials(cls, state, problem):
+    strategy = cls(problem, seed=0)
+    for number in range(40):
+        metrics = {"loss": 2.0} if state is TrialState.PRUNED else {}
+        strategy.tell(Trial(number, strategy.ask(number), state, metrics))
+    assert problem.feasibility.violation(strategy.ask(40)) == 0
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_copes_with_trials_of_no_use(cls, problem):
+    strategy, bare = cls(problem, seed=0), cls(problem, seed=0)
+    for trial in mixed_trials(problem, 20):
+        bare.tell(trial)
+    strategy.tell(Trial(3, problem.space.floor, TrialState.RUNNING))  # not finished
+    strategy.tell(complete(7, (1, 2), 0.1))  # of another space
+    for trial in mixed_trials(problem, 20):
+        strategy.tell(complete(trial.number, problem.space.floor, 9.0))  # an answer that is corrected below
+    for trial in mixed_trials(problem, 20):
+        strategy.tell(trial)
+    assert [t for t in strategy.trials] == bare.trials
+    assert problem.feasibility.violation(strategy.ask(20)) == 0
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_does_not_ask_twice_for_the_same(cls, problem):
+    trials = run(cls(problem, seed=0), separable(problem, 0), 60)
+    assert len({t.widths for t in trials}) >= 58
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_a_space_with_one_answer_is_no_endless_loop(cls):
+    problem = problem_of("macs<=50%", sizes=(2, 2))
+    strategy = cls(problem, seed=0)
+    trials = run(strategy, separable(problem, 0), 25)
+    assert all(problem.feasibility.violation(t.widths) == 0 for t in trials)
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_more_trials_than_planned(cls, problem):
+    strategy = cls(problem, seed=0, num_trials=10)
+    run(strategy, separable(problem, 0), 25)
+    assert problem.feasibility.violation(strategy.ask(1000)) == 0
+
+
+@pytest.mark.parametrize("cls", SEARCHING)
+def test_learns_from_warm_starts_it_did_not_propose(cls, problem):
+    """Far better members told at the start pull the questions towards them."""
+    loss = separable(problem, 0)
+    good = min((problem.project(problem.space.sample(np.random.default_rng(i))) for i in range(300)), key=loss)
+    told, untold = cls(problem, seed=0), cls(problem, seed=0)
+    for number in range(5):
+        told.tell(complete(number, good, loss(good)))
+        bad = problem.project(problem.space.sample(np.random.default_rng(number)))
+        untold.tell(complete(number, bad, loss(bad)))
+    near = np.mean([loss(told.ask(n)) for n in range(5, 25)])
+    far = np.mean([loss(untold.ask(n)) for n in range(5, 25)])
+    assert near < far
+
+
+@cache
+def best_of(cls, seed):
+    """The least loss of 60 evaluations, without warm starts."""
+    problem = problem_of("macs<=50%", seed=seed)
+    return min(t.loss for t in run(cls(problem, seed=seed, num_trials=60), separable(problem, seed), 60))
+
+
+@pytest.mark.parametrize("cls", SEARCHING)
+def test_beats_projected_random_search_at_equal_evaluations(cls):
+    """Geometric mean over problems of best loss / best loss of random search."""
+    ratios = [best_of(cls, seed) / best_of(strategies.Random, seed) for seed in range(5)]
+    assert np.exp(np.mean(np.log(ratios))) < 0.9, ratios
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_name_and_source(cls):
+    assert strategies.STRATEGIES[cls.name] is cls
+    assert cls.__doc__

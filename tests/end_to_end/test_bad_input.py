@@ -1,0 +1,262 @@
+"""Bad input: exit code 2 and one sentence that says what, what was expected and the way out; nothing is left behind."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import autoprune
+from autoprune.cli import main
+from autoprune.data import ImageData, Split
+from autoprune.ledger.locks import FileLock
+from search_spaces.models import digits_cnn
+
+MODEL = "search_spaces.models:digits_cnn"
+QUICK = ["--trials=5", "--finalists=0", "--epochs=0", "--criterion=l1", "--device=cpu"]
+
+
+@pytest.fixture
+def files(here, digits_weights):
+    """Files that some of the cases name."""
+    state = load_file(digits_weights)
+    save_file({f"module.{k}": v for k, v in state.items()}, here / "prefixed.safetensors")
+    save_file(
+        {k: torch.full_like(v, float("nan")) if v.is_floating_point() else v for k, v in state.items()},
+        here / "nan.safetensors",
+    )
+    save_file(state, here / "good.safetensors")
+    (here / "bad.toml").write_text("trials = = 3")
+    (here / "empty").mkdir()
+    (here / "one/train/cat").mkdir(parents=True)
+    (here / "one/test/cat").mkdir(parents=True)
+    from PIL import Image
+
+    for place in ("train", "test"):
+        for i in range(12):
+            Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(here / f"one/{place}/cat/{i}.png")
+    (here / "mine.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def nan(logits, labels): return torch.full((len(labels),), float('nan'))\n"
+        "class NotAStrategy: pass\n"
+    )
+    (here / "results").mkdir()
+    (here / "results/taken").mkdir()
+    return here
+
+
+CASES = {
+    "budget that cannot be read": (["--budget=half"], r"budget 'half': expected <metric><=<limit>, e\.g\. macs<=50%"),
+    "unknown budget metric": (
+        ["--budget=watts<=50%"],
+        r"budget 'watts<=50%': unknown metric 'watts'; known: activations, macs",
+    ),
+    "unreachable budget": (
+        ["--budget=macs<=0.1%"],
+        r"budget 'macs<=0\.1%': unreachable, the smallest network of this space",
+    ),
+    "two budgets for one metric": (["--budget=macs<=50%", "--budget=macs<=30%"], r"'macs<=50%' and 'macs<=30%'"),
+    "one of two budgets unreachable": (
+        ["--budget=macs<=50%", "--budget=params<=100"],
+        r"budget 'params<=100': unreachable",
+    ),
+    "input that does not fit": (["--input=1x3x8x8"], r"example inputs of shape \(1, 3, 8, 8\) do not fit DigitsCNN"),
+    "input that is no shape": (["--input=large"], r"input 'large': expected a shape such as 1x3x224x224"),
+    "nothing to prune": (["--model=mine:linear", "--weights="], r"has no group of channels that can be pruned"),
+    "outputs and classes differ": (["--model-args=num_classes=3", "--weights="], r"expected one output per class, 10"),
+    "images of another kind": (
+        ["--model-args=in_channels=3", "--weights=", "--input=1x3x8x8"],
+        r"cannot take the images of 'digits'",
+    ),
+    "checkpoint of another model": (
+        ["--weights=prefixed.safetensors"],
+        r"keys do not fit the model: '.*' is missing; 'module\..*' is not in the model; '.*' is missing; give",
+    ),
+    "checkpoint that is not there": (["--weights=nowhere.pt"], r"weights 'nowhere\.pt': no such file"),
+    "checkpoint of NaN": (["--weights=nan.safetensors"], r"with NaN or infinity; check its weights"),
+    "model that is not there": (["--model=nowhere:net"], r"model 'nowhere:net': .*No module named 'nowhere'"),
+    "model without a factory": (["--model=resnet18"], r"model 'resnet18': expected package\.module:factory"),
+    "unknown data": (["--data=imagenet"], r"unknown data 'imagenet'; known: digits, cifar10:DIR"),
+    "data without images": (["--data=imagefolder:empty"], r"empty"),
+    "data with one class": (["--data=imagefolder:one"], r"found 1 class|at least two|one class"),
+    "unknown data argument": (
+        ["--data-args=colour=1"],
+        r"data_args: unknown colour; known: augmentation, image_size, ",
+    ),
+    "unknown strategy": (
+        ["--strategy=luck"],
+        r"unknown strategy 'luck'; known: .*evolution.*, or give package\.module:Name",
+    ),
+    "plug-in that is no strategy": (
+        ["--strategy=mine:NotAStrategy"],
+        r"strategy 'mine:NotAStrategy': expected a subclass",
+    ),
+    "unknown criterion": (["--criterion=luck"], r"unknown criterion 'luck'; known: .*group_fisher"),
+    "unknown metric": (["--metric=luck"], r"unknown metric 'luck'; known: loss, top1"),
+    "metric that is NaN": (
+        ["--metric=mine:nan"],
+        r"metric 'mine:nan': must be a finite number for the dense network, but is nan",
+    ),
+    "unknown group": (["--freeze=conv99"], r"freeze: unknown group \['conv99'\]; known: stem\.0"),
+    "unknown device": (["--device=tpu9"], r"device 'tpu9': not usable here"),
+    "setting out of range": (["--min-keep=7"], r"min_keep: must lie between 0 and 1, got 7\.0"),
+    "configuration that is not TOML": (["--config=bad.toml"], r"configuration 'bad\.toml': not valid TOML"),
+    "directory that exists": (
+        ["--name=taken"],
+        r"run 'results/taken': something else is there already; choose another --name",
+    ),
+    "directory that cannot be made": (["--name=/proc/nothing/run"], r"'/proc/nothing/run': cannot be written"),
+}
+
+
+def tree(root):
+    return {p: p.stat().st_mtime_ns for p in root.rglob("*") if "__pycache__" not in p.parts and p.is_file()} | {
+        p: 0 for p in root.rglob("*") if p.is_dir() and p.name != "__pycache__"
+    }
+
+
+@pytest.mark.parametrize(("flags", "message"), CASES.values(), ids=CASES)
+def test_the_command_line_refuses(flags, message, files, capsys):
+    before = tree(files)
+    arguments = ["search", f"--model={MODEL}", "--weights=good.safetensors", "--data=digits", *QUICK, *flags]
+    assert main(arguments) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("autoprune: ")
+    assert text.count("\n") == 1
+    import re
+
+    assert re.search(message, text), text
+    assert tree(files) == before
+
+
+def test_python_refuses_with_a_value_error(here):
+    for arguments, message in (
+        ({"budget": "macs<=0.1%"}, "unreachable"),
+        ({"strategy": "luck"}, "unknown strategy"),
+        ({"example_inputs": torch.zeros(1, 3, 8, 8)}, "do not fit"),
+        ({"trails": 3}, "did you mean 'trials'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            autoprune.search(digits_cnn(), "digits", criterion="l1", **arguments)
+    with pytest.raises(ValueError, match="no group of channels that can be pruned"):
+        autoprune.search(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "digits")
+    assert list(here.iterdir()) == []
+
+
+def test_data_without_images_is_refused():
+    part = Split(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="no train images found"):
+        ImageData(part, part, part, (0.5,), (0.5,), ("a", "b"), spec="mine")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, digits_weights):
+    """A finished run, with weights of its own beside it."""
+    root = tmp_path_factory.mktemp("finished")
+    save_file(load_file(digits_weights), root / "w.safetensors")
+    done = cli(root, "search", f"--model={MODEL}", "--weights=w.safetensors", "--data=digits", *QUICK, "--name=run")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def cli(where, *arguments, limit=None):
+    """The command line in a process that may write files of at most `limit` bytes, as on a full disk."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
+    before = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return subprocess.run(
+        [sys.executable, "-B", "-m", "autoprune.cli", *arguments],
+        cwd=where,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        preexec_fn=before,
+        check=False,
+    )
+
+
+def test_a_run_that_exists_is_not_overwritten(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    before = tree(finished)
+    assert main(["search", f"--model={MODEL}", "--data=digits", "--name=run"]) == 2
+    assert (
+        "run 'results/run': exists already; `autoprune resume results/run`, or choose another --name"
+        in capsys.readouterr().err
+    )
+    assert tree(finished) == before
+
+
+def test_a_run_of_another_problem_is_not_resumed(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    original = (finished / "w.safetensors").read_bytes()
+    state = load_file(finished / "w.safetensors")
+    save_file({k: v + 1 if k == "linear.bias" else v for k, v in state.items()}, finished / "w.safetensors")
+    try:
+        assert main(["resume", "results/run"]) == 2
+    finally:
+        (finished / "w.safetensors").write_bytes(original)
+    text = capsys.readouterr().err
+    assert "was begun with another problem: weights is" in text
+    assert text.count("\n") == 1
+
+
+def test_a_run_that_is_being_written_is_left_alone(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    lock = FileLock(finished / "results/run/.lock", "test")
+    try:
+        assert main(["resume", "results/run"]) == 2
+    finally:
+        lock.release()
+    assert "is being written by another controller (process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "report", "export", "finetune"])
+def test_a_directory_that_is_no_run_is_named(verb, finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    assert main([verb, "results/other"]) == 2
+    assert (
+        "run 'results/other': expected the directory of a run, but it has no config.toml; runs here: run"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_trial_that_is_not_there_is_named(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    assert main(["export", "results/run", "--trial=99"]) == 2
+    assert "has no trial 99 among its" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(finished):
+    before = tree(finished)
+    done = cli(
+        finished,
+        "search",
+        f"--model={MODEL}",
+        "--weights=w.safetensors",
+        "--data=digits",
+        *QUICK,
+        "--name=full",
+        limit=300,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "'results/full': cannot be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tree(finished) == before
+
+
+def test_a_full_disk_on_the_way_leaves_a_run_that_resumes(finished):
+    flags = [f"--model={MODEL}", "--weights=w.safetensors", "--data=digits", *QUICK, "--name=filling"]
+    done = cli(finished, "search", *flags, limit=6000)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    again = cli(finished, "resume", "results/filling")
+    assert again.returncode == 0, again.stderr
+    assert (finished / "results/filling/best/architecture.json").is_file()

@@ -1,0 +1,221 @@
+"""A search from the first line to the last: in Python, from the command line, stopped, killed, resumed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomllib
+import torch
+from torch import nn
+
+import autoprune
+from autoprune import data as data_sets
+from autoprune.cli import main
+from autoprune.ledger import Ledger
+from objectives import Macs
+from search_spaces.models import digits_cnn
+
+QUICK = {
+    "trials": 7,
+    "finalists": 2,
+    "short_steps": 4,
+    "epochs": 1,
+    "batch_size": 64,
+    "bn_images": 128,
+    "score_images": 64,
+    "criterion": "l1",
+    "device": "cpu",
+}
+FLAGS = [f"--{k.replace('_', '-')}={v}" for k, v in QUICK.items()]
+
+
+def problem_flags(weights):
+    return ["--model=search_spaces.models:digits_cnn", f"--weights={weights}", "--data=digits"]
+
+
+@pytest.fixture(scope="module")
+def dense(digits_weights):
+    from autoprune.reference import ModelReference
+
+    return ModelReference("search_spaces.models:digits_cnn", {}, str(digits_weights)).build()
+
+
+@pytest.fixture(scope="module")
+def result(dense, tmp_path_factory):
+    data = data_sets.load("digits")
+    name = str(tmp_path_factory.mktemp("runs") / "live")
+    return autoprune.search(dense, data, budget=["macs<=50%", "params<=60%"], name=name, **QUICK)
+
+
+def test_the_winner_keeps_every_budget_and_really_is_smaller(dense, result):
+    macs = Macs(result.space)
+    assert macs(result.widths) <= 0.5 * macs(result.space.full)
+    counted = sum(p.numel() for p in result.model.parameters())
+    assert counted == result.costs["params"]["pruned"] <= 0.6 * sum(p.numel() for p in dense.parameters())
+
+
+def test_the_dense_network_is_left_as_it_was(dense, digits_weights):
+    from autoprune.reference import fingerprint, read_weights
+
+    fresh = digits_cnn()
+    fresh.load_state_dict(read_weights(digits_weights))
+    assert fingerprint(fresh) == fingerprint(dense)
+
+
+def test_the_export_is_the_winner(dense, result):
+    x = torch.randn(4, 1, 8, 8)
+    loaded = autoprune.load(result.run_dir / "best", model=dense)
+    torch.testing.assert_close(loaded(x), result.model(x))
+    data = json.loads((result.run_dir / "best" / "architecture.json").read_text())
+    assert tuple(data["widths"]) == result.widths
+    assert data["provenance"]["trial"] == result.trial.number
+
+
+def test_the_run_says_what_it_did(result):
+    config = tomllib.loads((result.run_dir / "config.toml").read_text())
+    assert config["trials"] == QUICK["trials"]
+    rows = list(csv.DictReader((result.run_dir / "trials.csv").read_text().splitlines()))
+    trials = Ledger.read(result.run_dir).trials
+    assert [int(r["number"]) for r in rows] == [t.number for t in trials]
+    assert sum(r["fidelity"] == "short" for r in rows) == QUICK["finalists"]
+    dense_macs = result.costs["macs"]["dense"]
+    assert all(float(r["macs"]) <= 0.5 * dense_macs for r in rows)
+    assert {"dense_val", "pruned_val", "dense_test", "pruned_test"} == set(result.metrics)
+
+
+def test_resuming_a_finished_run_evaluates_nothing_and_gives_the_same(dense, result):
+    before = (result.run_dir / "ledger.log").read_bytes()
+    again = autoprune.resume(result.run_dir, model=dense, data=data_sets.load("digits"))
+    assert again.widths == result.widths
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(again.model(x), result.model(x))
+    assert (result.run_dir / "ledger.log").read_bytes() == before
+
+
+def test_a_run_of_an_object_needs_the_object_again(result, capsys):
+    assert main(["resume", str(result.run_dir)]) == 2
+    message = capsys.readouterr().err
+    assert "was started from a model object" in message
+    assert f"autoprune.resume('{result.run_dir}', model=...)" in message
+
+
+def test_more_trials_on_a_resume(dense, digits_weights, here):
+    assert main(["search", *problem_flags(digits_weights), *FLAGS, "--name=more", "--finalists=0", "--epochs=0"]) == 0
+    assert main(["resume", "results/more", "--trials=9"]) == 0
+    assert len([t for t in Ledger.read(here / "results/more").trials if not t.metrics.get("cached")]) == 9
+
+
+class Run:
+    """The command line in a process of its own."""
+
+    def __init__(self, where, *arguments):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
+        self.log = where / f"{time.monotonic_ns()}.log"
+        with self.log.open("w") as log:
+            command = [sys.executable, "-m", "autoprune.cli", *arguments]
+            self.process = subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log)
+
+    def end(self):
+        """Exit code and everything it said."""
+        code = self.process.wait(400)
+        return code, self.log.read_text()
+
+    def wait_for(self, run, finished):
+        """Until so many trials have finished."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            text = (run / "ledger.log").read_text() if (run / "ledger.log").exists() else ""
+            if text.count('"result"') >= finished:
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise TimeoutError(f"no {finished} trials in 300 s")
+
+
+def facts(run):
+    """What a ledger says, without clocks and owners."""
+    keys = ("loss", "top1", "batch_losses", "images")
+    return [
+        (t.number, t.widths, t.state, t.fidelity, {k: t.metrics.get(k) for k in keys}) for t in Ledger.read(run).trials
+    ]
+
+
+def test_killed_and_resumed_equals_never_stopped(digits_weights, tmp_path):
+    flags = [*problem_flags(digits_weights), *FLAGS]
+    code, text = Run(tmp_path, "search", *flags, "--name=whole").end()
+    assert code == 0, text
+    killed = Run(tmp_path, "search", *flags, "--name=killed")
+    killed.wait_for(tmp_path / "results/killed", 3)
+    os.kill(killed.process.pid, signal.SIGKILL)
+    assert killed.end()[0] == -signal.SIGKILL
+    code, text = Run(tmp_path, "resume", "results/killed").end()
+    assert code == 0, text
+    assert facts(tmp_path / "results/killed") == facts(tmp_path / "results/whole")
+    first, second = (tmp_path / f"results/{n}/best/weights.safetensors" for n in ("whole", "killed"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_ctrl_c_leaves_a_resumable_run_and_says_how(digits_weights, tmp_path):
+    run = Run(tmp_path, "search", *problem_flags(digits_weights), *FLAGS, "--name=stopped", "--trials=900")
+    run.wait_for(tmp_path / "results/stopped", 2)
+    status = Run(tmp_path, "status", "results/stopped").end()
+    assert status[0] == 0
+    assert "running (process" in status[1]
+    code, text = Run(tmp_path, "resume", "results/stopped").end()
+    assert code == 2, text
+    assert "is being written by another controller" in text
+    os.kill(run.process.pid, signal.SIGINT)
+    code, text = run.end()
+    assert code == 130, text
+    assert "stopped; all finished trials are safe: autoprune resume results/stopped" in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("results/**/*.partial"))
+    assert "stopped; autoprune resume results/stopped" in Run(tmp_path, "status", "results/stopped").end()[1]
+
+
+def test_worker_processes_find_the_same(digits_weights, tmp_path):
+    """Random candidates do not depend on what was told: two workers evaluate what one does."""
+    flags = [*problem_flags(digits_weights), *FLAGS, "--strategy=random", "--no-abandon", "--epochs=0", "--finalists=0"]
+    found = []
+    for n in (1, 2):
+        code, text = Run(tmp_path, "search", *flags, f"--name=w{n}", f"--workers={n}").end()
+        assert code == 0, text
+        found.append({(t.widths, t.fidelity): t.loss for t in Ledger.read(tmp_path / f"results/w{n}").trials})
+    assert found[0] == found[1]
+
+
+def test_a_fine_tune_that_diverges_says_so(digits_weights, here, capsys):
+    flags = [*problem_flags(digits_weights), *FLAGS, "--name=d", "--finalists=0", "--trials=2"]
+    assert main(["search", *flags, "--lr=1e30"]) == 1
+    message = capsys.readouterr().err
+    assert "fine-tuning diverged at step" in message
+    assert "lower the learning rate" in message
+    assert main(["finetune", "results/d", "--lr=0.01"]) == 0
+    assert (here / "results/d/best/weights.safetensors").is_file()
+
+
+def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys):
+    assert main(["search", *problem_flags(digits_weights), *FLAGS, "--name=r"]) == 0
+    for command in (
+        ["status", "results/r"],
+        ["report", "results/r"],
+        ["export", "results/r", "--onnx", "--pt2"],
+        ["export", "results/r", "--trial=1"],
+        ["finetune", "results/r", "--epochs=1", "--distill=0.5", "--to=again"],
+    ):
+        assert main(command) == 0, capsys.readouterr().err
+    assert {p.name for p in (here / "results/r/best").iterdir()} == {
+        "architecture.json",
+        "weights.safetensors",
+        "model.onnx",
+        "model.pt2",
+    }
+    assert isinstance(autoprune.load(here / "results/r/trial-1"), nn.Module)
+    assert isinstance(autoprune.load(here / "again"), nn.Module)
+    assert "rank correlation" in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""The torchvision classifiers, without a line of code for any of them: pruned equals masked, costs are exact."""
+
+import pytest
+import torch
+import torchvision
+
+NETWORKS = {  # name -> (image size, constructor arguments)
+    "resnet18": (64, {}),
+    "resnet50": (64, {}),
+    "wide_resnet50_2": (64, {}),
+    "resnext50_32x4d": (64, {}),
+    "vgg16_bn": (32, {}),
+    "alexnet": (64, {}),
+    "squeezenet1_0": (64, {}),
+    "densenet121": (64, {}),
+    "mobilenet_v2": (64, {}),
+    "mobilenet_v3_small": (64, {}),
+    "mobilenet_v3_large": (64, {}),
+    "mnasnet0_5": (64, {}),
+    "shufflenet_v2_x1_0": (64, {}),
+    "efficientnet_b0": (64, {}),
+    "efficientnet_v2_s": (64, {}),
+    "regnet_y_400mf": (64, {}),
+    "regnet_x_400mf": (64, {}),
+    "convnext_tiny": (64, {}),
+    "googlenet": (64, {"init_weights": False}),
+    "inception_v3": (299, {"init_weights": False}),
+    "vit_b_16": (64, {"image_size": 64, "num_layers": 3}),
+    "swin_t": (64, {}),
+}
+# What may stay frozen besides the output: the streams that run through attention.
+FROZEN = {"vit_b_16": "nn.MultiheadAttention", "swin_t": "attention"}
+
+
+def build(name):
+    size, options = NETWORKS[name]
+    torch.manual_seed(0)
+    if name == "vit_b_16":
+        options = {"patch_size": 16, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072, **options}
+        return torchvision.models.VisionTransformer(**options), torch.randn(1, 3, size, size)
+    return torchvision.models.get_model(name, weights=None, **options), torch.randn(1, 3, size, size)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name, law):
+    model, image = build(name)
+    space = law(model, image, seeds=(0,))
+    other = {g.name: g.frozen_because for g in space.frozen if "output of the network" not in g.frozen_because}
+    if name not in FROZEN:
+        assert other == {}
+    prunable = sum(t.axes[0].size for t in space.tensors if not t.axes[1:])
+    whole = sum(p.numel() for p in model.parameters())
+    assert prunable < 0.4 * whole  # most weights have an axis that shrinks
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_small"])
+def test_more_seeds_and_sizes(name, law):
+    model, _ = build(name)
+    law(model, torch.randn(2, 3, 96, 80), seeds=range(1, 4))

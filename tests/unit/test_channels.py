@@ -1,0 +1,95 @@
+"""Channel ids and counts."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from search_spaces.channels import Channels, squeeze
+from search_spaces.counts import ChannelCount
+
+
+def ids(*values):
+    return torch.tensor(values)
+
+
+class Book:
+    """Writes down what a count reports."""
+
+    trusted, where = False, "the test"
+
+    def __init__(self):
+        self.frozen, self.promises = [], []
+
+    def freeze(self, ids, why):
+        self.frozen.append(why)
+
+    def promise(self, left, right, why):
+        self.promises.append((left.factor, right.factor))
+
+    def promise_divisible(self, count, divisor, why):
+        self.promises.append(divisor)
+
+
+def test_united_ids_share_the_lowest():
+    channels = Channels()
+    channels.allocate(6)
+    channels.unite(ids(4, 2), ids(5, 6), "")
+    channels.unite(ids(6), ids(5), "")
+    assert channels.roots.tolist() == [0, 1, 2, 3, 2, 2, 2]
+    assert channels.canonical(ids(6, 3).expand(2, 2)).tolist() == [[2, 3], [2, 3]]
+
+
+def test_meeting_a_constant_freezes_and_does_not_spread():
+    channels = Channels()
+    channels.allocate(3)
+    channels.unite(ids(1, 2), ids(0, 3), "meets a constant")
+    assert channels.reasons() == {1: "meets a constant"}
+    channels.freeze(ids(3, 1, 0), "later")
+    assert channels.reasons() == {1: "meets a constant", 2: "later"}  # the first reason stays; 3 is one with 2
+
+
+def test_promises_are_judged_at_the_end():
+    channels = Channels()
+    a, b = channels.allocate(2), channels.allocate(2)
+    channels.promise(a, Fraction(1), b, Fraction(1), "not equal")
+    channels.promise(a, Fraction(1), None, Fraction(1, 2), "not even")
+    channels.unite(a, b, "")
+    channels.settle()
+    assert set(channels.reasons().values()) == {"not even"}
+
+
+def test_squeeze_undoes_expansion():
+    assert squeeze(torch.arange(3)[:, None].expand(3, 5)).shape == (3, 1)
+
+
+def test_counts_follow_proportional_arithmetic():
+    book = Book()
+    count = ChannelCount.of(torch.arange(1, 9), book)
+    book.trusted = True  # so that the comparisons below are not reported
+    for value, factor in ((count * 3, 3), (3 * count, 3), (count // 4, Fraction(1, 4)), (count // 4 * 2, Fraction(1, 2))):
+        assert value == 8 * factor
+        assert value.factor == factor
+    assert len((count + count).ids) == 16
+    assert count // count == 1
+    assert count % 4 == 0
+    assert book.promises == [4]
+    assert book.frozen == []
+
+
+@pytest.mark.parametrize(
+    ("use", "value"),
+    [
+        (lambda c: c - 1, 7), (lambda c: 1 - c, -7), (lambda c: c / 2, 4.0), (lambda c: c**2, 64), (lambda c: 2**c, 256),
+        (lambda c: c // 3, 2), (lambda c: 17 // c, 2), (lambda c: c % 3, 2), (lambda c: c + 1, 9), (lambda c: c * c, 64),
+        (lambda c: c * 0.5, 4.0), (lambda c: -c, -8), (lambda c: float(c), 8.0), (lambda c: int(c), 8), (lambda c: c == 8, True),
+        (lambda c: c != 8, False), (lambda c: c > 4, True), (lambda c: max(c, 4), 8), (lambda c: round(c), 8), (lambda c: c << 1, 16),
+        (lambda c: abs(c), 8), (lambda c: divmod(c, 3), (2, 2)), (lambda c: 8 == c, True),
+    ],
+)  # fmt: skip
+def test_any_other_use_gives_the_number_and_freezes(use, value):
+    book = Book()
+    result = use(ChannelCount.of(torch.arange(1, 9), book))
+    assert book.frozen
+    book.trusted = True
+    assert result == value

@@ -1,0 +1,128 @@
+"""Points of the unit cube and the widths they stand for."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search_spaces import ChannelGroup, SearchSpace
+from search_spaces.encodings import LayerCompensation, Ranking, Ratios, normalised
+
+
+def space_of(*sizes, divisor=1, floor=1):
+    return SearchSpace(tuple(ChannelGroup(f"g{i}", c, (), divisor, floor) for i, c in enumerate(sizes)), (), (), ())
+
+
+def at_most(total):
+    """A budget on the number of units."""
+    return lambda widths: widths.sum(axis=1) <= total
+
+
+ANYTHING = at_most(10**9)
+
+# Group 0 keeps 4 units worth 1, 2, 3, 6 (mean 3); group 1 two units worth 10 and 30 (mean 20).
+SPACE = space_of(4, 2)
+SCORES = (np.array([3.0, 1.0, 6.0, 2.0]), np.array([10.0, 30.0]))
+
+
+@pytest.mark.parametrize(
+    ("x", "widths"),
+    [((0, 0), (1, 1)), ((1, 1), (4, 2)), ((1 / 3, 0.4), (2, 1)), ((0.6, 0.6), (3, 2)), ((-3, 9), (1, 2))],
+)
+def test_ratios(x, widths):
+    assert Ratios(SPACE).decode(np.array(x, dtype=float), ANYTHING) == widths
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_encodings_give_back_what_they_were_given(data):
+    divisor = data.draw(st.integers(1, 4))
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
+    space = space_of(*sizes, divisor=divisor, floor=data.draw(st.integers(1, 3)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    widths = space.sample(rng)
+    encodings = (Ratios(space), LayerCompensation(space, [1 + rng.random(n) for n in sizes]))
+    for encoding in encodings:
+        x = encoding.encode(widths)
+        assert x.shape == (encoding.dim,) == (len(encoding.names),)
+        assert ((0 <= x) & (x <= 1)).all()
+        # Filled to the last unit by nothing else, so the widths themselves are what the budget allows.
+        assert encoding.decode(x, lambda table: (table <= np.array(widths)).all(axis=1)) == widths
+
+
+@given(st.integers(0, 500))
+@settings(max_examples=50, deadline=None)
+def test_the_cut_is_the_last_that_fits(seed):
+    """Against a search through every threshold there is."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 12, 4)
+    space = space_of(*map(int, sizes))
+    scores = [np.exp(3 * rng.standard_normal(n)) for n in sizes]
+    scale, shift = np.exp(rng.standard_normal(4)), rng.standard_normal(4)
+    fits = at_most(rng.integers(4, sizes.sum() + 1))
+    worths = [a * (s + k) for a, s, k in zip(scale, scores, shift, strict=True)]
+    for threshold in [-np.inf, *np.sort(np.concatenate(worths))]:
+        expected = np.array([max(1, int((w > threshold).sum())) for w in worths])
+        if fits(expected[None])[0]:
+            break
+    assert Ranking(space, scores).cut(scale, shift, fits) == tuple(expected)
+
+
+def test_the_middle_is_the_identity():
+    # Divided by their means: (1/3, 2/3, 1, 2) and (1/2, 3/2): in order 1/3, 1/2, 2/3, 1, 3/2, 2.
+    encoding = LayerCompensation(SPACE, SCORES)
+    middle = np.full(4, 0.5)
+    assert encoding.names == ("g0.scale", "g1.scale", "g0.shift", "g1.shift")
+    assert encoding.decode(middle, at_most(5)) == (3, 2)  # 1/3 of group 0 goes
+    assert encoding.decode(middle, at_most(4)) == (3, 1)  # then 1/2 of group 1
+    assert encoding.decode(middle, at_most(3)) == (2, 1)  # then 2/3 of group 0
+
+
+def test_scale_and_shift_favour_their_group():
+    encoding = LayerCompensation(SPACE, SCORES)
+    assert encoding.decode(np.array([1, 0.5, 0.5, 0.5]), at_most(5)) == (4, 1)
+    assert encoding.decode(np.array([0.5, 0.5, 1, 0.5]), at_most(5)) == (4, 1)
+    assert encoding.decode(np.array([0, 0.5, 0.5, 0.5]), at_most(4)) == (2, 2)
+
+
+def test_a_shift_means_the_same_whatever_the_unit_of_the_scores():
+    x = np.array([0.6, 0.4, 0.3, 0.7])
+    for units in (3, 4, 5):
+        raw = LayerCompensation(SPACE, SCORES).decode(x, at_most(units))
+        assert LayerCompensation(SPACE, (SCORES[0] * 1e6, SCORES[1] * 1e-6)).decode(x, at_most(units)) == raw
+
+
+def test_one_point_serves_many_budgets_and_they_are_nested():
+    rng = np.random.default_rng(0)
+    encoding = LayerCompensation(space_of(30, 40, 50), [rng.random(n) for n in (30, 40, 50)])
+    x = rng.random(encoding.dim)
+    answers = [encoding.decode(x, at_most(total)) for total in range(20, 121, 10)]
+    for small, large in itertools.pairwise(answers):
+        assert all(a <= b for a, b in zip(small, large, strict=True))
+
+
+def test_normalised_copes_with_zeros_and_signs():
+    np.testing.assert_array_equal(normalised([np.zeros(3)])[0], np.zeros(3))
+    np.testing.assert_array_equal(normalised([np.array([-1.0, 3.0])])[0], [-0.5, 1.5])
+
+
+def test_equal_scores_do_not_split_a_group():
+    ranking = Ranking(space_of(4, 4), [np.ones(4), np.array([2.0, 3, 4, 5])])
+    assert ranking.cut(np.ones(2), np.zeros(2), at_most(6)) == (1, 4)  # all four go at once, down to the floor
+
+
+def test_a_decode_takes_milliseconds():
+    rng = np.random.default_rng(0)
+    sizes = np.linspace(64, 2048, 50).astype(int)
+    encoding = LayerCompensation(space_of(*map(int, sizes)), [rng.random(n) for n in sizes])
+    x, fits = rng.random(encoding.dim), at_most(sizes.sum() // 2)
+    encoding.decode(x, fits)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        encoding.decode(x, fits)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.01  # about 1.5 ms on a quiet core

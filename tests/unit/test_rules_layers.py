@@ -1,0 +1,252 @@
+"""Layers: what each of them couples, on toy networks small enough to say in full what may be pruned."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+IMAGE = (2, 3, 8, 8)
+
+
+def sizes(space):
+    return {g.name: g.size for g in space.groups}
+
+
+def reasons(space):
+    return {g.name: g.frozen_because for g in space.frozen if g.frozen_because != "output of the network"}
+
+
+class Toy(nn.Module):
+    """stem (3 -> 8) -> body -> head -> mean -> linear."""
+
+    def __init__(self, body, into=8, out=8):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, into, 3, padding=1, bias=False), nn.BatchNorm2d(into), nn.ReLU())
+        self.body = body
+        self.head = nn.Conv2d(out, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.head(self.body(self.stem(x)))).mean((2, 3)))
+
+
+def test_plain_chain(law):
+    space = law(Toy(nn.Identity()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    roles = {(m.tensor, m.axis): m.role for m in space.groups[0].members}
+    assert roles == {
+        ("stem.0.weight", 0): "out",
+        ("stem.1.running_mean", 0): "norm",
+        ("stem.1.running_var", 0): "norm",
+        ("stem.1.weight", 0): "norm",
+        ("stem.1.bias", 0): "norm",
+        ("stem.1", 0): "statistics",
+        ("head.weight", 1): "in",
+    }
+    assert [g.frozen_because for g in space.frozen] == ["output of the network"]
+
+
+def test_depthwise_passes_its_channels_on(law):
+    assert sizes(law(Toy(nn.Conv2d(8, 8, 3, padding=1, groups=8)), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+
+
+def test_depthwise_with_multiplier_ties_its_outputs_to_the_input(law):
+    space = law(Toy(nn.Conv2d(8, 24, 3, padding=1, groups=8), out=24), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    outputs = next(m for m in space.groups[0].members if m.tensor == "body.weight")
+    assert outputs.index.tolist() == [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(8)]
+
+
+def test_grouped_conv_lives_or_dies_by_whole_groups(law):
+    space = law(Toy(nn.Conv2d(8, 12, 3, padding=1, groups=4), out=12), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 4, "head": 6}
+    assert space.grouped == (("body", 3),)
+
+
+def test_transposed_grouped_conv(law):
+    body = nn.Sequential(nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.BatchNorm2d(12), nn.ReLU())
+    assert sizes(law(Toy(body, out=12), torch.randn(IMAGE))) == {"stem.0": 4, "head": 6}
+
+
+def test_unet_with_transposed_convs_and_skips(law):
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down1, self.down2 = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 10, 3, 2, 1)
+            self.up = nn.ConvTranspose2d(10, 5, 2, 2)
+            self.last, self.out = nn.Conv2d(11, 7, 3, padding=1), nn.Conv2d(7, 2, 1)
+
+        def forward(self, x):
+            a = F.relu(self.down1(x))
+            b = F.relu(self.up(F.relu(self.down2(a))))
+            return self.out(F.relu(self.last(torch.cat([b, a], 1))))
+
+    space = law(UNet(), torch.randn(IMAGE))
+    assert sizes(space) == {"down1": 6, "down2": 10, "up": 5, "last": 7}
+    down1 = {m.tensor: m.index.ravel().tolist() for m in space.groups[0].members}
+    assert down1["last.weight"] == [5, 6, 7, 8, 9, 10]  # behind the five of `up`
+
+
+def test_shared_module_called_twice(law):
+    shared = nn.Conv2d(8, 8, 3, padding=1)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = shared
+
+        def forward(self, x):
+            return self.conv(F.relu(self.conv(x)))
+
+    space = law(Toy(Twice()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}  # its output is its own input
+    assert next(x for x in space.layers if x.name == "body.conv").pixels == 2 * 64
+
+
+def test_conv1d_and_conv3d(law):
+    net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 6, 3, groups=2), nn.Flatten(), nn.Linear(36, 4))
+    assert sizes(law(net, torch.randn(2, 3, 10))) == {"0": 2}
+    net = nn.Sequential(nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 5, 2), nn.Flatten(), nn.Linear(40, 4))
+    assert sizes(law(net, torch.randn(2, 3, 5, 5, 5))) == {"0": 8, "3": 5}
+
+
+def test_group_norm_ties_one_channel_of_every_group(law):
+    space = law(Toy(nn.Sequential(nn.Conv2d(8, 12, 1), nn.GroupNorm(3, 12)), out=12), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.0": 4, "head": 6}
+    assert space.groups[1].members[0].index.tolist() == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
+
+
+def test_instance_norm(law):
+    body = nn.Sequential(nn.Conv2d(8, 8, 1), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), nn.InstanceNorm2d(8))
+    assert sizes(law(Toy(body), torch.randn(IMAGE))) == {"stem.0": 8, "body.0": 8, "head": 6}
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_norm_over_channels_last(law, norm):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.up, self.down = norm(8), nn.Linear(8, 20), nn.Linear(20, 8)
+
+        def forward(self, x):
+            y = self.down(F.gelu(self.up(self.norm(x.permute(0, 2, 3, 1)))))
+            return x + y.permute(0, 3, 1, 2)
+
+    assert sizes(law(Toy(Block()), torch.randn(IMAGE))) == {"stem.0": 8, "body.up": 20, "head": 6}
+
+
+def test_layer_norm_over_several_axes_freezes(law):
+    space = law(Toy(nn.LayerNorm([8, 8, 8])), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "'body' normalises over several axes"}
+
+
+def test_prelu(law):
+    space = law(Toy(nn.Sequential(nn.PReLU(8), nn.PReLU())), torch.randn(IMAGE))
+    assert ("body.0.weight", "norm") in {(m.tensor, m.role) for m in space.groups[0].members}
+
+
+def test_embedding_to_linear(law):
+    net = nn.Sequential(nn.Embedding(20, 12), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3))
+    assert sizes(law(net, torch.randint(0, 20, (2, 5)))) == {"0": 12, "1": 9}
+
+
+def test_tied_embedding_is_made_and_read(law):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.up, self.down = nn.Embedding(20, 8), nn.Linear(8, 16), nn.Linear(16, 8)
+            self.head = nn.Linear(8, 20, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, i):
+            x = self.table(i)
+            return self.head(x + self.down(F.relu(self.up(x))))
+
+    space = law(Tied(), torch.randint(0, 20, (2, 5)))
+    assert sizes(space) == {"table": 8, "up": 16}
+    assert [m.role for m in space.groups[0].members if m.tensor == "table.weight"] == ["out", "in"]
+
+
+def test_lstm_is_frozen_with_a_reason(law):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.lstm = nn.Linear(5, 12), nn.LSTM(12, 10, batch_first=True)
+            self.leave, self.out = nn.Linear(10, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(F.relu(self.leave(self.lstm(self.enter(x))[0][:, -1])))
+
+    space = law(Recurrent(), torch.randn(2, 7, 5))
+    assert sizes(space) == {"leave": 8}
+    assert reasons(space) == {"enter": "its gates are packed in one weight ('lstm')"}
+
+
+def test_multihead_attention_called_by_keyword_is_frozen(law):
+    class Attend(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.mha = nn.Linear(5, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+            self.leave, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.enter(x)
+            return self.out(F.relu(self.leave(self.mha(query=x, key=x, value=x)[0])))
+
+    space = law(Attend(), torch.randn(2, 7, 5))
+    assert sizes(space) == {"leave": 8}
+    assert reasons(space) == {"enter": "its embed_dim and heads are fixed in nn.MultiheadAttention ('mha')"}
+
+
+def test_transformer_encoder_layer_prunes_its_mlp(law):
+    layer = nn.TransformerEncoderLayer(8, 2, 20, batch_first=True)
+    net = nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3))
+    assert sizes(law(net, torch.randn(2, 7, 5))) == {"1.linear1": 20}
+
+
+def test_functional_layers_with_bare_parameters(law):
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel, self.shift = nn.Parameter(torch.randn(10, 8, 3, 3)), nn.Parameter(torch.randn(10))
+            self.matrix = nn.Parameter(torch.randn(10, 8))
+
+        def forward(self, x):
+            x = F.relu(F.conv2d(x, self.kernel, self.shift, padding=1)).permute(0, 2, 3, 1)
+            return (x @ self.matrix).permute(0, 3, 1, 2)
+
+    assert sizes(law(Toy(Bare()), torch.randn(IMAGE))) == {"stem.0": 8, "body": 10, "body#2": 8, "head": 6}
+
+
+def test_computed_weights_freeze(law):
+    net = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
+    space = law(Toy(net), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "the weight of 'body' is computed, not a parameter"}
+
+
+def test_token_mixing_lets_the_channels_pass(law):
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix, self.back = nn.Linear(64, 5), nn.Linear(5, 64)
+
+        def forward(self, x):
+            return x + self.back(F.gelu(self.mix(x.flatten(2)))).view_as(x)
+
+    space = law(Toy(Mixer()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    assert reasons(space)["body.mix"] == "'body.mix' mixes positions, not channels"
+
+
+def test_conv_over_the_channels_freezes_them(law):
+    class EfficientChannelAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(1, 1, 3, padding=1)
+
+        def forward(self, x):
+            gate = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1)
+            return x * gate.sigmoid()[:, :, None, None]
+
+    space = law(Toy(EfficientChannelAttention()), torch.randn(IMAGE))
+    assert reasons(space)["stem.0"] == "'body.conv' slides over the channels"

@@ -1,0 +1,396 @@
+"""Movement and sizes: what concatenation, splits, views, slices and padding couple, and what a written size freezes."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+IMAGE = (2, 3, 8, 8)
+
+
+def sizes(space):
+    return {g.name: g.size for g in space.groups}
+
+
+def reasons(space):
+    return {g.name: g.frozen_because for g in space.frozen if g.frozen_because != "output of the network"}
+
+
+def members(space, name):
+    group = next(g for g in space.groups if g.name == name)
+    return {(m.tensor, m.axis): m.index.tolist() for m in group.members}
+
+
+class Body(nn.Module):
+    """A forward function with modules."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Toy(nn.Module):
+    """stem (3 -> 8) -> body -> head -> mean -> linear."""
+
+    def __init__(self, function, out=8, **parts):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = Body(function, **parts)
+        self.head = nn.Conv2d(out, 6, 1)
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.head(self.body(self.stem(x)))).mean((2, 3)))
+
+
+class Flat(nn.Module):
+    """conv (3 -> 4) on 5 x 5 -> 3 x 3, flattened by a function, -> linear -> linear."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3), function
+        self.fc, self.out = nn.Linear(36, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.out(F.relu(self.fc(self.function(F.relu(self.conv(x))))))
+
+
+def conv(into=8, out=8, kernel=3, **options):
+    return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
+
+
+def test_concat_of_unequal_parts(law):
+    space = law(Toy(lambda s, x: torch.cat([s.a(x), x, s.b(x)], 1), out=17, a=conv(8, 4), b=conv(8, 5)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 4, "body.b": 5, "head": 6}
+    assert members(space, "stem.0")["head.weight", 1] == [[4 + i] for i in range(8)]
+    assert members(space, "body.b")["head.weight", 1] == [[12 + i] for i in range(5)]
+
+
+def test_dense_connectivity(law):
+    def function(s, x):
+        y = torch.cat([x, F.relu(s.a(x))], 1)
+        return torch.cat([y, F.relu(s.b(s.norm(y)))], 1)
+
+    space = law(Toy(function, out=14, a=conv(8, 3), b=conv(11, 3), norm=nn.BatchNorm2d(11)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 3, "body.b": 3, "head": 6}
+
+
+def test_channel_shuffle_by_hand(law):
+    def function(s, x):
+        batch, channels, height, width = x.shape
+        return x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+
+    space = law(Toy(function), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 4, "head": 6}  # the two groups keep as many
+    assert members(space, "stem.0")["head.weight", 1] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_channel_shuffle_module(law):
+    space = law(Toy(lambda s, x: s.shuffle(x), shuffle=nn.ChannelShuffle(2)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 4, "head": 6}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda x: x.chunk(2, 1),
+        lambda x: torch.chunk(x, chunks=2, dim=1),
+        lambda x: x.tensor_split(2, dim=1),
+        lambda x: x.split(x.shape[1] // 2, 1),
+        lambda x: torch.split(x, [x.size(1) // 2, x.size(1) // 2], dim=1),
+        lambda x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]),
+        lambda x: (x.narrow(1, 0, x.shape[1] // 2), x.narrow(1, x.shape[1] // 2, x.shape[1] // 2)),
+    ],
+)
+def test_halves_keep_as_many(law, parts):
+    def function(s, x):
+        a, b = parts(x)
+        return torch.cat([a, s.a(b)], 1)
+
+    assert sizes(law(Toy(function, out=9, a=conv(4, 5)), torch.randn(IMAGE))) == {"stem.0": 4, "body.a": 5, "head": 6}
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (lambda x: x.split(4, 1), "split(4, 4) is written in the code of 'body'"),
+        (lambda x: (x[:, :4], x[:, 4:]), "the index [:4] on its channels is written in the code of 'body'"),
+        (lambda x: x.chunk(3, 1)[:2], "chunk in 'body' splits it unevenly or beside a constant"),
+        (lambda x: (x[:, [0, 2]], x[:, ::2]), "the index [an index] on its channels is written in the code of 'body'"),
+        (lambda x: (x[:, 1:2], x), "the index [1:2] on its channels is written in the code of 'body'"),
+        (lambda x: (x.roll(1, 1), x), "roll over the channels in 'body'"),
+    ],
+)
+def test_written_parts_freeze(law, parts, reason):
+    def function(s, x):
+        return torch.cat(parts(x), 1)
+
+    with torch.no_grad():
+        out = function(None, torch.zeros(1, 8, 1, 1)).shape[1]
+    assert reasons(law(Toy(function, out=out), torch.randn(IMAGE))) == {"stem.0": reason}
+
+
+def test_a_concat_split_by_the_sizes_of_its_parts(law):
+    def function(s, x):
+        a, b = s.a(x), s.b(x)
+        first, second = torch.cat([a, b], 1).split([a.shape[1], b.shape[1]], 1)
+        return s.c(F.relu(first)) + s.d(F.relu(second))
+
+    parts = {"a": conv(8, 3), "b": conv(8, 5), "c": conv(3, 8), "d": conv(5, 8)}
+    space = law(Toy(function, **parts), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 3, "body.b": 5, "body.c": 8, "head": 6}
+
+
+def test_temporal_shift(law):
+    def function(s, x):
+        fold = x.shape[1] // 4
+        out = torch.zeros_like(x)
+        out[:-1, :fold] = x[1:, :fold]
+        out[1:, fold : 2 * fold] = x[:-1, fold : 2 * fold]
+        out[:, 2 * fold :] = x[:, 2 * fold :]
+        return out
+
+    assert sizes(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}  # four quarters of two
+
+
+def test_assignment_at_written_places_freezes(law):
+    def function(s, x):
+        out = torch.zeros_like(x)
+        out[:, :4] = x[:, 4:]
+        return out
+
+    assert "is written in the code of 'body'" in reasons(law(Toy(function), torch.randn(IMAGE)))["stem.0"]
+
+
+def test_pixel_shuffle_and_back(law):
+    body = nn.Sequential(conv(8, 12), nn.PixelShuffle(2), nn.ReLU(), nn.PixelUnshuffle(2), nn.AvgPool2d(2))
+    space = law(Toy(lambda s, x: s.b(x), out=12, b=body), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.b.0": 3, "head": 6}
+
+
+def test_pixel_shuffle_before_a_layer_or_a_pool(law):
+    for tail in (conv(3, 8, 1), nn.Sequential(nn.AdaptiveAvgPool2d(3), conv(3, 8, 1))):
+        space = law(Toy(lambda s, x: s.b(x), b=nn.Sequential(conv(8, 12), nn.PixelShuffle(2), tail)), torch.randn(IMAGE))
+        assert sizes(space) == {"stem.0": 8, "body.b.0": 3, space.groups[2].name: 8, "head": 6}
+
+
+def test_space_to_depth_by_slices(law):
+    def function(s, x):
+        return torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
+
+    space = law(Toy(function, out=32), torch.randn(IMAGE))
+    assert members(space, "stem.0")["head.weight", 1] == [[i, 8 + i, 16 + i, 24 + i] for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "flatten",
+    [
+        lambda x: x.flatten(1),
+        lambda x: x.view(x.shape[0], -1),
+        lambda x: x.reshape(-1, x.size(1) * x.size(2) * x.size(3)),
+        lambda x: x.view(x.shape[0], math.prod(x.shape[1:])),
+        lambda x: x.view(x.shape[0], x.numel() // x.shape[0]),
+    ],
+)
+def test_flatten_to_linear(law, flatten):
+    space = law(Flat(flatten), torch.randn(2, 3, 5, 5))
+    assert sizes(space) == {"conv": 4, "fc": 5}
+    assert members(space, "conv")["fc.weight", 1] == [list(range(9 * i, 9 * i + 9)) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("flatten", "reason"),
+    [
+        (lambda x: x.view(-1, 36), "view(-1, 36) is written in the code of the model"),
+        (lambda x: x.view(x.shape[0], np.prod(x.shape[1:])), "their number enters int() in the model"),
+        (lambda x: x.view(2, 4, -1).reshape(2, -1), "view(2, 4, -1) is written in the code of the model"),
+    ],
+)
+def test_written_sizes_freeze(law, flatten, reason):
+    space = law(Flat(flatten), torch.randn(2, 3, 5, 5))
+    assert sizes(space) == {"fc": 5}
+    assert reasons(space) == {"conv": reason}
+
+
+def test_unflatten_with_written_sizes(law):
+    net = nn.Sequential(nn.Linear(5, 24), nn.Unflatten(1, (6, 2, 2)), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    space = law(net, torch.randn(2, 5))
+    assert sizes(space) == {"2": 4}
+    assert reasons(space)["0"] == "unflatten(2, 6, 2, 2) is written in the code of '1'"
+
+
+def test_patches(law):
+    function = lambda x: F.unfold(x, 3).flatten(1)  # noqa: E731
+    space = law(Flat(function), torch.randn(2, 3, 5, 5))
+    assert members(space, "conv")["fc.weight", 1] == [list(range(9 * i, 9 * i + 9)) for i in range(4)]
+
+
+def test_squeeze_keeps_at_least_two_channels(law):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(F.adaptive_avg_pool2d(self.conv(x), 1).squeeze())
+
+    space = law(Pooled(), torch.randn(2, 3, 5, 5))
+    assert space.floor == (2,)
+    assert space.with_limits(min_units=1).floor == (2,)
+
+
+def test_class_token_and_position_table(law):
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+            self.place, self.norm = nn.Parameter(torch.randn(1, 9, 8)), nn.LayerNorm(8)
+            self.up, self.down, self.head = nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.patch(x).flatten(2).transpose(1, 2)
+            x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+            x = x + self.place[:, : x.shape[1]]
+            return self.head((x + self.down(F.gelu(self.up(self.norm(x)))))[:, 0])
+
+    assert sizes(law(Tokens(), torch.randn(IMAGE))) == {"patch": 8, "up": 12}
+
+
+def test_written_zero_padding_freezes_only_what_it_pads(law):
+    """Option A, inline: 8 channels padded to 12 and added to 12 others."""
+    function = lambda s, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)) + s.a(x)  # noqa: E731
+    space = law(Toy(function, out=12, a=conv(8, 12, stride=2)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    assert members(space, "stem.0")["body.a.weight", 0] == [[2 + i] for i in range(8)]
+    frozen = next(g for g in space.frozen if g.name == "body.a")
+    assert (frozen.size, frozen.frozen_because) == (4, "F.pad of 4 channels is written in the code of 'body'")
+
+
+def test_cropping_channels_by_padding_freezes(law):
+    assert reasons(law(Toy(lambda s, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7), torch.randn(IMAGE))) == {
+        "stem.0": "F.pad crops its channels in 'body'"
+    }
+
+
+def test_index_buffer_freezes(law):
+    class Reorder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("order", torch.tensor([3, 1, 0, 2, 7, 5, 6, 4]))
+
+        def forward(self, x):
+            return x.index_select(1, self.order)
+
+    assert "is written in the code of 'body.r'" in reasons(law(Toy(lambda s, x: s.r(x), r=Reorder()), torch.randn(IMAGE)))["stem.0"]
+
+
+def test_reversed_and_repeated_channels(law):
+    space = law(Toy(lambda s, x: torch.cat([x.flip(1), x.repeat(1, 2, 1, 1)], 1), out=24), torch.randn(IMAGE))
+    assert members(space, "stem.0")["head.weight", 1] == [[7 - i, 8 + i, 16 + i] for i in range(8)]
+
+
+def test_new_tensors_of_counted_size(law):
+    def function(s, x):
+        y = s.a(x)
+        out = x.new_zeros(x.shape[0], y.shape[1], *x.shape[2:])
+        out += y
+        return out
+
+    assert sizes(law(Toy(function, a=conv(8, 7), out=7), torch.randn(IMAGE))) == {"stem.0": 8, "body.a": 7, "head": 6}
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda s, x: s.a(x) / math.sqrt(x.shape[1]), "their number enters float() in 'body'"),
+        (lambda s, x: s.a(x) * s.a.in_channels * x.shape[1] ** -0.5, "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) if x.shape[1] == 8 else x, "their number enters a comparison in 'body'"),
+        (lambda s, x: s.a(x) if x.shape[1] > 4 else x, "their number enters a comparison in 'body'"),
+        (lambda s, x: s.a(x) if x.shape[1] % 3 else x, "their number enters a remainder in 'body'"),
+        (lambda s, x: s.a(x) * s.a.weight.shape[1], "their number enters torch.Tensor.mul in 'body'"),
+    ],
+)
+def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, function, reason):
+    assert reasons(law(Toy(function, a=conv()), torch.randn(IMAGE))) == {"stem.0": reason}
+
+
+def test_a_divisibility_check_holds_where_the_code_ties(law):
+    def function(s, x):
+        batch, channels, height, width = x.shape
+        assert channels % 4 == 0
+        return x.view(batch, 4, channels // 4, height, width).flatten(1, 2)
+
+    assert sizes(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}
+
+    def unused(s, x):
+        assert x.shape[1] % 4 == 0
+        return x
+
+    assert reasons(law(Toy(unused), torch.randn(IMAGE))) == {"stem.0": "'body' needs their number divisible by 4"}
+
+
+def test_equal_shapes_compared_before_they_are_added(law):
+    space = law(Toy(lambda s, x: s.a(x) + x if s.a(x).shape == x.shape else s.a(x), a=conv()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    space = law(Toy(lambda s, x: s.a(x) * 2 if s.a(x).shape == x.shape else s.a(x), a=conv()), torch.randn(IMAGE))
+    assert set(reasons(space)) == {"stem.0"}  # both, with one reason
+
+
+def test_two_inputs(law):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.out = conv(3, 8), conv(1, 8), conv(8, 2)
+
+        def forward(self, image, depth):
+            return self.out(F.relu(self.a(image) + self.b(depth)))
+
+    image, depth = torch.randn(IMAGE), torch.randn(2, 1, 8, 8)
+    for example in ((image, depth), {"depth": depth, "image": image}):
+        assert sizes(law(Two(), example)) == {"a": 8}
+
+
+@pytest.mark.parametrize("wrap", [lambda a, b: (a, b), lambda a, b: {"a": a, "b": [b]}])
+def test_two_outputs(law, wrap):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.a, self.b, self.c = conv(3, 8), conv(8, 2), conv(8, 5), conv(5, 3)
+
+        def forward(self, x):
+            x = F.relu(self.stem(x))
+            return wrap(self.a(x), self.c(F.relu(self.b(x))))
+
+    space = law(Two(), torch.randn(IMAGE))
+    assert sizes(space) == {"stem": 8, "b": 5}
+    assert sum(g.size for g in space.frozen) == 2 + 3
+
+
+def test_dynamic_control_flow(law):
+    def function(s, x):
+        for i in range(int(x.shape[2] > 4) + 1):
+            x = F.relu(s.a(x)) if i % 2 else x + s.b(x)
+        return x
+
+    assert sizes(law(Toy(function, a=conv(8, 8), b=conv(8, 8)), torch.randn(IMAGE))) == {
+        "stem.0": 8, "body.a": 8, "head": 6,
+    }  # fmt: skip
+
+
+def test_what_a_module_keeps_is_forgotten(law):
+    def function(s, x):
+        s.last = x * 2
+        return s.last
+
+    net = Toy(function)
+    law(net, torch.randn(IMAGE))
+    assert not hasattr(net.body.last, "_channel_ids")
+    law(net, torch.randn(IMAGE))
