@@ -42,6 +42,7 @@ class RunConfig:
     seed: int = 0
     # the search
     strategy: str = "layer_compensation"
+    warm_starts: bool = True
     trials: int = 60
     finalists: int = 4
     short_steps: int = 60
@@ -177,6 +178,7 @@ OPTIONS: Mapping[str, Option] = {
                 "what to try next: uniform, random, global_ranking, knapsack, "
                 "layer_compensation, evolution, tpe, cmaes, or package.module:Name",
             ),
+            "warm_starts": ("", "try the closed forms (uniform, global_ranking, knapsack) first"),
             "trials": ("N", "candidates to evaluate by the proxy (batch-norm re-estimated, not trained)"),
             "finalists": ("N", "best candidates that are compared again after a short fine-tune (0: trust the proxy)"),
             "short_steps": ("STEPS", "SGD steps of that short fine-tune"),

@@ -6,7 +6,6 @@ fine-tune -> export. Each part leaves its state in the run's directory, so `resu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +22,13 @@ from autoprune.prepare import Prepared, prepare
 from autoprune.problem import Trial
 from autoprune.recipe import Recipe
 from autoprune.report import RunProgress, write_csv
+from autoprune.result import SearchResult
 from autoprune.run import RunDirectory, refuse_existing, run_path
 from autoprune.schedule import num_evaluations
 from autoprune.strategies import make, warm_starts
 from autoprune.strategies.closed_form import ClosedForm
 from autoprune.winner import deliver
 from autoprune.workers import run_here, run_processes
-from search_spaces import SearchSpace, Widths
-
-
-@dataclass(frozen=True, eq=False)
-class SearchResult:
-    """The winner of a search.
-
-    Attributes:
-        widths: Kept units per group.
-        trial: The trial that won.
-        run_dir: The run's directory; `best/` in it is the export.
-        space: What could be pruned.
-        model: The pruned and fine-tuned network, in eval mode.
-        example: The example input.
-        costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each.
-    """
-
-    widths: Widths
-    trial: Trial
-    run_dir: Path
-    space: SearchSpace
-    model: nn.Module
-    example: Any
-    costs: dict[str, dict[str, float]]
-    metrics: dict[str, dict[str, float]]
-
-    def export(
-        self, directory: str | Path, *, model: nn.Module | None = None, onnx: bool = False, pt2: bool = False
-    ) -> Path:
-        """Export the winner once more, to another place or with other formats (see `autoprune.export.export`).
-
-        Args:
-            directory: Where.
-            model: The dense network, if the search was given an nn.Module object.
-            onnx: Also write model.onnx.
-            pt2: Also write model.pt2.
-        """
-        return copy_export(self.run_dir / "best", Path(directory), model, self.example, onnx=onnx, pt2=pt2)
 
 
 def search(
@@ -268,7 +229,7 @@ def _candidates(ledger: Ledger, prepared: Prepared, recipe: Recipe, evaluate: An
         ledger,
         strategy,
         num_trials=config.trials,
-        warm_starts=() if isinstance(strategy, ClosedForm) else warm_starts(problem),
+        warm_starts=() if isinstance(strategy, ClosedForm) or not config.warm_starts else warm_starts(problem),
         finalists=(config.finalists, "short"),
     )
     done = [t for t in ledger.trials if t.state.value != "running"]

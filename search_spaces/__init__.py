@@ -1,5 +1,8 @@
 """What may be pruned in a network, and how to build what is left."""
 
+from search_spaces.masking import mask as mask
+from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
+from search_spaces.shrinkable import Shrinkable as Shrinkable
 from search_spaces.space import Axis as Axis
 from search_spaces.space import ChannelGroup as ChannelGroup
 from search_spaces.space import Kept as Kept
@@ -8,9 +11,6 @@ from search_spaces.space import Member as Member
 from search_spaces.space import SearchSpace as SearchSpace
 from search_spaces.space import TensorShape as TensorShape
 from search_spaces.space import Widths as Widths
-from search_spaces.masking import mask as mask
-from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
-from search_spaces.shrinkable import Shrinkable as Shrinkable
 from search_spaces.surgery import Dresser as Dresser
 from search_spaces.surgery import prune as prune
 from search_spaces.tracing import trace as trace

@@ -137,6 +137,13 @@ for _name in ("lt", "le", "gt", "ge"):
     _lossy(_name, getattr(operator, _name), "a comparison")
 for _name in ("neg", "abs", "invert"):
     _lossy(_name, getattr(operator, _name), "arithmetic")
-for _name, _function in {"float": float, "int": int, "complex": complex, "trunc": int, "floor": int, "ceil": int}.items():
+for _name, _function in {
+    "float": float,
+    "int": int,
+    "complex": complex,
+    "trunc": int,
+    "floor": int,
+    "ceil": int,
+}.items():
     _lossy(_name, _function, f"{_name}()")
 _lossy("round", round, "round()")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,10 +37,10 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
     modules = dict(masked.named_modules(remove_duplicate=False))
     for name, line in plan.statistics.items():
         if removed[line].size:
-            within(modules[name], lambda gone=removed[line]: KeptStatistics(gone))
+            within(modules[name], partial(KeptStatistics, removed[line]))
     gaps = {number: removed[line] for number, line in plan.products.items() if removed[line].size}
     if gaps:
-        within(masked, lambda: KeptProducts(gaps))
+        within(masked, partial(KeptProducts, gaps))
     return masked
 
 
@@ -78,7 +79,7 @@ def within(module: nn.Module, make: Callable[[], Any]) -> None:
 class KeptStatistics(TorchFunctionMode):
     """Layer-norm and group-norm over the kept channels only; removed ones come out as zero."""
 
-    RULES = {  # function -> (axis, arguments)
+    RULES: ClassVar[dict[Any, tuple[int, tuple[str, ...]]]] = {  # function -> (axis, arguments)
         functional.layer_norm: (-1, ("input", "normalized_shape", "weight", "bias", "eps")),
         functional.rms_norm: (-1, ("input", "normalized_shape", "weight", "eps")),
         functional.group_norm: (1, ("input", "num_groups", "weight", "bias", "eps")),

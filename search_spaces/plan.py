@@ -9,7 +9,8 @@ import numpy as np
 
 from search_spaces.space import IntArray, Kept, SearchSpace
 
-Line = int  # number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...)
+# The number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...).
+Line = int
 
 
 class Plan:

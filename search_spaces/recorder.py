@@ -207,8 +207,8 @@ class Recorder:
         """The size of an axis: a count where channels live on it."""
         name = self.names.get(id(tensor))
         if name is None:
-            ids = self.companion(tensor)
-            return ChannelCount.of(line_of(ids, axis), self) if ids is not None and axis in varying(ids) else tensor.shape[axis]
+            ids = self.ids(tensor)
+            return ChannelCount.of(line_of(ids, axis), self) if axis in varying(ids) else tensor.shape[axis]
         if tensor.shape[axis] == 1:
             return 1
         known = self.axes.get((name, axis))
@@ -239,7 +239,14 @@ class Recorder:
         return self.register(name, axis, known[1] if known else self.channels.allocate(size), "out")
 
     def multiplies(
-        self, kind: str, *, kernel: float, pixels: float, reads: Tensor | int, makes: Tensor | int, owner: str | None = None
+        self,
+        kind: str,
+        *,
+        kernel: float,
+        pixels: float,
+        reads: Tensor | int,
+        makes: Tensor | int,
+        owner: str | None = None,
     ) -> None:
         """Note a layer of `pixels * kernel * reads * makes` multiply-adds (calls of the same layer add up)."""
         if not self.counting:

@@ -28,7 +28,7 @@ class Shrinkable(Protocol):
 
 
 class PaddedShortcut(nn.Module):
-    """Option-A shortcut: take every second pixel, pad the channels with zeros (He et al. 2016, arxiv.org/abs/1512.03385).
+    """Option-A shortcut: every second pixel, zero channels on both sides (He et al. 2016, arxiv.org/abs/1512.03385).
 
     It declares how it shrinks, so a residual stream that passes through it is fully prunable: a zero-padded channel is
     just an output that no input feeds. Once channels are gone on either side, the kept ones no longer sit in one

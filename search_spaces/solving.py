@@ -33,7 +33,9 @@ class Solver:
         self.axes = [
             (name, axis, role, self.line(ids)) for (name, axis), (roles, ids) in rec.axes.items() for role in roles
         ]
-        self.calls = [(owner, call, self.side(call.reads), self.side(call.makes)) for (owner, _), call in rec.calls.items()]
+        self.calls = [
+            (owner, call, self.side(call.reads), self.side(call.makes)) for (owner, _), call in rec.calls.items()
+        ]
         self.group_of: NDArray[np.int64] = np.full(len(self.roots), -1)
         self.groups, self.frozen = self._groups()
 
@@ -91,7 +93,9 @@ class Solver:
                 positions = np.flatnonzero(rank[roots] >= 0)
                 order = np.argsort(rank[roots[positions]], kind="stable")
                 even = len(positions) and len(positions) % len(units) == 0
-                cache[number] = positions[order].reshape(len(units), -1) if even and not why else positions[order][:, None]
+                cache[number] = (
+                    positions[order].reshape(len(units), -1) if even and not why else positions[order][:, None]
+                )
             if cache[number].size:
                 members.append(Member(name, axis, role, cache[number]))
         name = next(m.layer for m in members if makes(m.role, m.axis))

@@ -4,7 +4,8 @@ A *unit* is a set of channels that live or die together; a `ChannelGroup` is a l
 a `Member` says where the units of a group live on one axis of one tensor of the network.
 
 Letters, here and in every package above: `G` groups, `C` units ("channels") of a group, `k` positions that one unit
-holds on one axis, `B` candidates in a batch, `N` images. `Widths` say how many units each group keeps; `Kept` say which.
+holds on one axis, `B` candidates in a batch, `N` images. `Widths` say how many units each group keeps; `Kept` say
+which.
 """
 
 from __future__ import annotations
@@ -207,14 +208,21 @@ class SearchSpace:
             ValueError: If `freeze` names an unknown group or a limit is out of range.
         """
         if divisor < 1 or not 0 <= min_keep <= 1 or min_units < 1:
-            raise ValueError(f"limits: need divisor >= 1, 0 <= min_keep <= 1, min_units >= 1; got {divisor}, {min_keep}, {min_units}")
+            raise ValueError(
+                f"limits: need divisor >= 1, 0 <= min_keep <= 1, min_units >= 1; got {divisor}, {min_keep}, {min_units}"
+            )
         names = set(freeze)
         if unknown := names - {g.name for g in self.groups}:
-            raise ValueError(f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}")
+            raise ValueError(
+                f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}"
+            )
         groups = tuple(
             replace(
-                g, divisor=divisor,
-                floor=g.size if g.name in names else min(g.size, max(g.floor, min_units, math.ceil(min_keep * g.size - 1e-9))),
+                g,
+                divisor=divisor,
+                floor=g.size
+                if g.name in names
+                else min(g.size, max(g.floor, min_units, math.ceil(min_keep * g.size - 1e-9))),
             )
             for g in self.groups
         )
@@ -226,7 +234,10 @@ class SearchSpace:
         return {
             "groups": [_group_to_json(g) for g in self.groups],
             "frozen": [_group_to_json(g) for g in self.frozen],
-            "layers": [[x.name, x.kind, x.kernel, x.pixels, _axis_to_json(x.reads), _axis_to_json(x.makes)] for x in self.layers],
+            "layers": [
+                [x.name, x.kind, x.kernel, x.pixels, _axis_to_json(x.reads), _axis_to_json(x.makes)]
+                for x in self.layers
+            ],
             "tensors": [[t.name, [_axis_to_json(a) for a in t.axes]] for t in self.tensors],
             "grouped": [list(x) for x in self.grouped],
         }
@@ -237,7 +248,9 @@ class SearchSpace:
         return cls(
             groups=tuple(_group_from_json(g) for g in data["groups"]),
             frozen=tuple(_group_from_json(g) for g in data["frozen"]),
-            layers=tuple(Layer(n, k, a, p, _axis_from_json(r), _axis_from_json(m)) for n, k, a, p, r, m in data["layers"]),
+            layers=tuple(
+                Layer(n, k, a, p, _axis_from_json(r), _axis_from_json(m)) for n, k, a, p, r, m in data["layers"]
+            ),
             tensors=tuple(TensorShape(n, tuple(_axis_from_json(a) for a in axes)) for n, axes in data["tensors"]),
             grouped=tuple((n, int(c)) for n, c in data["grouped"]),
         )
@@ -279,5 +292,6 @@ def _index_to_json(index: IntArray) -> Any:
 def _index_from_json(data: Any) -> IntArray:
     if isinstance(data, dict):
         start, units, per_unit = data["range"]
-        return (np.arange(units * per_unit) + start).reshape(units, per_unit).astype(np.int64)
-    return np.array(data, dtype=np.int64)
+        data = np.arange(start, start + units * per_unit).reshape(units, per_unit)
+    index: IntArray = np.asarray(data, dtype=np.int64)
+    return index

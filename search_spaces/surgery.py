@@ -59,7 +59,9 @@ class Dresser:
         modules = dict(self.instance.named_modules(remove_duplicate=False))
         missing = {n.rpartition(".")[0] for n in self.plan.tensors} | {*self.plan.declared, *self.plan.statistics}
         if missing := (missing - modules.keys()) | (self.plan.tensors.keys() - dict(tensors).keys()):
-            raise ValueError(f"this space was traced from another network: {type(model).__name__} has no '{min(missing)}'")
+            raise ValueError(
+                f"this space was traced from another network: {type(model).__name__} has no '{min(missing)}'"
+            )
         slots: dict[int, Slot] = {}
         touched = dict.fromkeys(self.plan.statistics)
         for name, tensor in tensors:
@@ -126,6 +128,7 @@ class Refit:
         self.dense = {name: getattr(module, name) for name in SIZES if name in vars(module)}
 
     def __call__(self, removed: Sequence[IntArray]) -> None:
+        """Set them; `removed` holds the positions that go, per line."""
         fields = vars(self.module)
         weight = self.module._parameters.get("weight")
         if weight is not None:

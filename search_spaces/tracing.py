@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import flop_registry
 
-from search_spaces.counts import ChannelCount, plain
-from search_spaces.recorder import ATTRIBUTE, Recorder, along, tensors_in, varying
+from search_spaces.counts import ChannelCount
+from search_spaces.recorder import ATTRIBUTE, Recorder, along, tensors_in
 from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
@@ -62,7 +62,10 @@ def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
         forget(model)
     space = Solver(rec).space(model)
     if not space.groups:
-        reasons = "; ".join(sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen})[:3]) or "no layer makes channels"
+        reasons = (
+            "; ".join(sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen})[:3])
+            or "no layer makes channels"
+        )
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
 
@@ -71,7 +74,9 @@ def check_model(model: nn.Module) -> None:
     """Raise a ValueError for wrappers that hide the network."""
     kind = type(model).__name__
     if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError(f"{kind}: a TorchScript module cannot be traced or rebuilt; give the nn.Module it was made from")
+        raise ValueError(
+            f"{kind}: a TorchScript module cannot be traced or rebuilt; give the nn.Module it was made from"
+        )
     if kind in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel"):
         raise ValueError(f"{kind} is a wrapper around the network; give the network itself: model.module")
     if kind == "OptimizedModule":
@@ -180,10 +185,14 @@ def number_of_elements(rec: Recorder, tensor: Tensor) -> int:
     return math.prod(shape_of(rec, tensor))
 
 
+SHAPE: Any = torch.Tensor.shape  # a property of C, which mypy takes for a torch.Size
 MEASURES: dict[Any, Any] = {
-    torch.Tensor.size: shape_of, torch.Tensor.shape.__get__: shape_of,
-    torch.Tensor.numel: number_of_elements, torch.numel: number_of_elements, torch.Tensor.nelement: number_of_elements,
-}  # fmt: skip
+    SHAPE.__get__: shape_of,
+    torch.Tensor.size: shape_of,
+    torch.Tensor.numel: number_of_elements,
+    torch.Tensor.nelement: number_of_elements,
+    torch.numel: number_of_elements,
+}
 
 
 def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -194,7 +203,7 @@ def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 
 
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """A number of channels is passed to a function: a new tensor of that size shrinks with them, all else freezes them."""
+    """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
     flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
     counts = [a for a in flat if isinstance(a, ChannelCount)]
     if not counts:
@@ -230,7 +239,9 @@ class Operators(TorchDispatchMode):
                 rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, kwargs, out)
             return out
-        rule = OPERATORS.get(func.overloadpacket) or (arithmetic.pointwise if torch.Tag.pointwise in func.tags else None)
+        rule = OPERATORS.get(func.overloadpacket) or (
+            arithmetic.pointwise if torch.Tag.pointwise in func.tags else None
+        )
         touched = any(rec.companion(t) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
         if rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)

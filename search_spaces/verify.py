@@ -22,7 +22,12 @@ class VerificationError(ValueError):
 
 
 def verify(
-    model: nn.Module, space: SearchSpace, example_inputs: Any, *, seeds: Iterable[int] = (0, 1, 2), tolerance: float = 1e-4
+    model: nn.Module,
+    space: SearchSpace,
+    example_inputs: Any,
+    *,
+    seeds: Iterable[int] = (0, 1, 2),
+    tolerance: float = 1e-4,
 ) -> float:
     """Prune random channels of `model` and compare with the dense network in which nothing reads them.
 
@@ -70,18 +75,16 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
         return (torch.rand(like.shape, generator=generator) * (high - low) + low).to(like)
 
     for module in subject.modules():
-        if (mean := getattr(module, "running_mean", None)) is not None:
-            mean.copy_(draw(mean, -0.3, 0.3))
-            module.running_var.copy_(draw(mean, 0.5, 1.5))
-            if (weight := getattr(module, "weight", None)) is not None:
-                weight.copy_(draw(weight, 0.5, 1.5))
-            if (bias := getattr(module, "bias", None)) is not None:
-                bias.copy_(draw(bias, -0.3, 0.3))
+        if isinstance(getattr(module, "running_mean", None), Tensor):
+            ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5), "weight": (0.5, 1.5), "bias": (-0.3, 0.3)}
+            for name, (low, high) in ranges.items():
+                if isinstance(value := getattr(module, name, None), Tensor):
+                    value.copy_(draw(value, low, high))
     return subject
 
 
 def difference(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any) -> float:
-    """Largest difference between pruned and masked outputs, relative to the largest output (inf if the network fails)."""
+    """Largest difference of pruned and masked outputs, relative to the largest one (inf if the network fails)."""
     args, kwargs = as_call(example_inputs)
     expected = list(tensors_in(mask(model, space, kept)(*args, **kwargs)))
     try:
@@ -91,7 +94,9 @@ def difference(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs:
     if [t.shape for t in found] != [t.shape for t in expected]:
         return float("inf")
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if a.is_floating_point()]
-    return max((float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs if a.numel()), default=0.0)
+    return max(
+        (float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs if a.numel()), default=0.0
+    )
 
 
 def blame(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any, found: float, tolerance: float) -> str:
@@ -100,9 +105,16 @@ def blame(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any,
     for number, group in enumerate(space.groups):
         alone = tuple(kept[number] if i == number else w for i, w in enumerate(whole))
         if not (one := difference(model, space, alone, example_inputs)) <= tolerance:
-            how = "cannot run without its channels" if one == float("inf") else f"changes by {one:.1e} of its largest output"
+            how = (
+                "cannot run without its channels"
+                if one == float("inf")
+                else f"changes by {one:.1e} of its largest output"
+            )
             return (
                 f"group '{group.name}': the pruned network {how}, so the trace missed something that depends on them; "
                 f"freeze it (--freeze {group.name}) and please report the network"
             )
-    return f"the pruned network differs by {found:.1e} from the masked one, and no single group does: please report the network"
+    return (
+        f"the pruned network differs by {found:.1e} from the masked one, though no single group does: "
+        "please report the network"
+    )

@@ -23,8 +23,8 @@ from objectives import Feasibility
 
 if TYPE_CHECKING:
     from autoprune.prepare import Prepared
+    from autoprune.result import SearchResult
     from autoprune.run import RunDirectory
-    from autoprune.search import SearchResult
 
 
 def console() -> Console:

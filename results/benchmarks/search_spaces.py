@@ -12,12 +12,15 @@ import copy
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)  # this script has the name of the package it measures
 
 import numpy as np
 import torch
@@ -58,42 +61,54 @@ def torch_pruning(model: torch.nn.Module, image: torch.Tensor, repeats: int) -> 
     return {"trace": f"{built * 1e3:.0f} ms", "candidate": f"{whole * 1e3:.0f} ms"}
 
 
-def measure(repeats: int) -> str:
+def measure(name: str, model: torch.nn.Module, size: int, repeats: int) -> list[str]:
+    """The rows of one network."""
+    rng = np.random.default_rng(0)
+    model.eval()
+    image = torch.randn(1, 3, size, size)
+    space = trace(model, image)
+    kept, dresser, price = random_kept(space, rng), Dresser(model, space), Macs(space)
+    widths = np.array([space.sample(rng) for _ in range(4096)], dtype=np.float64)
+    peer = torch_pruning(model, image, max(3, repeats // 3))
+    ours = {
+        "trace": seconds(lambda: trace(model, image), repeats),
+        "copy.deepcopy alone": seconds(lambda: copy.deepcopy(model), repeats),
+        "prune (a new network)": seconds(lambda: prune(model, space, kept), repeats),
+        "Dresser.dress (one instance again)": seconds(lambda: dresser.dress(kept), repeats),
+    }
+    theirs = {"trace": peer["trace"], "prune (a new network)": peer["candidate"]}
+    rate = len(widths) / seconds(lambda: price(widths), repeats)
+    return [
+        *(f"| {name} | {what} | {t * 1e3:.1f} ms | {theirs.get(what, '')} |" for what, t in ours.items()),
+        f"| {name} | price MACs, batches of 4096 | {rate:,.0f} candidates/s | |",
+    ]
+
+
+def report(repeats: int) -> str:
     """The table, in Markdown."""
     torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    rows = []
-    for name, model, size in (("ResNet-50", torchvision.models.resnet50(), 224), ("ResNet-56", resnet56(), 32)):
-        model.eval()
-        image = torch.randn(1, 3, size, size)
-        space = trace(model, image)
-        kept, dresser = [random_kept(space, rng) for _ in range(2)], Dresser(model, space)
-        widths = np.array([space.sample(rng) for _ in range(4096)], dtype=np.float64)
-        price = Macs(space)
-        peer = torch_pruning(model, image, max(3, repeats // 3))
-        found = {
-            "trace": seconds(lambda: trace(model, image), repeats),
-            "copy.deepcopy alone": seconds(lambda: copy.deepcopy(model), repeats),
-            "prune (a new network)": seconds(lambda: prune(model, space, kept[0]), repeats),
-            "Dresser.dress (one instance again)": seconds(lambda: dresser.dress(kept[0]), repeats),
-        }
-        others = {"trace": peer["trace"], "prune (a new network)": peer["candidate"]}
-        rows += [f"| {name} | {what} | {t * 1e3:.1f} ms | {others.get(what, '')} |" for what, t in found.items()]
-        rate = len(widths) / seconds(lambda: price(widths), repeats)
-        rows.append(f"| {name} | price MACs, batches of 4096 | {rate:,.0f} candidates/s | |")
-    load = os.getloadavg()[0]
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the end"
-    return "\n".join([
-        "# search_spaces: what tracing, pruning and pricing cost", "",
-        f"Median of {repeats} repeats, one thread, {machine}; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}, NumPy {np.__version__}. Random 20-80 % of the channels of every group.", "",
-        "| network | what | autoprune | Torch-Pruning |", "|---|---|---|---|", *rows, "",
-    ])  # fmt: skip
+    rows = [
+        *measure("ResNet-50", torchvision.models.resnet50(), 224, repeats),
+        *measure("ResNet-56", resnet56(), 32, repeats),
+    ]
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    return "\n".join(
+        [
+            "# search_spaces: what tracing, pruning and pricing cost\n",
+            f"Median of {repeats} repeats, one thread, {machine} (load {os.getloadavg()[0]:.1f} at the end).",
+            f"{versions}, NumPy {np.__version__}. Random 20-80 % of the channels of every group.\n",
+            "| network | what | autoprune | Torch-Pruning |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
-    table = measure(parser.parse_args().repeats)
+    table = report(parser.parse_args().repeats)
     Path(__file__).with_suffix(".md").write_text(table)
     print(table)

@@ -36,6 +36,10 @@ class ResNetCifar(nn.Module):
         width: Channels of the first stage; the others have twice and four times as many.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(self, depth: int, num_classes: int = 10, in_channels: int = 3, width: int = 16) -> None:
         super().__init__()
         if (depth - 2) % 6:
@@ -58,7 +62,8 @@ class ResNetCifar(nn.Module):
         out = functional.relu(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3):
             out = stage(out)
-        return self.linear(out.mean((2, 3)))
+        logits: Tensor = self.linear(out.mean((2, 3)))
+        return logits
 
 
 def resnet20(num_classes: int = 10, in_channels: int = 3) -> ResNetCifar:

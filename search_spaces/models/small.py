@@ -37,7 +37,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, H / stride, W / stride]."""
-        return x + self.body(x) if self.residual else self.body(x)
+        out: Tensor = self.body(x)
+        return x + out if self.residual else out
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -76,7 +77,8 @@ class DigitsCNN(nn.Module):
         x = self.stem(x)
         x = self.down(x + self.block1(x))
         x = x + self.block2(x)
-        return self.linear(self.pool(x).flatten(1))
+        out: Tensor = self.linear(self.pool(x).flatten(1))
+        return out
 
 
 def digits_cnn(num_classes: int = 10, in_channels: int = 1) -> DigitsCNN:

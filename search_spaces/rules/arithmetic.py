@@ -15,32 +15,41 @@ from search_spaces.recorder import Recorder, constant, tensors_in, varying
 aten = torch.ops.aten
 
 POINTWISE = {  # those that lack torch.Tag.pointwise
-    aten.hardswish, aten.hardswish_, aten.clone, aten._to_copy, aten.detach, aten.alias, aten.lift_fresh, aten.lift_fresh_copy,
-    aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like, aten.bernoulli,
-    aten.native_dropout, aten._prelu_kernel, aten.copy_, aten.zero_, aten.fill_, aten.masked_fill, aten.masked_fill_,
-    aten.rrelu_with_noise, aten.rrelu_with_noise_, aten.nan_to_num, aten.contiguous, aten.log_sigmoid_forward, aten.bernoulli_,
-    aten.hardtanh, aten.hardtanh_, aten.leaky_relu, aten.leaky_relu_, aten.elu, aten.elu_, aten.softplus, aten.mish, aten.mish_,
-    aten.hardsigmoid, aten.hardsigmoid_, aten.threshold, aten.threshold_, aten.dropout, aten.celu, aten.celu_, aten._conj, aten._neg_view,
+    aten.hardswish, aten.hardswish_, aten.clone, aten._to_copy, aten.detach, aten.alias, aten.lift_fresh,
+    aten.lift_fresh_copy, aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like,
+    aten.randn_like, aten.bernoulli, aten.native_dropout, aten._prelu_kernel, aten.copy_, aten.zero_, aten.fill_,
+    aten.masked_fill, aten.masked_fill_, aten.rrelu_with_noise, aten.rrelu_with_noise_, aten.nan_to_num,
+    aten.contiguous, aten.log_sigmoid_forward, aten.bernoulli_, aten.hardtanh, aten.hardtanh_, aten.leaky_relu,
+    aten.leaky_relu_, aten.elu, aten.elu_, aten.softplus, aten.mish, aten.mish_, aten.hardsigmoid,
+    aten.hardsigmoid_, aten.threshold, aten.threshold_, aten.dropout, aten.celu, aten.celu_, aten._conj,
+    aten._neg_view,
 }  # fmt: skip
 REDUCTIONS = {
-    aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean, aten.std_mean, aten.argmax,
-    aten.argmin, aten.logsumexp, aten.prod, aten.any, aten.all, aten.norm, aten.linalg_vector_norm, aten.median, aten.nansum,
-    aten.count_nonzero, aten.aminmax,
+    aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean, aten.std_mean,
+    aten.argmax, aten.argmin, aten.logsumexp, aten.prod, aten.any, aten.all, aten.norm, aten.linalg_vector_norm,
+    aten.median, aten.nansum, aten.count_nonzero, aten.aminmax,
 }  # fmt: skip
 ACROSS = {  # keep the shape but mix one axis
     aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp,
 }  # fmt: skip
 SPATIAL = {
-    **dict.fromkeys([aten.max_pool1d, aten.avg_pool1d, aten.adaptive_avg_pool1d, aten.adaptive_max_pool1d, aten.upsample_nearest1d,
-                     aten.upsample_linear1d, aten.reflection_pad1d, aten.replication_pad1d, aten._upsample_nearest_exact1d], 1),
-    **dict.fromkeys([aten.max_pool2d_with_indices, aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d,
-                     aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.reflection_pad2d,
-                     aten.replication_pad2d, aten._upsample_nearest_exact2d, aten._upsample_bilinear2d_aa, aten.max_pool2d,
-                     aten._upsample_bicubic2d_aa, aten.adaptive_avg_pool2d, aten.mkldnn_max_pool2d, aten.fractional_max_pool2d,
-                     aten.grid_sampler_2d, aten.cudnn_grid_sampler, aten.max_unpool2d], 2),
-    **dict.fromkeys([aten.max_pool3d_with_indices, aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool3d,
-                     aten.upsample_nearest3d, aten.upsample_trilinear3d, aten.reflection_pad3d, aten.replication_pad3d,
-                     aten._upsample_nearest_exact3d, aten.grid_sampler_3d], 3),
+    **dict.fromkeys([
+        aten.max_pool1d, aten.avg_pool1d, aten.adaptive_avg_pool1d, aten.adaptive_max_pool1d,
+        aten.upsample_nearest1d, aten.upsample_linear1d, aten.reflection_pad1d, aten.replication_pad1d,
+        aten._upsample_nearest_exact1d
+    ], 1),
+    **dict.fromkeys([
+        aten.max_pool2d_with_indices, aten.avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d,
+        aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.reflection_pad2d,
+        aten.replication_pad2d, aten._upsample_nearest_exact2d, aten._upsample_bilinear2d_aa, aten.max_pool2d,
+        aten._upsample_bicubic2d_aa, aten.adaptive_avg_pool2d, aten.mkldnn_max_pool2d, aten.fractional_max_pool2d,
+        aten.grid_sampler_2d, aten.cudnn_grid_sampler, aten.max_unpool2d
+    ], 2),
+    **dict.fromkeys([
+        aten.max_pool3d_with_indices, aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool3d,
+        aten.upsample_nearest3d, aten.upsample_trilinear3d, aten.reflection_pad3d, aten.replication_pad3d,
+        aten._upsample_nearest_exact3d, aten.grid_sampler_3d
+    ], 3),
 }  # fmt: skip
 
 
@@ -104,7 +113,7 @@ def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
 
 
 def meet_map(rec: Recorder, channels: Tensor, operand: Tensor, ids: Tensor) -> None:
-    """Channels meet a map without channels: a constant of their size freezes them, a one-channel gate is frozen itself."""
+    """Channels meet a map: a constant of their size freezes them, a one-channel gate is frozen itself."""
     single = squeeze(ids).reshape(-1)[:1]
     if bool(single.ne(0)):
         rec.freeze(single, f"it scales or shifts other channels in {rec.where}")
@@ -202,7 +211,9 @@ def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         return
     ids = squeeze(level_ids)
     for tensor in tensors_in(out):
-        head = ids[(..., *([slice(0, 1)] * dims))]
+        head = ids
+        for d in range(-dims, 0):
+            head = head.narrow(d, 0, 1)
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 

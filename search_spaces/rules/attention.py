@@ -21,7 +21,7 @@ OPAQUE_MODULES: dict[type[nn.Module], str] = {
 
 
 def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v: whole heads may go; the width of a head only where the scale does not depend on it."""
+    """softmax(q k^T / sqrt(E)) v: whole heads may go; their width only where the scale is fixed."""
     a = bind(("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale"), args, kwargs)
     q, k, v = a["query"], a["key"], a["value"]
     with rec.inside(opaque=True):

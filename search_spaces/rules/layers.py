@@ -39,7 +39,7 @@ def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
 
 
 def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed: bool = False) -> Tensor:
-    """Dense: reads axis 1 of its weight, makes axis 0 (transposed: the other way round). Grouped: whole groups live or die."""
+    """Dense: reads axis 1 of its weight, makes axis 0 (transposed: vice versa). Grouped: whole groups live or die."""
     a = bind(TRANSPOSED if transposed else CONVOLUTION, args, kwargs)
     x, weight = a["input"], a["weight"]
     groups = 1 if a["groups"] is None else a["groups"]
@@ -83,7 +83,9 @@ def grouped(
         rec.promise(groups, ChannelCount.of(per_group[:, 0], rec), f"the groups of {rec.where} count other channels")
     elif getattr(rec.modules.get(owner), "groups", None) != number:
         rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
-    rec.channels.unite(per_group[:, :1].expand_as(per_group), per_group, f"{rec.where} reads a constant in the same group")
+    rec.channels.unite(
+        per_group[:, :1].expand_as(per_group), per_group, f"{rec.where} reads a constant in the same group"
+    )
     depthwise = per_group.shape[1] == 1 and size == number
     if depthwise:
         made = ids
@@ -91,7 +93,9 @@ def grouped(
         made = per_group[:, :1].expand(number, size // number).reshape(-1)
     else:
         made = rec.makes(name, 0, size)
-        rec.channels.unite(made.reshape(number, -1), per_group[:, :1].expand(number, size // number), f"{rec.where} reads a constant")
+        rec.channels.unite(
+            made.reshape(number, -1), per_group[:, :1].expand(number, size // number), f"{rec.where} reads a constant"
+        )
     rec.register(name, 0, ids if transposed else made, "out")
     rec.grouped[owner] = weight.shape[0] // number
     return made, per_group.shape[1]
@@ -129,7 +133,7 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def across_tokens(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor, axis: int) -> Tensor:
-    """A linear layer over positions (the token mixing of an MLP-Mixer): the channels lie on another axis and pass it."""
+    """A linear layer over positions (token mixing): the channels lie on another axis and pass it."""
     owner = owner_of(rec, name)
     why = f"'{owner}' mixes positions, not channels"
     rec.freeze_tensor(name, 2, why)
@@ -157,7 +161,10 @@ def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     names = ("input", "running_mean", "running_var", "weight", "bias", "training")
     a = bind(names, args, kwargs)
     if a["running_mean"] is not None:  # a trace in training mode must not touch the statistics
-        args, kwargs = args[:5], {k: v for k, v in kwargs.items() if k in ("running_mean", "running_var", "weight", "bias", "eps")}
+        args, kwargs = (
+            args[:5],
+            {k: v for k, v in kwargs.items() if k in ("running_mean", "running_var", "weight", "bias", "eps")},
+        )
         if func is functional.instance_norm:
             kwargs["use_input_stats"] = False
     x = a["input"]

@@ -20,7 +20,9 @@ def replay(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     if func.overloadpacket in (aten.view, aten._unsafe_view, aten.reshape):
         moved: Any = ids.reshape(out.shape)
     else:
-        moved = func(ids, *args[1:], **{k: v for k, v in kwargs.items() if k not in ("dtype", "device", "memory_format")})
+        moved = func(
+            ids, *args[1:], **{k: v for k, v in kwargs.items() if k not in ("dtype", "device", "memory_format")}
+        )
     if not rec.checked and func.overloadpacket in CUTTING and cuts(ids, moved):
         rec.freeze(ids, f"{func.overloadpacket.__name__} in {rec.where}")
     for tensor, companion in zip(tensors_in(out), tensors_in(moved), strict=True):
@@ -42,7 +44,8 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     companions = [rec.ids(t) for t in tensors]
     index = tuple(
-        slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None) for d in range(out.dim())
+        slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
+        for d in range(out.dim())
     )
     joined = torch.cat([c[index] for c in companions], axis)
     rec.set(out, tidy(joined.expand(out.shape)))
@@ -141,11 +144,14 @@ CUTTING = {
 }  # fmt: skip
 OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(
-        [*CUTTING, aten.permute, aten.transpose, aten.t, aten.expand, aten.flip, aten.squeeze, aten.unsqueeze, aten.repeat,
-         aten.pixel_unshuffle, aten.movedim, aten.swapaxes, aten.squeeze_,
-         aten.unsqueeze_, aten.t_, aten.transpose_],
+        [
+            *CUTTING, aten.permute, aten.transpose, aten.t, aten.expand, aten.flip, aten.squeeze,
+            aten.unsqueeze, aten.repeat, aten.pixel_unshuffle, aten.movedim, aten.swapaxes, aten.squeeze_,
+            aten.unsqueeze_, aten.t_, aten.transpose_
+        ],
         replay,
     ),
     aten.cat: concatenate, aten.stack: stack, aten.constant_pad_nd: constant_pad, aten.index: index,
-    aten.as_strided_: restride, aten.roll: roll, aten.pixel_shuffle: pixel_shuffle, aten.glu: halve, aten.im2col: unfold_patches,
+    aten.as_strided_: restride, aten.roll: roll, aten.pixel_shuffle: pixel_shuffle, aten.glu: halve,
+    aten.im2col: unfold_patches,
 }  # fmt: skip

@@ -32,7 +32,7 @@ def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> No
 
 
 def times_parameter(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor) -> Tensor:
-    """x @ weight with a parameter of the model: a linear layer."""
+    """X @ weight with a parameter of the model: a linear layer."""
     rec.reached.add(name)
     ids = rec.register(name, 0, rec.read(x, 1), "in")
     made = rec.makes(name, 1, weight.shape[1])

@@ -1,8 +1,8 @@
 """How a size was written: in the code, or computed from a shape?
 
-These checks look at a *call* before it runs. A channel axis may only get a size that is counted from its own channels (or
-left to PyTorch, as -1); parts of an axis are tied, so that each keeps as many and the code's own arithmetic still holds.
-Whatever is written as a constant freezes the channels it meets.
+These checks look at a *call* before it runs. A channel axis may only get a size that is counted from its own channels
+(or left to PyTorch, as -1); parts of an axis are tied, so that each keeps as many and the code's own arithmetic still
+holds. Whatever is written as a constant freezes the channels it meets.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def channel_shuffle(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 
 
 def index(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
-    """x[...] and x[...] = y: along a channel axis only whole slices and slices at counted bounds follow the channels."""
+    """x[...] and x[...] = y: only whole slices and slices at counted bounds follow the channels of an axis."""
     x, items = args[0], args[1] if isinstance(args[1], tuple) else (args[1],)
     wide = [i.dim() if isinstance(i, Tensor) and i.dtype == torch.bool else int(i is not None) for i in items]
     used = sum(w for w, i in zip(wide, items, strict=True) if i is not Ellipsis)
@@ -167,23 +167,30 @@ def take(rec: Recorder, x: Tensor, axis: int, item: Any) -> None:
     total = len(line)
     if isinstance(item, slice) and item.step in (None, 1):
         low, high, _ = slice(*(None if b is None else plain(b) for b in (item.start, item.stop))).indices(total)
-        # A bound is safe at an end of the axis, wherever the code put it there, and where it counts what lies before it.
+        # A bound is safe at an end of the axis, and where it counts what lies before it.
         open_low = not isinstance(item.start, ChannelCount) and low == 0
         open_high = not isinstance(item.stop, ChannelCount) and high == total
 
         def follow() -> bool:
-            return (open_low or matches(rec, line[:low], item.start)) and (open_high or matches(rec, line[:high], item.stop))
+            return (open_low or matches(rec, line[:low], item.start)) and (
+                open_high or matches(rec, line[:high], item.stop)
+            )
 
         if follow():
             return
-        counted = (open_low or isinstance(item.start, ChannelCount)) and (open_high or isinstance(item.stop, ChannelCount))
+        counted = (open_low or isinstance(item.start, ChannelCount)) and (
+            open_high or isinstance(item.stop, ChannelCount)
+        )
         if counted and (part := math.gcd(low, high, total)):
             tie(rec, line, part, f"a slice in {rec.where} cuts it beside a constant")
             if follow():
                 return
     shown = "an index"
     if isinstance(item, slice):
-        shown = ":".join("" if b is None else str(plain(b)) for b in (item.start, item.stop, item.step)[: 2 + (item.step is not None)])
+        shown = ":".join(
+            "" if b is None else str(plain(b))
+            for b in (item.start, item.stop, item.step)[: 2 + (item.step is not None)]
+        )
     rec.freeze(rec.ids(x), f"the index [{shown}] on its channels is written in the code of {rec.where}")
 
 
@@ -238,7 +245,7 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         for _, count in counts:
             count.lose(func.__name__)
         return out
-    (axis, count), = counts
+    ((axis, count),) = counts
     rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
     rec.set(out, along(count.ids, axis, out.shape))
     return out
@@ -254,8 +261,8 @@ CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.view, T.reshape, torch.reshape], view),
     **dict.fromkeys([T.view_as, T.reshape_as], view_as),
     **dict.fromkeys([T.unflatten, torch.unflatten], unflatten),
-    **dict.fromkeys([T.chunk, torch.chunk, T.tensor_split, torch.tensor_split], chunk),
-    **dict.fromkeys([T.split, torch.split, T.split_with_sizes, torch.split_with_sizes], split),
+    **dict.fromkeys((T.chunk, torch.chunk, T.tensor_split, torch.tensor_split), chunk),
+    **dict.fromkeys((T.split, torch.split, T.split_with_sizes, torch.split_with_sizes), split),
     functional.glu: glu,
     **dict.fromkeys([T.__getitem__, T.__setitem__], index),
     **dict.fromkeys([T.narrow, torch.narrow, T.select, torch.select, T.unbind, torch.unbind], narrow),

@@ -45,7 +45,8 @@ def build(name):
 def test_network(name, law):
     model, image = build(name)
     space = law(model, image, seeds=(0,))
-    other = {g.name: g.frozen_because for g in space.frozen if "output of the network" not in g.frozen_because}
+    fine = ("output of the network", "one unit always stays, and there is only one")  # the latter in ShuffleNet's tails
+    other = {g.name: g.frozen_because for g in space.frozen if g.frozen_because not in fine}
     if name not in FROZEN:
         assert other == {}
     prunable = sum(t.axes[0].size for t in space.tensors if not t.axes[1:])

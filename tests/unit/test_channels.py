@@ -67,7 +67,12 @@ def test_counts_follow_proportional_arithmetic():
     book = Book()
     count = ChannelCount.of(torch.arange(1, 9), book)
     book.trusted = True  # so that the comparisons below are not reported
-    for value, factor in ((count * 3, 3), (3 * count, 3), (count // 4, Fraction(1, 4)), (count // 4 * 2, Fraction(1, 2))):
+    for value, factor in (
+        (count * 3, 3),
+        (3 * count, 3),
+        (count // 4, Fraction(1, 4)),
+        (count // 4 * 2, Fraction(1, 2)),
+    ):
         assert value == 8 * factor
         assert value.factor == factor
     assert len((count + count).ids) == 16
@@ -80,13 +85,31 @@ def test_counts_follow_proportional_arithmetic():
 @pytest.mark.parametrize(
     ("use", "value"),
     [
-        (lambda c: c - 1, 7), (lambda c: 1 - c, -7), (lambda c: c / 2, 4.0), (lambda c: c**2, 64), (lambda c: 2**c, 256),
-        (lambda c: c // 3, 2), (lambda c: 17 // c, 2), (lambda c: c % 3, 2), (lambda c: c + 1, 9), (lambda c: c * c, 64),
-        (lambda c: c * 0.5, 4.0), (lambda c: -c, -8), (lambda c: float(c), 8.0), (lambda c: int(c), 8), (lambda c: c == 8, True),
-        (lambda c: c != 8, False), (lambda c: c > 4, True), (lambda c: max(c, 4), 8), (lambda c: round(c), 8), (lambda c: c << 1, 16),
-        (lambda c: abs(c), 8), (lambda c: divmod(c, 3), (2, 2)), (lambda c: 8 == c, True),
+        (lambda c: c - 1, 7),
+        (lambda c: 1 - c, -7),
+        (lambda c: c / 2, 4.0),
+        (lambda c: c**2, 64),
+        (lambda c: 2**c, 256),
+        (lambda c: c // 3, 2),
+        (lambda c: 17 // c, 2),
+        (lambda c: c % 3, 2),
+        (lambda c: c + 1, 9),
+        (lambda c: c * c, 64),
+        (lambda c: c * 0.5, 4.0),
+        (lambda c: -c, -8),
+        (lambda c: float(c), 8.0),
+        (lambda c: int(c), 8),
+        (lambda c: c == 8, True),
+        (lambda c: c != 8, False),
+        (lambda c: c > 4, True),
+        (lambda c: max(c, 4), 8),
+        (lambda c: round(c), 8),
+        (lambda c: c << 1, 16),
+        (lambda c: abs(c), 8),
+        (lambda c: divmod(c, 3), (2, 2)),
+        (lambda c: 8 == c, True),
     ],
-)  # fmt: skip
+)
 def test_any_other_use_gives_the_number_and_freezes(use, value):
     book = Book()
     result = use(ChannelCount.of(torch.arange(1, 9), book))

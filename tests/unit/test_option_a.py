@@ -74,6 +74,8 @@ def test_a_shortcut_picks_its_channels_by_index():
 def test_pruned_and_masked_shortcuts_agree_when_one_side_is_whole():
     model = resnet20().eval()
     space = trace(model, IMAGE)
-    kept = [torch.arange(g.size).numpy() if g.name == "conv1" else torch.arange(0, g.size, 2).numpy() for g in space.groups]
+    kept = [
+        torch.arange(g.size).numpy() if g.name == "conv1" else torch.arange(0, g.size, 2).numpy() for g in space.groups
+    ]
     with torch.no_grad():
         assert torch.allclose(prune(model, space, kept)(IMAGE), mask(model, space, kept)(IMAGE), atol=1e-5)

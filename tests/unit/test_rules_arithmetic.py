@@ -90,7 +90,9 @@ def test_gate_spread_over_counted_channels(law):
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1, 1)])
 def test_layer_scale_parameter(law, shape):
-    space = law(Toy(lambda s, x: x + s.a(x) * s.scale, a=conv(), scale=nn.Parameter(torch.randn(shape))), torch.randn(IMAGE))
+    space = law(
+        Toy(lambda s, x: x + s.a(x) * s.scale, a=conv(), scale=nn.Parameter(torch.randn(shape))), torch.randn(IMAGE)
+    )
     assert ("body.scale", "free") in {(m.tensor, m.role) for m in space.groups[0].members}
 
 
@@ -125,12 +127,17 @@ def test_selective_kernels(law):
         return (branches * weights[..., None, None]).sum(1)
 
     parts = {"a": conv(), "b": conv(kernel=5), "squeeze": nn.Linear(8, 3), "u": nn.Linear(3, 8), "v": nn.Linear(3, 8)}
-    assert sizes(law(Toy(function, **parts), torch.randn(IMAGE))) == {"stem.0": 8, "body.a": 8, "body.squeeze": 3, "head": 6}
+    assert sizes(law(Toy(function, **parts), torch.randn(IMAGE))) == {
+        "stem.0": 8,
+        "body.a": 8,
+        "body.squeeze": 3,
+        "head": 6,
+    }
 
 
 def attention(s, x, heads=2):
     """Written with counted sizes: queries and keys shrink per head, values too; the number of heads stays."""
-    batch, channels, height, width = x.shape
+    batch, _, height, width = x.shape
     tokens = x.flatten(2).transpose(1, 2)
 
     def split(t):

@@ -106,7 +106,9 @@ def test_shared_module_called_twice(law):
 def test_conv1d_and_conv3d(law):
     net = nn.Sequential(nn.Conv1d(3, 8, 3), nn.ReLU(), nn.Conv1d(8, 6, 3, groups=2), nn.Flatten(), nn.Linear(36, 4))
     assert sizes(law(net, torch.randn(2, 3, 10))) == {"0": 2}
-    net = nn.Sequential(nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 5, 2), nn.Flatten(), nn.Linear(40, 4))
+    net = nn.Sequential(
+        nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8), nn.ReLU(), nn.Conv3d(8, 5, 2), nn.Flatten(), nn.Linear(40, 4)
+    )
     assert sizes(law(net, torch.randn(2, 3, 5, 5, 5))) == {"0": 8, "3": 5}
 
 

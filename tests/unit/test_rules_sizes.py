@@ -68,7 +68,9 @@ def conv(into=8, out=8, kernel=3, **options):
 
 
 def test_concat_of_unequal_parts(law):
-    space = law(Toy(lambda s, x: torch.cat([s.a(x), x, s.b(x)], 1), out=17, a=conv(8, 4), b=conv(8, 5)), torch.randn(IMAGE))
+    space = law(
+        Toy(lambda s, x: torch.cat([s.a(x), x, s.b(x)], 1), out=17, a=conv(8, 4), b=conv(8, 5)), torch.randn(IMAGE)
+    )
     assert sizes(space) == {"stem.0": 8, "body.a": 4, "body.b": 5, "head": 6}
     assert members(space, "stem.0")["head.weight", 1] == [[4 + i] for i in range(8)]
     assert members(space, "body.b")["head.weight", 1] == [[12 + i] for i in range(5)]
@@ -178,7 +180,9 @@ def test_pixel_shuffle_and_back(law):
 
 def test_pixel_shuffle_before_a_layer_or_a_pool(law):
     for tail in (conv(3, 8, 1), nn.Sequential(nn.AdaptiveAvgPool2d(3), conv(3, 8, 1))):
-        space = law(Toy(lambda s, x: s.b(x), b=nn.Sequential(conv(8, 12), nn.PixelShuffle(2), tail)), torch.randn(IMAGE))
+        space = law(
+            Toy(lambda s, x: s.b(x), b=nn.Sequential(conv(8, 12), nn.PixelShuffle(2), tail)), torch.randn(IMAGE)
+        )
         assert sizes(space) == {"stem.0": 8, "body.b.0": 3, space.groups[2].name: 8, "head": 6}
 
 
@@ -289,7 +293,10 @@ def test_index_buffer_freezes(law):
         def forward(self, x):
             return x.index_select(1, self.order)
 
-    assert "is written in the code of 'body.r'" in reasons(law(Toy(lambda s, x: s.r(x), r=Reorder()), torch.randn(IMAGE)))["stem.0"]
+    assert (
+        "is written in the code of 'body.r'"
+        in reasons(law(Toy(lambda s, x: s.r(x), r=Reorder()), torch.randn(IMAGE)))["stem.0"]
+    )
 
 
 def test_reversed_and_repeated_channels(law):

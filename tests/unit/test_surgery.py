@@ -120,7 +120,11 @@ def test_layers_that_only_run_in_training_shrink_along():
     class Auxiliary(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.out, self.aux = nn.Conv2d(1, 8, 3), nn.Linear(8, 3), nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+            self.stem, self.out, self.aux = (
+                nn.Conv2d(1, 8, 3),
+                nn.Linear(8, 3),
+                nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)),
+            )
 
         def forward(self, x):
             x = self.stem(x).mean((2, 3))
@@ -173,7 +177,7 @@ def test_bad_kept_indices(model, space, bad):
 
 
 def test_a_space_of_another_network(space):
-    with pytest.raises(ValueError, match="traced from another network: Linear has no 'block1.0"):
+    with pytest.raises(ValueError, match=r"traced from another network: Linear has no 'block1.0"):
         prune(nn.Linear(3, 3), space, some(space))
 
 

@@ -15,14 +15,18 @@ IMAGE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_example_that_does_not_fit():
-    with pytest.raises(ValueError, match=r"example inputs of shape \(2, 3, 8, 8\) do not fit DigitsCNN \(in 'stem.0'\): RuntimeError"):
+    with pytest.raises(
+        ValueError, match=r"example inputs of shape \(2, 3, 8, 8\) do not fit DigitsCNN \(in 'stem.0'\): RuntimeError"
+    ):
         trace(digits_cnn(), torch.randn(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="do not fit DigitsCNN .in the model.: TypeError"):
+    with pytest.raises(ValueError, match=r"do not fit DigitsCNN .in the model.: TypeError"):
         trace(digits_cnn(), {"picture": IMAGE})
 
 
 def test_nothing_to_prune():
-    with pytest.raises(ValueError, match=r"Linear has no group of channels that can be pruned \('': output of the network\)"):
+    with pytest.raises(
+        ValueError, match=r"Linear has no group of channels that can be pruned \('': output of the network\)"
+    ):
         trace(nn.Linear(3, 3), torch.randn(2, 3))
     with pytest.raises(ValueError, match="no layer makes channels"):
         trace(nn.ReLU(), torch.randn(2, 3))
@@ -34,7 +38,7 @@ def test_wrappers_are_named():
 
 
 def test_lazy_layers_are_named():
-    with pytest.raises(ValueError, match="'0.weight' is not initialised yet"):
+    with pytest.raises(ValueError, match=r"'0.weight' is not initialised yet"):
         trace(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), torch.randn(2, 3))
 
 
@@ -100,7 +104,8 @@ def test_verify_catches_a_broken_space_and_names_the_group():
     assert verify(model, space, IMAGE) < 1e-5
     broken = space.groups[1]
     shifted = tuple(
-        replace(m, index=np.roll(m.index, 1, 0)) if m.tensor == "block1.3.weight" and m.axis == 1 else m for m in broken.members
+        replace(m, index=np.roll(m.index, 1, 0)) if m.tensor == "block1.3.weight" and m.axis == 1 else m
+        for m in broken.members
     )
     wrong = replace(space, groups=(space.groups[0], replace(broken, members=shifted), *space.groups[2:]))
     with pytest.raises(VerificationError, match=f"group '{broken.name}': the pruned network changes by"):
