@@ -35,17 +35,17 @@ class RunConfig:
     input: str = ""
     budget: tuple[str, ...] = ("macs<=50%",)
     criterion: str = "group_fisher"
-    score_images: int = 512
+    score_images: int = 2048
     divisor: int = 1
     min_keep: float = 0.05
     freeze: tuple[str, ...] = ()
     seed: int = 0
     # the search
-    strategy: str = "layer_compensation"
+    strategy: str = "evolution"
     warm_starts: bool = True
-    trials: int = 60
-    finalists: int = 4
-    short_steps: int = 60
+    trials: int = 93
+    finalists: int = 6
+    short_steps: int = 100
     metric: str = "loss"
     val_images: int = 2000
     bn_images: int = 1000

@@ -20,9 +20,7 @@ CROP = 0.875  # side of the centre crop over the shorter side: 224 of 256, as to
 Sample = tuple[str, int]  # path, class number
 
 
-def read(
-    spec: str, directory: Path, image_size: int | None, max_images: int | None, seed: int, test: bool
-) -> Source:
+def read(spec: str, directory: Path, image_size: int | None, max_images: int | None, seed: int, test: bool) -> Source:
     """Read DIR/train/<class>/<image> and DIR/test or DIR/val (both: val validates), in torchvision's order.
 
     Images are RGB. With `image_size`, larger ones are resized (shorter side to `image_size / 0.875`) and cropped at

@@ -18,7 +18,7 @@ class Evolution(Strategy):
 
     name = "evolution"
     population = 24
-    sample = 10  # of 24 (Real et al.: 25 of 100): with fewer, 90 evaluations select too little
+    sample = 10  # of 24 (Real et al.: 25 of 100)
     first_step, last_step = 0.3, 0.05  # standard deviation of a mutation, as a fraction of a group's range
 
     def ask(self, number: int) -> Widths:

@@ -4,7 +4,7 @@
 
 The protocol and the peers' figures are those of the data's README: at most 99 evaluations on images held out from the
 training set; then, from the pruned weights, SGD with Nesterov momentum .9, weight decay 5e-4, learning rate .02 with
-cosine decay per step, batch 128, 351 steps, crop and flip, plain cross-entropy, bf16, channels last; seeds 0, 1, 2. Test
+cosine decay per step, batch 128, 351 steps, crop and flip, plain cross-entropy, bf16, channels last, seeds 0 to 2. Test
 images are looked at once per finished network. Every piece is kept in results/benchmarks/cache/, so a killed benchmark
 goes on. "random" is projected random search without warm starts; "knapsack" is the closed form, one evaluation.
 """
@@ -129,8 +129,8 @@ def table(rows: dict[str, list[dict[str, Any]]], settings: dict[str, Any]) -> st
         f"torch {torch.__version__}, Python {platform.python_version()}. Dense network: 88.16 % on test. "
         f"Settings: {settings}. Peers: figures of the data's README, same protocol, not run again here.",
         "",
-        "Top-1 on the 10,000 test images in percent: mean ± standard deviation, over search seeds (batch-norm only) and "
-        "over search seeds x fine-tuning seeds (one epoch).",
+        "Top-1 on the 10,000 test images in percent: mean ± standard deviation, over search seeds (batch-norm "
+        "only) and over search seeds x fine-tuning seeds (one epoch).",
         "",
         "| | evaluations | MACs kept | batch-norm re-estimated, no training | one epoch | each run |",
         "|---|---|---|---|---|---|",

@@ -1,6 +1,6 @@
 """A search that costs nothing: toy groups, a toy evolution, a toy evaluator. Also a script, to be killed.
 
-    python toys.py RUN NUM_WORKERS [URL]     # runs or resumes; every evaluation appends "number pid" to RUN/side.txt
+python toys.py RUN NUM_WORKERS [URL]     # runs or resumes; every evaluation appends "number pid" to RUN/side.txt
 """
 
 from __future__ import annotations

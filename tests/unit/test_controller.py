@@ -331,8 +331,7 @@ def small_problem():
     groups = tuple(ChannelGroup(f"conv{i}", c, ()) for i, c in enumerate(widths[1:-1]))
     axes = [Axis(3, 3), *(Axis(g.size, 0, ((i, 1),)) for i, g in enumerate(groups)), Axis(10, 10)]
     layers = tuple(
-        Layer(f"layer{i}", "conv", 9, 64, reads, makes)
-        for i, (reads, makes) in enumerate(itertools.pairwise(axes))
+        Layer(f"layer{i}", "conv", 9, 64, reads, makes) for i, (reads, makes) in enumerate(itertools.pairwise(axes))
     )
     scores = tuple(np.random.default_rng(i).random(g.size) for i, g in enumerate(groups))
     return Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores)

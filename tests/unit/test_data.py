@@ -120,7 +120,11 @@ def test_the_fingerprint_is_of_what_a_search_sees():
     ],
 )
 def test_a_function_brings_data(tmp_path, monkeypatch, returned, val):
-    module(tmp_path, monkeypatch, "mydata", f"""
+    module(
+        tmp_path,
+        monkeypatch,
+        "mydata",
+        f"""
 def T(n):  # a pair of tensors
     return torch.full((n, 3, 8, 8), 51, dtype=torch.uint8), torch.arange(n) % 2
 def L(n):  # a data set of float tensors
@@ -129,7 +133,8 @@ def P(n):  # a data set of PIL images
     return [(Image.new("RGB", (8, 8), (51, 51, 51)), i % 2) for i in range(n)]
 def get():
     return {returned}
-""")
+""",
+    )
     monkeypatch.delitem(__import__("sys").modules, "mydata", raising=False)
     data = load("mydata:get")
     assert (len(data.train) + len(data.val), len(data.val), len(data.test)) == (20 + (5 if val == 5 else 0), val, 4)

@@ -118,10 +118,11 @@ def test_steps_shrink_as_the_search_goes_on(cls, problem):
 
     def distance(number):
         strategy = cls(problem, seed=0, num_trials=100)
-        strategy.tell(Trial(0, centre, TrialState.COMPLETE, {"loss": 1.0}))
+        for n in range(2):
+            strategy.tell(Trial(n, centre, TrialState.COMPLETE, {"loss": 1.0}))
         return np.mean([np.abs(np.subtract(strategy.ask(number + i), centre)).mean() for i in range(20)])
 
-    assert distance(200) < 0.6 * distance(1)
+    assert distance(200) < 0.8 * distance(1)  # less than the step itself shrinks: large moves end at the range
 
 
 def test_layer_compensation_mutates_even_few_groups():
@@ -133,8 +134,9 @@ def test_layer_compensation_mutates_even_few_groups():
     problem = Problem(space, (parse("macs<=50%"),), (rng.random(32), rng.random(32)))
     strategy = LayerCompensation(problem, seed=0)
     parent = allocation.uniform(problem)
-    strategy.tell(Trial(0, parent, TrialState.COMPLETE, {"loss": 50.0}))  # however large the loss
-    assert len({strategy.ask(n) for n in range(1, 21)}) > 8
+    for n in range(2):
+        strategy.tell(Trial(n, parent, TrialState.COMPLETE, {"loss": 50.0}))  # however large the loss
+    assert len({strategy.ask(n) for n in range(2, 22)}) > 8
 
 
 @pytest.mark.parametrize("name", ["tpe", "cmaes"])

@@ -1,6 +1,6 @@
-"""Times tracing, pruning, dressing and pricing, side by side, and writes search_spaces.md beside this file.
+"""Times tracing, pruning, dressing and pricing, side by side, and writes trace_and_prune.md beside this file.
 
-    python results/benchmarks/search_spaces.py [--repeats 9]
+    python results/benchmarks/trace_and_prune.py [--repeats 9]
 
 One thread, medians. Torch-Pruning is measured too where it can be imported, else the table says 'not installed'.
 """
@@ -12,15 +12,12 @@ import copy
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-    sys.path.pop(0)  # this script has the name of the package it measures
 
 import numpy as np
 import torch
