@@ -36,7 +36,7 @@ def digits_weights(tmp_path_factory):
 
 @pytest.fixture
 def law():
-    """Trace a network and hold its space to the law: pruned equals masked, costs are exact, the network is untouched."""
+    """Trace a network and hold its space to the law: pruned equals masked, exact costs, the network untouched."""
     import copy
     import json
 
