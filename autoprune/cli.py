@@ -169,8 +169,8 @@ def _key_value(name: str, text: str) -> tuple[str, Any]:
 
 
 def _profile(arguments: dict[str, Any]) -> None:
-    from autoprune.prepare import expected_cost, prepare
     from autoprune.report import print_profile
+    from autoprune.runs.prepare import expected_cost, prepare
 
     prepared = prepare(_complete(settings(arguments)))
     print_profile(prepared, expected_cost(prepared))
@@ -207,7 +207,7 @@ def _resume(arguments: dict[str, Any]) -> None:
 
 def _status(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_status
-    from autoprune.run import RunDirectory
+    from autoprune.runs.directory import RunDirectory
 
     print_status(RunDirectory.open(arguments["run"]))
 
@@ -229,7 +229,7 @@ def _finetune(arguments: dict[str, Any]) -> None:
 
 def _report(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_report
-    from autoprune.run import RunDirectory
+    from autoprune.runs.directory import RunDirectory
 
     print_report(RunDirectory.open(arguments["run"]))
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from autoprune import data as data_sets
 from autoprune.recovery import finetune
 from autoprune.report import RunProgress, comparison_table, console, latency_ms, result_rows
-from autoprune.run import RunDirectory
+from autoprune.runs.directory import RunDirectory
 from autoprune.search import search
 from search_spaces.models import digits_cnn
 

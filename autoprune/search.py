@@ -18,16 +18,21 @@ from autoprune.data import ImageData
 from autoprune.errors import SearchStopped
 from autoprune.export import copy_export
 from autoprune.ledger import Ledger
-from autoprune.prepare import Prepared, prepare
 from autoprune.problem import Trial
-from autoprune.recipe import Recipe
 from autoprune.report import RunProgress, write_csv
-from autoprune.result import SearchResult
-from autoprune.run import RunDirectory, refuse_existing, run_path
+from autoprune.runs import (
+    Prepared,
+    Recipe,
+    RunDirectory,
+    SearchResult,
+    deliver,
+    prepare,
+    refuse_existing,
+    run_path,
+)
 from autoprune.schedule import num_evaluations
 from autoprune.strategies import make, warm_starts
 from autoprune.strategies.closed_form import ClosedForm
-from autoprune.winner import deliver
 from autoprune.workers import run_here, run_processes
 
 

@@ -22,9 +22,9 @@ from autoprune.schedule import best, num_evaluations
 from objectives import Feasibility
 
 if TYPE_CHECKING:
-    from autoprune.prepare import Prepared
-    from autoprune.result import SearchResult
-    from autoprune.run import RunDirectory
+    from autoprune.runs.directory import RunDirectory
+    from autoprune.runs.prepare import Prepared
+    from autoprune.runs.result import SearchResult
 
 
 def console() -> Console:

@@ -30,7 +30,7 @@ from autoprune.data import ImageData, load
 from autoprune.evaluation import measure
 from autoprune.ledger import Ledger
 from autoprune.recovery import finetune
-from autoprune.run import RunDirectory
+from autoprune.runs.directory import RunDirectory
 from search_spaces import prune, trace
 from search_spaces.models import resnet20
 

@@ -58,3 +58,12 @@ def test_network(name, law):
 def test_more_seeds_and_sizes(name, law):
     model, _ = build(name)
     law(model, torch.randn(2, 3, 96, 80), seeds=range(1, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_size(name, law):
+    size = 299 if name == "inception_v3" else 224
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    torch.manual_seed(1)
+    law(torchvision.models.get_model(name, weights=None, **options), torch.randn(1, 3, size, size), seeds=(1, 2, 3))

@@ -14,8 +14,8 @@ FLOORS = {
     "strategies": 4, "recovery": 4,
     "evaluation": 5, "ledger": 5,
     "schedule": 6, "controller": 6, "workers": 6,
-    "config": 7, "run": 7, "export": 7, "report": 7, "prepare": 7,
-    "recipe": 7, "result": 7, "winner": 7, "search": 7,
+    "config": 7, "export": 7, "report": 7, "runs": 7,
+    "search": 7,
     "cli": 8, "demo": 8, "__main__": 8,
 }  # fmt: skip
 OPTIONAL = {  # package -> the only places that may import it, inside functions

@@ -12,11 +12,11 @@ from torch import nn
 
 from autoprune.evaluation import measure
 from autoprune.export import export
-from autoprune.prepare import Prepared, versions
 from autoprune.problem import Trial
 from autoprune.recovery import finetune, reestimate
 from autoprune.report import RunProgress
-from autoprune.run import RunDirectory
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.prepare import Prepared, versions
 from search_spaces import prune
 
 

@@ -13,9 +13,9 @@ from autoprune.config import RunConfig
 from autoprune.controller import Job
 from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator
-from autoprune.prepare import load_data
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference
+from autoprune.runs.prepare import load_data
 
 
 @dataclass(frozen=True, eq=False)
