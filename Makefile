@@ -15,10 +15,10 @@ demo: .venv/.installed
 	@$(BIN)/python -m autoprune.demo
 
 test: .venv/.installed-dev
-	@$(BIN)/python -m pytest -ra --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -ra --durations=10
 
 test-all: .venv/.installed-dev
-	@$(BIN)/python -m pytest -ra --durations=20 -m "slow or not slow"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -ra --durations=20 -m "slow or not slow"
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff check .
