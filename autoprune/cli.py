@@ -25,7 +25,7 @@ examples:
   autoprune export  results/small18 --onnx
 
 units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
-activations are output elements of all layers per image; top-1 is a fraction of 1; latency is in milliseconds.
+activations are output elements of all layers per image; top-1 is a fraction of 1.
 """
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -109,16 +109,16 @@ def parser() -> Parser:
         "resume",
         _resume,
         "go on with a run that was stopped or killed",
-        {"search": "trials", "run": "workers device onnx pt2"},
+        {"search": "trials", "run": "workers timeout device onnx pt2"},
     )
     verb("status", _status, "show how far a run is, also while it is running")
     export = verb("export", _export, "export the winner of a run, or another trial of it", files)
     finetune = verb(
         "finetune", _finetune, "fine-tune the winner of a run anew, or another trial", {"recovery": "", **files}
     )
-    for sub in (export, finetune):
+    for sub, places in ((export, "<run>/best, or <run>/trial-N"), (finetune, "<run>/finetuned, or <run>/finetuned-N")):
         sub.add_argument("--trial", type=int, metavar="N", help="a trial of the run (default: the winner)")
-        sub.add_argument("--to", metavar="DIR", help="where the export goes (default: <run>/best, or <run>/trial-N)")
+        sub.add_argument("--to", metavar="DIR", help=f"where the export goes (default: {places})")
     verb("report", _report, "print the report of a run and write its trials.csv")
     verb("demo", _demo, "train a small CNN on digits, prune it to half its MACs, compare", run=False)
     return top
@@ -213,18 +213,19 @@ def _status(arguments: dict[str, Any]) -> None:
 
 
 def _export(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_export
     from autoprune.search import export_run
 
-    print(f"exported to {export_run(arguments.pop('run'), **arguments)}")
+    print_export(export_run(arguments.pop("run"), **arguments))
 
 
 def _finetune(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress
+    from autoprune.report import RunProgress, print_export
     from autoprune.search import finetune
 
     with RunProgress() as progress:
         directory = finetune(arguments.pop("run"), progress=progress, **arguments)
-    print(f"exported to {directory}")
+    print_export(directory)
 
 
 def _report(arguments: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ class RunConfig:
     name: str = ""
     storage: str = ""
     workers: int = 0
+    timeout: float = 0.0
     device: str = "auto"
     onnx: bool = False
     pt2: bool = False
@@ -79,7 +80,7 @@ class RunConfig:
         """A configuration from loosely typed settings: what TOML, flags and keywords have in common.
 
         Raises:
-            ValueError: If a setting is unknown, of the wrong type or out of range.
+            ValueError: If a setting is unknown, of the wrong type or out of range, or cannot be written to a TOML file.
         """
         types = get_type_hints(cls)
         for name in settings:
@@ -106,8 +107,7 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """The whole configuration as TOML; `make(**read(file))` gives it back."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        plain = {f.name: _to_toml(getattr(self, f.name)) for f in fields(self)}
         tables = {k: plain.pop(k) for k in ("model_args", "data_args")}  # TOML: tables come last
         note = "# This run as resolved; `autoprune search --config <this file> --name <new>` starts one like it.\n"
         return note + tomli_w.dumps({**plain, **tables})
@@ -125,6 +125,7 @@ _AT_LEAST: Mapping[str, float] = {
     "epochs": 0,
     "lr": 0,
     "workers": 0,
+    "timeout": 0,
     "seed": 0,
 }
 
@@ -205,6 +206,10 @@ OPTIONS: Mapping[str, Option] = {
                 "(default: a kill-proof file in the run's directory)",
             ),
             "workers": ("N", "worker processes; 0 evaluates in this process"),
+            "timeout": (
+                "SECONDS",
+                "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
+            ),
             "device": ("DEVICE", "auto, cpu, cuda, cuda:1 ..."),
             "onnx": ("", "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')"),
             "pt2": ("", "also write best/model.pt2 (torch.export)"),
@@ -212,7 +217,6 @@ OPTIONS: Mapping[str, Option] = {
     }.items()
     for name, (metavar, help) in table.items()
 }
-IDENTITY = tuple(name for name, option in OPTIONS.items() if option.group == "problem")
 
 
 def _coerce(name: str, kind: Any, value: Any) -> Any:
@@ -224,6 +228,8 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
         if all(isinstance(text, str) for text in texts):
             return texts
         raise ValueError(f"{name}: expected one or more strings, got {value!r}")
+    if kind == dict[str, Any] and isinstance(value, Mapping):
+        return {key: _argument(name, key, item) for key, item in value.items()}
     if kind == dict[str, Any]:
         kind = dict
     if isinstance(value, Path) and kind is str:
@@ -231,6 +237,36 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{name}: expected {_WORDS[kind]}, got {value!r}")
     return value
+
+
+def _argument(name: str, key: str, value: Any) -> Any:
+    """A keyword argument as it comes back from a TOML file: the word "None" is None, a tuple is a list."""
+    try:
+        text = tomli_w.dumps({key: _to_toml(value)})
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{name}: {key}={value!r} cannot be written to the run's config.toml; give numbers, strings, true or "
+            "false, None, lists or tables, or a factory of your own that makes the rest"
+        ) from error
+    return _from_toml(tomllib.loads(text)[key])
+
+
+def _to_toml(value: Any) -> Any:
+    """TOML has no None: it is written as the word, as on the command line."""
+    if isinstance(value, Mapping):
+        return {key: _to_toml(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_toml(item) for item in value]
+    return "None" if value is None else value
+
+
+def _from_toml(value: Any) -> Any:
+    """The inverse of `_to_toml`."""
+    if isinstance(value, dict):
+        return {key: _from_toml(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_from_toml(item) for item in value]
+    return None if value == "None" else value
 
 
 _WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +63,7 @@ class SearchController:
         num_trials: Evaluations by proxy; may grow on a resume.
         warm_starts: Widths that are tried first.
         finalists: How many of the best are evaluated again, and at which fidelity.
+        project: Makes what the strategy proposes feasible: a plug-in may forget to.
         max_failures: So many failed candidates in a row (since this controller was made) stop the search.
     """
 
@@ -74,11 +75,12 @@ class SearchController:
         num_trials: int,
         warm_starts: Sequence[Widths] = (),
         finalists: tuple[int, str] = (3, "short"),
+        project: Callable[[Widths], Widths] = tuple,
         max_failures: int = 10,
     ) -> None:
         self.ledger = ledger
         self.listener: Listener | None = None
-        self._strategy = strategy
+        self._strategy, self._project = strategy, project
         self._schedule = Finalists(tuple(tuple(w) for w in warm_starts), num_trials, *finalists)
         self._max_failures = max_failures
         self._failures = 0
@@ -128,7 +130,7 @@ class SearchController:
             return self._hand_out(min(self._free) if own is None else own, worker)
         while isinstance(order := self._schedule.next(self.trials, self._tally), Order):
             number = len(self.ledger.trials)
-            widths = tuple(self._strategy.ask(number) if order.widths is None else order.widths)
+            widths = tuple(self._project(self._strategy.ask(number)) if order.widths is None else order.widths)
             same_as = self._known.setdefault((order.fidelity, widths), number)
             first = same_as == number
             incumbent = self._best.get(order.fidelity) if first else None

@@ -7,8 +7,11 @@ rebuilt by the same surgery that made it, without tracing and without any file o
 from __future__ import annotations
 
 import copy
+import filecmp
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from autoprune.reference import ModelReference, load_weights
 from search_spaces import Kept, SearchSpace, Widths, prune
 
 FORMAT = "autoprune architecture 1"
+FILES = frozenset({"architecture.json", "weights.safetensors", "model.onnx", "model.pt2"})
 ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
 
 
@@ -44,7 +48,8 @@ def export(
     """Write a pruned network so that `load` rebuilds it anywhere; the directory appears whole or not at all.
 
     Args:
-        directory: Where; an older export there is replaced.
+        directory: Where; an older export there is replaced, but its ONNX and torch.export files stay if the weights are
+            the same.
         model: The pruned network, as `search_spaces.prune` made it (weights may be fine-tuned).
         space: The search space it was pruned in.
         kept: The kept units per group.
@@ -60,9 +65,11 @@ def export(
         The directory.
 
     Raises:
-        ValueError: If the ONNX network disagrees with torch, or something cannot be written.
+        ValueError: If something else is there, something cannot be written, or the ONNX or torch.export file cannot be
+            made: then the rest is there all the same.
     """
     directory = Path(directory)
+    check_target(directory)
     widths: Widths = tuple(len(k) for k in kept)
     architecture: dict[str, Any] = {
         "format": FORMAT,
@@ -77,14 +84,47 @@ def export(
     }
     # Tied tensors are stored once each: safetensors has no aliases.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
+    failures = []
     with whole_directory(directory) as scratch:
-        if onnx:
-            architecture["onnx_max_difference"] = to_onnx(model, example_inputs, scratch / "model.onnx")
-        if pt2:
-            to_torch_export(model, example_inputs, scratch / "model.pt2")
-        write_text(scratch / "architecture.json", _compact_json(architecture))
         save_tensors(save_file, state, scratch / "weights.safetensors")
+        for name, asked, write in (("model.onnx", onnx, to_onnx), ("model.pt2", pt2, to_torch_export)):
+            try:
+                if asked:
+                    architecture |= write(model, example_inputs, scratch / name)
+                elif (directory / name).is_file() and _same_weights(directory, scratch):
+                    shutil.copy2(directory / name, scratch / name)
+                    architecture = {**read_architecture(directory), **architecture}
+            except Exception as error:  # torch.onnx and torch.export raise whatever they like
+                (scratch / name).unlink(missing_ok=True)
+                why = (str(error).strip().splitlines() or [""])[0]
+                failures.append(f"{name} ({type(error).__name__}: {why})")
+        write_text(scratch / "architecture.json", _compact_json(architecture))
+    if failures:
+        raise ValueError(
+            f"'{directory}': could not write {' and '.join(failures)}; the rest of the export is there: use "
+            "autoprune.load, or other example inputs"
+        )
     return directory
+
+
+def check_target(directory: Path) -> None:
+    """Check that an export may go there: nothing is there, an empty directory, or an older export and nothing else.
+
+    Raises:
+        ValueError: If something would be lost.
+    """
+    if not os.path.lexists(directory):
+        return
+    try:
+        found = {path.name for path in directory.iterdir()}
+        ours = not found or (found <= FILES and bool(read_architecture(directory)))
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"'{directory}': expected a new or empty directory or an older export, but something else is there and "
+            "would be lost; remove it, or choose another place"
+        )
 
 
 def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
@@ -178,11 +218,11 @@ def check_fits(model: nn.Module, space: SearchSpace, where: str) -> None:
             )
 
 
-def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> float:
+def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:
     """Write an ONNX file with a dynamic batch size and run it in ONNX Runtime against torch.
 
     Returns:
-        The largest absolute difference of an output.
+        "onnx_max_difference": the largest absolute difference of an output.
 
     Raises:
         ValueError: If the two disagree beyond `ONNX_TOLERANCE`, or onnx is not installed.
@@ -205,23 +245,28 @@ def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> float:
     limit = ONNX_TOLERANCE * scale
     if not difference <= limit:
         raise ValueError(
-            f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not "
-            "written; leave out --onnx and use weights.safetensors"
+            f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
         )
-    return difference
+    return {"onnx_max_difference": difference}
 
 
-def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> None:
+def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:
     """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
     program, _ = _program(model, example_inputs)
     torch.export.save(program, str(path))
+    return {}
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    one, other = one / "weights.safetensors", other / "weights.safetensors"
+    return one.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
     """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
     if example_inputs is None:
         raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)

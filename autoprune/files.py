@@ -74,6 +74,8 @@ def save_tensors(save: Callable[[Any, Path], None], tensors: Mapping[str, Any], 
 def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
     """A scratch directory that takes the place of `path` when the block ends well, and vanishes when it does not.
 
+    The older one is moved aside, put back if the new one cannot take its place, and removed only at the very end.
+
     Args:
         path: The directory that appears.
         replace: Whether it may take the place of an older one.
@@ -81,15 +83,18 @@ def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
     Raises:
         DiskError: If something in the block could not be written, or `path` is there and may not be replaced.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    place = path.resolve()  # "." has no name, and a symbolic link is not what is replaced
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
     with disk(path):
         try:
             partial.mkdir(parents=True)
             yield partial
-            if replace and path.exists():
-                path.rename(old)
-            partial.rename(path)
+            if replace and place.exists():
+                place.rename(old)
+            partial.rename(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if old.exists() and not place.exists():
+                old.rename(place)
             shutil.rmtree(old, ignore_errors=True)

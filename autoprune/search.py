@@ -6,6 +6,8 @@ fine-tune -> export. Each part leaves its state in the run's directory, so `resu
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,32 @@ from torch import nn
 
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
-from autoprune.controller import SearchController
+from autoprune.controller import Job, SearchController
 from autoprune.data import ImageData
-from autoprune.errors import SearchStopped
-from autoprune.export import copy_export
-from autoprune.ledger import Ledger
-from autoprune.problem import Trial
-from autoprune.report import RunProgress, write_csv
+from autoprune.errors import LedgerUnwritable, SearchStopped
+from autoprune.export import check_target, copy_export, load, read_architecture
+from autoprune.ledger import Ledger, check_same, refuse_password
+from autoprune.problem import Trial, TrialState
+from autoprune.recovery import Diverged
+from autoprune.report import RunProgress, metric_label, write_csv
 from autoprune.runs import (
     Prepared,
     Recipe,
     RunDirectory,
     SearchResult,
+    Winner,
     deliver,
+    example_tensors,
     prepare,
     refuse_existing,
     run_path,
 )
-from autoprune.schedule import num_evaluations
 from autoprune.strategies import make, warm_starts
 from autoprune.strategies.closed_form import ClosedForm
-from autoprune.workers import run_here, run_processes
+from autoprune.workers import pickled, run_here, run_processes
+
+PATIENCE_S = 600.0  # no worker is taken for hung sooner,
+PATIENCE = 20  # nor before so many times as long as the slowest candidate of the same fidelity took
 
 
 def search(
@@ -71,10 +78,18 @@ def search(
     progress = progress or RunProgress(quiet=True)
     path = run_path(config, config.model.rpartition(":")[2] or type(model).__name__)
     refuse_existing(path)
+    if config.storage:
+        refuse_password(config.storage)
+    if example_inputs is not None:
+        example_tensors(example_inputs)
     prepared = prepare(config, live_model, live_data, example_inputs)
     recipe = Recipe(config, prepared.problem, live_model, live_data)
+    if config.workers:
+        pickled(recipe)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
+    if config.storage:
+        Ledger.refuse_existing(config.storage, path.name)
     run = RunDirectory.create(path, config, prepared.problem, prepared.example)
     progress.say(
         f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {', '.join(config.budget)}; "
@@ -98,15 +113,12 @@ def resume(
         model: The dense network, if the run was started with an nn.Module object.
         data: The data, if the run was started with an `ImageData` object.
         progress: Where to show progress; default nowhere.
-        **settings: What may change: workers, device, trials (more of them), onnx, pt2.
+        **settings: What may change: workers, device, timeout, onnx, pt2, and trials (more of them, remembered).
 
     Raises:
         ValueError: If it is no run, another problem, or is being written by another process.
     """
-    if unfit := settings.keys() - {"workers", "device", "trials", "onnx", "pt2"}:
-        raise ValueError(f"resume: {sorted(unfit)} may not change; only workers, device, trials, onnx and pt2 may")
-    run = RunDirectory.open(run_dir)
-    run = RunDirectory(run.path, change(run.config, **settings))
+    run = _changed(RunDirectory.open(run_dir), "resume", settings, "workers device timeout trials onnx pt2")
     progress = progress or RunProgress(quiet=True)
     prepared = reopen(run, model, data)
     recipe = Recipe(run.config, prepared.problem, model, data)
@@ -130,19 +142,24 @@ def finetune(
         model: As in `resume`.
         data: As in `resume`.
         trial: Number of a trial; default the winner.
-        to: Where the export goes; default best/ in the run, or trial-N/.
+        to: Where the export goes; default finetuned/ in the run, or finetuned-N/.
         progress: Where to show progress; default nowhere.
         **settings: epochs, lr, distill, batch_size, device, onnx, pt2.
 
     Returns:
         Where the export is.
+
+    Raises:
+        LedgerMismatch: If the model or the data is no longer what the run was begun with.
+        ValueError: If it is no run, or something else is where the export should go.
     """
     run = RunDirectory.open(run_dir)
-    run = RunDirectory(run.path, change(run.config, **settings))
-    prepared = reopen(run, model, data)
+    changed = _changed(run, "finetune", settings, "epochs lr distill batch_size device onnx pt2")
+    target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
+    check_target(target)
     chosen = run.trial(trial)
-    target = _target(run, trial, to)
-    deliver(run, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
+    prepared = _same(run, reopen(run, model, data))
+    deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
     return target
 
 
@@ -167,17 +184,23 @@ def export_run(
 
     Returns:
         Where the export is.
+
+    Raises:
+        LedgerMismatch: If another trial is wanted and the model or the data is not what the run was begun with.
+        ValueError: If it is no run, or something else is where the export should go.
     """
     run = RunDirectory.open(run_dir)
-    run = RunDirectory(run.path, change(run.config, **settings))
-    target = _target(run, trial, to)
+    changed = _changed(run, "export", settings, "onnx pt2 device")
+    target = Path(to or (run.best if trial is None else run.path / f"trial-{trial}"))
+    check_target(target)
     if trial is not None:
-        untrained = RunDirectory(run.path, change(run.config, epochs=0))
-        deliver(untrained, reopen(run, model, data), run.trial(trial), target, RunProgress(quiet=True), checkpoint=None)
+        untrained = RunDirectory(run.path, change(changed.config, epochs=0))
+        chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
+        deliver(untrained, prepared, chosen, target, RunProgress(quiet=True), checkpoint=None)
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
-    return copy_export(run.best, target, model, run.example(), onnx=run.config.onnx, pt2=run.config.pt2)
+    return copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
 
 
 def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
@@ -195,40 +218,86 @@ def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | 
     return prepare(run.config, model, data, run.example(), run.scores())
 
 
-def _target(run: RunDirectory, trial: int | None, to: str | Path | None) -> Path:
-    if to is not None:
-        return Path(to)
-    return run.best if trial is None else run.path / f"trial-{trial}"
+def _changed(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:
+    """The run with other settings, those that a verb may change."""
+    if unfit := settings.keys() - set(allowed.split()):
+        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {allowed.replace(' ', ', ')} may")
+    return RunDirectory(run.path, change(run.config, **settings))
+
+
+def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
+    """The problem, if it is that of the run's ledger (the versions of the libraries may be others by now)."""
+    there, here = dict(run.record().fingerprint), prepared.fingerprint()
+    check_same({**there, "versions": None}, {**here, "versions": None}, f"run '{run.path}'")
+    return prepared
 
 
 def _go(
     run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress, fresh: bool
 ) -> SearchResult:
     """Everything after the preparation; may be repeated."""
-    config = run.config
+    config, fingerprint = run.config, prepared.fingerprint()
     groups = {g.name: g.size for g in prepared.space.groups}
-    with Ledger.open(run.path, groups, prepared.fingerprint(), url=config.storage, fresh=fresh) as ledger:
+    with Ledger.open(run.path, groups, fingerprint, url=config.storage, study=run.study, fresh=fresh) as ledger:
         if not fresh:
             progress.say(f"run {run.path}: resumed, {len(ledger.trials)} trials so far")
+            run.remember(trials=config.trials)
+        before = list(ledger.trials)
         try:
-            trial = _candidates(ledger, prepared, recipe, evaluate, progress)
-            progress.say(f"trial {trial.number} wins: {trial.fidelity} loss {trial.loss:.4f}; fine-tuning it")
-            winner = deliver(run, prepared, trial, run.best, progress, checkpoint=run.checkpoint / f"{trial.number}.pt")
+            trial = _candidates(ledger, run, prepared, recipe, evaluate, progress)
+            winner = _delivered(run, prepared, trial) or _deliver(run, prepared, trial, progress)
         except KeyboardInterrupt:
             progress.end()
             progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
             raise
+        except ValueError as error:
+            if fresh and not ledger.trials and not isinstance(error, LedgerUnwritable):
+                ledger.discard()
+                run.remove()
+            raise
         finally:
-            costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
-            write_csv(run.path / "trials.csv", ledger.trials, costs, list(groups))
+            table = run.path / "trials.csv"
+            if run.path.exists() and (ledger.trials != before or not table.exists()):
+                costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
+                write_csv(table, ledger.trials, costs, list(groups))
     return SearchResult(
         trial.widths, trial, run.path, prepared.space, winner.model, prepared.example, winner.costs, winner.metrics
     )
 
 
-def _candidates(ledger: Ledger, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress) -> Trial:
+def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:
+    """The winner as it was exported, if it was; formats that are asked for and missing are added."""
+    try:
+        model, said = load(run.best, prepared.model), read_architecture(run.best)
+    except ValueError:
+        return None
+    if said.get("provenance", {}).get("trial") != trial.number or tuple(said["widths"]) != trial.widths:
+        return None
+    onnx, pt2 = ((asked and not (run.best / name).exists()) for asked, name in _formats(run.config))
+    if onnx or pt2:
+        copy_export(run.best, run.best, prepared.model, prepared.example, onnx=onnx, pt2=pt2)
+    return Winner(model, said["costs"], said["metrics"])
+
+
+def _formats(config: RunConfig) -> tuple[tuple[bool, str], ...]:
+    return (config.onnx, "model.onnx"), (config.pt2, "model.pt2")
+
+
+def _deliver(run: RunDirectory, prepared: Prepared, trial: Trial, progress: RunProgress) -> Winner:
+    """Fine-tune and export the winner."""
+    progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
+    try:
+        return deliver(run, prepared, trial, run.best, progress, checkpoint=run.checkpoint / f"{trial.number}.pt")
+    except Diverged as error:
+        again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
+        raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error
+
+
+def _candidates(
+    ledger: Ledger, run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress
+) -> Trial:
     """Run the search to its end and return the winner."""
-    config, problem = prepared.config, prepared.problem
+    config, problem = run.config, prepared.problem
     strategy = make(config.strategy, problem, config.seed, num_trials=config.trials)
     controller = SearchController(
         ledger,
@@ -236,14 +305,27 @@ def _candidates(ledger: Ledger, prepared: Prepared, recipe: Recipe, evaluate: An
         num_trials=config.trials,
         warm_starts=() if isinstance(strategy, ClosedForm) or not config.warm_starts else warm_starts(problem),
         finalists=(config.finalists, "short"),
+        project=problem.project,
     )
-    done = [t for t in ledger.trials if t.state.value != "running"]
-    progress.begin("searching", config.trials + config.finalists, num_evaluations(done), done)
+    done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
+    progress.begin_search(config, done)
     if config.workers:
-        run_processes(controller, recipe, config.workers, recipe.devices(), listener=progress)
+        patience = _patience(ledger, config.timeout)
+        run_processes(controller, recipe, config.workers, recipe.devices(), patience, progress)
     else:
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
     if controller.best is None:
         raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated; trials.csv says why")
     return controller.best
+
+
+def _patience(ledger: Ledger, timeout_s: float) -> Callable[[Job], float]:
+    """After how many seconds a worker is taken for hung; without a timeout, never before the first result is there."""
+
+    def limit_s(job: Job) -> float:
+        done = (TrialState.COMPLETE, TrialState.PRUNED)
+        slowest = max((t.seconds for t in ledger.trials if t.fidelity == job.fidelity and t.state in done), default=0.0)
+        return timeout_s or (max(PATIENCE_S, PATIENCE * slowest) if slowest else math.inf)
+
+    return limit_s

@@ -55,10 +55,10 @@ class Feasibility:
 
     Attributes:
         costs: Metric -> cost: the arithmetic ones always, others where a budget names them.
-        limits: Metric -> bound in the unit of the cost, in the order of the budgets.
+        limits: Metric -> bound in the unit of the cost, in the order of the budgets; the tightest one of several.
 
     Raises:
-        InfeasibleBudget: If the smallest network exceeds a budget, or a metric has two budgets.
+        InfeasibleBudget: If the smallest network exceeds a budget.
         ValueError: If a cost is unknown or is not a number, or the scores do not fit the space.
     """
 
@@ -77,14 +77,12 @@ class Feasibility:
         self.costs |= dict(costs or {})
         self.limits: dict[str, float] = {}
         for budget in self.budgets:
-            if budget.metric in self.limits:
-                first = next(b for b in self.budgets if b.metric == budget.metric)
-                raise InfeasibleBudget(f"budgets '{first}' and '{budget}': a cost has one limit, keep one of the two")
             if budget.metric not in self.costs:
                 self.costs[budget.metric] = cost(budget.metric, space)
             smallest, dense = self._ends(budget.metric)
-            self.limits[budget.metric] = budget.bound(dense)
-            if smallest > self.limits[budget.metric] * (1 + _ROUNDING):
+            limit = budget.bound(dense)
+            self.limits[budget.metric] = min(limit, self.limits.get(budget.metric, limit))
+            if smallest > limit * (1 + _ROUNDING):
                 raise InfeasibleBudget(explain(space, budget, self.costs[budget.metric], smallest, dense))
         self._limits: Floats = np.array(list(self.limits.values()), dtype=np.float64)  # [K]
         self._projection = Projection(space, self._prices, self._limits * (1 + _ROUNDING), scores)

@@ -23,7 +23,10 @@ class Shrinkable(Protocol):
     out_channels: int
 
     def shrink(self, kept_in: NDArray[np.int64], kept_out: NDArray[np.int64]) -> None:
-        """Keep these channels of the *dense* module only (called again for every candidate)."""
+        """Keep these channels of the *dense* module only (called again for every candidate).
+
+        What it makes of the indices goes into buffers, which are then moved to the network's device.
+        """
         ...
 
 

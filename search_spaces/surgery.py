@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -88,14 +88,15 @@ class Dresser:
     def dress(self, kept: Sequence[Any]) -> nn.Module:
         """The candidate's network: always the same module object, with fresh parameters and buffers each time."""
         removed = self.plan.removed(check_kept(self.space, kept))
-        stays: dict[tuple[Line, int], Tensor] = {}
+        known: dict[tuple[Line, int], Tensor] = {}
+
+        def stays(line: Line, size: int) -> IntArray:
+            return np.delete(np.arange(size), removed[line])
 
         def positions(line: Line, size: int) -> Tensor:
-            if (line, size) not in stays:
-                mask = np.ones(size, bool)
-                mask[removed[line]] = False
-                stays[line, size] = torch.from_numpy(np.flatnonzero(mask)).to(self._device)
-            return stays[line, size]
+            if (line, size) not in known:
+                known[line, size] = torch.from_numpy(stays(line, size)).to(self._device)
+            return known[line, size]
 
         with torch.no_grad():
             for slot in self._slots:
@@ -110,11 +111,11 @@ class Dresser:
                 for table, key in slot.places:
                     table[key] = value
         for module, lines in self._declared:
-            assert isinstance(module, Shrinkable)
-            module.shrink(*(
-                positions(lines[axis], size).cpu().numpy() if axis in lines else np.arange(size)
+            cast(Shrinkable, module).shrink(*(
+                stays(lines[axis], size) if axis in lines else np.arange(size)
                 for axis, size in ((1, module.in_channels), (0, module.out_channels))
             ))  # fmt: skip
+            module.to(self._device)  # what it made of the indices
         for refit in self._refits:
             refit(removed)
         return self.instance

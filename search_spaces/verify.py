@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,6 +55,11 @@ def verify(
             subject = randomised(model, seed)
             kept = random_kept(space, rng)
             worst = max(worst, found := difference(subject, space, kept, example_inputs))
+            if math.isnan(found):
+                raise VerificationError(
+                    f"{type(model).__name__}: answers the example input with NaN or infinity, so that nothing can be "
+                    "compared; check the weights, or give another example input"
+                )
             if not found <= tolerance:
                 raise VerificationError(blame(subject, space, kept, example_inputs, found, tolerance))
     return worst
@@ -84,7 +90,11 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
 
 
 def difference(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any) -> float:
-    """Largest difference of pruned and masked outputs, relative to the largest one (inf if the network fails)."""
+    """Largest difference of pruned and masked outputs, relative to the largest one.
+
+    Returns:
+        Infinity if the pruned network fails or answers what is not finite; NaN if the masked one already does.
+    """
     args, kwargs = as_call(example_inputs)
     expected = list(tensors_in(mask(model, space, kept)(*args, **kwargs)))
     try:
@@ -94,6 +104,9 @@ def difference(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs:
     if [t.shape for t in found] != [t.shape for t in expected]:
         return float("inf")
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if a.is_floating_point()]
+    for outputs, verdict in ((1, float("nan")), (0, float("inf"))):
+        if not all(pair[outputs].isfinite().all() for pair in pairs):
+            return verdict
     return max(
         (float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs if a.numel()), default=0.0
     )

@@ -11,6 +11,12 @@ from safetensors.torch import save_file
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same weights and images, in whatever order and process it runs."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working directory: results/ of a test's runs lands there."""
@@ -75,3 +81,41 @@ def law():
         return space
 
     return check
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """A small network around a function with modules: `toy(lambda s, x: x + s.a(x), a=toy.conv())`."""
+    from torch import nn
+    from torch.nn import functional as F
+
+    class Body(nn.Module):
+        """A forward function with modules."""
+
+        def __init__(self, function, **parts):
+            super().__init__()
+            self.function = function
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def forward(self, x):
+            return self.function(self, x)
+
+    class Toy(nn.Module):
+        """stem (3 -> 8) -> body -> head -> mean -> linear."""
+
+        def __init__(self, function, out=8, **parts):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+            self.body = Body(function, **parts)
+            self.head = nn.Conv2d(out, 6, 1)
+            self.fc = nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.fc(F.relu(self.head(self.body(self.stem(x)))).mean((2, 3)))
+
+        @staticmethod
+        def conv(into=8, out=8, kernel=3, **options):
+            return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
+
+    return Toy

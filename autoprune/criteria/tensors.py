@@ -65,7 +65,8 @@ class GroupTensors:
         name: The group's name.
         units: [C] numbers of the units within their group.
         parts: What the units own, tensor by tensor (parameters only: running statistics are no weights).
-        mask_gradients: [N, C] gradient of each image's loss by a mask on each unit, where gathered.
+        mask_gradients: [N, C] gradient of each image's loss by a mask on each unit, where gathered ([batches, C] of
+            each batch's summed loss where a bare parameter reads the units).
     """
 
     name: str

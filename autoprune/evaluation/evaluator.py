@@ -20,7 +20,7 @@ from autoprune.evaluation.abandonment import BLOCK, block_means, estimate, hopel
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.passes import answers
 from autoprune.evaluation.settings import EvaluationSettings, short_steps
-from autoprune.recovery import Diverged, finetune, reestimate
+from autoprune.recovery import Diverged, finetune, reestimate_evenly
 from objectives import quality, resolve_metric
 from search_spaces import Dresser, SearchSpace
 
@@ -88,7 +88,7 @@ class Evaluator:
         try:
             net = self._dresser.dress(kept).eval()
             trained = self._train(net, steps) if steps else 0.0
-            self._reestimate(net, clock)
+            reestimate_evenly(net, self._data, self._bn, self.settings.batch_size, self.compute, clock)
             with Folded(net, self._pairs):
                 metrics = self._validate(net, clock, incumbent if self.settings.abandon else None)
         except Diverged as error:
@@ -127,18 +127,6 @@ class Evaluator:
             batch=min(settings.batch_size, len(self._data.train)), device=self.compute.device, amp=self.compute.amp,
         )  # fmt: skip
         return log.seconds_compute
-
-    def _reestimate(self, net: nn.Module, clock: Stopwatch) -> None:
-        count = max(1, round(len(self._bn) / self.settings.batch_size))
-        size = math.ceil(len(self._bn) / count)  # even batches: each weighs the same in the average
-        batches = (self._data.normalise(b.images, self.compute.channels_last) for b in self._bn.batches(size))
-
-        def forward(images: Tensor) -> object:
-            with clock:
-                return net(images)
-
-        with self.compute.autocast():
-            reestimate(net, batches, forward)
 
     def _validate(self, net: nn.Module, clock: Stopwatch, incumbent: Sequence[float] | None) -> dict[str, Any]:
         count = len(self._val)

@@ -1,7 +1,9 @@
 """The one book of a search: an Optuna study on a kill-proof journal file, or in any database Optuna knows."""
 
 from autoprune.ledger.book import Ledger as Ledger
+from autoprune.ledger.database import refuse_password as refuse_password
 from autoprune.ledger.locks import holder as holder
 from autoprune.ledger.records import Entry as Entry
 from autoprune.ledger.records import Record as Record
+from autoprune.ledger.records import check_same as check_same
 from autoprune.ledger.records import plain as plain

@@ -21,11 +21,11 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from autoprune.errors import LedgerMismatch, LedgerUnwritable
+from autoprune.errors import LedgerUnwritable
 from autoprune.ledger.database import address, connect, lock_study, shown
 from autoprune.ledger.journal import Journal
 from autoprune.ledger.locks import FileLock, Lock
-from autoprune.ledger.records import FORMAT, HEAD, STATES, Entry, Record, differences, frozen_trials, plain, read_record
+from autoprune.ledger.records import FORMAT, HEAD, STATES, Entry, Record, check_same, frozen_trials, plain, read_record
 from autoprune.problem import Trial, TrialState
 from search_spaces import Widths
 
@@ -61,24 +61,27 @@ class Ledger:
         fingerprint: Mapping[str, Any],
         *,
         url: str = "",
+        study: str = "",
         fresh: bool = False,
     ) -> Ledger:
         """Open the ledger of a run for writing, or begin it. The run is locked until `close` or the process's end.
 
         Args:
-            run: The run directory (made if missing); its name is the name of the study.
+            run: The run directory (made if missing).
             groups: Group name -> number of units, in the order of `Widths`.
             fingerprint: What the problem is (weights, space, budgets, data, seed...), plain JSON, nested as you like.
             url: A database that keeps the ledger, instead of `ledger.log` in the run directory.
+            study: Name of the study; default that of the run directory.
             fresh: Refuse a ledger that exists.
 
         Raises:
             LedgerMismatch: If it was begun with another fingerprint.
             RunIsLive: If another controller holds it.
             LedgerUnwritable: If the disk is full or read-only, or the database does not take it.
-            ValueError: If it exists (`fresh`), or the database cannot be used.
+            ValueError: If it exists (`fresh`), holds only other studies, or the database cannot be used.
         """
         run, url, where = Path(run), address(url) if url else "", f"run '{run}'"
+        name = study or run.resolve().name
         try:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -88,42 +91,52 @@ class Ledger:
             locks: list[Lock] = [FileLock(run / ".lock", where)]
             stack.callback(locks[0].release)
             if url:
-                locks.append(lock_study(url, run.name))
+                locks.append(lock_study(url, name))
                 stack.callback(locks[1].release)
             storage = connect(url) if url else JournalStorage(Journal(run / "ledger.log"))
             stack.callback(storage.remove_session)
-            study = _find(storage, run.name)
-            if study is None:
-                study = _create(storage, run.name)
-            head = storage.get_study_user_attrs(study).get(HEAD)
+            found = _find(storage, name, where)
+            found = _create(storage, name) if found is None else found
+            head = storage.get_study_user_attrs(found).get(HEAD)
             if head is None:  # a new one, or one that was killed at its first breath
                 head = {"format": FORMAT, "groups": list(groups.items()), "fingerprint": fingerprint}
-                storage.set_study_user_attr(study, HEAD, plain(head))
+                storage.set_study_user_attr(found, HEAD, plain(head))
             elif fresh:
                 raise ValueError(f"{where}: there is one already; `autoprune resume {run}`, or choose another name")
-            record = read_record(storage, study, where)
-            if different := list(differences(record.fingerprint, plain(fingerprint))):
-                raise LedgerMismatch(
-                    f"{where}: was begun with another problem: {'; '.join(different)}; "
-                    "give the same again, or start a run of another name"
-                )
-            return cls(storage, study, record, stack.pop_all())
+            record = read_record(storage, found, where)
+            check_same(record.fingerprint, fingerprint, where)
+            return cls(storage, found, record, stack.pop_all())
 
     @staticmethod
-    def read(run: str | Path, *, url: str = "") -> Record:
+    def read(run: str | Path, *, url: str = "", study: str = "") -> Record:
         """What the ledger of a run says now; its controller may be writing meanwhile.
 
         Raises:
             ValueError: If there is no such ledger.
         """
-        run = Path(run)
+        run, name, where = Path(run), study or Path(run).resolve().name, f"run '{run}'"
         storage = connect(address(url)) if url else JournalStorage(Journal(run / "ledger.log", read_only=True))
-        study = _find(storage, run.name)
-        if study is None:
-            place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
-            raise ValueError(f"run '{run}': {place} holds no study '{run.name}'; was the directory renamed?")
         try:
-            return read_record(storage, study, f"run '{run}'")
+            found = _find(storage, name, where)
+            if found is None:
+                place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
+                raise ValueError(f"{where}: {place} holds no study '{name}'; was the search killed before it began?")
+            return read_record(storage, found, where)
+        finally:
+            storage.remove_session()
+
+    @staticmethod
+    def refuse_existing(url: str, study: str) -> None:
+        """Check that a database can be used and has no such study yet.
+
+        Raises:
+            ValueError: If it cannot, or has.
+        """
+        storage = connect(address(url))
+        try:
+            if _find(storage, study, "") is not None:
+                text = f"study '{study}': is in '{shown(address(url))}' already; resume its run, or choose another name"
+                raise ValueError(text)
         finally:
             storage.remove_session()
 
@@ -200,6 +213,10 @@ class Ledger:
             self._storage.set_study_user_attr(self._study, key, value)
         self.notes[key] = value
 
+    def discard(self) -> None:
+        """Take the study back, as if it had never begun."""
+        self._storage.delete_study(self._study)
+
     def close(self) -> None:
         """Let other controllers in; may be repeated."""
         self._release.close()
@@ -235,10 +252,15 @@ def _writing(what: str) -> Iterator[None]:
         raise LedgerUnwritable(text) from error
 
 
-def _find(storage: BaseStorage, name: str) -> int | None:
+def _find(storage: BaseStorage, name: str, where: str) -> int | None:
+    """The study of that name; a journal belongs to one run, so its only study is meant whatever it is called."""
     with contextlib.suppress(KeyError):
         return storage.get_study_id_from_name(name)
-    return None
+    others = storage.get_all_studies() if isinstance(storage, JournalStorage) else []
+    if len(others) > 1:
+        names = ", ".join(s.study_name for s in others)
+        raise ValueError(f"{where}: its ledger holds the studies {names}, but no '{name}'; was the directory renamed?")
+    return others[0]._study_id if others else None
 
 
 def _create(storage: BaseStorage, name: str) -> int:

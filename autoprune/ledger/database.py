@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import re
 from pathlib import Path
 
 import sqlalchemy
@@ -34,9 +35,9 @@ def address(url: str) -> str:
     """
     try:
         parts = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
-    except sqlalchemy.exc.ArgumentError:
-        example = "postgresql://user:password@host/database"
-        raise ValueError(f"ledger '{url}': not the address of a database; expected e.g. {example}") from None
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        masked, example = re.sub(r":/*.*@", "://***@", url), "postgresql://user@host/database"
+        raise ValueError(f"ledger '{masked}': not the address of a database; expected e.g. {example}") from None
     kind = parts.drivername.partition("+")[0]
     if kind not in _DRIVERS:
         raise ValueError(f"ledger '{kind}://...': unknown kind of database; known: {', '.join(_DRIVERS)}")
@@ -50,8 +51,28 @@ def address(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """The URL without its password."""
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    """The URL without its passwords."""
+    parts = sqlalchemy.make_url(url)
+    return parts.update_query_dict({k: "***" for k in _secrets(parts)}).render_as_string(hide_password=True)
+
+
+def refuse_password(url: str) -> None:
+    """Check that an address can be kept in a file: it names a database that is known here, and no password.
+
+    Raises:
+        ValueError: If not.
+    """
+    parts = sqlalchemy.make_url(address(url))
+    if parts.password or _secrets(parts):
+        raise ValueError(
+            f"storage '{shown(url)}': the password would be kept in config.toml; leave it out, and give it in "
+            "PGPASSWORD or ~/.pgpass (MySQL: ?read_default_file=~/.my.cnf)"
+        )
+
+
+def _secrets(parts: sqlalchemy.URL) -> dict[str, str]:
+    """The passwords that stand behind the question mark, by name."""
+    return {key: str(value) for key, value in parts.query.items() if "passw" in key.lower()}
 
 
 def connect(url: str) -> RDBStorage:
@@ -106,5 +127,7 @@ class DatabaseLock:
 
 
 def _unreachable(url: str, error: Exception) -> ValueError:
-    first = str(error.__cause__ or error).strip().splitlines()[0]
+    first, parts = str(error.__cause__ or error).strip().splitlines()[0], sqlalchemy.make_url(url)
+    for secret in filter(None, (parts.password, *_secrets(parts).values())):
+        first = first.replace(secret, "***")
     return ValueError(f"ledger '{shown(url)}': no connection ({first}); check that the server runs, and the address")

@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from autoprune.errors import LedgerMismatch
 from autoprune.problem import Trial, TrialState
 
 HEAD = "autoprune"  # the study attribute with format, groups and fingerprint; a study without it was never begun
@@ -127,6 +128,19 @@ def _read_entry(frozen: FrozenTrial, groups: Mapping[str, int], where: str) -> E
         result.get("order", -1),
         frozen.datetime_start,
     )
+
+
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Check that two fingerprints say the same.
+
+    Raises:
+        LedgerMismatch: Naming the fields that differ.
+    """
+    if different := list(differences(plain(there), plain(here))):
+        raise LedgerMismatch(
+            f"{where}: was begun with another problem: {'; '.join(different)}; "
+            "give the same again, or start a run of another name"
+        )
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

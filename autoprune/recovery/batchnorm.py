@@ -5,11 +5,17 @@ Without it the scores of pruned networks are noise (Li et al. 2020, "EagleEye", 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from autoprune.compute import Compute
+from autoprune.data import ImageData, Split
 
 
 def reestimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object] | None = None) -> None:
@@ -42,3 +48,34 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[T
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+
+
+def reestimate_evenly(
+    model: nn.Module,
+    data: ImageData,
+    images: Split,
+    batch_size: int,
+    compute: Compute,
+    clock: AbstractContextManager[Any] | None = None,
+) -> None:
+    """`reestimate` over the images of a split, in even batches of about `batch_size`: each weighs the same.
+
+    Args:
+        model: On the device; changed in place.
+        data: How its images are normalised.
+        images: On the device.
+        batch_size: About how many images per pass; the last pass has no single image left.
+        compute: How passes are run.
+        clock: Runs during passes only.
+    """
+    size = math.ceil(len(images) / max(1, round(len(images) / batch_size)))
+    while size > 1 and len(images) % size == 1:  # one image may have no statistics
+        size += 1
+
+    def forward(batch: Tensor) -> object:
+        with clock or nullcontext():
+            return model(batch)
+
+    with compute.autocast():
+        batches = (data.normalise(b.images, compute.channels_last) for b in images.batches(size))
+        reestimate(model, batches, forward)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from autoprune.ledger import holder
 from autoprune.problem import TrialState
-from autoprune.report.progress import describe
+from autoprune.report.outlook import Outlook
+from autoprune.report.progress import describe, metric_label
 from autoprune.report.tables import (
     comparison_table,
     cost_rows,
     frozen_table,
     groups_table,
+    number,
     reachable_table,
 )
 from autoprune.report.trials import best_table, counts, proxy_quality, write_csv
-from autoprune.schedule import best, num_evaluations
+from autoprune.schedule import best, is_cached
 from objectives import Feasibility
 
 if TYPE_CHECKING:
@@ -47,8 +50,20 @@ def print_result(result: SearchResult) -> None:
     """The winner against the dense network, and where its files are."""
     out = console()
     out.print(comparison_table("dense and pruned", result_rows(result)))
-    out.print(f"run     {result.run_dir}\nbest    {result.run_dir / 'best'}", markup=False)
-    out.print(f'load    autoprune.load("{result.run_dir / "best"}")', markup=False)
+    out.print(f"run     {result.run_dir}", markup=False, soft_wrap=True)
+    _print_files(out, result.run_dir / "best")
+
+
+def print_export(directory: str | Path) -> None:
+    """What an export holds against the dense network, and its files.
+
+    Args:
+        directory: What `autoprune.export.export` wrote.
+    """
+    out, directory = console(), Path(directory)
+    data = _architecture(directory)
+    out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
+    _print_files(out, directory)
 
 
 def print_status(run: RunDirectory) -> None:
@@ -58,24 +73,23 @@ def print_status(run: RunDirectory) -> None:
     config, trials = run.config, record.trials
     writer = holder(run.path)
     finished = (run.best / "architecture.json").is_file()
+    outlook, metric = Outlook.of(trials, config), metric_label(config.metric)
     state = f"running ({writer})" if writer else "finished" if finished else f"stopped; autoprune resume {run.path}"
     leader = best(trials)
-    evaluated = num_evaluations(t for t in trials if t.state is not TrialState.RUNNING)
     lines = [
         ("run", str(run.path)),
         ("state", state),
         ("model", f"{config.model or 'an nn.Module object'}, {', '.join(config.budget)}"),
-        ("evaluated", f"{evaluated} of {config.trials} + {config.finalists} finalists ({counts(trials)})"),
-        ("best", describe(leader) if leader else "none yet"),
+        ("evaluated", f"{outlook} ({counts(trials, live=bool(writer))})"),
+        ("best", describe(leader, metric) if leader else "none yet"),
     ]
-    if writer and evaluated:
-        pace = [t.seconds for t in trials if t.seconds][-20:]
-        waiting = max(0, config.trials + config.finalists - evaluated)
-        left = waiting * sum(pace) / max(1, len(pace)) / max(1, config.workers)
-        lines.append(("ETA", f"{left:.0f} s, then the fine-tune of the winner"))
+    if writer:
+        lines.append(("ETA", f"{outlook.eta}, then the fine-tune of the winner"))
     for trial in trials:
-        if trial.state is TrialState.RUNNING and not trial.metrics.get("cached"):
-            lines.append(("in flight", f"trial {trial.number} ({trial.fidelity}) on {trial.worker or 'nobody yet'}"))
+        if trial.state is TrialState.RUNNING and not is_cached(trial):
+            where = f"on {trial.worker}" if trial.worker else "waits for a worker"
+            fate = where if writer else "was interrupted, will be redone"
+            lines.append(("in flight" if writer else "unfinished", f"{trial.fidelity} trial {trial.number} {fate}"))
     for label, text in lines:
         out.print(f"{label:<10} {text}", markup=False, soft_wrap=True)
 
@@ -83,27 +97,26 @@ def print_status(run: RunDirectory) -> None:
 def print_report(run: RunDirectory) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
     out = console()
-    record = run.record()
-    trials = record.trials
+    trials, metric = run.record().trials, metric_label(run.config.metric)
     space = run.space()
     feasibility = Feasibility(space, ())
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {', '.join(run.config.budget)}", markup=False)
-    out.print(f"trials: {counts(trials)}", markup=False)
+    out.print(f"trials: {counts(trials, live=bool(holder(run.path)))}", markup=False)
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials)
     if seconds:
         out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
-    out.print(best_table(trials))
+    out.print(best_table(trials, metric))
     out.print(proxy_quality(trials), markup=False)
     if (run.best / "architecture.json").is_file():
-        data = json.loads((run.best / "architecture.json").read_text(encoding="utf-8"))
+        data = _architecture(run.best)
         out.print(groups_table(space, data["widths"]))
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
     failed = [t for t in trials if t.state is TrialState.FAIL]
     for trial in failed[:5]:
-        out.print(describe(trial), markup=False, soft_wrap=True)
+        out.print(describe(trial, metric), markup=False, soft_wrap=True)
     out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
 
 
@@ -120,3 +133,15 @@ def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
         if dense is not None and pruned is not None:
             rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
     return rows + cost_rows(costs)
+
+
+def _architecture(directory: Path) -> Any:
+    return json.loads((directory / "architecture.json").read_text(encoding="utf-8"))
+
+
+def _print_files(out: Console, directory: Path) -> None:
+    """Where an export is, what it consists of, and the line that loads it."""
+    files = ", ".join(f"{p.name} ({number(p.stat().st_size)}B)" for p in sorted(directory.iterdir()))
+    needed = "" if _architecture(directory)["model"].get("factory") else ", model=your_dense_network"
+    out.print(f"export  {directory}: {files}", markup=False, soft_wrap=True)
+    out.print(f'load    autoprune.load("{directory}"{needed})', markup=False, soft_wrap=True)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from autoprune.config import RunConfig
 from autoprune.problem import Trial, TrialState
+from autoprune.report.outlook import Outlook
+from autoprune.schedule import is_cached
 
 
 class RunProgress:
@@ -24,9 +33,9 @@ class RunProgress:
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self.console = console or Console(quiet=quiet, highlight=False)
         self._bar: Progress | None = None
+        self._config = RunConfig()
+        self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
-        self._stage, self._done, self._total = "", 0, 0
-        self._at_start, self._started = 0, time.monotonic()
 
     def __enter__(self) -> RunProgress:
         return self
@@ -40,34 +49,27 @@ class RunProgress:
         """One line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def begin(self, stage: str, total: int, done: int = 0, best: Iterable[Trial] = ()) -> None:
-        """A part of the run begins.
+    def begin_search(self, config: RunConfig, trials: Iterable[Trial] = ()) -> None:
+        """The search begins, or goes on.
+
+        Args:
+            config: Of the run.
+            trials: Finished before.
+        """
+        self._config, self._trials, self._best = config, list(trials), {}
+        for trial in self._trials:
+            self._is_better(trial)
+        outlook = Outlook.of(self._trials, config)
+        self._show("searching", outlook.total, outlook.done, outlook.eta)
+
+    def begin(self, stage: str, total: int) -> None:
+        """Another part of the run begins.
 
         Args:
             stage: What it is called.
             total: Its steps.
-            done: Steps that were done before (a resumed run).
-            best: Trials finished before.
         """
-        self.end()
-        self._stage, self._total, self._done, self._at_start = stage, total, done, done
-        self._started = time.monotonic()
-        for trial in best:
-            self._is_better(trial)
-        if self.console.is_terminal and not self.console.quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
-            self._bar.start()
-            self._bar.add_task(stage, total=total, completed=done, note="")
+        self._show(stage, total)
 
     def end(self) -> None:
         """The part is over."""
@@ -77,7 +79,6 @@ class RunProgress:
 
     def step(self, done: int, note: str = "") -> None:
         """Step `done` is finished (shown on a terminal only)."""
-        self._done = done
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
 
@@ -86,15 +87,38 @@ class RunProgress:
 
     def on_told(self, trial: Trial) -> None:
         """A trial has finished."""
-        if trial.metrics.get("cached"):
+        self._trials.append(trial)
+        if is_cached(trial):
             return
         better = self._is_better(trial)
-        best = self._best.get(trial.fidelity, math.inf)
-        self.step(self._done + 1, f"{trial.fidelity}: best loss {best:.4f}")
+        outlook, metric = Outlook.of(self._trials, self._config), metric_label(self._config.metric)
         if self._bar is None:
-            pace = (time.monotonic() - self._started) / max(1, self._done - self._at_start)
-            left = f"{pace * max(0, self._total - self._done):.0f} s"
-            self.say(f"{self._done}/{self._total} {describe(trial)}{' (best so far)' if better else ''}, ETA {left}")
+            best = " (best so far)" if better else ""
+            self.say(f"{outlook.done}/{outlook.total} {describe(trial, metric)}{best}, ETA {outlook.eta}")
+        else:
+            note = f"{trial.fidelity}: best {metric} {self._best.get(trial.fidelity, math.inf):.4f}"
+            self._bar.update(
+                self._bar.task_ids[0], completed=outlook.done, total=outlook.total, note=note, eta=outlook.eta
+            )
+
+    def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
+        self.end()
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn() if eta is None else TextColumn("{task.fields[eta]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._bar.start()
+        self._bar.add_task(stage, total=total, completed=done, note="", eta=eta)
 
     def _is_better(self, trial: Trial) -> bool:
         better = trial.state is TrialState.COMPLETE and trial.loss < self._best.get(trial.fidelity, math.inf)
@@ -103,11 +127,16 @@ class RunProgress:
         return better
 
 
-def describe(trial: Trial) -> str:
-    """One trial on one line."""
+def describe(trial: Trial, metric: str = "loss") -> str:
+    """One trial on one line; `metric` is what its loss is called."""
     head = f"{trial.fidelity} trial {trial.number}"
     if trial.state is TrialState.FAIL:
         return f"{head}: failed: {trial.error}"
     top1 = f", top-1 {trial.metrics['top1']:.4f}" if "top1" in trial.metrics else ""
-    word = "abandoned early, loss about" if trial.state is TrialState.PRUNED else "loss"
+    word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
     return f"{head}: {word} {trial.loss:.4f}{top1}, {trial.seconds:.1f} s"
+
+
+def metric_label(metric: str) -> str:
+    """What the minimised number is called: "loss", "1 - top-1", or the name of the user's function."""
+    return {"top1": "1 - top-1"}.get(metric, metric.rpartition(":")[2])

@@ -19,6 +19,11 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """The count and its noun: "1 group", "2 groups"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def percent(part: float, whole: float) -> str:
     """`part` as a percentage of `whole`."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
@@ -43,7 +48,7 @@ def reachable_table(feasibility: Feasibility) -> Table:
 
 def groups_table(space: SearchSpace, widths: Widths | None = None) -> Table:
     """The prunable groups: how many channels, which widths are legal, which layers are tied to them."""
-    table = Table(title=f"{len(space.groups)} prunable groups", title_justify="left")
+    table = Table(title=counted(len(space.groups), "prunable group"), title_justify="left")
     table.add_column("group")
     table.add_column("channels", justify="right")
     table.add_column("legal widths" if widths is None else "kept", justify="right")
@@ -61,7 +66,7 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> Table:
 
 def frozen_table(space: SearchSpace) -> Table:
     """The groups that cannot be pruned, and why."""
-    table = Table(title=f"{len(space.frozen)} frozen groups", title_justify="left")
+    table = Table(title=counted(len(space.frozen), "frozen group"), title_justify="left")
     table.add_column("group")
     table.add_column("channels", justify="right")
     table.add_column("because")

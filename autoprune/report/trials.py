@@ -49,10 +49,10 @@ def write_csv(
     write_text(path, text.getvalue())
 
 
-def best_table(trials: Sequence[Trial], shown: int = 10) -> Table:
-    """The best trials of each fidelity, the trained ones first."""
+def best_table(trials: Sequence[Trial], metric: str = "loss", shown: int = 10) -> Table:
+    """The best trials of each fidelity, the trained ones first; `metric` is what their loss is called."""
     table = Table(title="best trials", title_justify="left")
-    for column in ("trial", "fidelity", "loss", "top-1", "seconds", "widths"):
+    for column in ("trial", "fidelity", metric, "top-1", "seconds", "widths"):
         table.add_column(column, justify="left" if column in ("fidelity", "widths") else "right")
     order = ranked(trials)
     for fidelity in ("short", "proxy"):
@@ -70,7 +70,10 @@ def best_table(trials: Sequence[Trial], shown: int = 10) -> Table:
 
 
 def proxy_quality(trials: Iterable[Trial]) -> str:
-    """How well the proxy ranked, on the run's own finalists: Spearman's rank correlation with the trained loss."""
+    """How well the proxy ranked, on the run's own finalists: Spearman's rank correlation with the trained loss.
+
+    The finalists are the best by proxy and few, so their order is the hardest to get right.
+    """
     from scipy.stats import spearmanr
 
     losses: dict[str, dict[tuple[int, ...], float]] = {"proxy": {}, "short": {}}
@@ -80,14 +83,30 @@ def proxy_quality(trials: Iterable[Trial]) -> str:
     both = [w for w in losses["short"] if w in losses["proxy"]]
     if len(both) < 3:
         return f"rank correlation of proxy and trained loss: not known from {len(both)} finalists"
-    rho = float(spearmanr([losses["proxy"][w] for w in both], [losses["short"][w] for w in both]).statistic)
-    return f"rank correlation of proxy and trained loss: {rho:.2f} (Spearman, {len(both)} finalists)"
+    untrained, trained = ([losses[fidelity][w] for w in both] for fidelity in ("proxy", "short"))
+    if min(len(set(untrained)), len(set(trained))) == 1:
+        return f"rank correlation of proxy and trained loss: none, the {len(both)} finalists all have the same loss"
+    rho = float(spearmanr(untrained, trained).statistic)
+    words = next(words for least, words in _RANKED if rho >= least)
+    return (
+        f"rank correlation of proxy and trained loss: {rho:.2f} (Spearman, {len(both)} finalists): "
+        f"the untrained score ranked the finalists {words}"
+    )
 
 
-def counts(trials: Iterable[Trial]) -> str:
-    """How many trials ended how, on one line."""
+_RANKED = (
+    (0.7, "much as a short fine-tune does"),
+    (0.3, "roughly as a short fine-tune does"),
+    (-0.3, "no better than chance; the short fine-tune decided"),
+    (-1.1, "backwards; the short fine-tune decided"),
+)
+
+
+def counts(trials: Iterable[Trial], live: bool = True) -> str:
+    """How many trials ended how, on one line; what runs in a run that is not live was interrupted."""
     tally: dict[str, int] = {}
     for trial in trials:
         tally[trial.state.value] = tally.get(trial.state.value, 0) + 1
-    words = {"complete": "complete", "pruned": "abandoned early", "fail": "failed", "running": "running"}
+    words = {"complete": "complete", "pruned": "abandoned early", "fail": "failed"}
+    words["running"] = "running" if live else "interrupted, will be redone"
     return ", ".join(f"{tally[state]} {word}" for state, word in words.items() if state in tally) or "none yet"

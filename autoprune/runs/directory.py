@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -56,8 +58,9 @@ class RunDirectory:
         """Make the directory, whole or not at all.
 
         Raises:
-            ValueError: If it exists, or cannot be written.
+            ValueError: If it exists, cannot be written, or the example input cannot be kept.
         """
+        tensors = example_tensors(example)
         config = replace(config, name=str(path) if path.parent != Path("results") else path.name)
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ class RunDirectory:
                 save_tensors(
                     save_arrays, {f"{i:05d}": s for i, s in enumerate(problem.scores)}, scratch / "scores.safetensors"
                 )
-                save_tensors(save_file, _tensors(example), scratch / "example.safetensors")
+                save_tensors(save_file, tensors, scratch / "example.safetensors")
         except OSError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 refuse_existing(path)  # another search was quicker
@@ -84,6 +87,8 @@ class RunDirectory:
             ValueError: If it is not a run's directory.
         """
         path = Path(path)
+        if path.name in ("", ".."):
+            path = path.resolve()  # "." has no name
         if not (path / "config.toml").is_file():
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
@@ -113,7 +118,21 @@ class RunDirectory:
 
     def record(self) -> Record:
         """What the ledger says now; the run may be going on meanwhile."""
-        return Ledger.read(self.path, url=self.config.storage)
+        return Ledger.read(self.path, url=self.config.storage, study=self.study)
+
+    def remember(self, **settings: Any) -> None:
+        """Change settings in config.toml for good; whoever does must have the run's ledger open.
+
+        Raises:
+            DiskError: If it cannot be written.
+        """
+        before = RunDirectory.open(self.path).config
+        if (after := replace(before, **settings)) != before:
+            write_text(self.path / "config.toml", after.to_toml())
+
+    def remove(self) -> None:
+        """Take the run back: it was refused before its first trial."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def trial(self, number: int | None = None) -> Trial:
         """A trial, or the winner so far.
@@ -128,6 +147,11 @@ class RunDirectory:
             hint = f"`autoprune report {self.path}`"
             raise ValueError(f"run '{self.path}': has no {wanted} among its {len(trials)}; see {hint}")
         return found
+
+    @property
+    def study(self) -> str:
+        """Name of the study in the ledger: that of the run when it began, even if its directory was renamed since."""
+        return Path(self.config.name or self.path).name
 
     @property
     def best(self) -> Path:
@@ -164,9 +188,24 @@ def refuse_existing(path: Path) -> None:
         raise ValueError(f"run '{path}': something else is there already; choose another --name")
 
 
-def _tensors(example: Any) -> dict[str, Tensor]:
+def example_tensors(example: Any) -> dict[str, Tensor]:
+    """An example input as it is kept, one tensor per name, no two in the same memory.
+
+    Raises:
+        ValueError: If it is not a tensor, or a tuple, list or dictionary of tensors.
+    """
     if isinstance(example, Tensor):
-        return {"input": example.contiguous()}
-    if isinstance(example, Mapping):
-        return {f"dict.{key}": value.contiguous() for key, value in example.items()}
-    return {f"tuple.{i:02d}": value.contiguous() for i, value in enumerate(example)}
+        named: dict[str, Any] = {"input": example}
+    elif isinstance(example, Mapping):
+        named = {f"dict.{key}": value for key, value in example.items()}
+    else:
+        values = example if isinstance(example, (tuple, list)) else (example,)
+        named = {f"tuple.{i:02d}": value for i, value in enumerate(values)}
+    for name, value in named.items():
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+            what = value.layout if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"example_inputs: '{name}' is of kind {what}, but only dense tensors can be kept for a resume; give a "
+                "tensor, or a tuple or dictionary of tensors, and wrap a model that needs more"
+            )
+    return {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 import autoprune
 from autoprune import criteria, strategies
@@ -34,7 +37,7 @@ class Prepared:
     Attributes:
         config: Its settings.
         reference: How the dense network is built; without a factory for an nn.Module object.
-        model: The dense network, in eval mode.
+        model: The dense network, in eval mode, on the CPU (a copy of a live one).
         data: The data set, test images included (only the final comparison looks at them).
         example: The example input.
         problem: Space, budgets and scores.
@@ -70,6 +73,7 @@ class Prepared:
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
+            "val_images": config.val_images,
             "versions": {k: v for k, v in versions().items() if k in ("autoprune", "torch", "optuna")},
         }
 
@@ -104,24 +108,27 @@ def prepare(
 
     Args:
         config: The settings.
-        model: The dense network, where the settings do not say how to build it.
+        model: The dense network, where the settings do not say how to build it; left as it is.
         data: The data, where the settings do not say how to load them.
         example: What the network is called with; default one training image.
         scores: The criterion's scores, where they are known.
 
     Raises:
-        ValueError: If anything is wrong with the model, the data, the budgets or the names.
+        ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
+    if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
+        raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
     budgets = tuple(parse(text) for text in config.budget)
     make_criterion(config.criterion, seed=config.seed)
     find("strategy", config.strategy, strategies.STRATEGIES)
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
-    dense = reference.build() if model is None else model.eval()
+    dense = reference.build() if model is None else copy.deepcopy(model).cpu().eval()
     if data is None:
         data = load_data(config)
     if example is None:
         example = example_of(config, data)
+    example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example)
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
     space = space.with_limits(divisor=config.divisor, min_keep=config.min_keep, freeze=config.freeze)
@@ -182,14 +189,15 @@ def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
     """Check that the network answers the data's images with one finite number per class."""
     with torch.inference_mode():
         try:
-            answers = logits(model(data.example.to(next(model.parameters()).device)))
-        except RuntimeError as error:
+            output = model(data.example)
+        except Exception as error:  # asserts, index errors: whatever the network's own code does
             shape = "x".join(map(str, data.shape))
-            first = str(error).splitlines()[0]
+            why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             raise ValueError(
-                f"model '{name}': cannot take the images of '{data.spec}' ({shape}: {first}); give other data, or "
+                f"model '{name}': cannot take the images of '{data.spec}' ({shape}: {why}); give other data, or "
                 "--data-args image_size=..."
             ) from error
+    answers = logits(output)
     if answers.dim() != 2 or answers.shape[1] < data.num_classes:
         raise ValueError(
             f"model '{name}': expected one output per class, {data.num_classes} for '{data.spec}', found the shape "

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from autoprune.compute import Compute
 from autoprune.evaluation import measure
 from autoprune.export import export
 from autoprune.problem import Trial
-from autoprune.recovery import finetune, reestimate
+from autoprune.recovery import finetune, reestimate_evenly
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, versions
@@ -70,9 +74,9 @@ def deliver(
             listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
         )
         progress.end()
+        _settle(model, prepared)
     else:
-        images = data.train.sample(config.bn_images, config.seed)
-        reestimate(model, (data.normalise(b.images) for b in images.batches(config.batch_size)))
+        _reestimate(model, prepared)
     metrics = {
         f"{name}_{split}": measure(net, data, split, device=config.device)
         for split in ("val", "test")
@@ -80,7 +84,7 @@ def deliver(
         if len(getattr(data, split))
     }
     prepared.model.cpu()
-    model.cpu()
+    model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price
     dense, pruned = price(space.full), price(trial.widths)
     costs = {name: {"dense": dense[name], "pruned": pruned[name]} for name in dense}
@@ -98,6 +102,29 @@ def deliver(
         pt2=config.pt2,
     )
     return Winner(model.eval(), costs, metrics)
+
+
+def _reestimate(model: nn.Module, prepared: Prepared) -> None:
+    """Batch-norm statistics as the evaluator takes them."""
+    config, data = prepared.config, prepared.data
+    compute = Compute.choose(config.device)
+    images = data.train.sample(config.bn_images, config.seed).to(compute.device)
+    reestimate_evenly(compute.place(model), data, images, config.batch_size, compute)
+
+
+def _settle(model: nn.Module, prepared: Prepared) -> None:
+    """Re-estimate batch-norm after a fine-tune, unless its own running averages validate better.
+
+    They lag behind the weights: after six steps at momentum 0.1 half of what they hold belongs to the dense network.
+    """
+    norms = {m for m in model.modules() if isinstance(m, _NormBase)}
+    running = {m: copy.deepcopy(dict(m.named_buffers())) for m in norms}
+    before = measure(model, prepared.data, "val", device=prepared.config.device)["loss"]
+    _reestimate(model, prepared)
+    if measure(model, prepared.data, "val", device=prepared.config.device)["loss"] > before:
+        for module, buffers in running.items():
+            for name, buffer in module.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:

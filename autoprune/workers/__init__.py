@@ -1,4 +1,5 @@
 """Where candidates are evaluated: every worker asks, evaluates, tells, until there is nothing left to ask for."""
 
 from autoprune.workers.here import run_here as run_here
+from autoprune.workers.processes import pickled as pickled
 from autoprune.workers.processes import run_processes as run_processes

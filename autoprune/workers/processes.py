@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 
 from autoprune.controller import Job, Listener, SearchController
@@ -21,7 +22,7 @@ def run_processes(
     make_evaluator: MakeEvaluator,
     num_workers: int,
     devices: Sequence[str] = ("cpu",),
-    timeout_s: float | None = None,
+    timeout_s: float | Callable[[Job], float] = math.inf,
     listener: Listener | None = None,
 ) -> None:
     """Run a search to its end.
@@ -33,7 +34,7 @@ def run_processes(
         make_evaluator: device -> (job -> metrics), called once in each child; picklable.
         num_workers: How many children.
         devices: Shared out in turn.
-        timeout_s: A child that takes longer over one candidate is killed.
+        timeout_s: A child that takes longer over one candidate is killed. A function is asked again and again.
         listener: Is told what happens.
 
     Raises:
@@ -43,7 +44,7 @@ def run_processes(
     if num_workers < 1 or not devices:
         raise ValueError(f"workers: need at least one worker and one device, got {num_workers} and {list(devices)}")
     controller.listener = listener or controller.listener
-    pool = _Pool(_pickled(make_evaluator), num_workers, devices, timeout_s)
+    pool = _Pool(pickled(make_evaluator), num_workers, devices, timeout_s)
     try:
         for index in range(num_workers):
             pool.spawn(index)
@@ -58,11 +59,12 @@ def run_processes(
 class _Pool:
     """The children that live, by index."""
 
-    def __init__(self, recipe: bytes, num_workers: int, devices: Sequence[str], timeout_s: float | None) -> None:
+    def __init__(
+        self, recipe: bytes, num_workers: int, devices: Sequence[str], timeout_s: float | Callable[[Job], float]
+    ) -> None:
         self.children: dict[int, Child] = {}
-        self._recipe, self._devices = recipe, devices
-        self._timeout_s = timeout_s or float("inf")
-        self._deadlines: dict[int, float] = {}
+        self._recipe, self._devices, self._timeout_s = recipe, devices, timeout_s
+        self._started: dict[int, tuple[Job, float]] = {}  # what each child that works has got, and when
         self._false_starts = 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -82,14 +84,14 @@ class _Pool:
                     return False
                 if isinstance(job, Job):
                     child.work(job)
-                    self._deadlines[index] = time.monotonic() + self._timeout_s
+                    self._started[index] = job, time.monotonic()
         return True
 
     def listen(self, controller: SearchController) -> None:
         """Wait until a child says something, dies, or is out of time; pass it on."""
         ends = [end for child in self.children.values() for end in (child.pipe, child.sentinel)]
-        left_s = min(self._deadlines.values(), default=float("inf")) - time.monotonic()
-        heard = wait(ends, None if left_s == float("inf") else max(0.0, left_s))
+        left_s = min((self._left_s(index) for index in self._started), default=math.inf)
+        heard = wait(ends, None if left_s == math.inf else max(0.0, left_s))
         for index, child in list(self.children.items()):
             if child.pipe in heard or child.sentinel in heard:
                 kind, what = child.hear()
@@ -101,11 +103,18 @@ class _Pool:
                     child.ready, self._false_starts = True, 0
                 elif child.job is not None:
                     job, child.job = child.job, None
-                    del self._deadlines[index]
+                    del self._started[index]
                     controller.tell(child.name, job.number, what)
-            elif self._deadlines.get(index, float("inf")) <= time.monotonic():
+            elif index in self._started and self._left_s(index) <= 0:
+                waited_s = time.monotonic() - self._started[index][1]
                 child.end()
-                self._replace(index, controller, f"no answer within {self._timeout_s:g} s")
+                self._replace(index, controller, f"no answer within {waited_s:.0f} s")
+
+    def _left_s(self, index: int) -> float:
+        """Seconds that a child at work still has."""
+        job, started = self._started[index]
+        limit_s = self._timeout_s(job) if callable(self._timeout_s) else self._timeout_s
+        return started + limit_s - time.monotonic()
 
     def dismiss(self) -> None:
         """Let all children go."""
@@ -116,7 +125,7 @@ class _Pool:
 
     def _replace(self, index: int, controller: SearchController, how: str) -> None:
         child = self.children[index]
-        self._deadlines.pop(index, None)
+        self._started.pop(index, None)
         if not child.ready:
             self._false_starts += 1
             if not how.startswith("was killed") or self._false_starts >= MAX_FALSE_STARTS:
@@ -128,7 +137,12 @@ class _Pool:
         self.spawn(index)
 
 
-def _pickled(make_evaluator: MakeEvaluator) -> bytes:
+def pickled(make_evaluator: MakeEvaluator) -> bytes:
+    """What is sent to the children.
+
+    Raises:
+        ValueError: If it cannot be sent to another process.
+    """
     try:
         return pickle.dumps(make_evaluator)
     except Exception as error:  # each type has its own way to refuse

@@ -47,6 +47,13 @@ def files(here, digits_weights):
         "def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
         "def nan(logits, labels): return torch.full((len(labels),), float('nan'))\n"
         "class NotAStrategy: pass\n"
+        "class Fixed(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 10)\n"
+        "    def forward(self, x):\n"
+        "        assert x.shape[-1] == 32\n"
+        "        return self.fc(self.conv(x).mean((2, 3)))\n"
     )
     (here / "results").mkdir()
     (here / "results/taken").mkdir()
@@ -63,7 +70,10 @@ CASES = {
         ["--budget=macs<=0.1%"],
         r"budget 'macs<=0\.1%': unreachable, the smallest network of this space",
     ),
-    "two budgets for one metric": (["--budget=macs<=50%", "--budget=macs<=30%"], r"'macs<=50%' and 'macs<=30%'"),
+    "one of two budgets for one metric unreachable": (
+        ["--budget=macs<=50%", "--budget=macs<=0.1%"],
+        r"budget 'macs<=0\.1%': unreachable",
+    ),
     "one of two budgets unreachable": (
         ["--budget=macs<=50%", "--budget=params<=100"],
         r"budget 'params<=100': unreachable",
@@ -75,6 +85,14 @@ CASES = {
     "images of another kind": (
         ["--model-args=in_channels=3", "--weights=", "--input=1x3x8x8"],
         r"cannot take the images of 'digits'",
+    ),
+    "images that the network asserts against": (
+        ["--model=mine:Fixed", "--weights=", "--input=1x1x32x32"],
+        r"model 'mine:Fixed': cannot take the images of 'digits' \(1x8x8: AssertionError\); give other data",
+    ),
+    "argument that no file can say": (
+        ["--model-args=act=b'x'"],
+        r"model_args: act=b'x' cannot be written to the run's",
     ),
     "checkpoint of another model": (
         ["--weights=prefixed.safetensors"],
@@ -113,6 +131,12 @@ CASES = {
         ["--name=taken"],
         r"run 'results/taken': something else is there already; choose another --name",
     ),
+    "database with a password": (
+        ["--storage=postgresql://me:secret@host/db"],
+        r"storage 'postgresql://me:.*@host/db': the password would be kept in config\.toml; leave it out",
+    ),
+    "database that is none": (["--storage=books.db"], r"ledger 'books\.db': not the address of a database"),
+    "database that cannot be used": (["--storage=sqlite:///nowhere/books.db"], r"ledger 'sqlite.*': no connection"),
     "directory that cannot be made": (["--name=/proc/nothing/run"], r"'/proc/nothing/run': cannot be written"),
 }
 
@@ -137,6 +161,14 @@ def test_the_command_line_refuses(flags, message, files, capsys):
     assert tree(files) == before
 
 
+def test_onnx_without_its_packages_is_refused_before_the_search(files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    before = tree(files)
+    assert main(["search", f"--model={MODEL}", "--data=digits", *QUICK, "--onnx"]) == 2
+    assert capsys.readouterr().err == "autoprune: --onnx: needs onnxscript; pip install 'autoprune[onnx]'\n"
+    assert tree(files) == before
+
+
 def test_python_refuses_with_a_value_error(here):
     for arguments, message in (
         ({"budget": "macs<=0.1%"}, "unreachable"),
@@ -149,6 +181,63 @@ def test_python_refuses_with_a_value_error(here):
     with pytest.raises(ValueError, match="no group of channels that can be pruned"):
         autoprune.search(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "digits")
     assert list(here.iterdir()) == []
+
+
+class Pair(nn.Module):
+    """A network that is called with more than tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = digits_cnn()
+
+    def forward(self, x, again=None, more=None):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        (torch.zeros(1, 1, 8, 8), None),
+        (torch.zeros(1, 1, 8, 8), 3),
+        {"x": torch.zeros(1, 1, 8, 8), "more": {"y": torch.zeros(1)}},
+    ],
+    ids=["None", "number", "nested"],
+)
+def test_an_example_that_cannot_be_kept_is_refused(example, here):
+    with pytest.raises(ValueError, match=r"example_inputs: '.*' is of kind \w+, but only dense tensors can be kept"):
+        autoprune.search(Pair(), "digits", example_inputs=example)
+    assert list(here.iterdir()) == []
+
+
+def test_example_inputs_in_the_same_memory_are_kept(here):
+    x = torch.zeros(1, 1, 8, 8)
+    settings = {"trials": 1, "finalists": 0, "epochs": 0, "criterion": "l1", "device": "cpu", "name": "run"}
+    result = autoprune.search(Pair(), "digits", example_inputs=[x, x], **settings)
+    one, other = autoprune.runs.RunDirectory.open(result.run_dir).example()
+    assert torch.equal(one, x)
+    assert torch.equal(other, x)
+
+
+def test_a_run_that_is_refused_before_its_first_trial_leaves_nothing(here, monkeypatch):
+    class Local(nn.Sequential):
+        pass  # cannot be sent to another process
+
+    with pytest.raises(ValueError, match="cannot be sent to another process"):
+        autoprune.search(Local(digits_cnn()), "digits", criterion="l1", workers=1, device="cpu")
+    assert list(here.iterdir()) == []
+    monkeypatch.setattr(sys.modules["autoprune.search"], "warm_starts", lambda _: [(1,)])
+    settings = {"criterion": "l1", "device": "cpu", "storage": f"sqlite:///{here}/books.db", "name": "run"}
+    with pytest.raises(ValueError, match="has 1 widths, but there are"):
+        autoprune.search(digits_cnn(), "digits", **settings)
+    assert list((here / "results").iterdir()) == []
+    monkeypatch.undo()
+    os.chdir(here)
+    quick = {"trials": 1, "finalists": 0, "epochs": 0}
+    assert autoprune.search(digits_cnn(), "digits", **settings, **quick).trial.number == 0
+    (here / "results").rename(here / "moved")
+    with pytest.raises(ValueError, match=r"study 'run': is in .* already; resume its run, or choose another name"):
+        autoprune.search(digits_cnn(), "digits", **settings, **quick)
+    assert not (here / "results").exists()
 
 
 def test_data_without_images_is_refused():

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", README, re.S) for line in block.splitlines()]
 PYTHON = [block for block in re.findall(r"```python\n(.*?)```", README, re.S)]
+OWN_PARTS = next(block for block in PYTHON if "def data" in block)  # what `mine:` means in the commands
 
 
 def test_it_opens_with_the_two_commands_and_three_lines():
@@ -34,6 +35,11 @@ def test_every_verb_is_shown():
     assert shown == {"profile", "search", "resume", "status", "export", "finetune", "report"}
 
 
+def test_every_own_part_is_used():
+    used = set(re.findall(r"mine:(\w+)", next(c for c in COMMANDS if "mine:" in c)))
+    assert used == set(re.findall(r"^(?:def|class) (\w+)", OWN_PARTS, re.M))
+
+
 def test_the_python_blocks_compile():
     for block in PYTHON:
         compile(block, "README.md", "exec")
@@ -49,6 +55,7 @@ def test_the_house_is_as_drawn(path):
 @pytest.mark.slow
 def test_every_command_works_as_it_stands(tmp_path, digits_weights):
     (tmp_path / "results").mkdir()
+    (tmp_path / "mine.py").write_text(OWN_PARTS, encoding="utf-8")
     (tmp_path / "results/digits_cnn.safetensors").write_bytes(digits_weights.read_bytes())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
     for command in [c for c in COMMANDS if c.startswith("autoprune")]:

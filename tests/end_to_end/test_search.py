@@ -1,13 +1,16 @@
 """A search from the first line to the last: in Python, from the command line, stopped, killed, resumed."""
 
+import copy
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tomllib
@@ -17,7 +20,13 @@ from torch import nn
 import autoprune
 from autoprune import data as data_sets
 from autoprune.cli import main
+from autoprune.config import RunConfig
+from autoprune.controller import Job
+from autoprune.errors import LedgerMismatch
 from autoprune.ledger import Ledger
+from autoprune.problem import Trial, TrialState
+from autoprune.runs import prepare
+from autoprune.search import _patience, export_run
 from objectives import Macs
 from search_spaces.models import digits_cnn
 
@@ -66,6 +75,31 @@ def test_the_dense_network_is_left_as_it_was(dense, digits_weights):
     fresh = digits_cnn()
     fresh.load_state_dict(read_weights(digits_weights))
     assert fingerprint(fresh) == fingerprint(dense)
+    assert all(p.is_contiguous() for p in dense.parameters())  # the search itself runs channels last
+
+
+def test_a_live_model_is_prepared_as_a_copy(dense):
+    live = copy.deepcopy(dense).to(memory_format=torch.channels_last).train()
+    live.block1.eval()
+    modes, strides = [m.training for m in live.modules()], [p.stride() for p in live.parameters()]
+    prepared = prepare(RunConfig(criterion="l1"), live, data_sets.load("digits"))
+    assert not any(m.training for m in prepared.model.modules())
+    prepared.model.to("meta")
+    assert modes == [m.training for m in live.modules()]
+    assert strides == [p.stride() for p in live.parameters()]
+    assert {p.device.type for p in live.parameters()} == {"cpu"}
+
+
+def test_without_a_fine_tune_the_winner_is_what_was_scored(dense, here):
+    quick = QUICK | {"trials": 2, "finalists": 0, "epochs": 0, "bn_images": 129}  # not batches of 64, 64 and 1
+    result = autoprune.search(dense, data_sets.load("digits"), name="untrained", **quick)
+    assert result.metrics["pruned_val"]["loss"] == pytest.approx(result.trial.loss, rel=0.02)  # folded, bfloat16
+
+
+def test_the_validation_images_are_part_of_the_problem(dense):
+    data = data_sets.load("digits")
+    whole, few = (prepare(RunConfig(criterion="l1", val_images=n), dense, data).fingerprint() for n in (2000, 100))
+    assert {k for k in whole if whole[k] != few[k]} == {"val_images"}
 
 
 def test_the_export_is_the_winner(dense, result):
@@ -89,13 +123,65 @@ def test_the_run_says_what_it_did(result):
     assert {"dense_val", "pruned_val", "dense_test", "pruned_test"} == set(result.metrics)
 
 
-def test_resuming_a_finished_run_evaluates_nothing_and_gives_the_same(dense, result):
-    before = (result.run_dir / "ledger.log").read_bytes()
+def test_resuming_a_finished_run_changes_nothing_and_gives_the_same(dense, result):
+    def state():
+        return {p: p.stat().st_mtime_ns for p in result.run_dir.rglob("*") if p.is_file() and p.name != ".lock"}
+
+    before = state()
     again = autoprune.resume(result.run_dir, model=dense, data=data_sets.load("digits"))
     assert again.widths == result.widths
+    assert (again.costs, again.metrics) == (result.costs, result.metrics)
     x = torch.randn(2, 1, 8, 8)
-    assert torch.equal(again.model(x), result.model(x))
-    assert (result.run_dir / "ledger.log").read_bytes() == before
+    torch.testing.assert_close(again.model(x), result.model(x))
+    assert state() == before
+
+
+def test_what_a_verb_may_not_change_is_refused(result):
+    for verb, setting in ((autoprune.resume, "seed"), (autoprune.finetune, "trials"), (export_run, "epochs")):
+        with pytest.raises(ValueError, match=rf"{setting} may not change; only .* may"):
+            verb(result.run_dir, **{setting: 3})
+
+
+def test_a_trial_of_another_dense_network_is_not_exported(dense, result):
+    other = digits_cnn().eval()
+    for verb in (autoprune.finetune, export_run):
+        with pytest.raises(LedgerMismatch, match=r"was begun with another problem: weights is .* there and"):
+            verb(result.run_dir, model=other, data=data_sets.load("digits"), trial=1)
+    assert not list(result.run_dir.glob("*-1"))
+
+
+def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").write_text("mine")
+    monkeypatch.setattr(sys.modules["autoprune.search"], "prepare", lambda *_: pytest.fail("work was done"))
+    for verb in (autoprune.finetune, export_run):
+        for trial in (None, 1):
+            with pytest.raises(ValueError, match="something else is there and would be lost"):
+                verb(result.run_dir, trial=trial, to=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_worker_is_taken_for_hung_when_it_is_far_slower_than_the_others():
+    trials = [Trial(0, (1,), TrialState.COMPLETE, seconds=100.0), Trial(1, (2,), TrialState.FAIL, seconds=9999.0)]
+    automatic, given = (_patience(SimpleNamespace(trials=trials), s) for s in (0.0, 7.0))
+    proxy, short = Job(2, (3,), "proxy"), Job(3, (3,), "short")
+    assert (automatic(proxy), automatic(short)) == (2000.0, math.inf)
+    assert (given(proxy), given(short)) == (7.0, 7.0)
+    trials[:] = [Trial(0, (1,), TrialState.COMPLETE, seconds=1.0)]
+    assert automatic(proxy) == 600.0
+
+
+def test_a_plug_in_strategy_keeps_the_budget_too(digits_weights, here):
+    (here / "greedy.py").write_text(
+        "from autoprune.strategies import Strategy\n"
+        "class Greedy(Strategy):\n"
+        "    name = 'greedy'\n"
+        "    def ask(self, number): return self.problem.space.full\n"
+    )
+    flags = [*problem_flags(digits_weights), *FLAGS, "--name=g", "--trials=1", "--finalists=0", "--epochs=0"]
+    assert main(["search", *flags, "--strategy=greedy:Greedy", "--no-warm-starts"]) == 0
+    (row,) = csv.DictReader((here / "results/g/trials.csv").read_text().splitlines())
+    said = json.loads((here / "results/g/best/architecture.json").read_text())
+    assert float(row["macs"]) <= 0.5 * said["costs"]["macs"]["dense"]
 
 
 def test_a_run_of_an_object_needs_the_object_again(result, capsys):
@@ -108,7 +194,13 @@ def test_a_run_of_an_object_needs_the_object_again(result, capsys):
 def test_more_trials_on_a_resume(dense, digits_weights, here):
     assert main(["search", *problem_flags(digits_weights), *FLAGS, "--name=more", "--finalists=0", "--epochs=0"]) == 0
     assert main(["resume", "results/more", "--trials=9"]) == 0
-    assert len([t for t in Ledger.read(here / "results/more").trials if not t.metrics.get("cached")]) == 9
+    (here / "results/more").rename(here / "renamed")
+    os.chdir(here / "renamed")
+    before = Path("ledger.log").read_bytes()
+    assert main(["resume", "."]) == 0  # goes on to nine as well, in the same study
+    assert Path("ledger.log").read_bytes() == before
+    assert tomllib.loads(Path("config.toml").read_text())["trials"] == 9
+    assert len([t for t in Ledger.read(here / "renamed").trials if not t.metrics.get("cached")]) == 9
 
 
 class Run:
@@ -196,8 +288,11 @@ def test_a_fine_tune_that_diverges_says_so(digits_weights, here, capsys):
     message = capsys.readouterr().err
     assert "fine-tuning diverged at step" in message
     assert "lower the learning rate" in message
-    assert main(["finetune", "results/d", "--lr=0.01"]) == 0
-    assert (here / "results/d/best/weights.safetensors").is_file()
+    assert "`autoprune finetune results/d --lr 0.01 --to results/d/best`" in message
+    assert main(["finetune", "results/d", "--lr", "0.01", "--to", "results/d/best"]) == 0
+    weights = (here / "results/d/best/weights.safetensors").read_bytes()
+    assert main(["resume", "results/d"]) == 0  # the run is whole now
+    assert (here / "results/d/best/weights.safetensors").read_bytes() == weights
 
 
 def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys):
@@ -205,7 +300,9 @@ def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys
     for command in (
         ["status", "results/r"],
         ["report", "results/r"],
-        ["export", "results/r", "--onnx", "--pt2"],
+        ["export", "results/r", "--pt2"],
+        ["resume", "results/r", "--onnx"],
+        ["finetune", "results/r", "--epochs=1"],
         ["export", "results/r", "--trial=1"],
         ["finetune", "results/r", "--epochs=1", "--distill=0.5", "--to=again"],
     ):
@@ -217,5 +314,6 @@ def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys
         "model.pt2",
     }
     assert isinstance(autoprune.load(here / "results/r/trial-1"), nn.Module)
+    assert isinstance(autoprune.load(here / "results/r/finetuned"), nn.Module)
     assert isinstance(autoprune.load(here / "again"), nn.Module)
     assert "rank correlation" in capsys.readouterr().out

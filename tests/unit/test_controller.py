@@ -76,6 +76,16 @@ def test_a_job_is_asked_told_and_learnt(run):
     assert c.best == trial
 
 
+def test_what_the_strategy_proposes_is_made_feasible_and_what_is_given_is_left(run):
+    c = control(run, Fixed((900,), (901,)), warm_starts=[(950,)], project=lambda widths: (min(*widths, 500),))
+    jobs = []
+    while job := c.ask("w0"):
+        jobs.append(job.widths)
+        c.tell("w0", job.number, {"loss": 0.5})
+    assert jobs[:2] == [(950,), (500,)]
+    assert {t.widths for t in c.trials} == {(950,), (500,)}
+
+
 def test_the_first_answer_wins_whoever_gives_it(run):
     c = control(run)
     c.ask("w0")

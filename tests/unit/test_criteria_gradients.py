@@ -123,6 +123,93 @@ def test_a_group_that_no_layer_reads_is_masked_where_it_is_made():
     torch.testing.assert_close(mask, (p[:, None] * 2 * net.a(images) * net.b(images)).detach(), rtol=1e-4, atol=1e-6)
 
 
+class Bare(nn.Module):
+    """Layers written as matrix products with parameters; one channel is read by a layer and by a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.l, self.side = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.w1, self.w2 = (nn.Parameter(torch.randn(*shape)) for shape in ((6, 5), (5, 3)))
+
+    def forward(self, x):
+        x = F.gelu(self.l(x))
+        return F.gelu(x @ self.w1) @ self.w2 + self.side(x)
+
+
+class OnlyBare(Bare):
+    """The reviewer's network: no module at all."""
+
+    def __init__(self):
+        super().__init__()
+        del self.l, self.side
+        self.w0 = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x):
+        return F.gelu(F.gelu(x @ self.w0) @ self.w1) @ self.w2
+
+
+class Functional(nn.Linear):
+    """A subclass with a parameter of its own, which reads something else than the module does."""
+
+    def __init__(self):
+        super().__init__(4, 6)
+        self.own = nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x):
+        return F.gelu(super().forward(x)) @ self.own
+
+
+@pytest.mark.parametrize(("make", "sizes"), [(Bare, [6, 5]), (OnlyBare, [6, 5]), (Functional, [6])])
+def test_units_read_by_a_bare_parameter_have_the_gradient_of_each_batch(make, sizes):
+    """dL/dm = sum of w * dL/dw over the weights that read it: by autograd, on the sum of each batch's losses."""
+    torch.manual_seed(0)
+    net = make().eval()
+    space = trace(net, torch.zeros(1, 4))
+    assert sorted(g.size for g in space.groups) == sorted(sizes)
+    images, labels = batch(5, 4, classes=3)
+    batches = [(images[:3], labels[:3]), (images[3:], labels[3:])]
+    found = gather(net, space, batches, frozenset({"sample_gradients"}))
+    assert found.weights == {}
+    parameters = dict(net.named_parameters())
+    for group, mask in zip(space.groups, found.masks, strict=True):
+        assert mask.shape == (2, group.size)
+        for row, (x, y) in zip(mask, batches, strict=True):
+            net.zero_grad()
+            F.cross_entropy(net(x), y, reduction="sum").backward()
+            expected = torch.zeros(group.size)
+            for member in (m for m in group.members if m.role == "in"):
+                weight = parameters[member.tensor]
+                product = (weight * weight.grad).movedim(member.axis, 0).flatten(1).sum(1)
+                expected += product[torch.from_numpy(member.index)].sum(1)
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-6)
+    (both,) = {len(m) for m in gather(net, space, batches, BOTH).masks}
+    assert both == 2
+
+
+def test_a_layer_called_with_batches_of_two_sizes_and_a_table_without_images():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2)
+            self.table = nn.Parameter(torch.randn(3, 4))
+
+        def forward(self, x):  # [N, 4, 4]
+            fine, coarse = self.a(x), self.b(self.a(x.mean(1)))
+            fine = self.b(fine.reshape(-1, fine.shape[-1]))
+            return self.c(fine.reshape(len(x), 4, fine.shape[-1]).mean(1) + coarse + self.b(self.a(self.table)).mean(0))
+
+    torch.manual_seed(0)
+    net = Pyramid().eval()
+    images, labels = batch(2, 4, 4, classes=2)
+    space = trace(net, images)
+    masks = gather(net, space, [(images, labels)], BOTH).masks
+    F.cross_entropy(net(images), labels, reduction="sum").backward()
+    for group, mask, reader in zip(space.groups, masks, (net.b, net.c), strict=True):
+        assert group.name == {net.b: "a", net.c: "b"}[reader]
+        expected = (reader.weight * reader.weight.grad).sum(0)
+        torch.testing.assert_close(mask.sum(0), expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda z: z, lambda z: (z, 1), lambda z: {"aux": 0, "logits": z}, lambda z: {"out": z}]
 )

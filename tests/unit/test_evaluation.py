@@ -161,7 +161,7 @@ def test_a_candidate_out_of_memory_fails_and_the_next_is_fine(evaluator, space, 
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("autoprune.evaluation.evaluator.reestimate", full)
+        patch.setattr("autoprune.evaluation.evaluator.reestimate_evenly", full)
         with pytest.raises(CandidateFailed, match="out of memory on cpu"):
             evaluator(space.full)
     assert evaluator(space.full)["loss"] == before
@@ -171,7 +171,7 @@ def test_a_bug_is_not_a_failed_candidate(evaluator, space, monkeypatch):
     def bug(*_):
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr("autoprune.evaluation.evaluator.reestimate", bug)
+    monkeypatch.setattr("autoprune.evaluation.evaluator.reestimate_evenly", bug)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         evaluator(space.full)
 

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import autoprune
-from autoprune.export import export
+from autoprune.export import copy_export, export
 from autoprune.reference import ModelReference, fingerprint, load_weights, read_weights
 from search_spaces import prune, trace
 from search_spaces.models import digits_cnn
@@ -207,6 +208,80 @@ def test_the_first_three_differing_keys_are_named(dense):
 def test_a_model_that_cannot_be_built_is_named(reference, message):
     with pytest.raises(ValueError, match=message):
         reference.build()
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda d: (d.mkdir(), (d / "thesis.tex").write_text("mine")),
+        lambda d: d.write_text("mine"),
+        lambda d: (d.mkdir(), (d / "architecture.json").write_text('{"format": "mine"}')),
+        lambda d: (d.mkdir(), (d / "model.onnx").write_text("mine")),
+        lambda d: d.symlink_to(d.parent),
+    ],
+    ids=["directory", "file", "another architecture.json", "another model.onnx", "link to a directory"],
+)
+def test_what_is_no_export_is_not_replaced(exported, dense, tmp_path, fill):
+    (tmp_path / "beside").touch()
+    fill(tmp_path / "to")
+    before = {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match=r"to': expected a new or empty directory or an older export.*would be lost"):
+        copy_export(exported[0], tmp_path / "to", onnx=False, pt2=False)
+    assert {p: p.is_file() and p.read_bytes() for p in tmp_path.rglob("*")} == before
+
+
+def test_an_export_with_something_of_the_users_in_it_is_not_replaced(exported, copy):
+    (copy / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="would be lost"):
+        copy_export(exported[0], copy, onnx=False, pt2=False)
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_directory_is_taken(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "to").mkdir()
+    copy_export(exported[0], Path("to"), onnx=False, pt2=False)
+    assert sorted(p.name for p in (tmp_path / "to").iterdir()) == ["architecture.json", "weights.safetensors"]
+
+
+def test_other_formats_stay_as_long_as_the_weights_are_the_same(exported, copy):
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    copy_export(copy, copy, onnx=False, pt2=False)
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == before  # onnx_max_difference too
+    change(copy, lambda s: s["linear.bias"].add_(1))
+    copy_export(exported[0], copy, onnx=False, pt2=False)
+    assert sorted(p.name for p in copy.iterdir()) == ["architecture.json", "weights.safetensors"]
+
+
+def test_a_format_that_cannot_be_made_does_not_cost_the_rest(exported, copy, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no such operator\nand a page of trace")
+
+    monkeypatch.setattr(torch.onnx, "export", broken)
+    example = torch.zeros(1, 1, 8, 8)
+    with pytest.raises(
+        ValueError, match=r"could not write model\.onnx \(RuntimeError: no such operator\); the rest of"
+    ):
+        copy_export(copy, tmp_path / "to", None, example, onnx=True, pt2=True)
+    assert {p.name for p in (tmp_path / "to").iterdir()} == {"architecture.json", "weights.safetensors", "model.pt2"}
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(autoprune.load(tmp_path / "to")(x), exported[1](x))
+
+
+def test_the_old_directory_comes_back_if_the_new_one_cannot_take_its_place(copy, monkeypatch):
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.suffix == ".partial":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ValueError, match=r"best': cannot be written \(Input/output error\)"):
+        copy_export(copy, copy, onnx=False, pt2=False)
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
+    assert [p.name for p in copy.parent.iterdir()] == ["best"]
 
 
 def test_an_export_that_fails_leaves_the_old_one(dense, copy, monkeypatch):

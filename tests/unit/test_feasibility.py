@@ -255,9 +255,15 @@ def test_layers_that_cannot_shrink_are_named():
     )
 
 
-def test_two_budgets_on_one_cost():
-    with pytest.raises(InfeasibleBudget, match=r"^budgets 'macs<=50%' and 'macs<=2k': a cost has one limit, keep one"):
-        Feasibility(chain(4, 8), [parse("macs<=50%"), parse("params<=90%"), parse("flops<=2k")])
+def test_of_two_budgets_on_one_cost_the_tighter_one_binds():
+    half = Feasibility(chain(4, 8), [parse("macs<=50%")]).limits["macs"]  # of 6376
+    for texts in (("macs<=50%", "params<=90%", "flops<=2k"), ("flops<=2k", "params<=90%", "macs<=50%")):
+        assert Feasibility(chain(4, 8), map(parse, texts)).limits == {"macs": 2000, "params": 0.9 * 436}
+    feasibility = Feasibility(chain(4, 8), [parse("macs<=1M"), parse("macs<=50%")])
+    assert feasibility.limits["macs"] == half == 3188
+    assert feasibility.price(feasibility.project((4, 8)))["macs"] <= half
+    with pytest.raises(InfeasibleBudget, match=r"^budget 'macs<=100': unreachable"):
+        Feasibility(chain(4, 8), [parse("macs<=100"), parse("macs<=50%")])
 
 
 def test_an_unreachable_plug_in_cost():

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from autoprune.errors import LedgerMismatch, LedgerUnwritable, RunIsLive
-from autoprune.ledger import Ledger, holder, plain
+from autoprune.ledger import Ledger, holder, plain, refuse_password
 from autoprune.ledger.database import address
 from autoprune.problem import Trial, TrialState
 
@@ -114,6 +114,44 @@ def test_another_problem_is_refused_with_the_fields_that_differ(place):
     begin(place).close()  # and it is free again
 
 
+def test_a_renamed_run_goes_on_in_its_own_study(place, tmp_path, monkeypatch):
+    with begin(place, study="run") as ledger:
+        fill(ledger)
+    place[0].rename(tmp_path / "renamed")
+    monkeypatch.chdir(tmp_path / "renamed")
+    for run in (tmp_path / "renamed", Path(".")):
+        with Ledger.open(run, GROUPS, PROBLEM, url=place[1], study="run") as again:
+            assert again.entries == ledger.entries
+        assert list(Ledger.read(run, url=place[1], study="run").entries) == ledger.entries
+        if not place[1]:  # a journal belongs to one run, whatever it is called
+            with Ledger.open(run, GROUPS, PROBLEM) as again:
+                assert again.entries == ledger.entries
+            assert list(Ledger.read(run).entries) == ledger.entries
+
+
+def test_a_journal_with_studies_of_others_only_is_refused(tmp_path):
+    run = tmp_path / "run"
+    Ledger.open(run, GROUPS, PROBLEM).close()
+    optuna.create_study(study_name="mine", storage=_stock((run, "")))
+    run.rename(tmp_path / "renamed")
+    for verb in (lambda: Ledger.read(tmp_path / "renamed"), lambda: Ledger.open(tmp_path / "renamed", GROUPS, PROBLEM)):
+        with pytest.raises(
+            ValueError, match=r"holds the studies run, mine, but no 'renamed'; was the directory renamed"
+        ):
+            verb()
+
+
+def test_a_study_that_is_discarded_never_was(place):
+    with begin(place) as ledger:
+        ledger.discard()
+    if place[1]:
+        Ledger.refuse_existing(place[1], "run")
+    begin(place, fresh=True).close()
+    if place[1]:
+        with pytest.raises(ValueError, match=r"study 'run': is in 'sqlite\+pysqlite:///.*' already; resume its run"):
+            Ledger.refuse_existing(place[1], "run")
+
+
 def test_a_run_that_exists_is_refused_when_a_new_one_is_wanted(place):
     begin(place, fresh=True).close()
     with pytest.raises(ValueError, match=r"there is one already; `autoprune resume .*run`"):
@@ -209,11 +247,30 @@ def test_addresses_that_are_none(given, reason):
         address(given)
 
 
-def test_a_database_that_cannot_be_reached_is_said_without_the_password(tmp_path):
-    url = "postgresql://me:secret@127.0.0.1:1/db"
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@127.0.0.1:1/db", "postgresql://127.0.0.1:1/db?password=secret"]
+)
+def test_a_database_that_cannot_be_reached_is_said_without_the_password(tmp_path, url):
     with pytest.raises(ValueError, match=r"no connection .*check that the server runs") as caught:
         Ledger.open(tmp_path / "run", GROUPS, PROBLEM, url=url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("postgresql://me:secret@host/db", "storage 'postgresql://me:.*@host/db': the password would be kept"),
+        ("postgresql://me@host/db?password=secret", "the password would be kept"),
+        ("postgresql:/me:secret@host/db", "not the address of a database"),
+        ("postgresql://me:secret@host:port/db", "not the address of a database"),
+        ("oracle://me:secret@host/db", "unknown kind of database"),
+    ],
+)
+def test_a_password_is_neither_kept_nor_shown(url, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        refuse_password(url)
+    assert "secret" not in str(caught.value)
+    refuse_password("postgresql://me@host/db")
 
 
 def test_a_database_that_goes_away_is_said(tmp_path):

@@ -79,3 +79,13 @@ def test_pruned_and_masked_shortcuts_agree_when_one_side_is_whole():
     ]
     with torch.no_grad():
         assert torch.allclose(prune(model, space, kept)(IMAGE), mask(model, space, kept)(IMAGE), atol=1e-5)
+
+
+def test_what_a_shortcut_remembers_lives_where_the_network_does():
+    """The meta device stands for a GPU: nothing computed on the CPU may stay there."""
+    model = resnet20().eval()
+    space = trace(model, IMAGE)
+    pruned = prune(model.to("meta"), space, [torch.arange(0, g.size, 2).numpy() for g in space.groups])
+    assert {b.device.type for b in pruned.buffers()} == {"meta"}
+    assert any(name.endswith("shortcut.source") for name, _ in pruned.named_buffers())
+    assert pruned(IMAGE.to("meta")).shape == (1, 10)

@@ -1,7 +1,10 @@
+import pytest
 import torch
 from torch import nn
 
-from autoprune.recovery import reestimate
+from autoprune.compute import Compute
+from autoprune.data import ImageData, Split
+from autoprune.recovery import reestimate, reestimate_evenly
 
 
 def test_statistics_are_the_average_over_the_batches():
@@ -33,3 +36,23 @@ def test_without_batchnorm_nothing_is_run():
         yield
 
     reestimate(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.BatchNorm1d(2, track_running_stats=False)), never())
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [
+        (1000, 128, [125] * 8),
+        (1000, 64, [63] * 15 + [55]),
+        (13, 3, [5, 5, 3]),  # not 4, 4, 4, 1: one image with one pixel has no statistics
+        (7, 2, [4, 3]),
+        (5, 128, [5]),
+    ],
+)
+def test_batches_are_even_and_none_is_of_one_image(images, batch_size, sizes):
+    split = Split(torch.randint(256, (images, 1, 4, 4), dtype=torch.uint8), torch.arange(images) % 2)
+    data = ImageData(split, split, split, (0.5,), (0.5,), ("a", "b"))
+    model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.BatchNorm2d(3))  # 1 x 1 maps
+    seen = []
+    model[0].register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    reestimate_evenly(model, data, split, batch_size, Compute(torch.device("cpu"), amp=False))
+    assert seen == sizes

@@ -16,93 +16,62 @@ def reasons(space):
     return {g.name: g.frozen_because for g in space.frozen if g.frozen_because != "output of the network"}
 
 
-class Body(nn.Module):
-    """A forward function with modules."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-class Toy(nn.Module):
-    """stem (3 -> 8) -> body -> head -> mean -> linear."""
-
-    def __init__(self, function, out=8, **parts):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.body = Body(function, **parts)
-        self.head = nn.Conv2d(out, 6, 1)
-        self.fc = nn.Linear(6, 4)
-
-    def forward(self, x):
-        return self.fc(F.relu(self.head(self.body(self.stem(x)))).mean((2, 3)))
-
-
-def conv(into=8, out=8, kernel=3, **options):
-    return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
-
-
-def test_residual_add(law):
-    space = law(Toy(lambda s, x: x + s.b(F.relu(s.a(x))), a=conv(8, 12), b=conv(12, 8)), torch.randn(IMAGE))
+def test_residual_add(law, toy):
+    space = law(toy(lambda s, x: x + s.b(F.relu(s.a(x))), a=toy.conv(8, 12), b=toy.conv(12, 8)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.a": 12, "head": 6}
 
 
-def test_three_way_add(law):
-    space = law(Toy(lambda s, x: x + s.a(x) + s.b(x), a=conv(), b=conv(kernel=1)), torch.randn(IMAGE))
+def test_three_way_add(law, toy):
+    space = law(toy(lambda s, x: x + s.a(x) + s.b(x), a=toy.conv(), b=toy.conv(kernel=1)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "head": 6}
     assert {"stem.0", "body.a", "body.b"} <= {m.layer for m in space.groups[0].members}
 
 
-def test_in_place_add(law):
+def test_in_place_add(law, toy):
     def function(s, x):
         y = s.a(x)
         y += x
         return F.relu_(y)
 
-    assert sizes(law(Toy(function, a=conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_squeeze_and_excitation_gate(law):
+def test_squeeze_and_excitation_gate(law, toy):
     def function(s, x):
         return x * s.up(F.relu(s.down(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
 
-    space = law(Toy(function, down=conv(8, 3, 1), up=conv(3, 8, 1)), torch.randn(IMAGE))
+    space = law(toy(function, down=toy.conv(8, 3, 1), up=toy.conv(3, 8, 1)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.down": 3, "head": 6}
 
 
-def test_one_channel_spatial_gate_is_frozen_not_united(law):
-    space = law(Toy(lambda s, x: x * s.gate(x).sigmoid(), gate=conv(8, 1, 7)), torch.randn(IMAGE))
+def test_one_channel_spatial_gate_is_frozen_not_united(law, toy):
+    space = law(toy(lambda s, x: x * s.gate(x).sigmoid(), gate=toy.conv(8, 1, 7)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "head": 6}
     assert reasons(space) == {"body.gate": "it scales or shifts other channels in 'body'"}
 
 
-def test_gate_spread_over_counted_channels(law):
+def test_gate_spread_over_counted_channels(law, toy):
     def function(s, x):
         return x * s.gate(x).sigmoid().expand(-1, x.shape[1], -1, -1) * torch.ones(x.shape[1], 1, 1)
 
-    assert sizes(law(Toy(function, gate=conv(8, 1)), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function, gate=toy.conv(8, 1)), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1, 1)])
-def test_layer_scale_parameter(law, shape):
+def test_layer_scale_parameter(law, toy, shape):
     space = law(
-        Toy(lambda s, x: x + s.a(x) * s.scale, a=conv(), scale=nn.Parameter(torch.randn(shape))), torch.randn(IMAGE)
+        toy(lambda s, x: x + s.a(x) * s.scale, a=toy.conv(), scale=nn.Parameter(torch.randn(shape))), torch.randn(IMAGE)
     )
     assert ("body.scale", "free") in {(m.tensor, m.role) for m in space.groups[0].members}
 
 
-def test_layer_scale_indexed(law):
+def test_layer_scale_indexed(law, toy):
     function = lambda s, x: x * s.scale[:, None, None]  # noqa: E731
-    assert sizes(law(Toy(function, scale=nn.Parameter(torch.randn(8))), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function, scale=nn.Parameter(torch.randn(8))), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_constant_of_fixed_size_freezes(law):
-    space = law(Toy(lambda s, x: x * torch.arange(1.0, 9).view(8, 1, 1)), torch.randn(IMAGE))
+def test_constant_of_fixed_size_freezes(law, toy):
+    space = law(toy(lambda s, x: x * torch.arange(1.0, 9).view(8, 1, 1)), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
 
 
@@ -115,19 +84,25 @@ def test_constant_of_fixed_size_freezes(law):
         (lambda s, x: x.cumsum(1), "cumsum"),
     ],
 )
-def test_mixing_the_channels_freezes_them(law, function, word):
-    assert reasons(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": f"{word} over the channels in 'body'"}
+def test_mixing_the_channels_freezes_them(law, toy, function, word):
+    assert reasons(law(toy(function), torch.randn(IMAGE))) == {"stem.0": f"{word} over the channels in 'body'"}
 
 
-def test_selective_kernels(law):
+def test_selective_kernels(law, toy):
     def function(s, x):
         branches = torch.stack([s.a(x), s.b(x)], 1)
         code = F.relu(s.squeeze(branches.sum(1).mean((2, 3))))
         weights = torch.stack([s.u(code), s.v(code)], 1).softmax(1)
         return (branches * weights[..., None, None]).sum(1)
 
-    parts = {"a": conv(), "b": conv(kernel=5), "squeeze": nn.Linear(8, 3), "u": nn.Linear(3, 8), "v": nn.Linear(3, 8)}
-    assert sizes(law(Toy(function, **parts), torch.randn(IMAGE))) == {
+    parts = {
+        "a": toy.conv(),
+        "b": toy.conv(kernel=5),
+        "squeeze": nn.Linear(8, 3),
+        "u": nn.Linear(3, 8),
+        "v": nn.Linear(3, 8),
+    }
+    assert sizes(law(toy(function, **parts), torch.randn(IMAGE))) == {
         "stem.0": 8,
         "body.a": 8,
         "body.squeeze": 3,
@@ -148,89 +123,89 @@ def attention(s, x, heads=2):
     return x + s.o(y.transpose(1, 2).flatten(2)).transpose(1, 2).reshape(x.shape)
 
 
-def test_attention_by_hand(law):
-    space = law(Toy(attention, **{n: nn.Linear(8, 8) for n in "qkvo"}), torch.randn(IMAGE))
+def test_attention_by_hand(law, toy):
+    space = law(toy(attention, **{n: nn.Linear(8, 8) for n in "qkvo"}), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.q": 4, "body.v": 4, "head": 6}
     assert any(m.role == "product" for m in space.groups[1].members)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_whole_heads_go_where_their_width_is_written_in_the_code(law, fused):
+def test_whole_heads_go_where_their_width_is_written_in_the_code(law, toy, fused):
     def function(s, x):
         tokens = x.flatten(2).transpose(1, 2)
         q, k, v = (f(tokens).view(*tokens.shape[:2], -1, 2).transpose(1, 2) for f in (s.q, s.k, s.v))
         y = F.scaled_dot_product_attention(q, k, v) if fused else (q @ k.mT).softmax(-1) @ v
         return x + s.o(y.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
 
-    space = law(Toy(function, **{n: nn.Linear(8, 8) for n in "qkvo"}), torch.randn(IMAGE))
+    space = law(toy(function, **{n: nn.Linear(8, 8) for n in "qkvo"}), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.q": 4, "head": 6}  # four heads of two
 
 
-def test_attention_that_scales_by_its_width_is_frozen(law):
+def test_attention_that_scales_by_its_width_is_frozen(law, toy):
     def function(s, x):
         q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (s.q, s.k, s.v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(2, x.shape[2:])
 
-    space = law(Toy(function, **{n: conv(kernel=1) for n in "qkv"}), torch.randn(IMAGE))
+    space = law(toy(function, **{n: toy.conv(kernel=1) for n in "qkv"}), torch.randn(IMAGE))
     assert reasons(space)["body.q"] == "attention in 'body' scales by its size"
 
 
-def test_products_of_channels_that_zero_does_not_silence(law):
+def test_products_of_channels_that_zero_does_not_silence(law, toy):
     """The mask must silence the channels in the product itself: sigmoid(0) and exp(0) are not 0."""
 
     def function(s, x):
         q, k = s.q(x).sigmoid().flatten(2), s.k(x).exp().flatten(2)
         return (x.flatten(2) @ (q.transpose(1, 2) @ k / 50).softmax(-1)).view_as(x)
 
-    space = law(Toy(function, q=conv(8, 5), k=conv(8, 5)), torch.randn(IMAGE))
+    space = law(toy(function, q=toy.conv(8, 5), k=toy.conv(8, 5)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.q": 5, "head": 6}
 
 
-def test_gram_matrix_of_channels_that_are_read_elsewhere(law):
+def test_gram_matrix_of_channels_that_are_read_elsewhere(law, toy):
     def function(s, x):
         tokens = x.flatten(2)
         return x + (tokens @ (tokens.transpose(1, 2) @ tokens / 10).softmax(-1)).view_as(x)
 
-    assert sizes(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_channel_attention_freezes(law):
+def test_channel_attention_freezes(law, toy):
     def function(s, x):
         tokens = x.flatten(2)
         return ((tokens @ tokens.transpose(1, 2)).softmax(-1) @ tokens).view_as(x)
 
-    assert "mixes it with channels of another axis" in reasons(law(Toy(function), torch.randn(IMAGE)))["stem.0"]
+    assert "mixes it with channels of another axis" in reasons(law(toy(function), torch.randn(IMAGE)))["stem.0"]
 
 
-def test_where_and_maximum(law):
+def test_where_and_maximum(law, toy):
     function = lambda s, x: torch.where(x > 0, x, s.a(x)) + torch.maximum(x, s.b(x))  # noqa: E731
-    assert sizes(law(Toy(function, a=conv(), b=conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function, a=toy.conv(), b=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_mixed_precision_region(law):
+def test_mixed_precision_region(law, toy):
     def function(s, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             y = s.a(x)
         return x + y.float()
 
-    assert sizes(law(Toy(function, a=conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+    assert sizes(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_unknown_custom_function_is_frozen_and_named(law):
+def test_unknown_custom_function_is_frozen_and_named(law, toy):
     class Mystery(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
             return x * torch.arange(1, x.shape[1] + 1)[:, None, None]
 
-    space = law(Toy(lambda s, x: Mystery.apply(x)), torch.randn(IMAGE))
+    space = law(toy(lambda s, x: Mystery.apply(x)), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "unknown custom autograd function 'Mystery' in 'body'"}
 
 
-def test_unknown_operation_is_frozen_and_named(law):
-    space = law(Toy(lambda s, x: torch.linalg.svd(x)[0]), torch.randn(IMAGE))
+def test_unknown_operation_is_frozen_and_named(law, toy):
+    space = law(toy(lambda s, x: torch.linalg.svd(x)[0]), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "unknown operation 'aten._linalg_svd' in 'body'"}
 
 
-def test_numbers_that_leave_the_tensors_freeze(law):
-    space = law(Toy(lambda s, x: torch.from_numpy(x.numpy())), torch.randn(IMAGE))
+def test_numbers_that_leave_the_tensors_freeze(law, toy):
+    space = law(toy(lambda s, x: torch.from_numpy(x.numpy())), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "Tensor.numpy() in 'body'"}

@@ -24,33 +24,6 @@ def members(space, name):
     return {(m.tensor, m.axis): m.index.tolist() for m in group.members}
 
 
-class Body(nn.Module):
-    """A forward function with modules."""
-
-    def __init__(self, function, **parts):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-class Toy(nn.Module):
-    """stem (3 -> 8) -> body -> head -> mean -> linear."""
-
-    def __init__(self, function, out=8, **parts):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.body = Body(function, **parts)
-        self.head = nn.Conv2d(out, 6, 1)
-        self.fc = nn.Linear(6, 4)
-
-    def forward(self, x):
-        return self.fc(F.relu(self.head(self.body(self.stem(x)))).mean((2, 3)))
-
-
 class Flat(nn.Module):
     """conv (3 -> 4) on 5 x 5 -> 3 x 3, flattened by a function, -> linear -> linear."""
 
@@ -63,40 +36,37 @@ class Flat(nn.Module):
         return self.out(F.relu(self.fc(self.function(F.relu(self.conv(x))))))
 
 
-def conv(into=8, out=8, kernel=3, **options):
-    return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
-
-
-def test_concat_of_unequal_parts(law):
+def test_concat_of_unequal_parts(law, toy):
     space = law(
-        Toy(lambda s, x: torch.cat([s.a(x), x, s.b(x)], 1), out=17, a=conv(8, 4), b=conv(8, 5)), torch.randn(IMAGE)
+        toy(lambda s, x: torch.cat([s.a(x), x, s.b(x)], 1), out=17, a=toy.conv(8, 4), b=toy.conv(8, 5)),
+        torch.randn(IMAGE),
     )
     assert sizes(space) == {"stem.0": 8, "body.a": 4, "body.b": 5, "head": 6}
     assert members(space, "stem.0")["head.weight", 1] == [[4 + i] for i in range(8)]
     assert members(space, "body.b")["head.weight", 1] == [[12 + i] for i in range(5)]
 
 
-def test_dense_connectivity(law):
+def test_dense_connectivity(law, toy):
     def function(s, x):
         y = torch.cat([x, F.relu(s.a(x))], 1)
         return torch.cat([y, F.relu(s.b(s.norm(y)))], 1)
 
-    space = law(Toy(function, out=14, a=conv(8, 3), b=conv(11, 3), norm=nn.BatchNorm2d(11)), torch.randn(IMAGE))
+    space = law(toy(function, out=14, a=toy.conv(8, 3), b=toy.conv(11, 3), norm=nn.BatchNorm2d(11)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.a": 3, "body.b": 3, "head": 6}
 
 
-def test_channel_shuffle_by_hand(law):
+def test_channel_shuffle_by_hand(law, toy):
     def function(s, x):
         batch, channels, height, width = x.shape
         return x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
 
-    space = law(Toy(function), torch.randn(IMAGE))
+    space = law(toy(function), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 4, "head": 6}  # the two groups keep as many
     assert members(space, "stem.0")["head.weight", 1] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
-def test_channel_shuffle_module(law):
-    space = law(Toy(lambda s, x: s.shuffle(x), shuffle=nn.ChannelShuffle(2)), torch.randn(IMAGE))
+def test_channel_shuffle_module(law, toy):
+    space = law(toy(lambda s, x: s.shuffle(x), shuffle=nn.ChannelShuffle(2)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 4, "head": 6}
 
 
@@ -112,12 +82,16 @@ def test_channel_shuffle_module(law):
         lambda x: (x.narrow(1, 0, x.shape[1] // 2), x.narrow(1, x.shape[1] // 2, x.shape[1] // 2)),
     ],
 )
-def test_halves_keep_as_many(law, parts):
+def test_halves_keep_as_many(law, toy, parts):
     def function(s, x):
         a, b = parts(x)
         return torch.cat([a, s.a(b)], 1)
 
-    assert sizes(law(Toy(function, out=9, a=conv(4, 5)), torch.randn(IMAGE))) == {"stem.0": 4, "body.a": 5, "head": 6}
+    assert sizes(law(toy(function, out=9, a=toy.conv(4, 5)), torch.randn(IMAGE))) == {
+        "stem.0": 4,
+        "body.a": 5,
+        "head": 6,
+    }
 
 
 @pytest.mark.parametrize(
@@ -131,27 +105,27 @@ def test_halves_keep_as_many(law, parts):
         (lambda x: (x.roll(1, 1), x), "roll over the channels in 'body'"),
     ],
 )
-def test_written_parts_freeze(law, parts, reason):
+def test_written_parts_freeze(law, toy, parts, reason):
     def function(s, x):
         return torch.cat(parts(x), 1)
 
     with torch.no_grad():
         out = function(None, torch.zeros(1, 8, 1, 1)).shape[1]
-    assert reasons(law(Toy(function, out=out), torch.randn(IMAGE))) == {"stem.0": reason}
+    assert reasons(law(toy(function, out=out), torch.randn(IMAGE))) == {"stem.0": reason}
 
 
-def test_a_concat_split_by_the_sizes_of_its_parts(law):
+def test_a_concat_split_by_the_sizes_of_its_parts(law, toy):
     def function(s, x):
         a, b = s.a(x), s.b(x)
         first, second = torch.cat([a, b], 1).split([a.shape[1], b.shape[1]], 1)
         return s.c(F.relu(first)) + s.d(F.relu(second))
 
-    parts = {"a": conv(8, 3), "b": conv(8, 5), "c": conv(3, 8), "d": conv(5, 8)}
-    space = law(Toy(function, **parts), torch.randn(IMAGE))
+    parts = {"a": toy.conv(8, 3), "b": toy.conv(8, 5), "c": toy.conv(3, 8), "d": toy.conv(5, 8)}
+    space = law(toy(function, **parts), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.a": 3, "body.b": 5, "body.c": 8, "head": 6}
 
 
-def test_temporal_shift(law):
+def test_temporal_shift(law, toy):
     def function(s, x):
         fold = x.shape[1] // 4
         out = torch.zeros_like(x)
@@ -160,37 +134,37 @@ def test_temporal_shift(law):
         out[:, 2 * fold :] = x[:, 2 * fold :]
         return out
 
-    assert sizes(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}  # four quarters of two
+    assert sizes(law(toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}  # four quarters of two
 
 
-def test_assignment_at_written_places_freezes(law):
+def test_assignment_at_written_places_freezes(law, toy):
     def function(s, x):
         out = torch.zeros_like(x)
         out[:, :4] = x[:, 4:]
         return out
 
-    assert "is written in the code of 'body'" in reasons(law(Toy(function), torch.randn(IMAGE)))["stem.0"]
+    assert "is written in the code of 'body'" in reasons(law(toy(function), torch.randn(IMAGE)))["stem.0"]
 
 
-def test_pixel_shuffle_and_back(law):
-    body = nn.Sequential(conv(8, 12), nn.PixelShuffle(2), nn.ReLU(), nn.PixelUnshuffle(2), nn.AvgPool2d(2))
-    space = law(Toy(lambda s, x: s.b(x), out=12, b=body), torch.randn(IMAGE))
+def test_pixel_shuffle_and_back(law, toy):
+    body = nn.Sequential(toy.conv(8, 12), nn.PixelShuffle(2), nn.ReLU(), nn.PixelUnshuffle(2), nn.AvgPool2d(2))
+    space = law(toy(lambda s, x: s.b(x), out=12, b=body), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.b.0": 3, "head": 6}
 
 
-def test_pixel_shuffle_before_a_layer_or_a_pool(law):
-    for tail in (conv(3, 8, 1), nn.Sequential(nn.AdaptiveAvgPool2d(3), conv(3, 8, 1))):
+def test_pixel_shuffle_before_a_layer_or_a_pool(law, toy):
+    for tail in (toy.conv(3, 8, 1), nn.Sequential(nn.AdaptiveAvgPool2d(3), toy.conv(3, 8, 1))):
         space = law(
-            Toy(lambda s, x: s.b(x), b=nn.Sequential(conv(8, 12), nn.PixelShuffle(2), tail)), torch.randn(IMAGE)
+            toy(lambda s, x: s.b(x), b=nn.Sequential(toy.conv(8, 12), nn.PixelShuffle(2), tail)), torch.randn(IMAGE)
         )
         assert sizes(space) == {"stem.0": 8, "body.b.0": 3, space.groups[2].name: 8, "head": 6}
 
 
-def test_space_to_depth_by_slices(law):
+def test_space_to_depth_by_slices(law, toy):
     def function(s, x):
         return torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], 1)
 
-    space = law(Toy(function, out=32), torch.randn(IMAGE))
+    space = law(toy(function, out=32), torch.randn(IMAGE))
     assert members(space, "stem.0")["head.weight", 1] == [[i, 8 + i, 16 + i, 24 + i] for i in range(8)]
 
 
@@ -268,23 +242,23 @@ def test_class_token_and_position_table(law):
     assert sizes(law(Tokens(), torch.randn(IMAGE))) == {"patch": 8, "up": 12}
 
 
-def test_written_zero_padding_freezes_only_what_it_pads(law):
+def test_written_zero_padding_freezes_only_what_it_pads(law, toy):
     """Option A, inline: 8 channels padded to 12 and added to 12 others."""
     function = lambda s, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2)) + s.a(x)  # noqa: E731
-    space = law(Toy(function, out=12, a=conv(8, 12, stride=2)), torch.randn(IMAGE))
+    space = law(toy(function, out=12, a=toy.conv(8, 12, stride=2)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "head": 6}
     assert members(space, "stem.0")["body.a.weight", 0] == [[2 + i] for i in range(8)]
     frozen = next(g for g in space.frozen if g.name == "body.a")
     assert (frozen.size, frozen.frozen_because) == (4, "F.pad of 4 channels is written in the code of 'body'")
 
 
-def test_cropping_channels_by_padding_freezes(law):
-    assert reasons(law(Toy(lambda s, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7), torch.randn(IMAGE))) == {
+def test_cropping_channels_by_padding_freezes(law, toy):
+    assert reasons(law(toy(lambda s, x: F.pad(x, (0, 0, 0, 0, -1, 0)), out=7), torch.randn(IMAGE))) == {
         "stem.0": "F.pad crops its channels in 'body'"
     }
 
 
-def test_index_buffer_freezes(law):
+def test_index_buffer_freezes(law, toy):
     class Reorder(nn.Module):
         def __init__(self):
             super().__init__()
@@ -295,23 +269,27 @@ def test_index_buffer_freezes(law):
 
     assert (
         "is written in the code of 'body.r'"
-        in reasons(law(Toy(lambda s, x: s.r(x), r=Reorder()), torch.randn(IMAGE)))["stem.0"]
+        in reasons(law(toy(lambda s, x: s.r(x), r=Reorder()), torch.randn(IMAGE)))["stem.0"]
     )
 
 
-def test_reversed_and_repeated_channels(law):
-    space = law(Toy(lambda s, x: torch.cat([x.flip(1), x.repeat(1, 2, 1, 1)], 1), out=24), torch.randn(IMAGE))
+def test_reversed_and_repeated_channels(law, toy):
+    space = law(toy(lambda s, x: torch.cat([x.flip(1), x.repeat(1, 2, 1, 1)], 1), out=24), torch.randn(IMAGE))
     assert members(space, "stem.0")["head.weight", 1] == [[7 - i, 8 + i, 16 + i] for i in range(8)]
 
 
-def test_new_tensors_of_counted_size(law):
+def test_new_tensors_of_counted_size(law, toy):
     def function(s, x):
         y = s.a(x)
         out = x.new_zeros(x.shape[0], y.shape[1], *x.shape[2:])
         out += y
         return out
 
-    assert sizes(law(Toy(function, a=conv(8, 7), out=7), torch.randn(IMAGE))) == {"stem.0": 8, "body.a": 7, "head": 6}
+    assert sizes(law(toy(function, a=toy.conv(8, 7), out=7), torch.randn(IMAGE))) == {
+        "stem.0": 8,
+        "body.a": 7,
+        "head": 6,
+    }
 
 
 @pytest.mark.parametrize(
@@ -325,37 +303,37 @@ def test_new_tensors_of_counted_size(law):
         (lambda s, x: s.a(x) * s.a.weight.shape[1], "their number enters torch.Tensor.mul in 'body'"),
     ],
 )
-def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, function, reason):
-    assert reasons(law(Toy(function, a=conv()), torch.randn(IMAGE))) == {"stem.0": reason}
+def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, toy, function, reason):
+    assert reasons(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": reason}
 
 
-def test_a_divisibility_check_holds_where_the_code_ties(law):
+def test_a_divisibility_check_holds_where_the_code_ties(law, toy):
     def function(s, x):
         batch, channels, height, width = x.shape
         assert channels % 4 == 0
         return x.view(batch, 4, channels // 4, height, width).flatten(1, 2)
 
-    assert sizes(law(Toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}
+    assert sizes(law(toy(function), torch.randn(IMAGE))) == {"stem.0": 2, "head": 6}
 
     def unused(s, x):
         assert x.shape[1] % 4 == 0
         return x
 
-    assert reasons(law(Toy(unused), torch.randn(IMAGE))) == {"stem.0": "'body' needs their number divisible by 4"}
+    assert reasons(law(toy(unused), torch.randn(IMAGE))) == {"stem.0": "'body' needs their number divisible by 4"}
 
 
-def test_equal_shapes_compared_before_they_are_added(law):
-    space = law(Toy(lambda s, x: s.a(x) + x if s.a(x).shape == x.shape else s.a(x), a=conv()), torch.randn(IMAGE))
+def test_equal_shapes_compared_before_they_are_added(law, toy):
+    space = law(toy(lambda s, x: s.a(x) + x if s.a(x).shape == x.shape else s.a(x), a=toy.conv()), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "head": 6}
-    space = law(Toy(lambda s, x: s.a(x) * 2 if s.a(x).shape == x.shape else s.a(x), a=conv()), torch.randn(IMAGE))
+    space = law(toy(lambda s, x: s.a(x) * 2 if s.a(x).shape == x.shape else s.a(x), a=toy.conv()), torch.randn(IMAGE))
     assert set(reasons(space)) == {"stem.0"}  # both, with one reason
 
 
-def test_two_inputs(law):
+def test_two_inputs(law, toy):
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.out = conv(3, 8), conv(1, 8), conv(8, 2)
+            self.a, self.b, self.out = toy.conv(3, 8), toy.conv(1, 8), toy.conv(8, 2)
 
         def forward(self, image, depth):
             return self.out(F.relu(self.a(image) + self.b(depth)))
@@ -366,11 +344,11 @@ def test_two_inputs(law):
 
 
 @pytest.mark.parametrize("wrap", [lambda a, b: (a, b), lambda a, b: {"a": a, "b": [b]}])
-def test_two_outputs(law, wrap):
+def test_two_outputs(law, toy, wrap):
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.a, self.b, self.c = conv(3, 8), conv(8, 2), conv(8, 5), conv(5, 3)
+            self.stem, self.a, self.b, self.c = toy.conv(3, 8), toy.conv(8, 2), toy.conv(8, 5), toy.conv(5, 3)
 
         def forward(self, x):
             x = F.relu(self.stem(x))
@@ -381,23 +359,23 @@ def test_two_outputs(law, wrap):
     assert sum(g.size for g in space.frozen) == 2 + 3
 
 
-def test_dynamic_control_flow(law):
+def test_dynamic_control_flow(law, toy):
     def function(s, x):
         for i in range(int(x.shape[2] > 4) + 1):
             x = F.relu(s.a(x)) if i % 2 else x + s.b(x)
         return x
 
-    assert sizes(law(Toy(function, a=conv(8, 8), b=conv(8, 8)), torch.randn(IMAGE))) == {
+    assert sizes(law(toy(function, a=toy.conv(8, 8), b=toy.conv(8, 8)), torch.randn(IMAGE))) == {
         "stem.0": 8, "body.a": 8, "head": 6,
     }  # fmt: skip
 
 
-def test_what_a_module_keeps_is_forgotten(law):
+def test_what_a_module_keeps_is_forgotten(law, toy):
     def function(s, x):
         s.last = x * 2
         return s.last
 
-    net = Toy(function)
+    net = toy(function)
     law(net, torch.randn(IMAGE))
     assert not hasattr(net.body.last, "_channel_ids")
     law(net, torch.randn(IMAGE))

@@ -129,3 +129,30 @@ def test_verify_sees_what_tracing_cannot():
     model = Hidden()
     with pytest.raises(VerificationError, match="group 'conv'"):
         verify(model, trace(model, IMAGE), IMAGE)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_verify_sees_nan_in_any_of_several_outputs(first):
+    """The pruned network answers NaN in one output; the other one is fine."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.out = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            x = self.conv(x)
+            out = self.out(x)
+            whole = 1.0 if self.conv.out_channels == 8 else float("nan")
+            return (out * whole, out) if first else (out, out * whole)
+
+    model = Two()
+    with pytest.raises(VerificationError, match="group 'conv': the pruned network cannot run without its channels"):
+        verify(model, trace(model, IMAGE), IMAGE)
+
+
+def test_verify_says_that_the_network_itself_answers_nan():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    nn.init.constant_(model[2].bias, float("inf"))
+    with pytest.raises(VerificationError, match=r"^Sequential: answers the example input with NaN or infinity"):
+        verify(model, trace(model, IMAGE), IMAGE)

@@ -45,7 +45,7 @@ def side(tmp_path):
 def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_path):
     moods = [2, 3, 4, 5, 9, 9]  # dies always, hangs once, no memory, exits once, and two that are well
     controller = control(tmp_path, moods)
-    run_processes(controller, toys.MakeMoody(tmp_path), 2, devices=("cpu", "meta"), timeout_s=1.0)
+    run_processes(controller, toys.MakeMoody(tmp_path), 2, devices=("cpu", "meta"), timeout_s=lambda job: 6.0)
     trials = controller.trials
     states = ["fail", "complete", "fail", "complete", "complete", "complete"]
     assert [t.state.value for t in trials] == states

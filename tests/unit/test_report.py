@@ -1,0 +1,154 @@
+"""What a user is told: how far, how long, how well the proxy ranked, what was exported."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from autoprune.config import RunConfig
+from autoprune.ledger.locks import FileLock
+from autoprune.problem import Trial, TrialState
+from autoprune.report import Outlook, RunProgress, best_table, counted, counts, metric_label, print_export, print_status
+from autoprune.report.trials import proxy_quality
+
+CONFIG = RunConfig(trials=4, finalists=2)
+
+
+def proxy(number, loss=None, seconds=1.0, **settings):
+    state = TrialState.RUNNING if loss is None else TrialState.COMPLETE
+    return Trial(number, (number,), state, {} if loss is None else {"loss": loss}, seconds=seconds, **settings)
+
+
+def short(number, of, loss=0.1, seconds=10.0):
+    return replace(proxy(number, loss, seconds), widths=of.widths, fidelity="short")
+
+
+def test_finalists_are_named_until_one_has_told_what_they_cost():
+    done = [proxy(0, 0.5, 1.0), proxy(1, 0.4, 9.0), proxy(2, 0.3, 2.0)]  # median 2 s
+    assert Outlook.of([], CONFIG).eta == "4 proxies + 2 finalists"
+    assert Outlook.of(done, CONFIG).eta == "2 s + 2 finalists"
+    assert Outlook.of([*done, proxy(3, 0.9)], CONFIG).eta == "2 finalists"
+
+
+def test_the_eta_of_finalists_is_at_their_own_pace():
+    done = [proxy(n, 0.5 - n / 10) for n in range(4)]
+    one = [*done, short(4, done[3])]
+    assert Outlook.of(one, CONFIG).eta == "10 s"
+    assert Outlook.of([*one, short(5, done[2])], CONFIG).eta == "0 s"
+    assert str(Outlook.of(one, CONFIG)) == "4 of 4 proxies, 1 of 2 finalists"
+
+
+def test_workers_share_what_is_left():
+    done = [proxy(n, 0.5) for n in range(3)]
+    assert Outlook.of(done, replace(CONFIG, trials=8, workers=2)).eta == "3 s + 2 finalists"  # 5 left, 2 at a time
+
+
+def test_more_trials_bring_only_the_finalists_that_are_new():
+    done = [proxy(n, 0.5 - n / 10) for n in range(4)]
+    first = [*done, short(4, done[3]), short(5, done[2])]
+    more = replace(CONFIG, trials=6)
+    assert str(Outlook.of(first, more)) == "4 of 6 proxies, 2 of 2 finalists"
+    better = [*first, proxy(6, 0.01), proxy(7, 0.9)]
+    assert str(Outlook.of(better, more)) == "6 of 6 proxies, 2 of 3 finalists"
+    assert Outlook.of(better, more).eta == "10 s"
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_the_total_is_never_below_what_is_done(trials):
+    done = [proxy(n, 0.5) for n in range(4)] + [short(9, proxy(0, 0.5))]
+    outlook = Outlook.of(done, replace(CONFIG, trials=trials, finalists=0))
+    assert outlook.done == outlook.total == 5
+
+
+def test_what_runs_is_left_and_what_is_cached_counts_nothing():
+    cached = replace(proxy(1, 0.5), metrics={"loss": 0.5, "cached": True})
+    assert str(Outlook.of([proxy(0, 0.5), cached, proxy(2)], CONFIG)).startswith("1 of 4 proxies")
+
+
+def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
+    cached = [replace(proxy(n, 0.5), metrics={"loss": 0.5, "cached": True}) for n in range(1, 51)]
+    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 proxies, 0 of 1 finalists"
+
+
+def test_progress_lines_name_the_metric_and_both_fidelities():
+    out = io.StringIO()
+    done = [proxy(n, 0.5 - n / 10, 2.0) for n in range(3)]
+    with RunProgress(Console(file=out, width=200)) as progress:
+        progress.begin_search(replace(CONFIG, metric="mine:doubt"), done)
+        progress.on_told(last := proxy(3, 0.45, 2.0))
+        progress.on_told(short(4, done[2], 0.05))
+    assert last.number == 3
+    assert out.getvalue().splitlines() == [
+        "4/6 proxy trial 3: doubt 0.4500, 2.0 s, ETA 2 finalists",
+        "5/6 short trial 4: doubt 0.0500, 10.0 s (best so far), ETA 10 s",
+    ]
+
+
+def test_the_bar_labels_both_times():
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=160, force_terminal=True)) as progress:
+        progress.begin_search(CONFIG, [])
+        progress.on_told(proxy(0, 0.5))
+        progress._bar.refresh()
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
+    assert re.search(r"elapsed \S+ ETA 4 proxies \+ 2 finalists", shown)
+    assert re.search(r"elapsed \S+ ETA 3 s \+ 2 finalists", shown)
+
+
+@pytest.mark.parametrize(
+    ("trained", "words"),
+    [((0.1, 0.2, 0.3), "much as"), ((0.3, 0.2, 0.1), "backwards"), ((0.2, 0.2, 0.2), "all have the same loss"),
+     ((0.1, 0.3, 0.2), "roughly as"), ((0.2, 0.3, 0.2), "no better than chance"), ((0.1, 0.2), "not known from 2")],
+)  # fmt: skip
+def test_the_rank_correlation_in_words(trained, words):
+    proxies = [proxy(n, 0.5 + n / 10) for n in range(3)]
+    shorts = [short(3 + n, proxies[n], loss) for n, loss in enumerate(trained)]
+    assert words in proxy_quality([*proxies, *shorts])
+
+
+def test_what_nobody_writes_any_more_was_interrupted():
+    trials = [proxy(0, 0.5), proxy(1)]
+    assert counts(trials) == "1 complete, 1 running"
+    assert counts(trials, live=False) == "1 complete, 1 interrupted, will be redone"
+
+
+def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, capsys):
+    trials = [proxy(0, 0.5, 2.0), proxy(1, worker="worker-1")]
+    run = SimpleNamespace(path=tmp_path, config=CONFIG, best=tmp_path / "best", record=lambda: record)
+    record = SimpleNamespace(trials=trials)
+    print_status(run)
+    stopped = capsys.readouterr().out
+    lock = FileLock(tmp_path / ".lock", "run")
+    print_status(run)
+    lock.release()
+    live = capsys.readouterr().out
+    assert all("1 of 4 proxies, 0 of 2 finalists" in said for said in (stopped, live))
+    assert "proxy trial 1 was interrupted, will be redone" in stopped
+    assert not re.search("ETA|in flight|running", stopped)
+    assert re.search(r"ETA +6 s \+ 2 finalists, then the fine-tune", live)
+    assert re.search("in flight +proxy trial 1 on worker-1", live)
+
+
+def test_names_and_plurals():
+    assert [metric_label(m) for m in ("loss", "top1", "mine:doubt")] == ["loss", "1 - top-1", "doubt"]
+    assert best_table([proxy(0, 0.5)], "doubt").columns[2].header == "doubt"
+    assert [counted(n, "frozen group") for n in (0, 1, 2)] == ["0 frozen groups", "1 frozen group", "2 frozen groups"]
+
+
+@pytest.mark.parametrize("factory", ["", "package:make"])
+def test_an_export_is_shown_with_its_files(tmp_path, capsys, factory):
+    architecture = {
+        "model": {"factory": factory},
+        "metrics": {"dense_val": {"top1": 0.9}, "pruned_val": {"top1": 0.875}},
+        "costs": {"macs": {"dense": 1000.0, "pruned": 500.0}},
+    }
+    (tmp_path / "architecture.json").write_text(json.dumps(architecture))
+    (tmp_path / "weights.safetensors").write_bytes(bytes(2000))
+    print_export(tmp_path)
+    said = capsys.readouterr().out
+    assert all(words in said for words in ("-2.50 points", "50.0 %", "weights.safetensors (2 kB)"))
+    assert ("model=your_dense_network" in said) is not bool(factory)
