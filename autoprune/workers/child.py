@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -72,8 +73,10 @@ class Child:
 def _birth(threads: int) -> Iterator[None]:
     """What a child inherits: its share of threads (read when torch is imported), and deafness to Ctrl-C.
 
-    Ctrl-C at a terminal reaches every process; only the parent is to act on it. (Blocked here, it is only delayed.)
+    Ctrl-C at a terminal reaches every process; only the parent is to act on it. (Blocked here, it is only delayed; the
+    resource tracker is started first, because its start unblocks it.)
     """
+    resource_tracker.ensure_running()
     before = {name: os.environ.get(name) for name in THREADS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(dict.fromkeys(THREADS, str(threads)))
@@ -87,6 +90,7 @@ def _birth(threads: int) -> Iterator[None]:
 
 def _serve(pipe: Connection, recipe: bytes, device: str, threads: int) -> None:
     """The life of a child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     try:
         import torch
