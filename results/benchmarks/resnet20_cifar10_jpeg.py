@@ -1,6 +1,6 @@
 """The real run: a trained ResNet-20 at half its MACs, searched, then one epoch of fine-tuning under a fixed protocol.
 
-    python results/benchmarks/resnet20_cifar10_jpeg.py --data ../shared/data [--strategies layer_compensation random]
+    python results/benchmarks/resnet20_cifar10_jpeg.py --data ../shared/data [--strategies evolution random knapsack]
 
 The protocol and the peers' figures are those of the data's README: at most 99 evaluations on images held out from the
 training set; then, from the pruned weights, SGD with Nesterov momentum .9, weight decay 5e-4, learning rate .02 with
@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the fine-tuning")
     parser.add_argument("--trials", type=int, default=RunConfig().trials)
     parser.add_argument("--finalists", type=int, default=RunConfig().finalists)
+    parser.add_argument("--tabulate", action="store_true", help="only what the cache holds")
     args = parser.parse_args()
     if not args.data.is_dir():
         raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
@@ -192,6 +193,8 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     for strategy in args.strategies:
         for seed in args.search_seeds:
+            if args.tabulate and not all((CACHE / f"{strategy}-{seed}-epoch-{n}.json").is_file() for n in args.seeds):
+                continue
             found = piece(f"{strategy}-{seed}", lambda s=strategy, n=seed: search(data, weights, s, n, settings))
             epochs = [
                 piece(f"{strategy}-{seed}-epoch-{n}", lambda k=found["kept"], n=n: one_epoch(data, weights, k, n))
