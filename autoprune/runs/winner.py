@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
+from autoprune.config import RunConfig
+from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.export import export
 from autoprune.problem import Trial
@@ -74,9 +76,9 @@ def deliver(
             listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
         )
         progress.end()
-        _settle(model, prepared)
+        _settle(model, data, config)
     else:
-        _reestimate(model, prepared)
+        _reestimate(model, data, config)
     metrics = {
         f"{name}_{split}": measure(net, data, split, device=config.device)
         for split in ("val", "test")
@@ -104,26 +106,27 @@ def deliver(
     return Winner(model.eval(), costs, metrics)
 
 
-def _reestimate(model: nn.Module, prepared: Prepared) -> None:
+def _reestimate(model: nn.Module, data: ImageData, config: RunConfig) -> None:
     """Batch-norm statistics as the evaluator takes them."""
-    config, data = prepared.config, prepared.data
     compute = Compute.choose(config.device)
     images = data.train.sample(config.bn_images, config.seed).to(compute.device)
     reestimate_evenly(compute.place(model), data, images, config.batch_size, compute)
 
 
-def _settle(model: nn.Module, prepared: Prepared) -> None:
+def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> None:
     """Re-estimate batch-norm after a fine-tune, unless its own running averages validate better.
 
     They lag behind the weights: after six steps at momentum 0.1 half of what they hold belongs to the dense network.
     """
-    norms = {m for m in model.modules() if isinstance(m, _NormBase)}
-    running = {m: copy.deepcopy(dict(m.named_buffers())) for m in norms}
-    before = measure(model, prepared.data, "val", device=prepared.config.device)["loss"]
-    _reestimate(model, prepared)
-    if measure(model, prepared.data, "val", device=prepared.config.device)["loss"] > before:
-        for module, buffers in running.items():
-            for name, buffer in module.named_buffers():
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    running = [copy.deepcopy(dict(m.named_buffers())) for m in norms]
+    before = measure(model, data, "val", device=config.device)["loss"]
+    _reestimate(model, data, config)
+    if measure(model, data, "val", device=config.device)["loss"] > before:
+        for norm, buffers in zip(norms, running, strict=True):
+            for name, buffer in norm.named_buffers():
                 buffer.copy_(buffers[name])
 
 
