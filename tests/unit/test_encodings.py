@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import ChannelGroup, SearchSpace
-from search_spaces.encodings import LayerCompensation, Ranking, Ratios, normalised
+from search_spaces.encodings import LayerCompensation, Preferences, Ranking, Ratios, normalised
 
 
 def space_of(*sizes, divisor=1, floor=1):
@@ -44,7 +44,11 @@ def test_encodings_give_back_what_they_were_given(data):
     space = space_of(*sizes, divisor=divisor, floor=data.draw(st.integers(1, 3)))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     widths = space.sample(rng)
-    encodings = (Ratios(space), LayerCompensation(space, [1 + rng.random(n) for n in sizes]))
+    encodings = (
+        Ratios(space),
+        LayerCompensation(space, [1 + rng.random(n) for n in sizes]),
+        Preferences(space, [np.sort(np.exp(3 * rng.standard_normal(n))) for n in sizes]),
+    )
     for encoding in encodings:
         x = encoding.encode(widths)
         assert x.shape == (encoding.dim,) == (len(encoding.names),)
@@ -75,7 +79,7 @@ def test_the_middle_is_the_identity():
     # Divided by their means: (1/3, 2/3, 1, 2) and (1/2, 3/2): in order 1/3, 1/2, 2/3, 1, 3/2, 2.
     encoding = LayerCompensation(SPACE, SCORES)
     middle = np.full(4, 0.5)
-    assert encoding.names == ("g0.scale", "g1.scale", "g0.shift", "g1.shift")
+    assert encoding.names == ("g0.shift", "g1.shift", "g0.scale", "g1.scale")
     assert encoding.decode(middle, at_most(5)) == (3, 2)  # 1/3 of group 0 goes
     assert encoding.decode(middle, at_most(4)) == (3, 1)  # then 1/2 of group 1
     assert encoding.decode(middle, at_most(3)) == (2, 1)  # then 2/3 of group 0
@@ -102,6 +106,42 @@ def test_one_point_serves_many_budgets_and_they_are_nested():
     answers = [encoding.decode(x, at_most(total)) for total in range(20, 121, 10)]
     for small, large in itertools.pairwise(answers):
         assert all(a <= b for a, b in zip(small, large, strict=True))
+
+
+# Group 0 loses its units at the factors 1, 2, 4, 8, group 1 at 3 and 5.
+DEPARTURES = (np.array([1.0, 2, 4, 8]), np.array([3.0, 5]))
+
+
+def test_preferences_by_hand():
+    encoding = Preferences(SPACE, DEPARTURES)
+    # Factors that keep 4, 3, 2, 1 units of group 0: 1/2, 3/2, 3, 6; 2 and 1 of group 1: 3/2, 4.
+    x = encoding.encode((3, 1))
+    np.testing.assert_allclose(x, [3 / 4, 1 / 2])
+    # Group 0's factor is 3/2 of the common one, group 1's 4 times: units leave when it reaches 2/3, 4/3, 8/3, 16/3
+    # and 3/4, 5/4 (the last unit of a group stays).
+    answers = [encoding.decode(x, at_most(units)) for units in (6, 5, 4, 3, 2)]
+    assert answers == [(4, 2), (3, 2), (3, 1), (2, 1), (1, 1)]
+    # Halfway between the factors for 3 and for 2 units, 9/4: departures at 4/9, 8/9, 16/9.
+    between = np.array([2.5 / 4, 1 / 2])
+    assert [encoding.decode(between, at_most(units)) for units in (5, 4, 3)] == [(3, 2), (3, 1), (2, 1)]
+
+
+@given(st.integers(0, 500))
+@settings(max_examples=50, deadline=None)
+def test_preferences_rise_with_the_coordinate_and_are_nested(seed):
+    rng = np.random.default_rng(seed)
+    sizes = [int(n) for n in rng.integers(2, 30, 4)]
+    encoding = Preferences(space_of(*sizes), [np.sort(rng.lognormal(0, 1, n)) for n in sizes])
+    x, total = rng.random(4), int(rng.integers(4, sum(sizes)))
+    more = x + np.array([rng.random(), 0, 0, 0])
+    small, large = (encoding.decode(x, at_most(t)) for t in (total, total + 3))
+    assert all(a <= b for a, b in zip(small, large, strict=True))
+    favoured = encoding.decode(more, at_most(total))
+    assert favoured[0] >= small[0]
+    assert all(a <= b for a, b in zip(favoured[1:], small[1:], strict=True))
+    moved = encoding.mutate(x, rng, groups=2, step=0.1)
+    assert np.count_nonzero(moved != x) <= 2
+    assert ((0 <= moved) & (moved <= 1)).all()
 
 
 def test_normalised_copes_with_zeros_and_signs():

@@ -1,0 +1,100 @@
+"""A learnt global ranking: a scale and a shift per group, or the shift alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search_spaces.encodings.encoding import Encoding, Fits, Floats, some
+from search_spaces.encodings.ranking import Ranking, normalised
+from search_spaces.space import SearchSpace, Widths
+
+
+class LayerCompensation(Encoding):
+    """A learnt scale and shift per group that make the scores of different groups comparable.
+
+    LeGR (Chin et al. 2020, https://arxiv.org/abs/1904.12368) ranks all units by `alpha * score + kappa`. Here scores
+    are divided by their group's mean first and the shift is added before the scale, `alpha * (score / mean + kappa)`:
+    a step of kappa then means the same in every group and wherever alpha has gone. At one budget a group's width
+    depends on one number, its cut `threshold / alpha - kappa`; alpha and kappa differ in how the cut moves when the
+    budget does, so that what was learnt at one budget can be decoded at another.
+
+    Coordinates: per group kappa in [-2, 2], then per group `log(alpha)` in [-2, 2]; the middle of the unit cube is the
+    identity. Points outside the cube are as good: the long tails of some scores need them.
+
+    Args:
+        space: Legal widths.
+        scores: Importance of each unit, per group [C], higher = keep.
+    """
+
+    reach = 2.0
+
+    def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
+        groups = [g.name for g in space.groups]
+        self.names = (*(f"{g}.shift" for g in groups), *(f"{g}.scale" for g in groups))
+        self.ranking = Ranking(space, normalised(scores))
+        # The standard deviation of a normal distribution, from the quartiles: Fisher scores have long tails.
+        quartiles = [np.quantile(s, (0.25, 0.75)) for s in self.ranking.ascending]
+        self.spread: Floats = np.array([(high - low) / 1.35 for low, high in quartiles]).clip(min=1e-3)  # [G]
+
+    def theta(self, x: Floats) -> tuple[Floats, Floats]:
+        """Scale [G] and shift [G] at a point [D]."""
+        shift, log_scale = np.split(self.reach * (2 * np.asarray(x) - 1), 2)
+        return np.exp(np.clip(log_scale, -50, 50)), shift
+
+    def decode(self, x: Floats, fits: Fits) -> Widths:
+        """The widths of the lowest threshold that fits."""
+        return self.ranking.cut(*self.theta(x), fits)
+
+    def encode(self, widths: Sequence[int]) -> Floats:
+        """The point with scale 1 that puts the threshold 1 where it leaves `widths`."""
+        shift = 1 - np.array([_between(s, w) for s, w in zip(self.ranking.ascending, widths, strict=True)])
+        return np.asarray(np.concatenate([shift, np.zeros(len(shift))])[: self.dim] / self.reach / 2 + 0.5)
+
+    def mutate(self, x: Floats, rng: np.random.Generator, *, groups: int, step: float) -> Floats:
+        """LeGR's mutation: scale times a log-normal factor, shift plus as much as the group's scores spread.
+
+        Differs from the published code in that `step` anneals the shift's noise too.
+        """
+        noise = np.concatenate([self.spread, np.ones_like(self.spread)])[: self.dim] * rng.standard_normal(self.dim)
+        moved = np.zeros(len(self.spread), dtype=bool)
+        moved[some(groups, len(moved), rng)] = True
+        return np.asarray(x + step * noise * np.resize(moved, self.dim) / self.reach / 2)
+
+
+class Shift(LayerCompensation):
+    """The shift alone: LcP, layer-compensated pruning (Chin et al. 2018, https://arxiv.org/abs/1810.00518)."""
+
+    def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
+        super().__init__(space, scores)
+        self.names = self.names[: len(space.groups)]
+
+    def theta(self, x: Floats) -> tuple[Floats, Floats]:
+        """Ones [G] and shift [G] at a point [D]."""
+        shift = self.reach * (2 * np.asarray(x) - 1)
+        return np.ones_like(shift), shift
+
+
+class Affine(LayerCompensation):
+    """`alpha * score + kappa` on the scores as they are: LeGR as published."""
+
+    def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
+        super().__init__(space, scores)
+        self.ranking = Ranking(space, scores)
+        self.spread = np.array([float(np.std(s)) for s in self.ranking.ascending]).clip(min=1e-12)
+
+    def theta(self, x: Floats) -> tuple[Floats, Floats]:
+        """Scale [G] and shift [G] at a point [D]: kappa is added after the scale."""
+        scale, kappa = super().theta(x)
+        return scale, kappa / scale
+
+
+def _between(ascending: Floats, width: int) -> float:
+    """A cut below the best `width` scores and not below the others (halfway)."""
+    removed = len(ascending) - width
+    if removed == 0:
+        return float(ascending[0] - 0.5 * max(abs(ascending[0]), 1e-6))
+    return float((ascending[removed - 1] + ascending[removed]) / 2)
