@@ -16,14 +16,19 @@ class Criterion(ABC):
     Attributes:
         name: What the command line calls it.
         needs: What costs a pass over data: "gradients" (mean weight gradients), "sample_gradients" (mask gradients
-            of each image). Declared here, gathered once for all criteria, found in `GroupTensors`.
-        degree: Multiplying every weight by s > 0, gradients as they are, multiplies the scores by s**degree.
+            of each image), "means", "zeros", "ranks", "contributions" (`criteria.activations`), "importance"
+            (`criteria.propagation`). Declared here, gathered once for all criteria, found in `GroupTensors`.
+        degree: Multiplying every weight by s > 0, gradients and activations as they are, multiplies the scores by
+            s**degree.
+        activation_degree: Multiplying every activation of the network by s > 0, weights as they are, multiplies the
+            scores of a criterion that looks at activations by s**activation_degree.
         seed: For a criterion that draws.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     degree: ClassVar[int]
+    activation_degree: ClassVar[int] = 0
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.criteria.criterion import Criterion
-from autoprune.criteria.gradients import Gradients, gather
+from autoprune.criteria.gathering import Gathered, gather
 from autoprune.criteria.tensors import collect
 from objectives.plugins import find
 from search_spaces import SearchSpace
@@ -39,7 +40,7 @@ def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches 
         name: "l1", "group_fisher", ... or "package.module:Name".
         model: The dense network; left as it is.
         space: Its groups.
-        batches: Pairs of images (float) and labels, for criteria that need gradients.
+        batches: Pairs of images (float) and labels, for criteria that need gradients or activations.
         seed: For criteria that draw.
 
     Raises:
@@ -56,13 +57,15 @@ def score_many(
     needs = frozenset[str]().union(*(c.needs for c in chosen.values()))
     if needs and batches is None:
         needy = ", ".join(f"'{n}'" for n, c in chosen.items() if c.needs)
-        raise ValueError(f"criterion {needy}: gradients need batches of (images, labels), and none were given; "
+        raise ValueError(f"criterion {needy}: needs batches of (images, labels), and none were given; "
                          "give some, or choose a criterion that looks at the weights only, e.g. 'l1'")  # fmt: skip
-    gathered = gather(model, space, batches, needs) if needs and batches is not None else Gradients()
+    gathered = gather(model, space, batches, needs) if needs and batches is not None else Gathered()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     scores: dict[str, list[NDArray[np.float64]]] = {n: [] for n in chosen}
     for number, group in enumerate(space.groups):
-        tensors = collect(group, parameters, gathered.weights, gathered.masks[number] if gathered.masks else None)
+        masks = gathered.masks[number] if gathered.masks else None
+        activations = gathered.activations[number] if gathered.activations else None
+        tensors = collect(group, parameters, gathered.weights, masks, activations)
         for name, criterion in chosen.items():
             values = criterion.score(tensors).detach().double().cpu().numpy()
             if values.shape != (group.size,) or not np.isfinite(values).all():
@@ -71,3 +74,16 @@ def score_many(
                                  f"{found}; check the weights and the loss for NaN")  # fmt: skip
             scores[name].append(values)
     return {n: tuple(s) for n, s in scores.items()}
+
+
+def distances(model: nn.Module, space: SearchSpace) -> tuple[NDArray[np.float64], ...]:
+    """Squared Euclidean distances between the units of each group, [C, C], over all the weights that make them."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    found = []
+    for group in space.groups:
+        parts = collect(group, parameters, {}, None).filters
+        table = torch.cat([p.value.double().cpu() for p in parts], dim=1)
+        gram = (table - table.mean(0)) @ (table - table.mean(0)).T  # centred: less is lost in the difference below
+        norms = gram.diagonal()
+        found.append((norms[:, None] + norms - 2 * gram).clamp(min=0).fill_diagonal_(0).numpy())
+    return tuple(found)

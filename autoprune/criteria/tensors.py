@@ -9,7 +9,7 @@ Letters: `C` units of the group, `M` numbers that one unit owns in one tensor, `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +67,26 @@ class GroupTensors:
         parts: What the units own, tensor by tensor (parameters only: running statistics are no weights).
         mask_gradients: [N, C] gradient of each image's loss by a mask on each unit, where gathered ([batches, C] of
             each batch's summed loss where a bare parameter reads the units).
+        activations: By need, [C] or [C, C]: what a pass over images found (`criteria.activations`,
+            `criteria.propagation`), where gathered.
     """
 
     name: str
     units: Tensor
     parts: tuple[Part, ...]
     mask_gradients: Tensor | None = None
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def seen(self, need: str) -> Tensor:
+        """What was gathered for a need, [C] or [C, C].
+
+        Raises:
+            ValueError: If nobody declared the need.
+        """
+        if need not in self.activations:
+            raise ValueError(f"group '{self.name}': '{need}' was not gathered; who reads it declares needs = "
+                             f"{{'{need}'}}, and score_all is given batches")  # fmt: skip
+        return self.activations[need]
 
     def of(self, *kinds: str) -> tuple[Part, ...]:
         """The parts of these kinds."""
@@ -89,7 +103,11 @@ class GroupTensors:
 
 
 def collect(
-    group: ChannelGroup, parameters: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor], masks: Tensor | None
+    group: ChannelGroup,
+    parameters: Mapping[str, nn.Parameter],
+    gradients: Mapping[str, Tensor],
+    masks: Tensor | None,
+    activations: Mapping[str, Tensor] | None = None,
 ) -> GroupTensors:
     """One group's tensors out of a network's parameters.
 
@@ -98,6 +116,7 @@ def collect(
         parameters: By state-dict name.
         gradients: Mean gradients by the same names; empty if not gathered.
         masks: [N, C], or None if not gathered.
+        activations: By need, or None if not gathered.
     """
     parts = tuple(
         Part(
@@ -106,7 +125,7 @@ def collect(
         )
         for m in group.members if (tensor := parameters.get(m.tensor)) is not None
     )  # fmt: skip
-    return GroupTensors(group.name, torch.arange(group.size), parts, masks)
+    return GroupTensors(group.name, torch.arange(group.size), parts, masks, activations or {})
 
 
 def _kind(member: Member, tensor: Tensor) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 from autoprune import criteria
 from autoprune.criteria import Criterion
-from autoprune.criteria.gradients import gather
+from autoprune.criteria.gathering import ACTIVATIONS, NEEDS, gather
 from autoprune.criteria.tensors import collect
 from search_spaces import trace
 
@@ -23,24 +23,33 @@ def groups():
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 7, 3, padding=1), nn.BatchNorm2d(7), nn.ReLU(inplace=True),
-        nn.Conv2d(7, 7, 3, padding=1, groups=7), nn.Conv2d(7, 5, 1), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 4),
+        nn.Conv2d(7, 7, 3, padding=1, groups=7), nn.ReLU(), nn.Conv2d(7, 5, 1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(5 * 16, 4),
     ).eval()  # fmt: skip
     nn.init.uniform_(net[1].weight, 0.5, 1.5)
     space = trace(net, torch.zeros(1, 3, 4, 4))
     batches = [(torch.randn(6, 3, 4, 4), torch.randint(4, (6,)))]
-    gathered = gather(net, space, batches, frozenset({"gradients", "sample_gradients"}))
-    parameters = dict(net.named_parameters())
-    return [collect(g, parameters, gathered.weights, m) for g, m in zip(space.groups, gathered.masks, strict=True)]
+    return tensors(net, space, batches, NEEDS)
+
+
+def tensors(net, space, batches, needs):
+    """All that a criterion may look at, for each group."""
+    found = gather(net, space, batches, needs)
+    parameters, masks = dict(net.named_parameters()), found.masks or [None] * len(space.groups)
+    rows = zip(space.groups, masks, found.activations, strict=True)
+    return [collect(g, parameters, found.weights, m, a) for g, m, a in rows]
 
 
 def permuted(group, order):
     """The same group with its units told in another order."""
     parts = tuple(replace(p, index=p.index[order]) for p in group.parts)
-    return replace(group, units=group.units[order], parts=parts, mask_gradients=group.mask_gradients[:, order])
+    activations = {k: a[order] if a.dim() == 1 else a[order][:, order] for k, a in group.activations.items()}
+    masks = group.mask_gradients[:, order]
+    return replace(group, units=group.units[order], parts=parts, mask_gradients=masks, activations=activations)
 
 
 def scaled(group, factor):
-    """The same group with every weight multiplied by `factor`; gradients as they are."""
+    """The same group with every weight multiplied by `factor`; gradients and activations as they are."""
     return replace(group, parts=tuple(replace(p, tensor=p.tensor * factor) for p in group.parts))
 
 
@@ -79,16 +88,32 @@ def test_scale_behaves_as_declared(cls, groups):
         torch.testing.assert_close(cls().score(scaled(group, 3.0)), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("cls", [c for c in CRITERIA if c.needs & ACTIVATIONS])
+def test_activations_scale_as_declared(cls):
+    """Without biases and norms, every activation of a ReLU network is proportional to the images."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 5, 1, bias=False), nn.ReLU(), nn.Flatten(),
+        nn.Linear(5 * 4, 3, bias=False),
+    ).eval()  # fmt: skip
+    images, labels = torch.randn(6, 3, 4, 4), torch.randint(3, (6,))
+    space = trace(net, images[:1])
+    once, fourfold = (tensors(net, space, [(s * images, labels)], cls.needs) for s in (1, 4))
+    for group, larger in zip(once, fourfold, strict=True):
+        torch.testing.assert_close(cls().score(larger), cls().score(group) * 4.0**cls.activation_degree)
+
+
 @pytest.mark.parametrize("cls", CRITERIA)
 def test_declares_what_it_needs(cls, groups):
-    """Without the gradients that it does not declare, the scores are the same."""
-    assert cls.needs <= {"gradients", "sample_gradients"}
+    """Without the gradients and activations that it does not declare, the scores are the same."""
+    assert cls.needs <= NEEDS
     for group in groups:
         bare = group
         if "gradients" not in cls.needs:
             bare = replace(bare, parts=tuple(replace(p, slope=None) for p in bare.parts))
         if "sample_gradients" not in cls.needs:
             bare = replace(bare, mask_gradients=None)
+        bare = replace(bare, activations={k: a for k, a in group.activations.items() if k in cls.needs})
         assert torch.equal(cls().score(bare), cls().score(group))
 
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.criteria.gradients import gather, logits
+from autoprune.criteria.gathering import gather
+from autoprune.criteria.gradients import logits
 from search_spaces import ChannelGroup, Member, SearchSpace, trace
 
 BOTH = frozenset({"gradients", "sample_gradients"})

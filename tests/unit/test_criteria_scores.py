@@ -156,8 +156,8 @@ def test_plug_in_that_is_no_criterion(net, space):
 
 
 @pytest.mark.parametrize("name", sorted(n for n, c in CRITERIA.items() if c.needs))
-def test_gradient_criteria_need_batches(name, net, space):
-    with pytest.raises(ValueError, match=f"criterion '{name}': gradients need batches"):
+def test_criteria_of_data_need_batches(name, net, space):
+    with pytest.raises(ValueError, match=f"criterion '{name}': needs batches"):
         score_all(name, net, space)
     with pytest.raises(ValueError, match="at least one image"):
         score_all(name, net, space, [])
