@@ -1,5 +1,7 @@
 """Widths to metrics, at a fidelity."""
 
 from autoprune.evaluation.evaluator import Evaluator as Evaluator
+from autoprune.evaluation.fidelity import FIDELITIES as FIDELITIES
+from autoprune.evaluation.fidelity import Fidelity as Fidelity
 from autoprune.evaluation.passes import measure as measure
 from autoprune.evaluation.settings import EvaluationSettings as EvaluationSettings

@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.compute import Compute, Stopwatch
-from autoprune.data import ImageData
+from autoprune.data import ImageData, Split
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation.abandonment import BLOCK, block_means, estimate, hopeless, whole_blocks
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.passes import answers
-from autoprune.evaluation.settings import EvaluationSettings, short_steps
-from autoprune.recovery import Diverged, finetune, reestimate_evenly
+from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.recovery import Diverged, Reconstruction, finetune, reestimate_evenly
 from objectives import quality, resolve_metric
 from search_spaces import Dresser, SearchSpace
 
 
 class Evaluator:
-    """Scores candidates: dress, (train,) re-estimate batch-norm, validate.
+    """Scores candidates: dress, (reconstruct or train,) re-estimate batch-norm, validate.
 
     All candidates meet the same images in the same order, and in "short" the same batches, crops and flips (common
     random numbers): they differ by their widths only, and the same widths always get the same metrics.
+    `autoprune.evaluation.fidelity` lists the fidelities.
 
     Args:
         model: The dense network; copied.
@@ -56,11 +57,11 @@ class Evaluator:
         self._metric = resolve_metric(settings.metric)
         self._data = data.without_test().to(self.compute.device)
         self._val = self._data.val.sample(settings.val_images, settings.seed)
-        self._bn = self._data.train.sample(settings.bn_images, settings.seed)
+        self._drawn = self._data.train.sample(settings.bn_images, settings.seed)
         self._dense = self.compute.place(copy.deepcopy(model)).eval()
+        self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self._dense, space)
-        images = self._data.normalise(self._bn.images[:2], self.compute.channels_last)
-        self._pairs = find_pairs(self._dense, images)
+        self._pairs = find_pairs(self._dense, self._inputs(2))
 
     def __call__(
         self, widths: Sequence[int], fidelity: str = "proxy", incumbent: Sequence[float] | None = None
@@ -69,7 +70,7 @@ class Evaluator:
 
         Args:
             widths: [G] legal widths.
-            fidelity: "proxy" (not trained), "short" (trained for `settings.short_steps`), or "short:STEPS".
+            fidelity: "raw", "proxy", "reconstructed", "short", "proxy:IMAGES", "short:STEPS" ...
             incumbent: "batch_losses" of the best candidate so far at this fidelity; a candidate that is clearly worse
                 is abandoned. Ignored if it does not belong to these validation images.
 
@@ -83,14 +84,19 @@ class Evaluator:
             ValueError: If the widths or the fidelity are not legal.
         """
         start, clock = time.perf_counter(), self.compute.stopwatch()
-        steps = short_steps(fidelity, self.settings)
+        settings = self.settings
+        plan = settings.parse(fidelity)
         kept = self.space.kept(widths, self.scores)
         try:
             net = self._dresser.dress(kept).eval()
-            trained = self._train(net, steps) if steps else 0.0
-            reestimate_evenly(net, self._data, self._bn, self.settings.batch_size, self.compute, clock)
+            if plan.fit_images:
+                self.reconstruction(plan.fit_images)(net, kept, clock)
+            trained = self._train(net, plan.steps) if plan.steps else 0.0
+            if plan.bn_images:
+                sample = self._sample(plan.bn_images)
+                reestimate_evenly(net, self._data, sample, settings.batch_size, self.compute, clock)
             with Folded(net, self._pairs):
-                metrics = self._validate(net, clock, incumbent if self.settings.abandon else None)
+                metrics = self._validate(net, clock, incumbent if settings.abandon else None)
         except Diverged as error:
             raise CandidateFailed(str(error)) from error
         except (MemoryError, RuntimeError) as error:
@@ -99,9 +105,9 @@ class Evaluator:
             if self.compute.device.type == "cuda":
                 torch.cuda.empty_cache()
             raise CandidateFailed(f"out of memory on {self.compute.device} at widths {tuple(widths)}; lower the batch "
-                                  f"size of {self.settings.batch_size}") from error  # fmt: skip
+                                  f"size of {settings.batch_size}") from error  # fmt: skip
         if not math.isfinite(metrics["loss"]):
-            raise CandidateFailed(f"metric '{self.settings.metric}' is {metrics['loss']} at widths {tuple(widths)}")
+            raise CandidateFailed(f"metric '{settings.metric}' is {metrics['loss']} at widths {tuple(widths)}")
         metrics["seconds_compute"] = clock.seconds + trained
         metrics["seconds_total"] = time.perf_counter() - start
         return metrics
@@ -118,6 +124,23 @@ class Evaluator:
                              f"{metrics['loss']} on {len(self._val)} validation images; check the weights, and that "
                              "the images are normalised as in its training")  # fmt: skip
         return metrics
+
+    def reconstruction(self, images: int) -> Reconstruction:
+        """What fits candidates on so many training images; kept, since it holds the dense network's answers."""
+        if images not in self._reconstructions:
+            made = Reconstruction(self._dense, self.space, self._inputs(images), self.compute, seed=self.settings.seed)
+            self._reconstructions = {images: made}
+        return self._reconstructions[images]
+
+    def _sample(self, count: int) -> Split:
+        """Training images; a smaller sample is the beginning of a larger one."""
+        if len(self._drawn) < min(count, len(self._data.train)):
+            self._drawn = self._data.train.sample(count, self.settings.seed)
+        return self._drawn[:count]
+
+    def _inputs(self, count: int) -> Tensor:
+        """[count, C, H, W] the first of them, normalised."""
+        return self._data.normalise(self._sample(count).images, self.compute.channels_last)
 
     def _train(self, net: nn.Module, steps: int) -> float:
         """Train for some steps; returns the seconds in forward and backward passes."""

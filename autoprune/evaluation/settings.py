@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-FIDELITIES = ("proxy", "short")
+from autoprune.evaluation.fidelity import Fidelity
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,10 @@ class EvaluationSettings:
 
     Attributes:
         bn_images: Training images that re-estimate batch-norm.
+        fit_images: Training images that reconstruct (fidelity "reconstructed"); they pass in one batch.
         val_images: Validation images that score.
         short_steps: SGD steps of the fidelity "short".
+        reconstruct: Whether "short" starts from reconstructed layers, as the winner's fine-tune then does.
         batch_size: Images per batch, forwards and in training.
         learning_rate: Peak, of "short".
         metric: What "loss" is, lower is better: "loss" (cross-entropy), "top1" (counted as 1 - top-1), or the user's
@@ -26,8 +28,10 @@ class EvaluationSettings:
     """
 
     bn_images: int = 1000
+    fit_images: int = 500
     val_images: int = 2000
     short_steps: int = 60
+    reconstruct: bool = False
     batch_size: int = 128
     learning_rate: float = 0.02
     metric: str = "loss"
@@ -38,22 +42,16 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("bn_images", "val_images", "short_steps", "batch_size", "learning_rate"):
+        for name in ("bn_images", "fit_images", "val_images", "short_steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"evaluation: {name} must be above 0, got {getattr(self, name)}")
 
+    def parse(self, fidelity: str) -> Fidelity:
+        """What a fidelity means under these settings.
 
-def short_steps(fidelity: str, settings: EvaluationSettings) -> int:
-    """SGD steps of a fidelity: 0 for "proxy"; "short:200" says its own.
-
-    Raises:
-        ValueError: If there is no such fidelity.
-    """
-    kind, colon, steps = fidelity.partition(":")
-    if kind == "proxy" and not colon:
-        return 0
-    if kind == "short" and not colon:
-        return settings.short_steps
-    if kind == "short" and steps.isdecimal() and int(steps) > 0:
-        return int(steps)
-    raise ValueError(f"unknown fidelity '{fidelity}'; known: {', '.join(FIDELITIES)}, short:STEPS")
+        Raises:
+            ValueError: If there is no such fidelity.
+        """
+        numbers = {"short_steps": self.short_steps, "bn_images": self.bn_images, "fit_images": self.fit_images}
+        found = Fidelity.parse(fidelity, **numbers)
+        return replace(found, fit_images=self.fit_images) if self.reconstruct and found.steps else found

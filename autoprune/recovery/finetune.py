@@ -1,28 +1,26 @@
 """Fine-tuning of a pruned network: SGD with Nesterov momentum, seeded, checkpointed, resumed to the same bits.
 
-All randomness of step `t` comes from `(seed, t)` and that of epoch `e` from `(seed, e)`, so a training that is resumed
-draws what it would have drawn, and nothing random needs to be stored.
+All randomness comes from the seed and the number of the step or epoch (see `Batches`): nothing random is stored.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.compute import Compute
 from autoprune.criteria.gradients import logits
-from autoprune.data import ImageData, Split, augment
+from autoprune.data import ImageData, Split
 from autoprune.recovery import checkpoint
+from autoprune.recovery.batches import Batches
 from autoprune.recovery.distillation import distillation_loss
 from autoprune.recovery.schedules import SCHEDULES
 
@@ -145,7 +143,7 @@ def finetune(
         run.restore(path)
     resumed_from = run.step
     model.train()
-    for images in run.batches():
+    for images in run.batches.between(run.step, total):
         run.advance(images)
         if listener is not None:
             listener(run.step, total, run.losses[-1])
@@ -166,8 +164,8 @@ class _Run:
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
             raise ValueError("finetune: no parameter of the model requires a gradient; call model.requires_grad_(True)")
-        self.data, self.plan, self.compute = data, plan, compute
-        self.train = data.train.to(compute.device)
+        self.plan, self.compute = plan, compute
+        self.batches = Batches(data, data.train.to(compute.device), plan.batch, plan.seed, compute)
         self.teacher = None if teacher is None else compute.place(teacher).eval()
         self.optimizer = torch.optim.SGD(
             trainable, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0,
@@ -203,7 +201,7 @@ class _Run:
         factor = SCHEDULES[self.plan.schedule](self.step, self.plan.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * factor
-        loss = float(self._pass(self._augmented(batch), batch.labels))
+        loss = float(self._pass(self.batches.augmented(batch, self.step), batch.labels))
         if not math.isfinite(loss):
             raise Diverged(f"fine-tuning diverged at step {self.step + 1} of {self.plan.steps} (loss {loss}); lower "
                            f"the learning rate of {self.plan.learning_rate}")  # fmt: skip
@@ -211,24 +209,10 @@ class _Run:
         self.losses.append(loss)
         self.step += 1
 
-    def batches(self) -> Iterator[Split]:
-        """Batches from `self.step` on; each epoch in an order of its own."""
-        size, per_epoch = self.plan.batch, len(self.train) // self.plan.batch
-        for epoch in range(self.step // per_epoch, math.ceil(self.plan.steps / per_epoch)):
-            generator = torch.Generator().manual_seed(_seed(self.plan.seed, 0, epoch))
-            order = torch.randperm(len(self.train), generator=generator).to(self.compute.device)
-            for i in range(self.step - epoch * per_epoch, min(per_epoch, self.plan.steps - epoch * per_epoch)):
-                yield self.train[order[i * size : (i + 1) * size]]
-
-    def _augmented(self, batch: Split) -> Tensor:
-        generator = torch.Generator().manual_seed(_seed(self.plan.seed, 1, self.step))
-        images = augment(batch.images, self.data.augmentation, generator)
-        return self.data.normalise(images, self.compute.channels_last)
-
     def _pass(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forwards and backwards; the gradients are left on the parameters."""
         self.optimizer.zero_grad()
-        with _dropout_seed(_seed(self.plan.seed, 2, self.step), self.compute.device), torch.enable_grad(), self.clock:
+        with self.batches.dropout(self.step), torch.enable_grad(), self.clock:
             with self.compute.autocast():
                 answers = logits(self.model(images))
                 if self.teacher is None:
@@ -240,19 +224,3 @@ class _Run:
                     loss = distillation_loss(answers, target, labels, weight, temperature)
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-
-@contextmanager
-def _dropout_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generators: seed them for the block, then put them back as they were."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng([device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            torch.cuda.manual_seed(seed)
-        yield
-
-
-def _seed(*key: int) -> int:
-    """A seed for torch from a key of non-negative integers."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

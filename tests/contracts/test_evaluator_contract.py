@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from autoprune.data import load
-from autoprune.evaluation import EvaluationSettings, Evaluator
-from autoprune.evaluation.settings import FIDELITIES
+from autoprune.evaluation import FIDELITIES, EvaluationSettings, Evaluator
 from search_spaces import trace
 from search_spaces.models import digits_cnn
 
@@ -24,7 +23,9 @@ def parts():
     data = load("digits")
     space = trace(model, data.example)
     scores = tuple(np.random.default_rng(1).random(g.size) for g in space.groups)
-    return model, data, space, scores, EvaluationSettings(bn_images=128, val_images=128, short_steps=2, batch_size=64)
+    return model, data, space, scores, EvaluationSettings(
+        bn_images=128, fit_images=64, val_images=128, short_steps=2, batch_size=64
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,21 @@ def test_metrics_are_plain_and_complete(evaluator, parts, fidelity):
     assert found["loss"] == pytest.approx(np.mean(found["batch_losses"]))  # 128 images: four whole blocks
 
 
+@pytest.mark.parametrize(("fidelity", "number"), [("proxy", 128), ("reconstructed", 64), ("short", 2)])
+def test_a_number_may_be_said_or_left_to_the_settings(evaluator, parts, fidelity, number):
+    widths = parts[2].sample(np.random.default_rng(3))
+    said = metrics(evaluator, widths, f"{fidelity}:{number}")
+    assert metrics(evaluator, widths, f"{fidelity}:{number + 30}") != said  # more images, or more steps
+    assert metrics(evaluator, widths, fidelity) == said
+
+
+def test_the_full_widths_need_no_repair(evaluator, parts):
+    """All fidelities that do not train leave the dense weights as they are; only batch-norm is measured afresh."""
+    full = parts[2].full
+    assert metrics(evaluator, full, "raw")["loss"] == pytest.approx(evaluator.evaluate_dense()["loss"], rel=1e-2)
+    assert metrics(evaluator, full, "reconstructed") == metrics(evaluator, full, "proxy")
+
+
 def test_the_test_images_do_not_matter(parts):
     model, data, space, scores, settings = parts
     blind = Evaluator(model, data.without_test(), space, scores, settings)
@@ -67,10 +83,10 @@ def test_the_test_images_do_not_matter(parts):
 
 
 def test_wrong_questions_are_refused(evaluator, parts):
-    with pytest.raises(ValueError, match="unknown fidelity 'long'; known: proxy, short"):
+    with pytest.raises(ValueError, match="unknown fidelity 'long'; known: raw, proxy, reconstructed, short"):
         evaluator(parts[2].full, "long")
     with pytest.raises(ValueError, match="widths given"):
         evaluator((1,))
-    for fidelity in ("short:", "short:0", "short:x", "proxy:3"):
+    for fidelity in ("short:", "short:0", "short:x", "proxy:0", "raw:3"):
         with pytest.raises(ValueError, match="unknown fidelity"):
             evaluator(parts[2].full, fidelity)

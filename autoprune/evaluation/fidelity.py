@@ -1,0 +1,52 @@
+"""`Fidelity`: what is done to a candidate before it is scored. The words a user may write, and what they mean.
+
+raw                 nothing: the weights and the batch-norm statistics as they were cut out of the dense network
+proxy               batch-norm re-estimated; proxy:4000 on that many training images
+reconstructed       layers fitted to the dense network's outputs by least squares, then as "proxy"
+short               a short fine-tune, then as "proxy"; short:200 for that many steps
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIDELITIES = ("raw", "proxy", "reconstructed", "short")
+KNOWN = "raw, proxy, reconstructed, short; proxy:IMAGES, reconstructed:IMAGES, short:STEPS"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What is done to a candidate, in this order, before it is scored.
+
+    Attributes:
+        fit_images: Training images that fit its layers to the dense network's outputs; 0: they are not fitted.
+        steps: SGD steps that it is trained for; 0: none.
+        bn_images: Training images that re-estimate batch-norm; 0: none.
+    """
+
+    fit_images: int = 0
+    steps: int = 0
+    bn_images: int = 0
+
+    @classmethod
+    def parse(cls, text: str, *, short_steps: int = 1, bn_images: int = 1, fit_images: int = 1) -> Fidelity:
+        """What a fidelity means.
+
+        Args:
+            text: As in the head of this file.
+            short_steps: SGD steps of "short".
+            bn_images: Images of "proxy" and all above it.
+            fit_images: Images of "reconstructed".
+
+        Raises:
+            ValueError: If there is no such fidelity.
+        """
+        kind, colon, number = text.partition(":")
+        count = int(number) if number.isascii() and number.isdecimal() else 0
+        if kind not in FIDELITIES or (colon and (kind == "raw" or not count)):
+            raise ValueError(f"unknown fidelity '{text}'; known: {KNOWN}")
+        return cls(
+            fit_images=(count or fit_images) if kind == "reconstructed" else 0,
+            steps=(count or short_steps) if kind == "short" else 0,
+            bn_images=0 if kind == "raw" else (count or bn_images) if kind == "proxy" else bn_images,
+        )

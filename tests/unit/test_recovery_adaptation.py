@@ -1,0 +1,115 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from autoprune import data as data_sets
+from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.recovery import Diverged, adapt, finetune, images_seen
+from autoprune.recovery.adaptation import _slices
+from search_spaces import prune, trace
+
+
+@pytest.fixture(scope="module")
+def data():
+    return data_sets.load("digits").without_test()
+
+
+@pytest.fixture(scope="module")
+def dense(data):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 16, 3, 2),
+            nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10),
+        )  # fmt: skip
+    finetune(model, data, epochs=2, batch=64, learning_rate=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def space(dense, data):
+    return trace(dense, data.example)
+
+
+@pytest.fixture(scope="module")
+def scores(space):
+    return tuple(np.random.default_rng(0).random(g.size) for g in space.groups)
+
+
+def run(dense, data, space, scores, **how):
+    return adapt(dense, data, space, scores, **({"steps": 3, "batch": 32} | how))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_gradients_of_a_narrower_network_reach_the_dense_weights(dense, space, scores):
+    kept = space.kept(space.clip(g.size / 2 for g in space.groups), scores)
+    small, shared = prune(dense, space, kept), copy.deepcopy(dense)
+    images = torch.randn(4, 1, 8, 8)
+    out = functional_call(prune(shared, space, kept), _slices(shared, space, kept), (images,))
+    assert torch.equal(out, small(images))
+    out.sum().backward()
+    small(images).sum().backward()
+    assert torch.allclose(shared[3].weight.grad[kept[1]][:, kept[0]], small[3].weight.grad)
+    gone = np.setdiff1d(np.arange(12), kept[0])
+    assert not shared[3].weight.grad[:, gone].any()
+    assert not shared[0].weight.grad[gone].any()
+
+
+def test_narrow_networks_gain(dense, data, space, scores):
+    adapted = run(dense, data, space, scores, steps=20, batch=64)
+    widths = space.clip(0.4 * g.size for g in space.groups)
+    settings = EvaluationSettings(abandon=False)
+    before, after = (Evaluator(m, data, space, scores, settings)(widths)["loss"] for m in (dense, adapted))
+    assert after < 0.7 * before
+
+
+def test_the_same_seed_gives_the_same_weights(dense, data, space, scores):
+    before = copy.deepcopy(dense)
+    state = torch.get_rng_state()
+    first, second = (run(dense, data, space, scores, seed=1) for _ in range(2))
+    assert same(first, second)
+    assert not same(first, run(dense, data, space, scores, seed=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(dense, before)
+    assert not first.training
+    assert trace(first, data.example).fingerprint == space.fingerprint
+
+
+def test_one_random_network_of_each_step_keeps_to_the_budgets(dense, data, space, scores):
+    asked, told = [], []
+
+    def project(widths):
+        asked.append(widths)
+        return space.floor
+
+    run(dense, data, space, scores, project=project, smallest=0.5, listener=lambda *step: told.append(step[:2]))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert len(set(asked)) == 3
+    assert all(w >= g.size / 2 for widths in asked for w, g in zip(widths, space.groups, strict=True))
+
+
+def test_images_seen():
+    assert images_seen(300) == 38_400  # 300 steps of 128
+
+
+@pytest.mark.parametrize("how", [{"steps": 0}, {"learning_rate": 0.0}, {"smallest": 0.0}, {"batch": 10**6}])
+def test_out_of_range(dense, data, space, scores, how):
+    with pytest.raises(ValueError, match="adaptation: needs"):
+        run(dense, data, space, scores, **how)
+
+
+def test_an_unknown_schedule(dense, data, space, scores):
+    with pytest.raises(ValueError, match="unknown schedule 'step'; known: linear"):
+        run(dense, data, space, scores, schedule="step")
+
+
+def test_divergence(dense, data, space, scores):
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        run(dense, data, space, scores, steps=20, learning_rate=1e30)
