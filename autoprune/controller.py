@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger, plain
-from autoprune.problem import Trial, TrialState
+from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import WAIT as WAIT
-from autoprune.schedule import Finalists, Order, Wait, best, is_cached, num_evaluations
+from autoprune.schedule import Halving, Order, Wait, best, is_cached, num_evaluations
 from search_spaces import Widths
 
 if TYPE_CHECKING:  # a worker needs no strategies
@@ -60,9 +60,7 @@ class SearchController:
     Args:
         ledger: Open for writing.
         strategy: Fresh: it is told all that the ledger holds.
-        num_trials: Evaluations by proxy; may grow on a resume.
-        warm_starts: Widths that are tried first.
-        finalists: How many of the best are evaluated again, and at which fidelity.
+        schedule: What is evaluated when, how well; it may have more trials on a resume.
         project: Makes what the strategy proposes feasible: a plug-in may forget to.
         max_failures: So many failed candidates in a row (since this controller was made) stop the search.
     """
@@ -71,17 +69,15 @@ class SearchController:
         self,
         ledger: Ledger,
         strategy: Strategy,
+        schedule: Halving,
         *,
-        num_trials: int,
-        warm_starts: Sequence[Widths] = (),
-        finalists: tuple[int, str] = (3, "short"),
         project: Callable[[Widths], Widths] = tuple,
         max_failures: int = 10,
     ) -> None:
         self.ledger = ledger
         self.listener: Listener | None = None
         self._strategy, self._project = strategy, project
-        self._schedule = Finalists(tuple(tuple(w) for w in warm_starts), num_trials, *finalists)
+        self._schedule = schedule
         self._max_failures = max_failures
         self._failures = 0
         self._known: dict[tuple[str, Widths], int] = {}  # (fidelity, widths) -> the trial that answers for them
@@ -101,7 +97,7 @@ class SearchController:
     @property
     def best(self) -> Trial | None:
         """The lowest loss at the highest fidelity reached; None before the first complete trial."""
-        return best(self.trials, (self._schedule.fidelity, self._schedule.first))
+        return best(self.trials, self._schedule.fidelities)
 
     @property
     def num_evaluations(self) -> int:
@@ -130,16 +126,23 @@ class SearchController:
             return self._hand_out(min(self._free) if own is None else own, worker)
         while isinstance(order := self._schedule.next(self.trials, self._tally), Order):
             number = len(self.ledger.trials)
-            widths = tuple(self._project(self._strategy.ask(number)) if order.widths is None else order.widths)
+            proposal = self._propose(number) if order.widths is None else Proposal(order.widths)
+            if proposal is None:
+                return WAIT
+            widths = tuple(proposal.widths)
+            if order.widths is None and not proposal.probe:
+                widths = tuple(self._project(widths))
             same_as = self._known.setdefault((order.fidelity, widths), number)
             first = same_as == number
-            incumbent = self._best.get(order.fidelity) if first else None
+            incumbent = self._best.get(order.fidelity) if first and not proposal.probe else None
             trial = self.ledger.start(
                 widths,
                 order.fidelity,
                 worker if first else "",
                 incumbent=incumbent.number if incumbent else None,
                 same_as=None if first else same_as,
+                genes=proposal.genes,
+                probe=proposal.probe,
             )
             if order.fidelity == self._schedule.first:
                 self._tally.add(trial)
@@ -179,6 +182,17 @@ class SearchController:
             self.ledger.assign(number, "")
             self._owners[number] = ""
             self._free.add(number)
+
+    def _propose(self, number: int) -> Proposal | None:
+        """What the strategy proposes; None: it waits for a running trial."""
+        proposal = self._strategy.propose(number)
+        if proposal is None and not any(t.state is TrialState.RUNNING for t in self.ledger.trials):
+            # finalists of an earlier end of the search had numbers too, and it may take them for running trials
+            proposal = self._strategy.propose(sum(t.fidelity == self._schedule.first for t in self.ledger.trials))
+            if proposal is None:
+                text = "the strategy proposes nothing although all trials have finished; choose another one"
+                raise SearchStopped(text)
+        return proposal
 
     def _hand_out(self, number: int, worker: str) -> Job:
         entry = self.ledger.entries[number]
@@ -222,7 +236,8 @@ class SearchController:
         key = (trial.fidelity, trial.widths)
         if trial.state is TrialState.FAIL and self._known.get(key) == trial.number:
             del self._known[key]  # it may have been bad luck: proposed again, it gets another chance
-        if trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial):
+        measured = trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial)
+        if measured and not trial.probe:
             incumbent = self._best.get(trial.fidelity)
             if incumbent is None or trial.loss < incumbent.loss:
                 self._best[trial.fidelity] = trial

@@ -26,6 +26,21 @@ class TrialState(str, enum.Enum):
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """What a strategy answers when it is asked for a trial.
+
+    Attributes:
+        widths: Kept units per group.
+        genes: The point of an encoding that the widths were decoded from, for who learns in that encoding.
+        probe: Only measured: it may break the budgets, is never abandoned early, and never wins.
+    """
+
+    widths: Widths
+    genes: tuple[float, ...] = ()
+    probe: bool = False
+
+
+@dataclass(frozen=True)
 class Trial:
     """One candidate and what became of it: a fact, never changed.
 
@@ -38,6 +53,8 @@ class Trial:
         worker: Who evaluated it.
         seconds: Wall time of the evaluation.
         error: Why it failed.
+        genes: See `Proposal`.
+        probe: See `Proposal`.
     """
 
     number: int
@@ -48,6 +65,8 @@ class Trial:
     worker: str = ""
     seconds: float = 0.0
     error: str = ""
+    genes: tuple[float, ...] = ()
+    probe: bool = False
 
     @property
     def loss(self) -> float:
@@ -64,11 +83,14 @@ class Problem:
         space: What may be pruned.
         budgets: What must hold; every candidate is projected on all of them.
         scores: Importance of each unit, per group [C], higher = keep, of the run's criterion.
+        distances: Squared Euclidean distances between the units' filters, per group [C, C]; only where a strategy or
+            an encoding needs them.
     """
 
     space: SearchSpace
     budgets: tuple[Budget, ...]
     scores: tuple[NDArray[np.float64], ...]
+    distances: tuple[NDArray[np.float64], ...] | None = None
 
     @cached_property
     def feasibility(self) -> Feasibility:
@@ -78,3 +100,11 @@ class Problem:
     def project(self, widths: Widths) -> Widths:
         """Feasible legal widths near `widths` that use the budgets up."""
         return self.feasibility.project(widths)
+
+    def repair(self, widths: Widths) -> Widths:
+        """`widths` as they are if they are legal and keep every budget; otherwise projected."""
+        try:
+            legal = self.space.check(widths)
+        except ValueError:
+            return self.project(widths)
+        return self.project(legal) if self.feasibility.violation(legal) else legal

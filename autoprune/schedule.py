@@ -34,43 +34,46 @@ class Tally:
     """Counts over the proxies so far, kept by whoever asks often, so that an ask need not read the whole ledger.
 
     Attributes:
-        asked: All of them.
         evaluated: Those that were not answered from the ledger.
         repeats: Those that were, at the end of the row.
     """
 
-    asked: int = 0
     evaluated: int = 0
     repeats: int = 0
 
     def add(self, trial: Trial) -> None:
         """Count one more proxy, as soon as it is asked."""
         cached = is_cached(trial)
-        self.asked += 1
         self.evaluated += not cached
         self.repeats = self.repeats + 1 if cached else 0
 
 
-@dataclass(frozen=True)
-class Finalists:
-    """Warm starts, then the strategy's proposals, all by proxy; then the best few once more at a higher fidelity.
+Rungs = tuple[tuple[int, str], ...]  # (how many, fidelity), the last one decides
 
-    The finalists wait until every proxy has finished, so that the same ones are chosen however many workers there are.
-    More `num_trials` on a resume mean more proxies, and finalists among all of them.
+
+@dataclass(frozen=True)
+class Halving:
+    """The strategy's proposals, all by proxy; then rung by rung fewer of the best at a higher fidelity.
+
+    With one rung these are finalists; with several it is successive halving (Jamieson & Talwalkar 2016,
+    https://arxiv.org/abs/1502.07943). A rung waits until the one below has finished, so that the same candidates are
+    chosen however many workers there are. More `num_trials` on a resume mean more proxies, and candidates for the
+    rungs among all of them.
 
     Attributes:
-        warm_starts: Widths that are tried first.
-        num_trials: Evaluations by proxy, warm starts included; what is answered from the ledger does not count.
-        num_finalists: How many of the best distinct widths are evaluated again.
-        fidelity: At which fidelity.
+        num_trials: Evaluations by proxy; what is answered from the ledger does not count.
+        rungs: How many of the best distinct widths of the rung below are evaluated again, and at which fidelity.
         first: The fidelity of the proxies.
     """
 
-    warm_starts: tuple[Widths, ...]
     num_trials: int
-    num_finalists: int = 3
-    fidelity: str = "short"
+    rungs: Rungs = ((3, "short"),)
     first: str = "proxy"
+
+    @property
+    def fidelities(self) -> tuple[str, ...]:
+        """From the last rung down to the proxies."""
+        return (*(fidelity for _, fidelity in reversed(self.rungs)), self.first)
 
     def next(self, trials: Sequence[Trial], tally: Tally | None = None) -> Order | Wait | None:
         """The next trial, WAIT, or None when all is done and nothing runs.
@@ -81,14 +84,17 @@ class Finalists:
         """
         tally = tally or self.tally(trials)
         if tally.evaluated < self.num_trials and tally.repeats < PATIENCE:
-            return Order(self.first, self.warm_starts[tally.asked] if tally.asked < len(self.warm_starts) else None)
-        proxies = [t for t in trials if t.fidelity == self.first]
-        if any(t.state is TrialState.RUNNING for t in proxies):
-            return WAIT
-        tried = {t.widths for t in trials if t.fidelity == self.fidelity}
-        for finalist in ranked(proxies)[: self.num_finalists]:
-            if finalist.widths not in tried:
-                return Order(self.fidelity, finalist.widths)
+            return Order(self.first)
+        below = [t for t in trials if t.fidelity == self.first]
+        for count, fidelity in self.rungs:
+            if any(t.state is TrialState.RUNNING for t in below):
+                return WAIT
+            here = [t for t in trials if t.fidelity == fidelity]
+            tried = {t.widths for t in here}
+            for finalist in ranked(below)[:count]:
+                if finalist.widths not in tried:
+                    return Order(fidelity, finalist.widths)
+            below = here
         return WAIT if any(t.state is TrialState.RUNNING for t in trials) else None
 
     def tally(self, trials: Iterable[Trial]) -> Tally:
@@ -98,6 +104,16 @@ class Finalists:
             if trial.fidelity == self.first:
                 tally.add(trial)
         return tally
+
+
+def halving(finalists: int, steps: int, rungs: int = 1) -> Rungs:
+    """`rungs` rungs up to `finalists` at "short" (`steps` SGD steps), each of half as many as the one below.
+
+    A rung below trains for a quarter of the steps, as the usual reduction by four (Li et al. 2018, Hyperband,
+    https://arxiv.org/abs/1603.06560); halving the number instead keeps more of a poor judge's choice.
+    """
+    lower = ((finalists * 2**k, f"short:{max(1, steps // 4**k)}") for k in range(rungs - 1, 0, -1))
+    return (*lower, (finalists, "short"))
 
 
 def is_cached(trial: Trial) -> bool:
@@ -111,12 +127,12 @@ def num_evaluations(trials: Iterable[Trial]) -> int:
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """The complete ones, each widths once, lowest loss first (ties: the earlier one)."""
-    complete = (t for t in trials if t.state is TrialState.COMPLETE and not is_cached(t))
+    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one)."""
+    complete = (t for t in trials if t.state is TrialState.COMPLETE and not is_cached(t) and not t.probe)
     return sorted(complete, key=lambda t: (t.loss, t.number))
 
 
-def best(trials: Iterable[Trial], fidelities: Sequence[str] = ("short", "proxy")) -> Trial | None:
+def best(trials: Iterable[Trial], fidelities: Sequence[str]) -> Trial | None:
     """The lowest loss at the highest fidelity that any complete trial has; losses of two fidelities do not compare.
 
     Args:

@@ -1,5 +1,13 @@
-"""Closed-form widths: one answer from the scores and the costs, before anything runs."""
+"""Closed-form widths: one answer from the scores, the costs, or a scan of what each group alone loses."""
 
+from autoprune.allocation.exemplars import exemplars as exemplars
+from autoprune.allocation.exemplars import factors as factors
 from autoprune.allocation.global_ranking import global_ranking as global_ranking
 from autoprune.allocation.knapsack import knapsack as knapsack
+from autoprune.allocation.loads import loads as loads
+from autoprune.allocation.multiple_choice import multiple_choice as multiple_choice
+from autoprune.allocation.sensitivity import Drops as Drops
+from autoprune.allocation.sensitivity import loss_rises as loss_rises
+from autoprune.allocation.sensitivity import scan_widths as scan_widths
+from autoprune.allocation.sensitivity import threshold as threshold
 from autoprune.allocation.uniform import uniform as uniform

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.allocation.loads import loads
 from autoprune.problem import Problem
 from search_spaces import Widths
-from search_spaces.encodings import Floats, Ranking, normalised
+from search_spaces.encodings import Ranking, normalised
 
 ROUNDS = 24  # four times as many move the widths by 0.4 % on average (50 groups, macs<=10%, measured)
 
@@ -31,27 +29,20 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
     groups = len(problem.space.groups)
     ranking = Ranking(problem.space, normalised(problem.scores) if normalise else problem.scores)
     widths = np.array(problem.space.full)
-    excess = float(_loads(problem, widths[None]).max(initial=1.0))
+    excess = float(loads(problem, widths[None]).max(initial=1.0))
     for left in excess ** (1 - np.arange(1, ROUNDS + 1) / ROUNDS):  # dense ... 1 = within every budget
-        loads = _loads(problem, widths[None])[0]
-        if (loads <= left).all():
+        here = loads(problem, widths[None])[0]
+        if (here <= left).all():
             continue
         fewer = np.maximum(widths - np.eye(groups, dtype=np.int64), 0)  # row g: one unit of group g gone
-        freed = (loads - _loads(problem, fewer))[:, loads > left].sum(axis=1)
+        freed = (here - loads(problem, fewer))[:, here > left].sum(axis=1)
         scale = freed.max() / np.maximum(freed, 1e-9 * freed.max())  # worth = score per cost
         now = widths
 
         def fits(table: NDArray[np.int64], now: NDArray[np.int64] = now, left: float = left) -> NDArray[np.bool_]:
             smaller = np.minimum(table, now)  # what went stays away
-            inside = (_loads(problem, smaller) <= left).all(axis=1)
+            inside = (loads(problem, smaller) <= left).all(axis=1)
             return np.asarray(inside | (smaller == problem.space.floor).all(axis=1))
 
         widths = np.minimum(widths, ranking.cut(scale, np.zeros(groups), fits))
     return problem.project(tuple(int(w) for w in widths))
-
-
-def _loads(problem: Problem, table: NDArray[Any]) -> Floats:
-    """[B, K] costs of the candidates [B, G], each as a multiple of its limit."""
-    limits: dict[str, float] = problem.feasibility.limits
-    columns: Sequence[Floats] = [problem.feasibility.costs[name](table) / limit for name, limit in limits.items()]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))

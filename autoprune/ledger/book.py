@@ -148,12 +148,15 @@ class Ledger:
         *,
         incumbent: int | None = None,
         same_as: int | None = None,
+        genes: tuple[float, ...] = (),
+        probe: bool = False,
     ) -> Trial:
         """Write a trial that begins: one operation."""
         if len(widths) != len(self.groups):
             raise ValueError(f"candidate {widths}: has {len(widths)} widths, but there are {len(self.groups)} groups")
         params = {name: int(w) for name, w in zip(self.groups, widths, strict=True)}
-        said = {"fidelity": fidelity, "owner": worker, "incumbent": incumbent, "same_as": same_as}
+        said: dict[str, Any] = {"fidelity": fidelity, "owner": worker, "incumbent": incumbent, "same_as": same_as}
+        said |= {"genes": list(genes) or None, "probe": probe or None}
         now, number = datetime.now(), len(self.entries)
         template = FrozenTrial(
             number=number,
@@ -174,7 +177,8 @@ class Ledger:
         if written != number:
             raise ValueError(f"trial {number}: written as {written}; somebody else adds trials: stop them and resume")
         metrics = {} if same_as is None else {"cached": True}
-        trial = Trial(number, tuple(params.values()), metrics=metrics, fidelity=fidelity, worker=worker)
+        found = tuple(params.values())
+        trial = Trial(number, found, TrialState.RUNNING, metrics, fidelity, worker, genes=genes, probe=probe)
         self._ids.append(trial_id)
         self.trials.append(trial)
         self.entries.append(Entry(trial, incumbent, same_as, started=now))

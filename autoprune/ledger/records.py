@@ -119,6 +119,8 @@ def _read_entry(frozen: FrozenTrial, groups: Mapping[str, int], where: str) -> E
         worker=said["owner"],
         seconds=result.get("seconds", 0.0),
         error=result.get("error", ""),
+        genes=tuple(said.get("genes", ())),
+        probe=said.get("probe", False),
     )
     return Entry(
         trial,

@@ -6,12 +6,31 @@ The import lines are the registry; `make` is the one way from a name to a strate
 from typing import Any
 
 from autoprune.problem import Problem
+from autoprune.strategies.amc import AMC as AMC
+from autoprune.strategies.annealing import Annealing as Annealing
 from autoprune.strategies.cmaes import CMAES as CMAES
+from autoprune.strategies.combined import Combined as Combined
+from autoprune.strategies.encoded import ENCODINGS as ENCODINGS
+from autoprune.strategies.encoded import NEEDS as NEEDS
+from autoprune.strategies.encoded import Encoded as Encoded
 from autoprune.strategies.evolution import Evolution as Evolution
+from autoprune.strategies.exemplars import Exemplars as Exemplars
 from autoprune.strategies.global_ranking import GlobalRanking as GlobalRanking
+from autoprune.strategies.gp import GP as GP
 from autoprune.strategies.knapsack import Knapsack as Knapsack
 from autoprune.strategies.layer_compensation import LayerCompensation as LayerCompensation
+from autoprune.strategies.lcp import LcP as LcP
+from autoprune.strategies.legr import LeGR as LeGR
+from autoprune.strategies.netadapt import NetAdapt as NetAdapt
+from autoprune.strategies.nsga2 import NSGA2 as NSGA2
+from autoprune.strategies.opening import ClosedForms as ClosedForms
+from autoprune.strategies.opening import Opened as Opened
+from autoprune.strategies.policy_gradient import Reinforce as Reinforce
 from autoprune.strategies.random import Random as Random
+from autoprune.strategies.rounds import Rounds as Rounds
+from autoprune.strategies.sensitivity import Sensitivity as Sensitivity
+from autoprune.strategies.sensitivity import SensitivityKnapsack as SensitivityKnapsack
+from autoprune.strategies.sensitivity import SensitivityOpening as SensitivityOpening
 from autoprune.strategies.strategy import Strategy as Strategy
 from autoprune.strategies.tpe import TPE as TPE
 from autoprune.strategies.uniform import Uniform as Uniform
@@ -25,19 +44,67 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 
-def make(name: str, problem: Problem, seed: int = 0, **settings: Any) -> Strategy:
+OPENINGS: dict[str, type[Any]] = {
+    "closed": ClosedForms,
+    "sensitivity": SensitivityOpening,
+}  # warm starts: strategies with a `length`
+
+
+def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **settings: Any) -> Strategy:
     """The strategy called `name`, or the class "package.module:Name".
 
     Args:
         name: "evolution", "layer_compensation", ... or "package.module:Name".
         problem: What it searches.
         seed: Of all its draws.
+        encoding: What its coordinates mean; "" leaves it to the strategy.
         **settings: Further arguments, e.g. `num_trials`.
 
     Raises:
-        ValueError: If there is no such strategy.
+        ValueError: If there is no such strategy or encoding, or the strategy has none.
+    """
+    found = kind(name)
+    if encoding and not issubclass(found, Encoded):
+        choice = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded))
+        raise ValueError(f"strategy '{name}': searches no encoding, leave out '{encoding}'; those that do: {choice}")
+    more: dict[str, Any] = {"encoding": encoding} if encoding else {}
+    return found(problem, seed=seed, **settings, **more)
+
+
+def kind(name: str) -> type[Strategy]:
+    """The class of the strategy called `name`.
+
+    Raises:
+        ValueError: If there is none.
     """
     found = find("strategy", name, STRATEGIES)
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise ValueError(f"strategy '{name}': expected a subclass of autoprune.strategies.Strategy, got {found!r}")
-    return found(problem, seed=seed, **settings)
+    return found
+
+
+def needs(name: str, encoding: str = "") -> frozenset[str]:
+    """What `Problem` must hold besides the scores for this strategy: "distances", or nothing.
+
+    Raises:
+        ValueError: If there is no such strategy or encoding.
+    """
+    found = kind(name)
+    chosen = encoding or (found.default if issubclass(found, Encoded) else "")
+    if encoding and encoding not in ENCODINGS:
+        raise ValueError(f"encoding '{encoding}': unknown; known: {', '.join(ENCODINGS)}")
+    return found.needs | NEEDS.get(chosen, frozenset())
+
+
+def open_with(name: str, strategy: Strategy) -> Strategy:
+    """The strategy after the warm starts called `name`: "closed", "sensitivity", "none".
+
+    Raises:
+        ValueError: If there are no such warm starts.
+    """
+    if name == "none" or not strategy.opens:
+        return strategy
+    if name not in OPENINGS:
+        raise ValueError(f"warm starts '{name}': unknown; known: {', '.join(OPENINGS)}, none")
+    opening = OPENINGS[name](strategy.problem, seed=strategy.seed, num_trials=strategy.num_trials)
+    return Opened(opening, opening.length, strategy)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from functools import cached_property
 
-from autoprune.strategies.moves import mutate
 from autoprune.strategies.strategy import Strategy
 from search_spaces import Widths
+from search_spaces.encodings import mutate
 
 
 class ClosedForm(Strategy):
     """One answer, then its neighbours: whoever asks for more than one trial gets a random search around it."""
+
+    opens = False
 
     @abstractmethod
     def allocate(self) -> Widths:

@@ -6,13 +6,11 @@ import numpy as np
 from cmaes import CMA
 
 from autoprune.allocation import uniform
-from autoprune.problem import Problem
-from autoprune.strategies.strategy import Strategy
-from search_spaces import Widths
-from search_spaces.encodings import Encoding, Ratios
+from autoprune.strategies.encoded import Encoded
+from search_spaces.encodings import Floats
 
 
-class CMAES(Strategy):
+class CMAES(Encoded):
     """CMA-ES (Hansen 2016, https://arxiv.org/abs/1604.00772), by the `cmaes` package that Optuna's sampler uses.
 
     Optuna's sampler keeps its state in the trials it proposed itself and wants whole generations of these; here trials
@@ -31,24 +29,18 @@ class CMAES(Strategy):
     starts = 5
     sigma = 0.15  # first step, in the unit cube
 
-    def __init__(
-        self, problem: Problem, *, seed: int = 0, num_trials: int = 100, encoding: Encoding | None = None
-    ) -> None:
-        super().__init__(problem, seed=seed, num_trials=num_trials)
-        self.encoding = encoding or Ratios(problem.space)
-
-    def ask(self, number: int) -> Widths:
+    def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A draw from the adapted normal distribution."""
-        rng = self.rng(number)
-        first, later = self.trials[: self.starts], self.trials[self.starts :]
+        told = [t for t in self.trials if not t.probe]
+        first, later = told[: self.starts], told[self.starts :]
         best = min(first, key=lambda t: t.loss, default=None)
-        start = self.encoding.encode(best.widths if best else uniform(self.problem))
+        start = self.at(best) if best else self.encoding.encode(uniform(self.problem))
         bounds = np.tile([0.0, 1.0], (self.encoding.dim, 1))
-        optimiser = CMA(mean=start, sigma=self.sigma, bounds=bounds)
+        optimiser = CMA(mean=np.clip(start, 0, 1), sigma=self.sigma, bounds=bounds)
         size = optimiser.population_size
         for begin in range(0, len(later) - size + 1, size):
             generation = later[begin : begin + size]
             # Only the order of the losses counts, so "infinite" is as good as any large number.
-            optimiser.tell([(self.encoding.encode(t.widths), min(t.loss, 1e300)) for t in generation])
+            optimiser.tell([(np.clip(self.at(t), 0, 1), min(t.loss, 1e300)) for t in generation])
         optimiser.reseed_rng(int(rng.integers(2**32)))
-        return self.fresh(self.encoding.decode(optimiser.ask(), self.problem.feasibility.fits), rng)
+        return np.asarray(optimiser.ask())

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoprune.problem import Problem, Trial, TrialState
-from autoprune.strategies.moves import mutate
+from autoprune.problem import Problem, Proposal, Trial, TrialState
 from search_spaces import Widths
+from search_spaces.encodings import mutate
 
 
 class Strategy(ABC):
@@ -27,21 +27,33 @@ class Strategy(ABC):
 
     Attributes:
         name: What the command line calls it.
+        needs: What `Problem` must hold besides the scores: "distances", or nothing.
+        opens: Whether warm starts are of any use to it.
+        fills: Whether its candidates use the budgets up; otherwise some are cheaper on purpose.
         trials: The finished trials told, by number.
+        begin: The number of its own first trial, after the warm starts.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    opens: ClassVar[bool] = True
+    fills: ClassVar[bool] = True
 
     def __init__(self, problem: Problem, *, seed: int = 0, num_trials: int = 100) -> None:
         self.problem = problem
         self.seed = seed
         self.num_trials = num_trials
         self.trials: list[Trial] = []
+        self.begin = 0
         self._known: set[Widths] = set()
 
     @abstractmethod
     def ask(self, number: int) -> Widths:
         """Feasible widths for trial `number`; asking changes nothing, so asking again gives the same."""
+
+    def propose(self, number: int) -> Proposal | None:
+        """The same with all that is to be remembered; None: nothing before a running trial has finished."""
+        return Proposal(self.ask(number))
 
     def tell(self, trial: Trial) -> None:
         """Learn from a finished trial, whoever proposed it; what is no use (running, another space) is ignored."""
@@ -57,15 +69,22 @@ class Strategy(ABC):
         return np.random.default_rng([self.seed, number])
 
     def scored(self) -> list[Trial]:
-        """The trials with a finite loss, by number."""
-        return [t for t in self.trials if np.isfinite(t.loss)]
+        """The candidates with a finite loss, by number (no probes)."""
+        return [t for t in self.trials if np.isfinite(t.loss) and not t.probe]
 
-    def fresh(self, widths: Widths, rng: np.random.Generator) -> Widths:
-        """`widths` projected on the budgets and, if they were told before, moved on a little (a bounded effort)."""
-        candidate = self.problem.project(widths)
+    def fresh(self, widths: Widths, rng: np.random.Generator, problem: Problem | None = None) -> Widths:
+        """`widths` projected on the budgets and, if they were told before, moved on a little (a bounded effort).
+
+        Args:
+            widths: Any widths.
+            rng: Draws.
+            problem: With the budgets to keep; the strategy's own unless told otherwise.
+        """
+        project = (problem or self.problem).project
+        candidate = project(widths)
         for attempt in range(16):
             if candidate not in self._known:
                 break
             moved = mutate(self.problem.space, candidate, rng, groups=2, step=0.05 * (attempt + 1))
-            candidate = self.problem.project(moved)
+            candidate = project(moved)
         return candidate

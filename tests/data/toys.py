@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from autoprune.problem import Proposal
+
 GROUPS = {f"layer{i}": 8 + i for i in range(6)}
 SIZES = np.array(list(GROUPS.values()))
 WARM_STARTS = [(4, 4, 5, 5, 6, 6), (4, 4, 5, 5, 6, 6), (8, 9, 10, 11, 12, 13)]  # the second is known when it is asked
@@ -25,6 +27,9 @@ class Evolution:
 
     def __init__(self, seed=0, population=8):
         self.seed, self.population = seed, deque(maxlen=population)
+
+    def propose(self, number):
+        return Proposal(WARM_STARTS[number] if number < len(WARM_STARTS) else self.ask(number))
 
     def ask(self, number):
         rng = np.random.default_rng([self.seed, number])
@@ -124,12 +129,11 @@ def main(run, num_workers, url=""):
     """Run or resume."""
     from autoprune.controller import SearchController
     from autoprune.ledger import Ledger
+    from autoprune.schedule import Halving
     from autoprune.workers import run_here, run_processes
 
     with Ledger.open(run, GROUPS, {"seed": 3}, url=url) as ledger:
-        controller = SearchController(
-            ledger, Evolution(3), num_trials=NUM_TRIALS, warm_starts=WARM_STARTS, finalists=FINALISTS
-        )
+        controller = SearchController(ledger, Evolution(3), Halving(NUM_TRIALS, (FINALISTS,)))
         side = f"{run}/side.txt"
         if num_workers == 0:
             run_here(controller, Evaluator(side, 0.002))

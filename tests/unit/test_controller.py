@@ -15,7 +15,8 @@ from autoprune import strategies
 from autoprune.controller import WAIT, Job, SearchController
 from autoprune.errors import CandidateFailed, SearchStopped
 from autoprune.ledger import Ledger
-from autoprune.problem import Problem, TrialState
+from autoprune.problem import Problem, Proposal, TrialState
+from autoprune.schedule import Halving
 from autoprune.workers import run_here
 from autoprune.workers.attempt import attempt
 from objectives import parse
@@ -31,8 +32,8 @@ class Fixed:
     def __init__(self, *proposals):
         self.proposals, self.told = proposals, []
 
-    def ask(self, number):
-        return self.proposals[number % len(self.proposals)]
+    def propose(self, number):
+        return Proposal(self.proposals[number % len(self.proposals)])
 
     def tell(self, trial):
         self.told.append(trial)
@@ -45,12 +46,12 @@ def run(tmp_path):
 
 def control(run, strategy=None, groups=None, **more):
     ledger = Ledger.open(run, groups or {"a": 1000}, {"seed": 3})
-    more = {"num_trials": 3, "finalists": (0, "short"), **more}
-    return SearchController(ledger, strategy or Fixed((1,), (2,), (3,)), **more)
+    schedule = Halving(more.pop("num_trials", 3), more.pop("rungs", ((0, "short"),)))
+    return SearchController(ledger, strategy or Fixed((1,), (2,), (3,)), schedule, **more)
 
 
 def toy(run, **more):
-    more = {"num_trials": toys.NUM_TRIALS, "warm_starts": toys.WARM_STARTS, "finalists": toys.FINALISTS, **more}
+    more = {"num_trials": toys.NUM_TRIALS, "rungs": (toys.FINALISTS,), **more}
     return control(run, toys.Evolution(3), toys.GROUPS, **more)
 
 
@@ -76,14 +77,14 @@ def test_a_job_is_asked_told_and_learnt(run):
     assert c.best == trial
 
 
-def test_what_the_strategy_proposes_is_made_feasible_and_what_is_given_is_left(run):
-    c = control(run, Fixed((900,), (901,)), warm_starts=[(950,)], project=lambda widths: (min(*widths, 500),))
+def test_what_the_strategy_proposes_is_made_feasible(run):
+    c = control(run, Fixed((400,), (900,), (901,)), project=lambda widths: (min(*widths, 500),))
     jobs = []
     while job := c.ask("w0"):
         jobs.append(job.widths)
         c.tell("w0", job.number, {"loss": 0.5})
-    assert jobs[:2] == [(950,), (500,)]
-    assert {t.widths for t in c.trials} == {(950,), (500,)}
+    assert jobs[:2] == [(400,), (500,)]
+    assert {t.widths for t in c.trials} == {(400,), (500,)}
 
 
 def test_the_first_answer_wins_whoever_gives_it(run):
@@ -353,7 +354,7 @@ def test_every_strategy_resumed_after_every_candidate_equals_never_stopped(tmp_p
 
     def search(run):
         strategy = strategies.make(name, problem, seed=1, num_trials=12)
-        return control(run, strategy, groups, num_trials=12, finalists=(2, "short"))
+        return control(run, strategy, groups, num_trials=12, rungs=((2, "short"),))
 
     whole = search(tmp_path / "whole")
     run_here(whole, toys.measure)

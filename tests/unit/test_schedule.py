@@ -1,10 +1,12 @@
 """What comes next, laid out by hand."""
 
+from dataclasses import replace
+
 from autoprune.problem import Trial, TrialState
-from autoprune.schedule import PATIENCE, WAIT, Finalists, Order, best, num_evaluations, ranked
+from autoprune.schedule import PATIENCE, WAIT, Halving, Order, best, halving, num_evaluations, ranked
 
 RUNNING, COMPLETE, PRUNED, FAIL = TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
-PLAN = Finalists(warm_starts=((1,), (2,)), num_trials=3, num_finalists=2)
+PLAN = Halving(3, ((2, "short"),))
 
 
 def trials(*rows):
@@ -19,12 +21,9 @@ def trials(*rows):
 
 def test_the_whole_way_of_a_search():
     rows = []
-    assert PLAN.next(trials(*rows)) == Order("proxy", (1,))  # the warm starts first
-    rows.append((1, RUNNING, 0))
-    assert PLAN.next(trials(*rows)) == Order("proxy", (2,))
-    rows.append((2, RUNNING, 0))
-    assert PLAN.next(trials(*rows)) == Order("proxy")  # then the strategy
-    rows.append((3, RUNNING, 0))
+    for width in (1, 2, 3):
+        assert PLAN.next(trials(*rows)) == Order("proxy")  # of the strategy's choice
+        rows.append((width, RUNNING, 0))
     assert PLAN.next(trials(*rows)) is WAIT  # all proxies asked, the finalists not yet known
     rows = [(1, COMPLETE, 0.3), (2, RUNNING, 0), (3, COMPLETE, 0.1)]
     assert PLAN.next(trials(*rows)) is WAIT
@@ -38,10 +37,29 @@ def test_the_whole_way_of_a_search():
     assert PLAN.next(trials(*rows)) is None
 
 
+def test_successive_halving():
+    """Eight steps: two finalists at 8, four before at 2; the two of the last rung are the best of the one below."""
+    assert halving(2, 8) == ((2, "short"),)
+    assert halving(2, 8, 3) == ((8, "short:1"), (4, "short:2"), (2, "short"))
+    plan = Halving(4, halving(1, 8, 2))
+    rows = [(1, COMPLETE, 0.1), (2, COMPLETE, 0.2), (3, COMPLETE, 0.3), (4, COMPLETE, 0.4)]
+    assert plan.next(trials(*rows)) == Order("short:2", (1,))
+    rows.append((1, COMPLETE, 0.9, "short:2"))
+    assert plan.next(trials(*rows)) == Order("short:2", (2,))
+    rows.append((2, RUNNING, 0, "short:2"))
+    assert plan.next(trials(*rows)) is WAIT
+    rows[-1] = (2, COMPLETE, 0.8, "short:2")
+    assert plan.next(trials(*rows)) == Order("short", (2,))  # better after two steps
+    rows.append((2, COMPLETE, 0.7, "short"))
+    assert plan.next(trials(*rows)) is None
+    assert plan.fidelities == ("short", "short:2", "proxy")
+    assert best(trials(*rows), plan.fidelities).number == 6
+
+
 def test_more_trials_than_before_mean_more_proxies_and_only_new_finalists():
     rows = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.2), (3, COMPLETE, 0.1)]
     rows += [(3, COMPLETE, 0.5, "short"), (2, COMPLETE, 0.6, "short")]
-    more = Finalists(((1,), (2,)), num_trials=4, num_finalists=2)
+    more = Halving(4, ((2, "short"),))
     assert more.next(trials(*rows)) == Order("proxy")
     rows.append((5, COMPLETE, 0.15))
     assert more.next(trials(*rows)) == Order("short", (5,))  # 3 is the best and was tried
@@ -57,15 +75,15 @@ def test_what_is_answered_from_the_ledger_is_no_evaluation():
 def test_a_strategy_with_nothing_new_to_say_ends_the_first_phase():
     known = [(1, COMPLETE, 0.3, "proxy", True)] * PATIENCE
     first = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.4)]
-    plan = Finalists(((1,), (2,)), num_trials=1000, num_finalists=1)
+    plan = Halving(1000, ((1, "short"),))
     assert plan.next(trials(*first, *known[1:])) == Order("proxy")
     assert plan.next(trials(*first, *known)) == Order("short", (1,))
     assert plan.next(trials(*first, *known[1:], (7, COMPLETE, 0.9))) == Order("proxy")
 
 
-def test_fewer_trials_than_warm_starts_and_no_finalists():
-    plan = Finalists(((1,), (2,)), num_trials=1, num_finalists=0)
-    assert plan.next([]) == Order("proxy", (1,))
+def test_no_finalists():
+    plan = Halving(1, ((0, "short"),))
+    assert plan.next([]) == Order("proxy")
     assert plan.next(trials((1, COMPLETE, 0.3))) is None
 
 
@@ -76,10 +94,17 @@ def test_failed_and_abandoned_candidates_are_no_finalists():
     assert PLAN.next(trials(*rows, (3, FAIL, 0, "short"))) is None
 
 
+def test_probes_are_no_finalists_and_do_not_win():
+    rows = [replace(t, probe=t.number == 0) for t in trials((1, COMPLETE, 0.1), (2, COMPLETE, 0.2), (3, COMPLETE, 0.3))]
+    assert [t.number for t in ranked(rows)] == [1, 2]
+    assert PLAN.next(rows) == Order("short", (2,))
+    assert best(rows, PLAN.fidelities).number == 1
+
+
 def test_the_best_is_that_of_the_highest_fidelity():
-    assert best([]) is None
+    assert best([], ()) is None
     rows = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.1), (1, COMPLETE, 0.25, "short"), (2, COMPLETE, 0.27, "short")]
-    assert best(trials(*rows)).number == 2
-    assert best(trials(*rows[:2])).number == 1
-    assert best(trials(*rows[:2], (2, FAIL, 0, "short"))).number == 1
-    assert best(trials((1, COMPLETE, 0.2), (2, COMPLETE, 0.2))).number == 0  # ties: the earlier one
+    assert best(trials(*rows), PLAN.fidelities).number == 2
+    assert best(trials(*rows[:2]), PLAN.fidelities).number == 1
+    assert best(trials(*rows[:2], (2, FAIL, 0, "short")), PLAN.fidelities).number == 1
+    assert best(trials((1, COMPLETE, 0.2), (2, COMPLETE, 0.2)), PLAN.fidelities).number == 0  # ties: the earlier one

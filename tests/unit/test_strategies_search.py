@@ -11,10 +11,12 @@ import pytest
 
 from autoprune import allocation, strategies
 from autoprune.problem import Problem, Trial, TrialState
-from autoprune.strategies import Evolution, LayerCompensation, Strategy, make, warm_starts
-from autoprune.strategies.moves import mutate, tournament
-from objectives import parse
-from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, encodings
+from autoprune.strategies import NSGA2, Annealing, Evolution, LayerCompensation, Strategy, make, warm_starts
+from autoprune.strategies.moves import tournament
+from autoprune.strategies.nsga2 import rank
+from objectives import hypervolume, parse
+from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
+from search_spaces.encodings import mutate
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,13 @@ def problem():
         for i, g in enumerate(groups)
     )
     scores = tuple(rng.lognormal(rng.normal(), 0.5, c) for c in sizes)
-    return Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores)
+    return Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores, distances_of(sizes))
+
+
+def distances_of(sizes):
+    """Squared distances between as many random filters, per group."""
+    filters = [np.random.default_rng(c).standard_normal((c, 4)) for c in sizes]
+    return tuple(((f[:, None] - f[None]) ** 2).sum(2) for f in filters)
 
 
 def told(strategy, count, seed=0):
@@ -51,7 +59,7 @@ def test_make(problem, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bayes", r"unknown strategy 'bayes'; known: cmaes, evolution, .*uniform, or give package\.module:Name"),
+        ("bayes", r"unknown strategy 'bayes'; known: .*evolution, .*uniform, or give package\.module:Name"),
         ("collections:OrderedDict", r"expected a subclass of autoprune\.strategies\.Strategy"),
         ("no_such_module:Name", "no_such_module"),
     ],
@@ -139,30 +147,151 @@ def test_layer_compensation_mutates_even_few_groups():
     assert len({strategy.ask(n) for n in range(2, 22)}) > 8
 
 
-@pytest.mark.parametrize("name", ["tpe", "cmaes"])
-def test_optimisers_and_encodings_are_orthogonal(name, problem):
-    encoding = encodings.LayerCompensation(problem.space, problem.scores)
-    strategy = told(make(name, problem, 0, encoding=encoding), 40)
-    assert problem.feasibility.fits(np.array([strategy.ask(40)]))[0]
-    assert strategy.ask(40) != told(make(name, problem, 0), 40).ask(40)
+ENCODED = sorted(n for n, c in strategies.STRATEGIES.items() if issubclass(c, strategies.Encoded))
 
 
-def test_tpe_is_silent_and_leaves_optunas_logging_alone(problem, caplog):
+@pytest.mark.parametrize("encoding", sorted(strategies.ENCODINGS))
+@pytest.mark.parametrize("name", ENCODED)
+def test_any_optimiser_searches_any_encoding(name, encoding, problem):
+    """Feasible, fresh, and the genes are the point that the widths were decoded from."""
+    strategy, fits = told(make(name, problem, 0, encoding=encoding), 20), problem.feasibility.fits
+    for number in (20, 21, 22):
+        proposal = strategy.propose(number)
+        assert problem.feasibility.violation(problem.space.check(proposal.widths)) == 0
+        assert proposal.widths not in {t.widths for t in strategy.trials}
+        trial = Trial(number, proposal.widths, TrialState.COMPLETE, {"loss": 0.5}, genes=proposal.genes)
+        strategy.tell(trial)
+        if proposal.genes:
+            assert strategy.at(trial).tolist() == list(proposal.genes)
+        if proposal.genes and strategy.fills:
+            assert problem.project(strategy.encoding.decode(strategy.at(trial), fits)) == proposal.widths
+
+
+def small_problem(seed):
+    """8 groups with a loss that no score knows: convex in the kept ratios, with a weight per group."""
+    rng = np.random.default_rng(seed)
+    sizes = (8, 12, 16, 16, 24, 32, 32, 48)
+    groups = tuple(ChannelGroup(f"g{i}", c, ()) for i, c in enumerate(sizes))
+    layers = tuple(
+        Layer(g.name, "conv", 9, float(rng.integers(1, 64)), Axis(3, 3), Axis(g.size, 0, ((i, 1),)))
+        for i, g in enumerate(groups)
+    )
+    scores = tuple(rng.lognormal(rng.normal(), 0.5, c) for c in sizes)
+    problem = Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores, distances_of(sizes))
+    weights = rng.lognormal(0, 1, len(sizes))
+    return problem, lambda widths: float((weights * (1 - np.divide(widths, problem.space.full)) ** 2).sum())
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_problem(3)
+
+
+def search(strategy, loss, count=40):
+    """One worker; the trials."""
+    for number in range(count):
+        proposal = strategy.propose(number)
+        done = {"state": TrialState.COMPLETE, "metrics": {"loss": loss(proposal.widths)}}
+        strategy.tell(Trial(number, proposal.widths, genes=proposal.genes, probe=proposal.probe, **done))
+    return strategy.trials
+
+
+@pytest.mark.parametrize("name", [n for n in ENCODED if strategies.STRATEGIES[n].fills])
+def test_any_optimiser_learns_in_the_compensation_encoding(name):
+    """It beats a random search with as many evaluations: geometric mean of the best losses on two problems."""
+    count, ratios = 30 if name == "gp" else 70, []
+    for seed in (3, 4):
+        problem, loss = small_problem(seed)
+        found = search(make(name, problem, seed - 3, encoding="compensation", num_trials=count), loss, count)
+        random = search(make("random", problem, seed - 3), loss, count)
+        ratios.append(min(t.loss for t in found) / min(t.loss for t in random))
+    assert np.exp(np.mean(np.log(ratios))) < 0.9
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_the_temperature_of_annealing_is_in_the_unit_of_the_losses(unit, small):
+    """Losses of 1, 2, 1, 2, 1, 2 units: 9 of 15 pairs lie 1 apart, so the first temperature is 0.3 and the last 0.003.
+
+    The chain starts at a 1, the best of the first five. The sixth trial is worse by 1 and accepted with probability
+    exp(-1 / 0.3) = 0.0357 at first: of 1000 seeds 36, give or take 6; and with exp(-1 / 0.003) at the end.
+    """
+    problem, _ = small
+    widths = [problem.space.sample(np.random.default_rng(n)) for n in range(6)]
+
+    def accepts(first, seed):
+        strategy = Annealing(problem, seed=seed, num_trials=10**6)
+        for n in range(6):
+            strategy.tell(Trial(first + n, widths[n], TrialState.COMPLETE, {"loss": unit * (1 + n % 2)}))
+        return strategy.here().number == first + 5
+
+    assert 18 <= sum(accepts(0, seed) for seed in range(1000)) <= 54
+    assert not any(accepts(10**6, seed) for seed in range(100))
+
+
+def test_nsga2_ranks_by_front_and_then_by_crowding():
+    """Deb et al. 2002, worked out by hand.
+
+    Front 0: (0, 4) (1, 2) (4, 0): ends infinite; the middle's neighbours are 4 apart in both, of ranges 4 and 4: 2.
+    Front 1: (2, 3), which (1, 2) dominates. Front 2: (3, 4), which (2, 3) dominates. Alone, both are ends.
+    """
+    ranks, crowding = rank([(0, 4), (3, 4), (1, 2), (2, 3), (4, 0)])
+    assert ranks.tolist() == [0, 2, 0, 1, 0]
+    assert crowding.tolist() == [np.inf, np.inf, 2.0, np.inf, np.inf]
+
+
+def test_nsga2_spreads_over_the_budgets_and_has_the_better_front(small):
+    """Against random widths at random budgets: hypervolume of (loss, share of the budget), seeds together."""
+    problem, loss = small
+    limit = problem.feasibility.limits["macs"]
+
+    def volume(trials):
+        points = [(t.loss, problem.feasibility.price(t.widths)["macs"] / limit) for t in trials]
+        return hypervolume(points, (loss(problem.space.floor), 1.001))
+
+    class Anywhere(NSGA2):
+        """No parents: a random search of the front."""
+
+        def parents(self, rng):
+            return ()
+
+    volumes = {c: sum(volume(search(c(problem, seed=s), loss, 60)) for s in range(3)) for c in (NSGA2, Anywhere)}
+    assert volumes[NSGA2] > 1.02 * volumes[Anywhere]
+    shares = [problem.feasibility.price(t.widths)["macs"] / limit for t in search(NSGA2(problem, seed=0), loss, 60)]
+    assert all(sum(low <= s <= low + 0.26 for s in shares) >= 3 for low in (0, 0.25, 0.5, 0.75))
+
+
+def test_what_is_cheaper_on_purpose_stays(small):
+    problem, _ = small
+    cheap, full = problem.space.floor, problem.space.full
+    assert problem.repair(cheap) == cheap
+    assert problem.repair(full) == problem.project(full)
+    assert problem.repair((0, *cheap[1:])) == problem.project((0, *cheap[1:]))  # not legal
+
+
+def test_gp_refuses_a_long_search_and_says_why(problem):
+    make("gp", problem, num_trials=200)
+    with pytest.raises(ValueError, match=r"'gp': plans for at most 200 trials, got 201: .* cube .* choose tpe"):
+        make("gp", problem, num_trials=201)
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_optuna_is_silent_and_its_logging_left_alone(name, problem, caplog):
     logger = logging.getLogger("optuna.storages._in_memory")
     before = (optuna.logging.get_verbosity(), logger.disabled)
     with caplog.at_level(logging.DEBUG):
-        told(make("tpe", problem), 20).ask(20)
+        told(make(name, problem), 20).ask(20)
     assert not caplog.records
     assert (optuna.logging.get_verbosity(), logger.disabled) == before
 
 
 @pytest.mark.parametrize("name", sorted(strategies.STRATEGIES))
 def test_a_question_takes_milliseconds(name, problem):
+    """But for a Gaussian process, which must stay well below an evaluation of one or two seconds."""
     strategy: Strategy = told(make(name, problem), 100)
     strategy.ask(100)
     seconds = []
-    for n in range(101, 106):
+    for n in range(101, 103 if name == "gp" else 106):
         start = time.process_time()
         strategy.ask(n)
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.05
+    assert min(seconds) < (0.8 if name == "gp" else 0.05)

@@ -12,6 +12,8 @@ import pytest
 from autoprune.controller import SearchController
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
+from autoprune.problem import Proposal
+from autoprune.schedule import Halving
 from autoprune.workers import run_processes
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,8 +27,8 @@ class InOrder:
     def __init__(self, moods):
         self.moods = moods
 
-    def ask(self, number):
-        return (self.moods[number], number + 1)
+    def propose(self, number):
+        return Proposal((self.moods[number], number + 1))
 
     def tell(self, trial):
         pass
@@ -34,7 +36,7 @@ class InOrder:
 
 def control(tmp_path, moods):
     ledger = Ledger.open(tmp_path / "run", {"mood": 100, "number": 100}, {})
-    return SearchController(ledger, InOrder(moods), num_trials=len(moods), finalists=(0, "short"))
+    return SearchController(ledger, InOrder(moods), Halving(len(moods), ()))
 
 
 def side(tmp_path):

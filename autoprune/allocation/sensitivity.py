@@ -1,0 +1,86 @@
+"""What each group alone costs in loss, and one threshold through it.
+
+Letters: `G` groups, `C` legal widths of a group.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from autoprune.problem import Problem
+from search_spaces import Widths
+from search_spaces.encodings import Floats
+
+Drops = tuple[
+    Floats, ...
+]  # rise of the loss at every legal width of each group [C], ascending widths; 0 at the full one
+
+
+def scan_widths(problem: Problem, points: int) -> tuple[Widths, ...]:
+    """Which widths of each group to measure: `points` legal ones, evenly between the floor and the full width.
+
+    All below the full width if there are no more than that; the floor itself only then, since it is rarely chosen.
+    """
+    scanned = []
+    for group in problem.space.groups:
+        choices = group.choices()
+        last = len(choices) - 1
+        even = np.arange(last) if points >= last else np.arange(1, points + 1) * last / (points + 1)
+        scanned.append(tuple(dict.fromkeys(choices[round(float(rung))] for rung in even)))
+    return tuple(scanned)
+
+
+def loss_rises(problem: Problem, dense: float, losses: Sequence[Mapping[int, float]]) -> Drops:
+    """The table of a scan: linear between the scanned widths, and never falling as a group gets narrower.
+
+    Args:
+        problem: Space and budgets.
+        dense: Loss of the dense network; the least of all losses if it is not finite.
+        losses: Per group, width -> loss with this group alone shrunk to it; what is not finite (a failure) counts as
+            the worst loss of the scan. So does the floor of a group, if it was not scanned: the line through the two
+            narrowest scanned widths is far too hopeful there (but counts where it is even higher).
+    """
+    known = [loss for table in losses for loss in table.values() if np.isfinite(loss)]
+    base = dense if np.isfinite(dense) else min(known, default=0.0)
+    worst = max([loss - base for loss in known] + [0.0])
+    rises = []
+    for group, table in zip(problem.space.groups, losses, strict=True):
+        points, rise = {group.size: 0.0}, 0.0
+        for width in sorted(table, reverse=True):
+            rise = max(rise, table[width] - base if np.isfinite(table[width]) else worst)
+            points[width] = rise
+        choices = group.choices()
+        if choices[0] not in points:
+            near, *wider = sorted(points)[:2]
+            slope = (points[near] - points[wider[0]]) / (wider[0] - near) if wider else 0.0
+            points[choices[0]] = max(worst, points[near] + slope * (near - choices[0]))
+        x = sorted(points)
+        rises.append(np.interp(choices, x, [points[w] for w in x]))
+    return tuple(rises)
+
+
+def threshold(problem: Problem, drops: Drops) -> Widths:
+    """Every group takes its narrowest width whose loss rise is within one bound, the least that the budgets allow.
+
+    The closed form of ModelOpt FastNAS, AIMET, PaddleSlim and Vitis (PEERS, fact 2): groups are taken for independent
+    and the worst one counts. The bound is found by bisection among the values of the table; what rounding leaves of the
+    budgets is filled by projection.
+
+    Args:
+        problem: Space and budgets.
+        drops: As `loss_rises` gives them.
+    """
+    levels = np.unique(np.concatenate(drops))
+
+    def at(level: float) -> Widths:
+        rungs = [int(np.argmax(rise <= level)) for rise in drops]
+        return tuple(g.choices()[rung] for g, rung in zip(problem.space.groups, rungs, strict=True))
+
+    def fits(level: float) -> bool:
+        return bool(problem.feasibility.fits(np.array([at(level)]))[0])
+
+    least = bisect.bisect_left(levels, True, key=fits)
+    return problem.project(at(levels[min(least, len(levels) - 1)]))

@@ -1,0 +1,117 @@
+"""Error against cost: the whole front in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoprune.allocation import uniform
+from autoprune.problem import Problem, Proposal, Trial
+from autoprune.strategies.encoded import Encoded
+from objectives import Budget, front
+from search_spaces.encodings import Encoding, Floats
+
+
+class NSGA2(Encoded):
+    """NSGA-II (Deb et al. 2002, https://doi.org/10.1109/4235.996017): loss against the cost of the first budget.
+
+    The survivors are the best `population` of all trials told, by front and then by crowding distance, so it needs no
+    generations and takes trials in any order. The child of two tournaments takes each group's coordinates from one of
+    its parents, half the groups move, and it gets a budget of its own between the floor and the run's: about what one
+    of its parents costs, or anywhere. Inside that budget it is projected like any candidate.
+
+    Not for one budget only: most of its candidates are smaller than they need to be. `autoprune report` shows the
+    front. The paper's crossover and mutation (SBX, polynomial) are for coordinates that all mean the same.
+
+    Args:
+        problem: Space, budgets and scores.
+        seed: Of all draws.
+        num_trials: Not used: the step does not change.
+        encoding: What the coordinates mean; `Ratios` unless told otherwise.
+    """
+
+    name = "nsga2"
+    fills = False
+    population = 24
+    share, fewest = 0.5, 2  # of the groups that mutate
+    step = 0.3  # of a mutation, as a fraction of a group's range
+    noise = 0.1  # of the child's budget, as a fraction of the range
+    anywhere = 0.2  # how often its budget is drawn anew
+
+    def __init__(
+        self, problem: Problem, *, seed: int = 0, num_trials: int = 100, encoding: str | Encoding = ""
+    ) -> None:
+        super().__init__(problem, seed=seed, num_trials=num_trials, encoding=encoding)
+        self.metric = next(iter(problem.feasibility.limits))
+        self._limit = problem.feasibility.limits[self.metric]
+        self._smallest = self.cost(problem.space.floor)
+
+    def propose(self, number: int) -> Proposal:
+        """The child, inside its own budget."""
+        rng = self.rng(number)
+        parents = self.parents(rng)
+        limit, child = self.budget(parents, rng), self.child(parents, rng)
+        narrow = replace(self.problem, budgets=(*self.problem.budgets, Budget(self.metric, limit)))
+        return self.proposal(child, narrow, rng)
+
+    def point(self, number: int, rng: np.random.Generator) -> Floats:
+        """The child's coordinates [D]."""
+        return self.child(self.parents(rng), rng)
+
+    def parents(self, rng: np.random.Generator) -> tuple[Trial, ...]:
+        """The winners of two tournaments among the survivors; none before there are any."""
+        trials = self.scored()
+        if not trials:
+            return ()
+        ranks, crowding = rank([(t.loss, self.cost(t.widths)) for t in trials])
+        order = sorted(range(len(trials)), key=lambda i: (ranks[i], -crowding[i], i))[: self.population]
+        # `order` is from best to worst, so the better of two drawn is the one that comes first.
+        return tuple(trials[order[int(rng.integers(len(order), size=2).min())]] for _ in range(2))
+
+    def child(self, parents: Sequence[Trial], rng: np.random.Generator) -> Floats:
+        """Group by group from one parent or the other, then mutated."""
+        groups = len(self.problem.space.groups)
+        if not parents:
+            return self.encoding.mutate(self.encoding.encode(uniform(self.problem)), rng, groups=groups, step=0.3)
+        one, other = (self.at(t) for t in parents)
+        mask = np.resize(rng.random(groups) < 0.5, self.encoding.dim)
+        few = max(self.fewest, round(self.share * groups))
+        return self.encoding.mutate(np.where(mask, one, other), rng, groups=few, step=self.step)
+
+    def budget(self, parents: Sequence[Trial], rng: np.random.Generator) -> float:
+        """The cost that the child may have: from the smallest network's to the run's budget."""
+        place, luck = rng.random(2)
+        if not parents or luck < self.anywhere:
+            return float(self._smallest + place * (self._limit - self._smallest))
+        near = self.cost(parents[int(2 * place)].widths)  # between the two, the front would shrink
+        drawn = near + self.noise * rng.standard_normal() * (self._limit - self._smallest)
+        return float(np.clip(drawn, self._smallest, self._limit))
+
+    def cost(self, widths: Sequence[int]) -> float:
+        """What the first budget limits."""
+        return self.problem.feasibility.price(widths)[self.metric]
+
+
+def rank(points: Sequence[tuple[float, ...]]) -> tuple[NDArray[np.int64], Floats]:
+    """Number of the front [P] (0: not dominated) and crowding distance [P] in it; lower is better throughout."""
+    table = np.array(points, dtype=np.float64)
+    ranks, crowding = np.zeros(len(table), dtype=np.int64), np.zeros(len(table))
+    left, number = np.arange(len(table)), 0
+    while len(left):
+        best = left[list(front(table[left]))]
+        ranks[best], crowding[best] = number, _crowding(table[best])
+        left, number = np.setdiff1d(left, best), number + 1
+    return ranks, crowding
+
+
+def _crowding(table: Floats) -> Floats:
+    """Sum over objectives of the gap between a point's two neighbours; infinite at the ends of the front."""
+    distance = np.zeros(len(table))
+    for values in table.T:
+        order = np.argsort(values, kind="stable")
+        gaps = np.diff(values[order], prepend=-np.inf, append=np.inf)
+        distance[order] += (gaps[1:] + gaps[:-1]) / (np.ptp(values) or 1.0)
+    return distance
