@@ -23,6 +23,7 @@ examples:
   autoprune status  results/small18        (from another terminal, while it runs)
   autoprune resume  results/small18        (after Ctrl-C, kill -9 or a reboot)
   autoprune export  results/small18 --onnx
+  autoprune export  results/small18 --budget "macs<=30%"   (the ranking it learnt, cut elsewhere: no new search)
 
 units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
 activations are output elements of all layers per image; top-1 is a fraction of 1.
@@ -112,11 +113,23 @@ def parser() -> Parser:
         {"search": "trials", "run": "workers timeout device onnx pt2"},
     )
     verb("status", _status, "show how far a run is, also while it is running")
-    export = verb("export", _export, "export the winner of a run, or another trial of it", files)
+    export = verb("export", _export, "export the winner of a run, another trial, or either at another budget", files)
+    elsewhere = export.add_argument_group("another budget")
+    elsewhere.add_argument(
+        "--budget",
+        action="append",
+        metavar="BUDGET",
+        help="cut the learnt ranking here instead, without a new search: nested with the winner (repeatable)",
+    )
+    elsewhere.add_argument("--epochs", type=float, metavar="EPOCHS", help="epochs of a fine-tune there (default: 0)")
+    add_options(export, "recovery", ["lr", "distill"])
     finetune = verb(
         "finetune", _finetune, "fine-tune the winner of a run anew, or another trial", {"recovery": "", **files}
     )
-    for sub, places in ((export, "<run>/best, or <run>/trial-N"), (finetune, "<run>/finetuned, or <run>/finetuned-N")):
+    for sub, places in (
+        (export, "<run>/best, <run>/trial-N, or <run>/macs-30pct"),
+        (finetune, "<run>/finetuned, or <run>/finetuned-N"),
+    ):
         sub.add_argument("--trial", type=int, metavar="N", help="a trial of the run (default: the winner)")
         sub.add_argument("--to", metavar="DIR", help=f"where the export goes (default: {places})")
     verb("report", _report, "print the report of a run and write its trials.csv")
@@ -213,15 +226,17 @@ def _status(arguments: dict[str, Any]) -> None:
 
 
 def _export(arguments: dict[str, Any]) -> None:
-    from autoprune.report import print_export
-    from autoprune.search import export_run
+    from autoprune.report import RunProgress, print_export
+    from autoprune.runs import export_run
 
-    print_export(export_run(arguments.pop("run"), **arguments))
+    with RunProgress() as progress:
+        directory = export_run(arguments.pop("run"), progress=progress, **arguments)
+    print_export(directory)
 
 
 def _finetune(arguments: dict[str, Any]) -> None:
     from autoprune.report import RunProgress, print_export
-    from autoprune.search import finetune
+    from autoprune.runs import finetune
 
     with RunProgress() as progress:
         directory = finetune(arguments.pop("run"), progress=progress, **arguments)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,6 +16,9 @@ else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 import tomli_w
+
+if TYPE_CHECKING:
+    from autoprune.schedule import Halving
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,20 @@ class RunConfig:
     seed: int = 0
     # the search
     strategy: str = "evolution"
-    warm_starts: bool = True
+    encoding: str = ""
+    warm_starts: str = "closed"
     trials: int = 93
+    fidelity: str = "reconstructed"
     finalists: int = 6
     short_steps: int = 100
+    rungs: int = 1
     metric: str = "loss"
     val_images: int = 2000
     bn_images: int = 1000
     batch_size: int = 128
     abandon: bool = True
     # recovery of the winner
+    reconstruct: bool = True
     epochs: float = 5.0
     lr: float = 0.02
     distill: float = 0.0
@@ -74,6 +81,13 @@ class RunConfig:
                 raise ValueError(f"{name}: must lie between 0 and 1, got {getattr(self, name)}")
         if not self.budget:
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+
+    @property
+    def schedule(self) -> Halving:
+        """What is evaluated when, how well."""
+        from autoprune.schedule import Halving, halving  # here, because --help need not wait for torch
+
+        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
 
     @classmethod
     def make(cls, **settings: Any) -> RunConfig:
@@ -118,6 +132,7 @@ _AT_LEAST: Mapping[str, float] = {
     "divisor": 1,
     "trials": 1,
     "finalists": 0,
+    "rungs": 1,
     "short_steps": 1,
     "val_images": 1,
     "bn_images": 1,
@@ -164,8 +179,8 @@ OPTIONS: Mapping[str, Option] = {
             ),
             "criterion": (
                 "NAME",
-                "which channels matter: l1, l2, bn_scale, geometric_median, taylor, "
-                "group_fisher, random, or package.module:Name",
+                "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
+                "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, or package.module:Name",
             ),
             "score_images": ("IMAGES", "training images whose gradients score the channels"),
             "divisor": ("CHANNELS", "widths are multiples of it (8 or 16 often runs faster)"),
@@ -176,13 +191,30 @@ OPTIONS: Mapping[str, Option] = {
         "search": {
             "strategy": (
                 "NAME",
-                "what to try next: uniform, random, global_ranking, knapsack, "
-                "layer_compensation, evolution, tpe, cmaes, or package.module:Name",
+                "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, "
+                "nsga2, amc, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, global_ranking, "
+                "knapsack, exemplars (closed forms); or package.module:Name",
             ),
-            "warm_starts": ("", "try the closed forms (uniform, global_ranking, knapsack) first"),
-            "trials": ("N", "candidates to evaluate by the proxy (batch-norm re-estimated, not trained)"),
+            "encoding": (
+                "NAME",
+                "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
+                "exemplars",
+            ),
+            "warm_starts": (
+                "NAME",
+                "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan "
+                "of every group alone, and its answers), or none",
+            ),
+            "trials": ("N", "candidates that the search evaluates"),
+            "fidelity": (
+                "NAME",
+                "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's "
+                "outputs by least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and "
+                "reconstructed:IMAGES say how many images are used",
+            ),
             "finalists": ("N", "best candidates that are compared again after a short fine-tune (0: trust the proxy)"),
             "short_steps": ("STEPS", "SGD steps of that short fine-tune"),
+            "rungs": ("N", "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each"),
             "metric": (
                 "NAME",
                 "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
@@ -194,6 +226,7 @@ OPTIONS: Mapping[str, Option] = {
             "abandon": ("", "stop a candidate early when its first batches already say it is hopeless"),
         },
         "recovery": {
+            "reconstruct": ("", "start from layers fitted to the dense network's outputs by least squares"),
             "epochs": ("EPOCHS", "epochs of the final fine-tune (0: none)"),
             "lr": ("LR", "its peak learning rate; decays linearly to 0"),
             "distill": ("WEIGHT", "weight of distillation from the dense network, 0 to 1"),

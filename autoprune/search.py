@@ -1,4 +1,4 @@
-"""`search`, `resume`, `finetune`, `export_run`: the verbs. Wiring and nothing else.
+"""`search` and `resume`: the verbs that search. Wiring and nothing else.
 
 A run goes: prepare (check and score) -> candidates by proxy -> finalists after a short fine-tune -> the winner's long
 fine-tune -> export. Each part leaves its state in the run's directory, so `resume` goes on wherever it was stopped.
@@ -14,12 +14,11 @@ from typing import Any
 from torch import nn
 
 from autoprune.config import RunConfig
-from autoprune.config import replace as change
 from autoprune.controller import Job, SearchController
 from autoprune.data import ImageData
 from autoprune.errors import LedgerUnwritable, SearchStopped
-from autoprune.export import check_target, copy_export, load, read_architecture
-from autoprune.ledger import Ledger, check_same, refuse_password
+from autoprune.export import copy_export, load, read_architecture
+from autoprune.ledger import Ledger, refuse_password
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
 from autoprune.report import RunProgress, metric_label, write_csv
@@ -29,14 +28,15 @@ from autoprune.runs import (
     RunDirectory,
     SearchResult,
     Winner,
+    changed_run,
     deliver,
     example_tensors,
     prepare,
     refuse_existing,
+    reopen,
     run_path,
 )
-from autoprune.strategies import make, warm_starts
-from autoprune.strategies.closed_form import ClosedForm
+from autoprune.strategies import make, open_with
 from autoprune.workers import pickled, run_here, run_processes
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,
@@ -118,118 +118,11 @@ def resume(
     Raises:
         ValueError: If it is no run, another problem, or is being written by another process.
     """
-    run = _changed(RunDirectory.open(run_dir), "resume", settings, "workers device timeout trials onnx pt2")
+    run = changed_run(RunDirectory.open(run_dir), "resume", settings, "workers device timeout trials onnx pt2")
     progress = progress or RunProgress(quiet=True)
     prepared = reopen(run, model, data)
     recipe = Recipe(run.config, prepared.problem, model, data)
     return _go(run, prepared, recipe, recipe.evaluator(prepared.model, prepared.data), progress, fresh=False)
-
-
-def finetune(
-    run_dir: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
-    *,
-    trial: int | None = None,
-    to: str | Path | None = None,
-    progress: RunProgress | None = None,
-    **settings: Any,
-) -> Path:
-    """Fine-tune the winner of a run (or another trial) from the dense weights, with other settings, and export it.
-
-    Args:
-        run_dir: results/<run>.
-        model: As in `resume`.
-        data: As in `resume`.
-        trial: Number of a trial; default the winner.
-        to: Where the export goes; default finetuned/ in the run, or finetuned-N/.
-        progress: Where to show progress; default nowhere.
-        **settings: epochs, lr, distill, batch_size, device, onnx, pt2.
-
-    Returns:
-        Where the export is.
-
-    Raises:
-        LedgerMismatch: If the model or the data is no longer what the run was begun with.
-        ValueError: If it is no run, or something else is where the export should go.
-    """
-    run = RunDirectory.open(run_dir)
-    changed = _changed(run, "finetune", settings, "epochs lr distill batch_size device onnx pt2")
-    target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
-    check_target(target)
-    chosen = run.trial(trial)
-    prepared = _same(run, reopen(run, model, data))
-    deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
-    return target
-
-
-def export_run(
-    run_dir: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
-    *,
-    trial: int | None = None,
-    to: str | Path | None = None,
-    **settings: Any,
-) -> Path:
-    """Export the winner of a run again (with ONNX, say), or another trial of it as it is before any fine-tune.
-
-    Args:
-        run_dir: results/<run>.
-        model: As in `resume`.
-        data: As in `resume`, for another trial.
-        trial: Number of a trial; default the winner, fine-tuned.
-        to: Where the export goes; default best/ in the run, or trial-N/.
-        **settings: onnx, pt2, device.
-
-    Returns:
-        Where the export is.
-
-    Raises:
-        LedgerMismatch: If another trial is wanted and the model or the data is not what the run was begun with.
-        ValueError: If it is no run, or something else is where the export should go.
-    """
-    run = RunDirectory.open(run_dir)
-    changed = _changed(run, "export", settings, "onnx pt2 device")
-    target = Path(to or (run.best if trial is None else run.path / f"trial-{trial}"))
-    check_target(target)
-    if trial is not None:
-        untrained = RunDirectory(run.path, change(changed.config, epochs=0))
-        chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
-        deliver(untrained, prepared, chosen, target, RunProgress(quiet=True), checkpoint=None)
-        return target
-    if not (run.best / "architecture.json").is_file():
-        raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
-    return copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
-
-
-def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
-    """The problem of a run as it was prepared, with the very same scores.
-
-    Raises:
-        ValueError: If the model or the data was given as an object and is not given now.
-    """
-    for name, given in (("model", model), ("data", data)):
-        if given is None and not getattr(run.config, name):
-            raise ValueError(
-                f"run '{run.path}': was started from a {name} object, and nothing on disk says how to build it; "
-                f"in Python: autoprune.resume('{run.path}', {name}=...)"
-            )
-    return prepare(run.config, model, data, run.example(), run.scores())
-
-
-def _changed(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:
-    """The run with other settings, those that a verb may change."""
-    if unfit := settings.keys() - set(allowed.split()):
-        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {allowed.replace(' ', ', ')} may")
-    return RunDirectory(run.path, change(run.config, **settings))
-
-
-def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
-    """The problem, if it is that of the run's ledger (the versions of the libraries may be others by now)."""
-    there, here = dict(run.record().fingerprint), prepared.fingerprint()
-    check_same({**there, "versions": None}, {**here, "versions": None}, f"run '{run.path}'")
-    return prepared
 
 
 def _go(
@@ -298,14 +191,12 @@ def _candidates(
 ) -> Trial:
     """Run the search to its end and return the winner."""
     config, problem = run.config, prepared.problem
-    strategy = make(config.strategy, problem, config.seed, num_trials=config.trials)
+    strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
     controller = SearchController(
         ledger,
-        strategy,
-        num_trials=config.trials,
-        warm_starts=() if isinstance(strategy, ClosedForm) or not config.warm_starts else warm_starts(problem),
-        finalists=(config.finalists, "short"),
-        project=problem.project,
+        open_with(config.warm_starts, strategy),
+        config.schedule,
+        project=problem.repair,
     )
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     progress.begin_search(config, done)

@@ -22,5 +22,6 @@ from autoprune.report.tables import percent as percent
 from autoprune.report.tables import reachable_table as reachable_table
 from autoprune.report.trials import best_table as best_table
 from autoprune.report.trials import counts as counts
+from autoprune.report.trials import front_table as front_table
 from autoprune.report.trials import proxy_quality as proxy_quality
 from autoprune.report.trials import write_csv as write_csv

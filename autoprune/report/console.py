@@ -20,9 +20,9 @@ from autoprune.report.tables import (
     number,
     reachable_table,
 )
-from autoprune.report.trials import best_table, counts, proxy_quality, write_csv
+from autoprune.report.trials import best_table, counts, front_table, proxy_quality, write_csv
 from autoprune.schedule import best, is_cached
-from objectives import Feasibility
+from objectives import Feasibility, parse
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -75,7 +75,7 @@ def print_status(run: RunDirectory) -> None:
     finished = (run.best / "architecture.json").is_file()
     outlook, metric = Outlook.of(trials, config), metric_label(config.metric)
     state = f"running ({writer})" if writer else "finished" if finished else f"stopped; autoprune resume {run.path}"
-    leader = best(trials)
+    leader = best(trials, config.schedule.fidelities)
     lines = [
         ("run", str(run.path)),
         ("state", state),
@@ -110,6 +110,10 @@ def print_report(run: RunDirectory) -> None:
         out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     out.print(best_table(trials, metric))
     out.print(proxy_quality(trials), markup=False)
+    first = parse(run.config.budget[0])
+    candidates = [t for t in trials if t.fidelity == run.config.fidelity]
+    if front := front_table(candidates, Feasibility(space, (first,)), first.metric):
+        out.print(front)
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
         out.print(groups_table(space, data["widths"]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from autoprune.config import RunConfig
 from autoprune.problem import Trial, TrialState
-from autoprune.schedule import PATIENCE, Finalists, is_cached, ranked
+from autoprune.schedule import PATIENCE, is_cached, ranked
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,22 @@ class Outlook:
     def of(cls, trials: Sequence[Trial], config: RunConfig) -> Outlook:
         """The outlook of a run with these trials; those still running count as left."""
         done = [t for t in trials if t.state is not TrialState.RUNNING]
-        proxies, shorts = ([t for t in done if t.fidelity == name] for name in ("proxy", "short"))
-        tally = Finalists((), config.trials).tally(proxies)
-        proxies_left = max(0, config.trials - tally.evaluated) if tally.repeats < PATIENCE else 0
-        tried = {t.widths for t in shorts}
-        leaders = ranked(proxies)[: config.finalists]
-        finalists_left = sum(t.widths not in tried for t in leaders)
-        if proxies_left:
-            finalists_left += config.finalists - len(leaders)
-        eta = _eta([("proxies", proxies_left, _pace(proxies)), ("finalists", finalists_left, _pace(shorts))], config)
-        return cls((tally.evaluated, tally.evaluated + proxies_left), (len(shorts), len(shorts) + finalists_left), eta)
+        plan = config.schedule
+        below = [t for t in done if t.fidelity == plan.first]
+        tally = plan.tally(below)
+        left = max(0, config.trials - tally.evaluated) if tally.repeats < PATIENCE else 0
+        proxies, parts = (tally.evaluated, tally.evaluated + left), [("proxies", left, _pace(below))]
+        for count, fidelity in plan.rungs:
+            here = [t for t in done if t.fidelity == fidelity]
+            tried = {t.widths for t in here}
+            leaders = ranked(below)[:count]
+            left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
+            name = "finalists" if fidelity == "short" else f"at {fidelity}"
+            parts.append((name, left, _pace(here)))
+            below = here
+        shorts = [t for t in done if t.fidelity != plan.first]
+        finalists = len(shorts), len(shorts) + sum(left for _, left, _ in parts[1:])
+        return cls(proxies, finalists, _eta(parts, config))
 
     @property
     def done(self) -> int:

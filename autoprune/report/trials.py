@@ -12,7 +12,9 @@ from rich.table import Table
 
 from autoprune.files import write_text
 from autoprune.problem import Trial, TrialState
+from autoprune.report.tables import number, percent
 from autoprune.schedule import ranked
+from objectives import Feasibility
 
 COLUMNS = ("number", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
 
@@ -55,7 +57,7 @@ def best_table(trials: Sequence[Trial], metric: str = "loss", shown: int = 10) -
     for column in ("trial", "fidelity", metric, "top-1", "seconds", "widths"):
         table.add_column(column, justify="left" if column in ("fidelity", "widths") else "right")
     order = ranked(trials)
-    for fidelity in ("short", "proxy"):
+    for fidelity in sorted({t.fidelity for t in order}, key="short".__ne__):
         for trial in [t for t in order if t.fidelity == fidelity][:shown]:
             widths = " ".join(map(str, trial.widths))
             table.add_row(
@@ -69,6 +71,34 @@ def best_table(trials: Sequence[Trial], metric: str = "loss", shown: int = 10) -
     return table
 
 
+def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> Table | None:
+    """The trials that no other beats in both cost and loss, cheapest first; None if there are not more than two.
+
+    Costs are taken in whole percents, rounded up: a search at one budget has no front worth a table.
+
+    Args:
+        trials: Of one fidelity: others do not compare.
+        feasibility: Prices them.
+        name: Of the cost.
+    """
+    dense = feasibility.price(feasibility.space.full)[name]
+    complete = ranked(trials)
+    costs = {t.number: feasibility.price(t.widths)[name] for t in complete}
+    best: dict[int, Trial] = {}
+    for trial in sorted(complete, key=lambda t: costs[t.number]):
+        if trial.loss < min((t.loss for t in best.values()), default=math.inf):
+            best[math.ceil(100 * costs[trial.number] / dense - 1e-9)] = trial  # replaces a worse one of this percent
+    if len(best) <= 2:
+        return None
+    table = Table(title=f"front: {name} against loss", title_justify="left")
+    for column in ("trial", name, "loss", "top-1"):
+        table.add_column(column, justify="right")
+    for trial in best.values():
+        share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
+        table.add_row(str(trial.number), share, f"{trial.loss:.4f}", f"{trial.metrics.get('top1', math.nan):.4f}")
+    return table
+
+
 def proxy_quality(trials: Iterable[Trial]) -> str:
     """How well the proxy ranked, on the run's own finalists: Spearman's rank correlation with the trained loss.
 
@@ -76,14 +106,15 @@ def proxy_quality(trials: Iterable[Trial]) -> str:
     """
     from scipy.stats import spearmanr
 
-    losses: dict[str, dict[tuple[int, ...], float]] = {"proxy": {}, "short": {}}
+    first: dict[tuple[int, ...], float] = {}  # at the fidelity of the search
+    short: dict[tuple[int, ...], float] = {}
     for trial in trials:
-        if trial.state is TrialState.COMPLETE and trial.fidelity in losses:
-            losses[trial.fidelity][trial.widths] = trial.loss
-    both = [w for w in losses["short"] if w in losses["proxy"]]
+        if trial.state is TrialState.COMPLETE:
+            (short if trial.fidelity == "short" else first)[trial.widths] = trial.loss
+    both = [w for w in short if w in first]
     if len(both) < 3:
         return f"rank correlation of proxy and trained loss: not known from {len(both)} finalists"
-    untrained, trained = ([losses[fidelity][w] for w in both] for fidelity in ("proxy", "short"))
+    untrained, trained = ([losses[w] for w in both] for losses in (first, short))
     if min(len(set(untrained)), len(set(trained))) == 1:
         return f"rank correlation of proxy and trained loss: none, the {len(both)} finalists all have the same loss"
     rho = float(spearmanr(untrained, trained).statistic)

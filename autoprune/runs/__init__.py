@@ -1,5 +1,9 @@
-"""One run: its directory, its problem as prepared, what workers are sent, and its winner's way out."""
+"""One run: its directory, its problem as prepared, what workers are sent, its winner's way out, what comes after."""
 
+from autoprune.runs.afterwards import changed_run as changed_run
+from autoprune.runs.afterwards import export_run as export_run
+from autoprune.runs.afterwards import finetune as finetune
+from autoprune.runs.afterwards import reopen as reopen
 from autoprune.runs.directory import RunDirectory as RunDirectory
 from autoprune.runs.directory import example_tensors as example_tensors
 from autoprune.runs.directory import refuse_existing as refuse_existing

@@ -141,9 +141,13 @@ class RunDirectory:
             ValueError: If there is no such trial.
         """
         trials = self.record().trials
-        found = best(trials) if number is None else next((t for t in trials if t.number == number), None)
+        found = (
+            best(trials, self.config.schedule.fidelities)
+            if number is None
+            else next((t for t in trials if t.number == number), None)
+        )
         if found is None:
-            wanted = "a complete trial" if number is None else f"trial {number}"
+            wanted = "complete trial" if number is None else f"trial {number}"
             hint = f"`autoprune report {self.path}`"
             raise ValueError(f"run '{self.path}': has no {wanted} among its {len(trials)}; see {hint}")
         return found

@@ -24,9 +24,10 @@ from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
+from autoprune.evaluation.fidelity import Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
-from objectives import Feasibility, find, parse, resolve_metric
+from objectives import Feasibility, parse, resolve_metric
 from search_spaces import SearchSpace, trace, verify
 
 
@@ -69,11 +70,12 @@ class Prepared:
             "data": self.data.fingerprint,
             "budgets": sorted(map(str, self.problem.budgets)),
             "criterion": config.criterion,
-            "strategy": config.strategy,
+            "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
             "val_images": config.val_images,
+            "reconstruct": config.reconstruct,
             "versions": {k: v for k, v in versions().items() if k in ("autoprune", "torch", "optuna")},
         }
 
@@ -120,7 +122,8 @@ def prepare(
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
     budgets = tuple(parse(text) for text in config.budget)
     make_criterion(config.criterion, seed=config.seed)
-    find("strategy", config.strategy, strategies.STRATEGIES)
+    needs = strategies.needs(config.strategy, config.encoding)
+    Fidelity.parse(config.fidelity)
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
     dense = reference.build() if model is None else copy.deepcopy(model).cpu().eval()
@@ -137,8 +140,12 @@ def prepare(
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
-    problem = Problem(space, budgets, tuple(scores))
-    strategies.make(config.strategy, problem, config.seed)
+    distances = criteria.distances(dense, space) if "distances" in needs else None
+    problem = Problem(space, budgets, tuple(scores), distances)
+    strategies.open_with(
+        config.warm_starts,
+        strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),
+    )
     return Prepared(config, reference, dense, data, example, problem)
 
 
@@ -208,6 +215,6 @@ def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
 
 
 def _score_batches(data: ImageData, config: RunConfig) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training images, not augmented, for the criteria that need gradients."""
+    """Training images, not augmented, for the criteria that need gradients or activations."""
     for batch in data.train.sample(config.score_images, config.seed).batches(config.batch_size):
         yield data.normalise(batch.images), batch.labels

@@ -54,6 +54,7 @@ class Recipe:
             bn_images=config.bn_images,
             val_images=config.val_images,
             short_steps=config.short_steps,
+            reconstruct=config.reconstruct,
             batch_size=config.batch_size,
             learning_rate=config.lr,
             metric=config.metric,

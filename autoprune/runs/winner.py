@@ -16,14 +16,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
-from autoprune.evaluation import measure
+from autoprune.evaluation import EvaluationSettings, measure
 from autoprune.export import export
 from autoprune.problem import Trial
-from autoprune.recovery import finetune, reestimate_evenly
+from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, versions
-from search_spaces import prune
+from search_spaces import Kept, prune
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,8 @@ def deliver(
     batch = min(config.batch_size, len(data.train))
     steps = round(config.epochs * (len(data.train) // batch))
     started = time.monotonic()
+    if config.reconstruct:
+        _reconstruct(config, prepared, model, kept)
     if steps:
         progress.begin("fine-tuning", steps)
         finetune(
@@ -104,6 +106,18 @@ def deliver(
         pt2=config.pt2,
     )
     return Winner(model.eval(), costs, metrics)
+
+
+def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept) -> None:
+    """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does."""
+    data = prepared.data
+    compute = Compute.choose(config.device)
+    images = data.train.sample(EvaluationSettings().fit_images, config.seed).to(compute.device).images
+    dense = compute.place(copy.deepcopy(prepared.model)).eval()
+    fit = Reconstruction(
+        dense, prepared.space, data.normalise(images, compute.channels_last), compute, seed=config.seed
+    )
+    fit(compute.place(model).eval(), kept)
 
 
 def _reestimate(model: nn.Module, data: ImageData, config: RunConfig) -> None:

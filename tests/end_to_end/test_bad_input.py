@@ -225,9 +225,9 @@ def test_a_run_that_is_refused_before_its_first_trial_leaves_nothing(here, monke
     with pytest.raises(ValueError, match="cannot be sent to another process"):
         autoprune.search(Local(digits_cnn()), "digits", criterion="l1", workers=1, device="cpu")
     assert list(here.iterdir()) == []
-    monkeypatch.setattr(sys.modules["autoprune.search"], "warm_starts", lambda _: [(1,)])
+    monkeypatch.setattr("autoprune.strategies.opening.warm_starts", lambda _: [(1,)])
     settings = {"criterion": "l1", "device": "cpu", "storage": f"sqlite:///{here}/books.db", "name": "run"}
-    with pytest.raises(ValueError, match="has 1 widths, but there are"):
+    with pytest.raises(ValueError, match="finite widths, got"):
         autoprune.search(digits_cnn(), "digits", **settings)
     assert list((here / "results").iterdir()) == []
     monkeypatch.undo()

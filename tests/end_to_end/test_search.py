@@ -19,6 +19,7 @@ from torch import nn
 
 import autoprune
 from autoprune import data as data_sets
+from autoprune import export_run
 from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.controller import Job
@@ -26,7 +27,7 @@ from autoprune.errors import LedgerMismatch
 from autoprune.ledger import Ledger
 from autoprune.problem import Trial, TrialState
 from autoprune.runs import prepare
-from autoprune.search import _patience, export_run
+from autoprune.search import _patience
 from objectives import Macs
 from search_spaces.models import digits_cnn
 
@@ -152,12 +153,60 @@ def test_a_trial_of_another_dense_network_is_not_exported(dense, result):
 
 def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("mine")
-    monkeypatch.setattr(sys.modules["autoprune.search"], "prepare", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(sys.modules["autoprune.runs.afterwards"], "prepare", lambda *_: pytest.fail("work was done"))
     for verb in (autoprune.finetune, export_run):
         for trial in (None, 1):
             with pytest.raises(ValueError, match="something else is there and would be lost"):
                 verb(result.run_dir, trial=trial, to=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def kept_units(directory):
+    return [set(units) for units in json.loads((directory / "architecture.json").read_text())["kept"]]
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "layer_compensation"])
+def test_one_search_serves_many_budgets(digits_weights, here, strategy, capsys):
+    """The winner's ranking cut at other budgets: nested, feasible, exported like any network."""
+    flags = [*problem_flags(digits_weights), *FLAGS, "--name=r", "--finalists=1", "--epochs=0", "--warm-starts=none"]
+    assert main(["search", *flags, f"--strategy={strategy}"]) == 0
+    assert main(["export", "results/r", "--budget=macs<=30%"]) == 0
+    assert main(["export", "results/r", "--budget=macs<=40%", "--budget=params<=30%", "--epochs=0.5", "--lr=0.01"]) == 0
+    assert main(["export", "results/r", "--budget=macs<=70%", "--to=large"]) == 0
+    run = here / "results/r"
+    small, both, large = run / "macs-30pct", run / "macs-40pct-params-30pct", here / "large"
+    assert autoprune.export_run(run, budget="macs<=30%", trial=0) == run / "trial-0-macs-30pct"
+    for directory, limits in ((small, {"macs": 0.3}), (both, {"macs": 0.4, "params": 0.3}), (large, {"macs": 0.7})):
+        said = json.loads((directory / "architecture.json").read_text())
+        for cost, share in limits.items():
+            spent = said["costs"][cost]["pruned"] / said["costs"][cost]["dense"]
+            assert (0 if len(limits) > 1 else 0.5) < spent / share <= 1
+        assert said["provenance"]["budget"] == [f"{c}<={s * 100:.0f}%" for c, s in limits.items()]
+        assert said["provenance"]["finetune"]["epochs"] == (0.5 if directory == both else 0)
+        assert autoprune.load(directory)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    chain = [kept_units(d) for d in (small, run / "best", large)]
+    assert all(a <= b for a, b in zip(chain[0], chain[1], strict=True))
+    assert all(a <= b for a, b in zip(chain[1], chain[2], strict=True))
+    assert chain[0] != chain[1] != chain[2]
+    capsys.readouterr()
+    assert main(["export", "results/r", "--budget=macs<=0.01%"]) == 2
+    assert "macs<=0.01%" in capsys.readouterr().err
+    assert main(["export", "results/r", "--epochs=1"]) == 2  # the winner is fine-tuned already
+    assert "epochs may not change" in capsys.readouterr().err
+
+
+def test_a_search_of_the_whole_front(digits_weights, here, capsys):
+    """Candidates that are cheaper on purpose are evaluated as they are, and the report lists the front."""
+    flags = [*problem_flags(digits_weights), *FLAGS, "--name=f", "--finalists=0", "--epochs=0", "--warm-starts=none"]
+    assert main(["search", *flags, "--strategy=nsga2", "--trials=12"]) == 0
+    dense = json.loads((here / "results/f/best/architecture.json").read_text())["costs"]["macs"]["dense"]
+    rows = csv.DictReader((here / "results/f/trials.csv").read_text().splitlines())
+    shares = [float(row["macs"]) / dense for row in rows]
+    assert min(shares) < 0.25
+    assert 0.3 < max(shares) <= 0.5
+    capsys.readouterr()
+    assert main(["report", "results/f"]) == 0
+    assert "front: macs against loss" in capsys.readouterr().out
 
 
 def test_a_worker_is_taken_for_hung_when_it_is_far_slower_than_the_others():
@@ -178,7 +227,7 @@ def test_a_plug_in_strategy_keeps_the_budget_too(digits_weights, here):
         "    def ask(self, number): return self.problem.space.full\n"
     )
     flags = [*problem_flags(digits_weights), *FLAGS, "--name=g", "--trials=1", "--finalists=0", "--epochs=0"]
-    assert main(["search", *flags, "--strategy=greedy:Greedy", "--no-warm-starts"]) == 0
+    assert main(["search", *flags, "--strategy=greedy:Greedy", "--warm-starts=none"]) == 0
     (row,) = csv.DictReader((here / "results/g/trials.csv").read_text().splitlines())
     said = json.loads((here / "results/g/best/architecture.json").read_text())
     assert float(row["macs"]) <= 0.5 * said["costs"]["macs"]["dense"]

@@ -12,8 +12,20 @@ from rich.console import Console
 from autoprune.config import RunConfig
 from autoprune.ledger.locks import FileLock
 from autoprune.problem import Trial, TrialState
-from autoprune.report import Outlook, RunProgress, best_table, counted, counts, metric_label, print_export, print_status
+from autoprune.report import (
+    Outlook,
+    RunProgress,
+    best_table,
+    counted,
+    counts,
+    front_table,
+    metric_label,
+    print_export,
+    print_status,
+)
 from autoprune.report.trials import proxy_quality
+from objectives import Feasibility
+from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
 CONFIG = RunConfig(trials=4, finalists=2)
 
@@ -152,3 +164,27 @@ def test_an_export_is_shown_with_its_files(tmp_path, capsys, factory):
     said = capsys.readouterr().out
     assert all(words in said for words in ("-2.50 points", "50.0 %", "weights.safetensors (2 kB)"))
     assert ("model=your_dense_network" in said) is not bool(factory)
+
+
+def test_the_front_of_cost_and_loss():
+    """One group of 100 units, all costs proportional to its width: a unit is a percent of the MACs.
+
+    widths, losses: (10, 0.9) (20, 0.5) (30, 0.6) (40, 0.5) (50, 0.1): 30 and 40 are no better than 20.
+    """
+    layer = Layer("l", "conv", 1, 1.0, Axis(1, 1), Axis(100, 0, ((0, 1),)))
+    feasibility = Feasibility(SearchSpace((ChannelGroup("g", 100, ()),), (), (layer,), ()), ())
+    points = [(50, 0.1), (40, 0.5), (10, 0.9), (20, 0.5), (30, 0.6)]
+    trials = [replace(proxy(n, loss), widths=(width,)) for n, (width, loss) in enumerate(points)]
+    table = front_table(trials, feasibility, "macs")
+    assert list(table.columns[0].cells) == ["2", "3", "0"]
+    assert list(table.columns[1].cells) == ["10 (10.0 %)", "20 (20.0 %)", "50 (50.0 %)"]
+    assert front_table(trials[:3], feasibility, "macs").row_count == 3
+    assert front_table([*trials[:2], replace(trials[2], probe=True)], feasibility, "macs") is None
+
+
+def test_one_budget_has_no_front():
+    """1000 units at 49.6 to 50 %: one whole percent."""
+    layer = Layer("l", "conv", 1, 1.0, Axis(1, 1), Axis(1000, 0, ((0, 1),)))
+    feasibility = Feasibility(SearchSpace((ChannelGroup("g", 1000, ()),), (), (layer,), ()), ())
+    trials = [replace(proxy(n, 0.9 - n / 10), widths=(496 + n,)) for n in range(5)]
+    assert front_table(trials, feasibility, "macs") is None

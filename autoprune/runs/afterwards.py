@@ -1,0 +1,157 @@
+"""`finetune` and `export_run`: what can be done with a run afterwards."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.config import replace as change
+from autoprune.data import ImageData
+from autoprune.export import check_target, copy_export
+from autoprune.ledger import check_same
+from autoprune.problem import Trial
+from autoprune.report import RunProgress
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.nested import learnt_ranking, rebudget
+from autoprune.runs.prepare import Prepared, prepare
+from autoprune.runs.winner import deliver
+from objectives import Budget, parse
+
+
+def finetune(
+    run_dir: str | Path,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    *,
+    trial: int | None = None,
+    to: str | Path | None = None,
+    progress: RunProgress | None = None,
+    **settings: Any,
+) -> Path:
+    """Fine-tune the winner of a run (or another trial) from the dense weights, with other settings, and export it.
+
+    Args:
+        run_dir: results/<run>.
+        model: As in `resume`.
+        data: As in `resume`.
+        trial: Number of a trial; default the winner.
+        to: Where the export goes; default finetuned/ in the run, or finetuned-N/.
+        progress: Where to show progress; default nowhere.
+        **settings: reconstruct, epochs, lr, distill, batch_size, device, onnx, pt2.
+
+    Returns:
+        Where the export is.
+
+    Raises:
+        LedgerMismatch: If the model or the data is no longer what the run was begun with.
+        ValueError: If it is no run, or something else is where the export should go.
+    """
+    run = RunDirectory.open(run_dir)
+    changed = changed_run(run, "finetune", settings, "reconstruct epochs lr distill batch_size device onnx pt2")
+    target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
+    check_target(target)
+    chosen = run.trial(trial)
+    prepared = _same(run, reopen(run, model, data))
+    deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
+    return target
+
+
+def export_run(
+    run_dir: str | Path,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    *,
+    trial: int | None = None,
+    budget: str | list[str] | tuple[str, ...] = (),
+    to: str | Path | None = None,
+    progress: RunProgress | None = None,
+    **settings: Any,
+) -> Path:
+    """Export the winner of a run again (with ONNX, say), another trial of it, or its ranking cut at another budget.
+
+    With a budget the winner's learnt ranking of all units is cut where the budget needs it, without a new search; the
+    smaller of two networks from one trial is nested in the larger one.
+
+    Args:
+        run_dir: results/<run>.
+        model: As in `resume`.
+        data: As in `resume`, for another trial or budget.
+        trial: Number of a trial; default the winner, fine-tuned unless there is a budget.
+        budget: One or several that must all hold, instead of the run's.
+        to: Where the export goes; default best/ in the run, trial-N/, or a name made from the budget.
+        progress: Where to show the progress of a fine-tune; default nowhere.
+        **settings: onnx, pt2, device; with a budget also epochs (default 0: batch-norm is re-estimated), lr, distill.
+
+    Returns:
+        Where the export is.
+
+    Raises:
+        InfeasibleBudget: If the smallest network exceeds the budget.
+        LedgerMismatch: If a network has to be made and the model or the data is not what the run was begun with.
+        ValueError: If it is no run, or something else is where the export should go.
+    """
+    run = RunDirectory.open(run_dir)
+    budgets = tuple(parse(text) for text in ((budget,) if isinstance(budget, str) else budget))
+    changed = changed_run(run, "export", settings, "onnx pt2 device" + (" epochs lr distill" if budgets else ""))
+    target = Path(to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
+    check_target(target)
+    if budgets or trial is not None:
+        told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
+        changed = RunDirectory(run.path, change(changed.config, **told))
+        chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
+        if budgets:
+            prepared, chosen = _elsewhere(run, prepared, chosen, budgets)
+        deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
+        return target
+    if not (run.best / "architecture.json").is_file():
+        raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
+    return copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
+
+
+def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
+    """The problem of a run as it was prepared, with the very same scores.
+
+    Raises:
+        ValueError: If the model or the data was given as an object and is not given now.
+    """
+    for name, given in (("model", model), ("data", data)):
+        if given is None and not getattr(run.config, name):
+            raise ValueError(
+                f"run '{run.path}': was started from a {name} object, and nothing on disk says how to build it; "
+                f"in Python: autoprune.resume('{run.path}', {name}=...)"
+            )
+    return prepare(run.config, model, data, run.example(), run.scores())
+
+
+def changed_run(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:
+    """The run with other settings, those that a verb may change."""
+    if unfit := settings.keys() - set(allowed.split()):
+        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {allowed.replace(' ', ', ')} may")
+    return RunDirectory(run.path, change(run.config, **settings))
+
+
+def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
+    """The problem, if it is that of the run's ledger (the versions of the libraries may be others by now)."""
+    there, here = dict(run.record().fingerprint), prepared.fingerprint()
+    check_same({**there, "versions": None}, {**here, "versions": None}, f"run '{run.path}'")
+    return prepared
+
+
+def _elsewhere(
+    run: RunDirectory, prepared: Prepared, trial: Trial, budgets: tuple[Budget, ...]
+) -> tuple[Prepared, Trial]:
+    """The problem and the trial at other budgets; its measurements are no longer its own."""
+    ranking, x = learnt_ranking(prepared.problem, run.config, trial, run.record().trials)
+    widths = rebudget(prepared.problem, budgets, ranking, x, trial.widths)
+    return replace(prepared, problem=replace(prepared.problem, budgets=budgets)), Trial(trial.number, widths)
+
+
+def _name(trial: int | None, budgets: tuple[Budget, ...]) -> str:
+    """A directory's name: "trial-3", "macs-30%" -> "macs-30pct", "trial-3-macs-30pct-params-1.5M"."""
+    texts = [] if trial is None else [f"trial-{trial}"]
+    texts += [re.sub(r"[^A-Za-z0-9.]+", "-", str(b).replace("%", "pct")) for b in budgets]
+    return "-".join(texts)
