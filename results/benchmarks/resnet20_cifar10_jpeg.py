@@ -12,33 +12,24 @@ goes on. "random" is projected random search without warm starts; "knapsack" is 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import statistics
-import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from protocol import CACHE, HERE, images, macs, one_epoch, piece, processor, spread
 from safetensors.torch import load_file
-from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
 from autoprune.config import RunConfig
-from autoprune.data import ImageData, load
-from autoprune.evaluation import measure
+from autoprune.data import ImageData
 from autoprune.ledger import Ledger
-from autoprune.recovery import finetune
 from autoprune.runs.directory import RunDirectory
-from search_spaces import prune, trace
 from search_spaces.models import resnet20
 
-HERE = Path(__file__).parent
-CACHE = HERE / "cache"
 BUDGET = "macs<=50%"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PEERS = [  # top-1 on the test images, from the data's README, under exactly this protocol
     ("Torch-Pruning 1.6.1, L2, global", "50.0", 55.0, 84.1),
     ("Torch-Pruning 1.6.1, Taylor, global", "50.0", 47.8, 82.9),
@@ -49,32 +40,6 @@ PEERS = [  # top-1 on the test images, from the data's README, under exactly thi
     ("ModelOpt 0.47 FastNAS, divisor 4", "48.5", 62.5, 83.6),
     ("one-shot ranking, Fisher per MAC (feasibility study)", "48.4", 63.1, 83.9),
 ]
-
-
-def images(folder: Path) -> ImageData:
-    """The data set, unpacked once."""
-    target = CACHE / "cifar10_jpeg"
-    if not target.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive:
-            archive.extractall(CACHE, filter="data")
-    return load(f"imagefolder:{target}", val_images=5000, seed=0, mean=MEAN, std=STD)
-
-
-def piece(name: str, make: Any) -> dict[str, Any]:
-    """The result of one piece of work, from the cache if it is there."""
-    path = CACHE / f"{name}.json"
-    if not path.is_file():
-        result = make()
-        path.write_text(json.dumps(result, indent=1))
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
-
-
-def macs(model: torch.nn.Module) -> float:
-    """Multiply-adds of one image, counted on the built network."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(torch.zeros(1, 3, 32, 32))
-    return counter.get_total_flops() / 2
 
 
 def search(data: ImageData, weights: Path, strategy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -105,30 +70,6 @@ def search(data: ImageData, weights: Path, strategy: str, seed: int, settings: d
         "compute_s": sum(t.metrics.get("seconds_compute", 0.0) for t in trials),
         "evaluate_s": sum(t.metrics.get("seconds_total", 0.0) for t in trials),
     }
-
-
-def one_epoch(data: ImageData, weights: Path, kept: list[list[int]], seed: int) -> dict[str, Any]:
-    """The fixed protocol."""
-    dense = resnet20()
-    dense.load_state_dict(load_file(weights))
-    model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
-    start = time.perf_counter()
-    how = {"learning_rate": 0.02, "schedule": "cosine", "batch": 128, "amp": "on"}
-    finetune(model, data.without_test(), steps=351, seed=seed, **how)
-    return {"test": 100 * measure(model, data, "test")["top1"], "seconds": time.perf_counter() - start}
-
-
-def processor() -> str:
-    """What the machine calls itself."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
-
-
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def table(rows: dict[str, list[dict[str, Any]]], settings: dict[str, Any]) -> str:

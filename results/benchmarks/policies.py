@@ -1,0 +1,236 @@
+"""Every policy judged on the same work: ResNet-20 / CIFAR-10-JPEG, three budgets, 99 evaluations, then one epoch.
+
+    python results/benchmarks/policies.py --data ../shared/data --policies evolution random --budgets 50% --seeds 0 1 2
+    python results/benchmarks/policies.py --data ../shared/data --screening        (or --final, or --jobs FILE)
+    python results/benchmarks/policies.py --tabulate                               (only what is there)
+
+Seed s draws the search and the fine-tuning: a search of 99 evaluations (93 by proxy and 6 finalists unless the policy
+says otherwise), then the one-epoch protocol (protocol.py). A job is one policy, budget and seed. Jobs may be run in any
+order, killed, and shared by several processes: each is claimed by a lock that dies with its process. What is finished
+is a piece in cache/policies/ and a row in policies.csv, and is not run again (--again does). policies.md and
+policies.svg are made from the rows. Peers need the extra `peers`, the plot the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import peers
+import record
+import report
+import torch
+from protocol import CACHE, HERE, WEIGHTS, dense_network, images, macs, one_epoch, piece, processor
+
+import autoprune
+from autoprune.data import ImageData
+from autoprune.errors import RunIsLive
+from autoprune.ledger import Ledger
+from autoprune.runs.directory import RunDirectory
+from autoprune.strategies import STRATEGIES
+from autoprune.strategies.closed_form import ClosedForm
+
+PIECES = CACHE / "policies"
+TABLE = HERE / "policies.csv"
+BUDGETS = ("50%", "30%", "15%")
+ALLOWED = 99  # evaluations
+ONE = {"trials": 1, "finalists": 0}  # a closed form has one answer
+VARIANTS: dict[str, dict[str, Any]] = {  # name: settings of autoprune.search
+    "random": {"warm_starts": "none"},
+    "evolution-bn": {"strategy": "evolution", "fidelity": "proxy"},
+    "random-bn": {"strategy": "random", "fidelity": "proxy", "warm_starts": "none"},
+    "legr-published": {"strategy": "legr", "criterion": "l2", "warm_starts": "none"},
+    "cmaes-compensation": {"strategy": "cmaes", "encoding": "compensation"},
+    "tpe-compensation": {"strategy": "tpe", "encoding": "compensation"},
+}
+POLICIES: dict[str, dict[str, Any]] = {  # every strategy with its default settings, and the variants
+    **{name: ONE if issubclass(kind, ClosedForm) else {} for name, kind in STRATEGIES.items()},
+    **VARIANTS,
+}
+FINAL = (  # the best five of the screening, then those the judgement names
+    "evolution",
+    "layer_compensation",
+    "tpe",
+    "cmaes",
+    "cmaes-compensation",
+    "combined",
+    "legr-published",
+    "random",
+    "amc",
+    "reinforce",
+)
+CONCLUSION = """
+Not written yet: the grid is still running.
+"""  # what a fair reader concludes, kept by hand
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy at one budget with one seed."""
+
+    policy: str
+    budget: str
+    seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> record.Key:
+        """Of its row."""
+        return self.policy, self.budget, self.seed
+
+    @classmethod
+    def parse(cls, line: str) -> Job:
+        """A line of a jobs file: "policy budget seed", then settings as JSON if it has any."""
+        policy, budget, seed, *rest = line.split(maxsplit=3)
+        return cls(policy, budget, int(seed), json.loads(rest[0]) if rest else {})
+
+
+def search(job: Job, data: ImageData, weights: Path) -> dict[str, Any]:
+    """The piece of one search: its winner, every loss, and where the time went."""
+    if job.policy in peers.PEERS:
+        return peers.search(job.policy, data, weights, job.budget, job.seed, PIECES)
+    if job.policy not in POLICIES:
+        raise ValueError(f"unknown policy '{job.policy}'; known: {', '.join((*POLICIES, *peers.PEERS))}")
+    how = {
+        "strategy": job.policy,
+        "trials": 93,
+        "finalists": 6,
+        "reconstruct": False,
+        **POLICIES[job.policy],
+        **job.settings,
+    }
+    if how["trials"] + how["finalists"] > ALLOWED:
+        raise ValueError(f"{job}: trials and finalists together may be at most {ALLOWED}")
+    run, model = PIECES / f"run-{record.piece_name(job.key)}", dense_network(weights)
+    start = time.perf_counter()
+    if run.is_dir():
+        result = autoprune.resume(run, model=model, data=data)
+    else:
+        result = autoprune.search(model, data, f"macs<={job.budget}", seed=job.seed, epochs=0, name=str(run), **how)
+    wall = time.perf_counter() - start
+    entries = sorted(Ledger.read(run).entries, key=lambda e: e.trial.number)
+    trials = [e.trial for e in entries if not e.trial.metrics.get("cached")]
+    kept = result.space.kept(result.widths, RunDirectory.open(run).scores())
+    return {
+        "policy": job.policy,
+        "budget": job.budget,
+        "seed": job.seed,
+        "settings": how,
+        "widths": list(result.widths),
+        "kept": [k.tolist() for k in kept],
+        "losses": [t.loss for t in trials],
+        "fidelities": [t.fidelity for t in trials],
+        "probes": [t.probe for t in trials],
+        "evaluations": len(trials),
+        "val_loss": result.trial.loss,
+        "test_bn": 100 * result.metrics["pruned_test"]["top1"],
+        "macs": macs(result.model) / macs(model),
+        "wall_s": wall,
+        "loop_s": (entries[-1].started - entries[0].started).total_seconds() + entries[-1].trial.seconds,
+        "compute_s": sum(t.metrics.get("seconds_compute", 0.0) for t in trials),
+        "machine": machine(),
+    }
+
+
+def run_job(job: Job, data: Callable[[], ImageData], weights: Path, again: bool = False) -> record.Row | None:
+    """The row of a job, run if it has to be; None if another process is at it."""
+    name = record.piece_name(job.key)
+    with record.claim(PIECES / f"{name}.lock") as mine:
+        if not mine:
+            return None
+        rows = record.read(TABLE)
+        if job.key in rows and not again:
+            return rows[job.key]
+        if again:
+            shutil.rmtree(PIECES / f"run-{name}", ignore_errors=True)
+            for old in (PIECES / f"{name}.json", PIECES / f"{name}-epoch-{job.seed}.json"):
+                old.unlink(missing_ok=True)
+        try:
+            found = piece(f"policies/{name}", lambda: search(job, data(), weights))
+        except RunIsLive:
+            return None
+        epoch: dict[str, Any] = {}
+        if "error" not in found:
+            train = functools.partial(one_epoch, data(), weights, found["kept"], job.seed)
+            epoch = piece(f"policies/{name}-epoch-{job.seed}", train)
+        row = record.from_piece(found, epoch, machine())
+        record.add(TABLE, [row], PIECES / "policies.csv.lock")
+        return row
+
+
+def machine() -> str:
+    """Where this runs."""
+    return f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """What is asked for."""
+    asked = []
+    if args.jobs:
+        lines = (line.strip() for line in args.jobs.read_text().splitlines())
+        asked += [Job.parse(line) for line in lines if line and not line.startswith("#")]
+    if args.screening:
+        asked += [Job(policy, budget, 0) for policy in POLICIES for budget in ("50%", "15%")]
+    if args.final:
+        asked += [Job(p, b, s) for s in range(3) for p in (*FINAL, *peers.PEERS) for b in BUDGETS]
+    asked += [Job(p, b, s) for s in args.seeds for p in args.policies for b in args.budgets]
+    return asked
+
+
+def tabulate() -> None:
+    """Write policies.csv, .md and .svg from all that is there."""
+    found = record.harvest(PIECES, record.read(TABLE), machine())
+    rows = record.add(TABLE, found, PIECES / "policies.csv.lock")
+    report.write(HERE / "policies.md", list(rows.values()), CONCLUSION, {**{p: p for p in FINAL}, **peers.TITLES})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with cifar10_jpeg.tar.xz and the weights")
+    parser.add_argument("--policies", nargs="+", default=[], help=f"of {', '.join((*POLICIES, *peers.PEERS))}")
+    parser.add_argument("--budgets", nargs="+", default=BUDGETS, help="MACs that may be kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=Path, help='file of lines "policy budget seed {settings as JSON}"')
+    parser.add_argument("--screening", action="store_true", help="every policy at 50%% and 15%%, seed 0")
+    parser.add_argument("--final", action="store_true", help="the finalists and the peers, all budgets, three seeds")
+    parser.add_argument("--again", action="store_true", help="run what has been run")
+    parser.add_argument("--tabulate", action="store_true", help="run nothing, only write the table and the plot")
+    args = parser.parse_args(argv)
+    if args.tabulate:
+        tabulate()
+        return 0
+    asked = jobs(args)
+    if not asked:
+        parser.error("nothing to do: give --policies, --jobs, --screening or --final, or --tabulate")
+    if args.data is None or not args.data.is_dir():
+        raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
+    data = functools.cache(lambda: images(args.data))
+    failed = []
+    for job in asked:
+        before = time.perf_counter()
+        try:
+            row = run_job(job, data, args.data / WEIGHTS, args.again)
+        except Exception:  # one policy's fault must not stop the night's grid
+            traceback.print_exc()
+            failed.append(record.piece_name(job.key))
+            continue
+        said = "in other hands" if row is None else row.error or f"top-1 {row.test_bn:.2f}, {row.test_epoch:.2f}"
+        print(f"{time.strftime('%H:%M:%S')} {record.piece_name(job.key)}: {said}", end="", flush=True)
+        print(f" ({time.perf_counter() - before:.0f} s)", flush=True)
+    tabulate()
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""What all benchmarks on ResNet-20 / CIFAR-10-JPEG share: the data, the dense network and the one-epoch protocol.
+
+The protocol is that of the data's README: from the pruned weights, SGD with Nesterov momentum .9, weight decay 5e-4,
+learning rate .02 with cosine decay per step, batch 128, 351 steps, crop and flip, plain cross-entropy, bf16, channels
+last. Test images are looked at once per finished network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoprune.data import ImageData, load
+from autoprune.evaluation import measure
+from autoprune.files import write_text
+from autoprune.recovery import finetune
+from search_spaces import prune, trace
+from search_spaces.models import resnet20
+
+HERE = Path(__file__).parent
+CACHE = HERE / "cache"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS = "resnet20_cifar10_jpeg.safetensors"
+
+
+def images(folder: Path) -> ImageData:
+    """The data set, unpacked once."""
+    target = CACHE / "cifar10_jpeg"
+    if not target.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive:
+            archive.extractall(CACHE, filter="data")
+    return load(f"imagefolder:{target}", val_images=5000, seed=0, mean=MEAN, std=STD)
+
+
+def dense_network(weights: Path) -> torch.nn.Module:
+    """The trained network that everything is pruned from."""
+    model = resnet20()
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def piece(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of one piece of work, from the cache if it is there."""
+    path = CACHE / f"{name}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(make()))
+    return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+def macs(model: torch.nn.Module) -> float:
+    """Multiply-adds of one image, counted on the built network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    return counter.get_total_flops() / 2
+
+
+def one_epoch(data: ImageData, weights: Path, kept: Sequence[Sequence[int]], seed: int) -> dict[str, Any]:
+    """The fixed protocol: top-1 in percent after the epoch.
+
+    Args:
+        data: With its test images, which only the final measurement sees.
+        weights: Of the dense network.
+        kept: Per group, the units that stay.
+        seed: Of the fine-tuning.
+    """
+    dense = dense_network(weights)
+    model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
+    start = time.perf_counter()
+    how = {"learning_rate": 0.02, "schedule": "cosine", "batch": 128, "amp": "on"}
+    finetune(model, data.without_test(), steps=351, seed=seed, **how)
+    top1 = {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
+    return {**top1, "seconds": time.perf_counter() - start}
+
+
+def processor() -> str:
+    """What the machine calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
