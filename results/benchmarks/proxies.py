@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -298,7 +299,7 @@ def main() -> None:
         raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
     torch.set_num_threads(1)
     shard, shards = (int(part) for part in args.shard.split("/"))
-    slug = "".join(c if c.isalnum() else "-" for c in args.budget).strip("-")
+    slug = "-".join(re.findall("[A-Za-z0-9]+", args.budget))
     folder = CACHE / ("proxies-smoke" if args.smoke else "proxies") / slug
     folder.mkdir(parents=True, exist_ok=True)
     short = {"steps": 3, "trials": 4, "adaptation": 3} if args.smoke else {}

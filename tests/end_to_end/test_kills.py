@@ -67,7 +67,7 @@ def kill_and_resume(run, seed, never_stopped):
     rng, kills = random.Random(seed), 0
     while True:
         process = fork(run)
-        moment = size(run) + rng.randint(1, 20_000)  # when the ledger has grown so far: often amid a tell
+        moment = size(run) + rng.randint(1, 12_000)  # when the ledger has grown so far: often amid a tell
         while process.is_alive() and size(run) < moment:
             time.sleep(rng.choice((0, 0.0005)))
         process.kill()

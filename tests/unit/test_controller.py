@@ -345,7 +345,9 @@ def small_problem():
         Layer(f"layer{i}", "conv", 9, 64, reads, makes) for i, (reads, makes) in enumerate(itertools.pairwise(axes))
     )
     scores = tuple(np.random.default_rng(i).random(g.size) for i, g in enumerate(groups))
-    return Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores)
+    filters = [np.random.default_rng(i).random((g.size, 3)) for i, g in enumerate(groups)]
+    distances = tuple(((f[:, None] - f[None]) ** 2).sum(2) for f in filters)
+    return Problem(SearchSpace(groups, (), layers, ()), (parse("macs<=50%"),), scores, distances)
 
 
 @pytest.mark.parametrize("name", sorted(strategies.STRATEGIES))

@@ -48,6 +48,51 @@ def test_a_bias_takes_up_what_is_constant():
     assert layer.bias.item() == pytest.approx(36.0)
 
 
+def test_fewer_rows_than_inputs_worked_by_hand():
+    """One row a, b = 1, 2 wants 10; w = (1, 1) answers 3. X X' = 5; the ridge is 0.4 of the mean square 5 / 2, so 1.
+
+    W' - W = X' (5 + 1)^-1 (10 - 3) = 7 / 6 * (1, 2).
+    """
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    solve(layer, torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0]]), 0.4)
+    assert layer.weight.flatten().tolist() == pytest.approx([1 + 7 / 6, 1 + 14 / 6])
+
+
+def test_an_overflow_is_left_to_the_score():
+    layer = nn.Linear(2, 1)
+    before = layer.weight.clone()
+    solve(layer, torch.tensor([[1.0, torch.inf], [2.0, 3.0]]), torch.ones(2, 1), 0.1)
+    assert torch.equal(layer.weight, before)
+
+
+def test_images_too_large_for_one_batch_give_more_positions_each(monkeypatch):
+    """Dense outputs of 4 * 64 numbers an image; with room for 16 of the 64 images each gives 8 positions, not 2."""
+    seen = []
+    dense = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)
+    )
+    monkeypatch.setattr("autoprune.recovery.reconstruction.MOST", 16 * 4 * 64)
+    monkeypatch.setattr(
+        "autoprune.recovery.reconstruction.solve", lambda layer, inputs, *_: seen.append(tuple(inputs.shape))
+    )
+    fit(dense, {0: [3]}, positions=2)
+    assert seen == [(16 * 8, 3)]
+
+
+def test_a_layer_called_by_keyword_is_left_as_it_is():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            return self.second(input=self.first(x)).mean((2, 3))
+
+    _, _, names = fit(Net(), {0: [3]})
+    assert names == ()
+
+
 def test_silent_inputs_change_nothing():
     layer = nn.Linear(2, 3, bias=False)
     before = layer.weight.clone()

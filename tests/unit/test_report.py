@@ -27,7 +27,7 @@ from autoprune.report.trials import proxy_quality
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
-CONFIG = RunConfig(trials=4, finalists=2)
+CONFIG = RunConfig(trials=4, finalists=2, fidelity="proxy")
 
 
 def proxy(number, loss=None, seconds=1.0, **settings):
