@@ -23,6 +23,8 @@ from search_spaces import Widths
 if TYPE_CHECKING:  # a worker needs no strategies
     from autoprune.strategies import Strategy
 
+Key = tuple[str, Widths, bool]  # fidelity, widths, whether a probe: trials of the same key share one evaluation
+
 MAX_DEATHS = 3  # workers that one candidate may kill
 
 
@@ -80,7 +82,7 @@ class SearchController:
         self._schedule = schedule
         self._max_failures = max_failures
         self._failures = 0
-        self._known: dict[tuple[str, Widths], int] = {}  # (fidelity, widths) -> the trial that answers for them
+        self._known: dict[Key, int] = {}  # the trial that answers for others of the same key
         self._copies: dict[int, list[int]] = {}  # trial -> running trials of the same widths that wait for its result
         self._best: dict[str, Trial] = {}  # fidelity -> the incumbent
         self._owners: dict[int, str] = {}  # what is in flight -> the worker
@@ -132,7 +134,7 @@ class SearchController:
             widths = tuple(proposal.widths)
             if order.widths is None and not proposal.probe:
                 widths = tuple(self._project(widths))
-            same_as = self._known.setdefault((order.fidelity, widths), number)
+            same_as = self._known.setdefault((order.fidelity, widths, proposal.probe), number)
             first = same_as == number
             incumbent = self._best.get(order.fidelity) if first and not proposal.probe else None
             trial = self.ledger.start(
@@ -233,7 +235,7 @@ class SearchController:
             self._finish(replace(copy, state=known.state, metrics=metrics, worker=known.worker, error=known.error))
 
     def _learn(self, trial: Trial) -> None:
-        key = (trial.fidelity, trial.widths)
+        key = _key(trial)
         if trial.state is TrialState.FAIL and self._known.get(key) == trial.number:
             del self._known[key]  # it may have been bad luck: proposed again, it gets another chance
         measured = trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial)
@@ -248,7 +250,7 @@ class SearchController:
         """Become what the controller was that wrote the ledger."""
         for entry in self.ledger.entries:
             if entry.same_as is None and entry.trial.state is not TrialState.FAIL:
-                self._known.setdefault((entry.trial.fidelity, entry.trial.widths), entry.trial.number)
+                self._known.setdefault(_key(entry.trial), entry.trial.number)
         for entry in sorted((e for e in self.ledger.entries if e.order >= 0), key=lambda e: e.order):
             self._learn(entry.trial)
         for entry in [e for e in self.ledger.entries if e.order < 0]:
@@ -257,6 +259,10 @@ class SearchController:
             else:
                 self._owners[entry.trial.number] = entry.trial.worker
                 self._free.add(entry.trial.number)
+
+
+def _key(trial: Trial) -> Key:
+    return trial.fidelity, trial.widths, trial.probe
 
 
 def _finished(trial: Trial, result: Mapping[str, Any] | str) -> Trial:

@@ -14,9 +14,8 @@ from autoprune.problem import Problem
 from search_spaces import Widths
 from search_spaces.encodings import Floats
 
-Drops = tuple[
-    Floats, ...
-]  # rise of the loss at every legal width of each group [C], ascending widths; 0 at the full one
+# Rise of the loss at every legal width of each group [C], ascending widths; 0 at the full one.
+Drops = tuple[Floats, ...]
 
 
 def scan_widths(problem: Problem, points: int) -> tuple[Widths, ...]:

@@ -21,6 +21,7 @@ Letters: `N` images, `P` positions of each, `S` all positions, `I` inputs of one
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,6 +40,7 @@ from search_spaces.plan import check_kept, plan_of
 
 POSITIONS = 10
 RIDGE = 0.05
+MOST = 2**28  # numbers in one layer's output for all images: 1 GiB
 _PLAIN = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward)  # a subclass may compute more
 
 
@@ -50,7 +52,8 @@ class Reconstruction:
         space: Its search space.
         images: [N, C, H, W] normalised, on the device; they pass in one batch.
         compute: How passes are run.
-        positions: Of each image's output, drawn for each layer (all where there are fewer).
+        positions: Of each image's output, drawn for each layer (all where there are fewer). Where the images are too
+            large for one batch, the first of them serve, with more positions each.
         ridge: Relative to the mean square of a layer's inputs.
         seed: Of the positions.
     """
@@ -66,12 +69,17 @@ class Reconstruction:
         ridge: float = RIDGE,
         seed: int = 0,
     ) -> None:
+        largest = max((layer.pixels * layer.makes.size for layer in space.layers), default=1)
+        count = max(1, min(len(images), int(MOST // largest)))
+        positions, images = math.ceil(positions * len(images) / count), images[:count]
         self._space, self._plan = space, plan_of(space)
         self._images, self._compute, self._ridge = images, compute, ridge
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
         calls: Counter[str] = Counter()
 
-        def record(name: str, layer: nn.Module, _: Any, output: Tensor) -> None:
+        def record(name: str, layer: nn.Module, args: Any, output: Tensor) -> None:
+            if not args:  # called by keyword: hooks do not see its input
+                return
             calls[name] += 1
             answers = _positions_last(layer, output)
             count = min(positions, answers.shape[2])
@@ -143,10 +151,15 @@ def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float) -> None:
     x, y, weight = inputs.double(), outputs.double(), layer.weight.flatten(1).double()
     if layer.bias is not None:  # the best bias for any weights makes the means agree
         x, y = x - x.mean(0), y - y.mean(0)
-    gram = x.T @ x
-    gram.diagonal().add_((ridge * gram.diagonal().mean()).clamp(min=1e-12))
-    # (X'X + r) (W' - W) = X' (Y - X W)
-    change = torch.cholesky_solve(x.T @ (y - x @ weight.T), torch.linalg.cholesky(gram))
+    missing = y - x @ weight.T
+    if not missing.isfinite().all():  # the network overflows, and its score will say so
+        return
+    # (X'X + r) (W' - W) = X' (Y - X W); with fewer rows than columns through XX' + r, which is smaller
+    wide = len(x) < x.shape[1]
+    gram = x @ x.T if wide else x.T @ x
+    gram.diagonal().add_((ridge * gram.trace() / x.shape[1]).clamp(min=1e-12))
+    factor = torch.linalg.cholesky(gram)
+    change = x.T @ torch.cholesky_solve(missing, factor) if wide else torch.cholesky_solve(x.T @ missing, factor)
     weight = weight + change.T
     with torch.no_grad():
         layer.weight.copy_(weight.view_as(layer.weight))

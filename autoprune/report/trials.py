@@ -110,7 +110,10 @@ def proxy_quality(trials: Iterable[Trial]) -> str:
     short: dict[tuple[int, ...], float] = {}
     for trial in trials:
         if trial.state is TrialState.COMPLETE:
-            (short if trial.fidelity == "short" else first)[trial.widths] = trial.loss
+            if trial.fidelity == "short":
+                short[trial.widths] = trial.loss
+            else:
+                first.setdefault(trial.widths, trial.loss)  # the lower rungs come later
     both = [w for w in short if w in first]
     if len(both) < 3:
         return f"rank correlation of proxy and trained loss: not known from {len(both)} finalists"

@@ -24,7 +24,7 @@ from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
-from autoprune.evaluation.fidelity import Fidelity
+from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
 from objectives import Feasibility, parse, resolve_metric
@@ -89,13 +89,21 @@ def expected_cost(prepared: Prepared) -> str:
         started = time.perf_counter()
         prepared.model(images)
     per_image = (time.perf_counter() - started) / len(images)
-    scored = min(config.val_images, len(data.val)) + min(config.bn_images, len(data.train))
-    proxy = config.trials * scored * per_image
-    short = config.finalists * (config.short_steps * config.batch_size * 3 + scored) * per_image
-    recovery = config.epochs * len(data.train) * 3 * per_image  # a backward pass costs about two forward ones
+
+    def passed(fidelity: str) -> int:
+        """Images that pass through a candidate; a backward pass costs about two forward ones."""
+        numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
+        plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
+        once = [min(n, len(data.train)) for n in (plan.bn_images, plan.fit_images)]
+        return min(config.val_images, len(data.val)) + sum(once) + 3 * plan.steps * config.batch_size
+
+    scored = passed(config.fidelity)
+    search = config.trials * scored * per_image
+    short = sum(count * passed(fidelity) for count, fidelity in config.schedule.rungs) * per_image
+    recovery = config.epochs * len(data.train) * 3 * per_image
     return (
         f"expected cost on this CPU, at the dense network's pace: {config.trials} candidates x {scored} images = "
-        f"{proxy:.0f} s, {config.finalists} finalists = {short:.0f} s, fine-tune of the winner = {recovery:.0f} s"
+        f"{search:.0f} s, {config.finalists} finalists = {short:.0f} s, fine-tune of the winner = {recovery:.0f} s"
     )
 
 

@@ -157,6 +157,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
         "seed": config.seed,
         "data": {"spec": prepared.data.spec, "split": prepared.data.split, "fingerprint": prepared.data.fingerprint},
         "finetune": {
+            "reconstruct": config.reconstruct,
             "epochs": config.epochs,
             "lr": config.lr,
             "distill": config.distill,

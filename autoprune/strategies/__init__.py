@@ -42,12 +42,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     for c in list(globals().values())
     if isinstance(c, type) and issubclass(c, Strategy) and hasattr(c, "name")
 }
-
-
-OPENINGS: dict[str, type[Any]] = {
-    "closed": ClosedForms,
-    "sensitivity": SensitivityOpening,
-}  # warm starts: strategies with a `length`
+# Warm starts: strategies with a `length`.
+OPENINGS: dict[str, type[Any]] = {"closed": ClosedForms, "sensitivity": SensitivityOpening}
 
 
 def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **settings: Any) -> Strategy:
@@ -63,12 +59,9 @@ def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **setti
     Raises:
         ValueError: If there is no such strategy or encoding, or the strategy has none.
     """
-    found = kind(name)
-    if encoding and not issubclass(found, Encoded):
-        choice = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded))
-        raise ValueError(f"strategy '{name}': searches no encoding, leave out '{encoding}'; those that do: {choice}")
+    needs(name, encoding)
     more: dict[str, Any] = {"encoding": encoding} if encoding else {}
-    return found(problem, seed=seed, **settings, **more)
+    return kind(name)(problem, seed=seed, **settings, **more)
 
 
 def kind(name: str) -> type[Strategy]:
@@ -87,13 +80,18 @@ def needs(name: str, encoding: str = "") -> frozenset[str]:
     """What `Problem` must hold besides the scores for this strategy: "distances", or nothing.
 
     Raises:
-        ValueError: If there is no such strategy or encoding.
+        ValueError: If there is no such strategy or encoding, or the strategy has none.
     """
     found = kind(name)
-    chosen = encoding or (found.default if issubclass(found, Encoded) else "")
-    if encoding and encoding not in ENCODINGS:
-        raise ValueError(f"encoding '{encoding}': unknown; known: {', '.join(ENCODINGS)}")
-    return found.needs | NEEDS.get(chosen, frozenset())
+    if issubclass(found, Encoded):
+        chosen = encoding or found.default
+        if chosen not in ENCODINGS:
+            raise ValueError(f"encoding '{chosen}': unknown; known: {', '.join(ENCODINGS)}")
+        return found.needs | NEEDS.get(chosen, frozenset())
+    if encoding:
+        choice = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded))
+        raise ValueError(f"strategy '{name}': searches no encoding, leave out '{encoding}'; those that do: {choice}")
+    return found.needs
 
 
 def open_with(name: str, strategy: Strategy) -> Strategy:
@@ -102,9 +100,9 @@ def open_with(name: str, strategy: Strategy) -> Strategy:
     Raises:
         ValueError: If there are no such warm starts.
     """
+    if name not in (*OPENINGS, "none"):
+        raise ValueError(f"warm starts '{name}': unknown; known: {', '.join(OPENINGS)}, none")
     if name == "none" or not strategy.opens:
         return strategy
-    if name not in OPENINGS:
-        raise ValueError(f"warm starts '{name}': unknown; known: {', '.join(OPENINGS)}, none")
     opening = OPENINGS[name](strategy.problem, seed=strategy.seed, num_trials=strategy.num_trials)
     return Opened(opening, opening.length, strategy)

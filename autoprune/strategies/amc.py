@@ -70,7 +70,7 @@ class AMC(Strategy):
         """Where the walk ends."""
         rng, sigma = self.rng(number), self.noise(number)
         agent = None if self._warming(number) else self._agent()
-        best = self._ratios(self._best(self.trials))
+        best = self._ratios(self._best(self.scored()))
         widths: list[int] = []
         for group in range(len(best)):
             mean = float(agent.act(self._walk.states(widths, group))[0] if agent else best[group])
@@ -94,7 +94,7 @@ class AMC(Strategy):
 
     def _agent(self) -> DDPG:
         """The agent that has learnt from all trials told."""
-        trials = list(self.trials)
+        trials = [t for t in self.trials if not t.probe]
         opening = sum(self._warming(t.number) for t in trials)
         same = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(self._learnt, trials, strict=False))))
         usable = [s for s in self._snapshots if opening <= s[0] <= same]
@@ -115,8 +115,8 @@ class AMC(Strategy):
         return agent
 
     def _best(self, trials: Sequence[Trial]) -> Widths:
-        scored = [t for t in trials if math.isfinite(t.loss) and not t.probe]
-        return min(scored, key=lambda t: t.loss).widths if scored else uniform(self.problem)
+        best = min(trials, key=lambda t: t.loss, default=None)
+        return best.widths if best and math.isfinite(best.loss) else uniform(self.problem)
 
     def _learn(self, agent: DDPG, episodes: Sequence[Trial]) -> None:
         """As many gradient steps as groups, on decisions drawn from the episodes; the last of these is the new one."""

@@ -75,10 +75,8 @@ class GP(Encoded):
         least, largest = np.log(self.steps)
         for _ in range(self.pool):
             parent = points[int(len(points) * rng.random() ** 2)]
-            groups, step = (
-                int(rng.integers(self.groups[0], self.groups[1] + 1)),
-                float(np.exp(rng.uniform(least, largest))),
-            )
+            groups = int(rng.integers(self.groups[0], self.groups[1] + 1))
+            step = float(np.exp(rng.uniform(least, largest)))
             x = self.encoding.mutate(parent, rng, groups=groups, step=step)
             widths = self.problem.project(self.encoding.decode(x, self.problem.feasibility.fits))
             found.setdefault(widths, x)

@@ -30,10 +30,7 @@ class Rounds(Strategy):
     def __init__(self, problem: Problem, *, seed: int = 0, num_trials: int = 100) -> None:
         super().__init__(problem, seed=seed, num_trials=num_trials)
         self._steps: dict[History, tuple[list[Widths], bool]] = {}
-        self._live: tuple[History, Plan] = (
-            (),
-            self.plan(),
-        )  # how far the plan was walked last, so as not to begin anew each time
+        self._live: tuple[History, Plan] = (), self.plan()  # how far it was walked last: no need to begin anew
 
     @abstractmethod
     def plan(self) -> Plan:

@@ -37,7 +37,8 @@ class TPE(Encoded):
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """The point of the largest expected improvement among a few drawn."""
-        if len(self.trials) < self.startup:
+        told = [t for t in self.trials if not t.probe]
+        if len(told) < self.startup:
             scored = self.scored()
             near = self.at(tournament(scored, 2, rng)) if scored else self.encoding.encode(uniform(self.problem))
             groups = len(self.problem.space.groups)
@@ -45,4 +46,4 @@ class TPE(Encoded):
         sampler = optuna.samplers.TPESampler(
             multivariate=True, constant_liar=False, seed=int(rng.integers(2**32)), n_startup_trials=1
         )
-        return self._study.ask([t for t in self.trials if not t.probe], sampler)
+        return self._study.ask(told, sampler)

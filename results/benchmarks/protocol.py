@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 CACHE = HERE / "cache"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS = "resnet20_cifar10_jpeg.safetensors"
+EPOCH, BATCH = 351, 128  # steps, images of each
 
 
 def images(folder: Path) -> ImageData:
@@ -67,7 +68,15 @@ def macs(model: torch.nn.Module) -> float:
     return counter.get_total_flops() / 2
 
 
-def one_epoch(data: ImageData, weights: Path, kept: Sequence[Sequence[int]], seed: int) -> dict[str, Any]:
+def one_epoch(
+    data: ImageData,
+    weights: Path,
+    kept: Sequence[Sequence[int]],
+    seed: int,
+    *,
+    steps: int = EPOCH,
+    start: torch.nn.Module | None = None,
+) -> dict[str, Any]:
     """The fixed protocol: top-1 in percent after the epoch.
 
     Args:
@@ -75,14 +84,17 @@ def one_epoch(data: ImageData, weights: Path, kept: Sequence[Sequence[int]], see
         weights: Of the dense network.
         kept: Per group, the units that stay.
         seed: Of the fine-tuning.
+        steps: Fewer, where a part of the epoch was spent before.
+        start: The pruned network to begin with, trained in place; default: cut out of the dense one.
     """
-    dense = dense_network(weights)
-    model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
-    start = time.perf_counter()
-    how = {"learning_rate": 0.02, "schedule": "cosine", "batch": 128, "amp": "on"}
-    finetune(model, data.without_test(), steps=351, seed=seed, **how)
+    model, begin = start, time.perf_counter()
+    if model is None:
+        dense = dense_network(weights)
+        model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
+    how = {"learning_rate": 0.02, "schedule": "cosine", "batch": BATCH, "amp": "on"}
+    finetune(model, data.without_test(), steps=steps, seed=seed, **how)
     top1 = {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
-    return {**top1, "seconds": time.perf_counter() - start}
+    return {**top1, "seconds": time.perf_counter() - begin}
 
 
 def processor() -> str:
