@@ -75,7 +75,8 @@ def piece_name(key: Key) -> str:
 def from_piece(found: dict[str, Any], epoch: dict[str, Any], machine: str) -> Row:
     """A row from the piece of the search and the piece of the epoch (empty where the search has an error)."""
     losses = found.get("losses", [])
-    proxy = [f == "proxy" for f in found.get("fidelities", ["proxy"] * len(losses))]
+    fidelities = found.get("fidelities", ["proxy"] * len(losses))
+    proxy = [f == fidelities[0] for f in fidelities]  # at which the search scores; finalists come later
     probes = found.get("probes", [False] * len(losses))
     counted = [loss if use and not probe else math.inf for loss, use, probe in zip(losses, proxy, probes, strict=True)]
     last = max((n for n, use in enumerate(proxy, start=1) if use), default=0)

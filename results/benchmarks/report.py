@@ -93,8 +93,8 @@ def results(rows: Sequence[Row], titles: Mapping[str, str]) -> list[str]:
 
 def reaches(row: Row, random: Row | None) -> str:
     """After how many evaluations a run is at random search's final proxy loss; empty if it cannot be said."""
-    if random is None or not random.points or len(row.points) < 1:
-        return ""
+    if random is None or not random.points or len(row.points) < 1 or row.policy.endswith("-bn"):
+        return ""  # "-bn": another kind of score, which does not compare
     target = random.points[-1][1]
     return next((str(n) for n, loss in row.points if loss <= target), "never")
 
