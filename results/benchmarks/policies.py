@@ -69,7 +69,7 @@ FINAL = (  # the best five of the screening, then those the judgement names
     "reinforce",
 )
 CONCLUSION = """
-The grid is not full: most rows are one seed, many policies and the published LeGR have none yet. So far:
+The grid is not full: no row has three seeds, many policies and the published LeGR have none yet. So far:
 
 - At 50 % of the MACs everything lies within 0.8 points; the closed form equals the search. Methods separate at 15 %.
 - At 15 % the untrained score decides. Rows ending in "-bn" score candidates by batch-norm re-estimation, all others
