@@ -13,6 +13,7 @@ from autoprune.strategies.combined import Combined as Combined
 from autoprune.strategies.encoded import ENCODINGS as ENCODINGS
 from autoprune.strategies.encoded import NEEDS as NEEDS
 from autoprune.strategies.encoded import Encoded as Encoded
+from autoprune.strategies.encoded import check_encoding
 from autoprune.strategies.evolution import Evolution as Evolution
 from autoprune.strategies.exemplars import Exemplars as Exemplars
 from autoprune.strategies.global_ranking import GlobalRanking as GlobalRanking
@@ -85,8 +86,7 @@ def needs(name: str, encoding: str = "") -> frozenset[str]:
     found = kind(name)
     if issubclass(found, Encoded):
         chosen = encoding or found.default
-        if chosen not in ENCODINGS:
-            raise ValueError(f"encoding '{chosen}': unknown; known: {', '.join(ENCODINGS)}")
+        check_encoding(chosen)
         return found.needs | NEEDS.get(chosen, frozenset())
     if encoding:
         choice = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded))

@@ -78,6 +78,15 @@ def make_encoding(name: str, problem: Problem) -> Encoding:
     Raises:
         ValueError: If there is none.
     """
+    check_encoding(name)
+    return ENCODINGS[name](problem)
+
+
+def check_encoding(name: str) -> None:
+    """Check that there is an encoding called `name`.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if name not in ENCODINGS:
         raise ValueError(f"encoding '{name}': unknown; known: {', '.join(ENCODINGS)}")
-    return ENCODINGS[name](problem)

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,21 +12,8 @@ from torch import nn
 from autoprune.criteria import CRITERIA, Criterion, score_all, score_many
 from search_spaces import trace
 
-
-class Residual(nn.Module):
-    """y = c(h + b(h)), h = a(x): one group of two units, made by a and b, read by b and c."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c = (nn.Linear(2, 2, bias=False) for _ in range(3))
-        with torch.no_grad():
-            self.a.weight.copy_(torch.eye(2))
-            self.b.weight.copy_(torch.diag(torch.tensor([2.0, 0.5])))
-            self.c.weight.copy_(torch.eye(2))
-
-    def forward(self, x):
-        h = self.a(x)
-        return self.c(h + self.b(h))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from residual import Residual
 
 
 class LastFirst(Criterion):

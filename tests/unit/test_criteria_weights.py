@@ -1,5 +1,8 @@
 """Criteria that look at the weights (and their mean gradients) only, by hand."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,9 @@ from torch import nn
 from autoprune.criteria import CRITERIA, GroupTensors, score_all
 from autoprune.criteria.tensors import Part
 from search_spaces import trace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from residual import Residual
 
 
 def made_by(*tables):
@@ -19,22 +25,6 @@ def made_by(*tables):
 
 def score(name, *tables):
     return CRITERIA[name]().score(made_by(*tables)).numpy()
-
-
-class Residual(nn.Module):
-    """y = c(h + b(h)), h = a(x): one group of two units, made by a and b."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c = (nn.Linear(2, 2, bias=False) for _ in range(3))
-        with torch.no_grad():
-            self.a.weight.copy_(torch.eye(2))
-            self.b.weight.copy_(torch.diag(torch.tensor([2.0, 0.5])))
-            self.c.weight.copy_(torch.eye(2))
-
-    def forward(self, x):
-        h = self.a(x)
-        return self.c(h + self.b(h))
 
 
 BATCHES = [(torch.tensor([[1.0, 2.0]]), torch.tensor([0])), (torch.tensor([[2.0, 4.0]]), torch.tensor([1]))]
