@@ -48,6 +48,10 @@ class RunConfig:
     encoding: str = ""
     warm_starts: str = "closed"
     trials: int = 93
+    time: str = ""
+    target: str = ""
+    max_failures: int = 10
+    max_failure_rate: float = 0.8
     fidelity: str = "reconstructed"
     finalists: int = 6
     short_steps: int = 100
@@ -64,8 +68,12 @@ class RunConfig:
     distill: float = 0.0
     # where and how
     name: str = ""
-    storage: str = ""
+    ledger: str = ""
+    join: bool = False
     workers: int = 0
+    devices: tuple[str, ...] = ()
+    per_device: int = 0
+    cluster: str = ""
     timeout: float = 0.0
     device: str = "auto"
     onnx: bool = False
@@ -76,7 +84,7 @@ class RunConfig:
         for name, low in _AT_LEAST.items():
             if not getattr(self, name) >= low:
                 raise ValueError(f"{name}: must be at least {low}, got {getattr(self, name)}")
-        for name in ("min_keep", "distill"):
+        for name in ("min_keep", "distill", "max_failure_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must lie between 0 and 1, got {getattr(self, name)}")
         if not self.budget:
@@ -131,6 +139,7 @@ _AT_LEAST: Mapping[str, float] = {
     "score_images": 1,
     "divisor": 1,
     "trials": 1,
+    "max_failures": 1,
     "finalists": 0,
     "rungs": 1,
     "short_steps": 1,
@@ -140,6 +149,7 @@ _AT_LEAST: Mapping[str, float] = {
     "epochs": 0,
     "lr": 0,
     "workers": 0,
+    "per_device": 0,
     "timeout": 0,
     "seed": 0,
 }
@@ -206,6 +216,16 @@ OPTIONS: Mapping[str, Option] = {
                 "of every group alone, and its answers), or none",
             ),
             "trials": ("N", "candidates that the search evaluates"),
+            "time": (
+                "DURATION",
+                "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run)",
+            ),
+            "target": (
+                "METRIC",
+                "no new candidate once one is so good: top1>=90% or loss<=0.4, on the validation images",
+            ),
+            "max_failures": ("N", "stop when so many candidates in a row have failed"),
+            "max_failure_rate": ("FRACTION", "stop when more than this fraction of 20 or more candidates has failed"),
             "fidelity": (
                 "NAME",
                 "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's "
@@ -233,12 +253,23 @@ OPTIONS: Mapping[str, Option] = {
         },
         "run": {
             "name": ("NAME", "the run is kept in results/NAME (default: model and time)"),
-            "storage": (
+            "ledger": (
                 "URL",
                 "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass "
                 "(default: a kill-proof file in the run's directory)",
             ),
+            "join": ("", "add this machine's workers to a search that another controller runs on the same database"),
             "workers": ("N", "worker processes; 0 evaluates in this process"),
+            "devices": (
+                "DEVICE",
+                "what the workers share, in turn: cuda:0,cuda:1 (repeatable; default: every GPU, or the CPU)",
+            ),
+            "per_device": ("N", "at most so many workers on one device, each with its share of the memory (0: any)"),
+            "cluster": (
+                "RAY",
+                "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port "
+                "(pip install 'autoprune[ray]')",
+            ),
             "timeout": (
                 "SECONDS",
                 "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",

@@ -78,8 +78,8 @@ def search(
     progress = progress or RunProgress(quiet=True)
     path = run_path(config, config.model.rpartition(":")[2] or type(model).__name__)
     refuse_existing(path)
-    if config.storage:
-        refuse_password(config.storage)
+    if config.ledger:
+        refuse_password(config.ledger)
     if example_inputs is not None:
         example_tensors(example_inputs)
     prepared = prepare(config, live_model, live_data, example_inputs)
@@ -88,8 +88,8 @@ def search(
         pickled(recipe)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
-    if config.storage:
-        Ledger.refuse_existing(config.storage, path.name)
+    if config.ledger:
+        Ledger.refuse_existing(config.ledger, path.name)
     run = RunDirectory.create(path, config, prepared.problem, prepared.example)
     progress.say(
         f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {', '.join(config.budget)}; "
@@ -131,7 +131,7 @@ def _go(
     """Everything after the preparation; may be repeated."""
     config, fingerprint = run.config, prepared.fingerprint()
     groups = {g.name: g.size for g in prepared.space.groups}
-    with Ledger.open(run.path, groups, fingerprint, url=config.storage, study=run.study, fresh=fresh) as ledger:
+    with Ledger.open(run.path, groups, fingerprint, url=config.ledger, study=run.study, fresh=fresh) as ledger:
         if not fresh:
             progress.say(f"run {run.path}: resumed, {len(ledger.trials)} trials so far")
             run.remember(trials=config.trials)

@@ -65,7 +65,7 @@ def refuse_password(url: str) -> None:
     parts = sqlalchemy.make_url(address(url))
     if parts.password or _secrets(parts):
         raise ValueError(
-            f"storage '{shown(url)}': the password would be kept in config.toml; leave it out, and give it in "
+            f"ledger '{shown(url)}': the password would be kept in config.toml; leave it out, and give it in "
             "PGPASSWORD or ~/.pgpass (MySQL: ?read_default_file=~/.my.cnf)"
         )
 

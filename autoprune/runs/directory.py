@@ -118,7 +118,7 @@ class RunDirectory:
 
     def record(self) -> Record:
         """What the ledger says now; the run may be going on meanwhile."""
-        return Ledger.read(self.path, url=self.config.storage, study=self.study)
+        return Ledger.read(self.path, url=self.config.ledger, study=self.study)
 
     def remember(self, **settings: Any) -> None:
         """Change settings in config.toml for good; whoever does must have the run's ledger open.

@@ -132,11 +132,11 @@ CASES = {
         r"run 'results/taken': something else is there already; choose another --name",
     ),
     "database with a password": (
-        ["--storage=postgresql://me:secret@host/db"],
-        r"storage 'postgresql://me:.*@host/db': the password would be kept in config\.toml; leave it out",
+        ["--ledger=postgresql://me:secret@host/db"],
+        r"ledger 'postgresql://me:.*@host/db': the password would be kept in config\.toml; leave it out",
     ),
-    "database that is none": (["--storage=books.db"], r"ledger 'books\.db': not the address of a database"),
-    "database that cannot be used": (["--storage=sqlite:///nowhere/books.db"], r"ledger 'sqlite.*': no connection"),
+    "database that is none": (["--ledger=books.db"], r"ledger 'books\.db': not the address of a database"),
+    "database that cannot be used": (["--ledger=sqlite:///nowhere/books.db"], r"ledger 'sqlite.*': no connection"),
     "directory that cannot be made": (["--name=/proc/nothing/run"], r"'/proc/nothing/run': cannot be written"),
 }
 
@@ -226,7 +226,7 @@ def test_a_run_that_is_refused_before_its_first_trial_leaves_nothing(here, monke
         autoprune.search(Local(digits_cnn()), "digits", criterion="l1", workers=1, device="cpu")
     assert list(here.iterdir()) == []
     monkeypatch.setattr("autoprune.strategies.opening.warm_starts", lambda _: [(1,)])
-    settings = {"criterion": "l1", "device": "cpu", "storage": f"sqlite:///{here}/books.db", "name": "run"}
+    settings = {"criterion": "l1", "device": "cpu", "ledger": f"sqlite:///{here}/books.db", "name": "run"}
     with pytest.raises(ValueError, match="finite widths, got"):
         autoprune.search(digits_cnn(), "digits", **settings)
     assert list((here / "results").iterdir()) == []

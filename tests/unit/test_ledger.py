@@ -260,7 +260,7 @@ def test_a_database_that_cannot_be_reached_is_said_without_the_password(tmp_path
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("postgresql://me:secret@host/db", "storage 'postgresql://me:.*@host/db': the password would be kept"),
+        ("postgresql://me:secret@host/db", "ledger 'postgresql://me:.*@host/db': the password would be kept"),
         ("postgresql://me@host/db?password=secret", "the password would be kept"),
         ("postgresql:/me:secret@host/db", "not the address of a database"),
         ("postgresql://me:secret@host:port/db", "not the address of a database"),
