@@ -17,14 +17,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoprune.compute import Compute
 from autoprune.data import ImageData, load
-from autoprune.evaluation import measure
+from autoprune.evaluation import EvaluationSettings, measure
 from autoprune.files import write_text
-from autoprune.recovery import finetune
+from autoprune.recovery import Reconstruction, finetune
 from search_spaces import prune, trace
 from search_spaces.models import resnet20
 
@@ -95,6 +97,18 @@ def one_epoch(
     finetune(model, data.without_test(), steps=steps, seed=seed, **how)
     top1 = {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
     return {**top1, "seconds": time.perf_counter() - begin}
+
+
+def reconstructed(data: ImageData, weights: Path, kept: Sequence[Sequence[int]], seed: int) -> torch.nn.Module:
+    """The pruned network with its layers fitted to the dense one's outputs, as `autoprune.search` delivers it."""
+    dense, compute = dense_network(weights), Compute.choose("auto")
+    space = trace(dense, torch.zeros(1, 3, 32, 32))
+    model = compute.place(prune(dense, space, kept)).eval()
+    images = data.train.sample(EvaluationSettings().fit_images, seed).images
+    Reconstruction(compute.place(dense), space, data.normalise(images, compute.channels_last), compute, seed=seed)(
+        model, [np.asarray(k) for k in kept]
+    )
+    return model
 
 
 def processor() -> str:

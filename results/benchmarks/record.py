@@ -32,6 +32,8 @@ class Row:
         test_bn: Test top-1 in percent, batch-norm re-estimated, not trained.
         test_epoch: Test top-1 in percent after the epoch.
         val_epoch: The same on the 5,000 validation images.
+        test_fitted: Test top-1 in percent, layers reconstructed, not trained.
+        test_delivered: Test top-1 in percent after the epoch that began there.
         wall_s: Seconds of the whole search.
         compute_s: Seconds of it in forward and backward passes.
         widths: Separated by spaces.
@@ -49,6 +51,8 @@ class Row:
     test_bn: float = math.nan
     test_epoch: float = math.nan
     val_epoch: float = math.nan
+    test_fitted: float = math.nan
+    test_delivered: float = math.nan
     wall_s: float = math.nan
     compute_s: float = math.nan
     widths: str = ""
@@ -72,8 +76,11 @@ def piece_name(key: Key) -> str:
     return f"{key[0]}-{key[1]}-s{key[2]}"
 
 
-def from_piece(found: dict[str, Any], epoch: dict[str, Any], machine: str) -> Row:
-    """A row from the piece of the search and the piece of the epoch (empty where the search has an error)."""
+def from_piece(
+    found: dict[str, Any], epoch: dict[str, Any], machine: str, delivered: dict[str, Any] | None = None
+) -> Row:
+    """A row from the piece of the search and those of its epochs (empty where there is none)."""
+    delivered = delivered or {}
     losses = found.get("losses", [])
     fidelities = found.get("fidelities", ["proxy"] * len(losses))
     proxy = [f == fidelities[0] for f in fidelities]  # at which the search scores; finalists come later
@@ -90,6 +97,8 @@ def from_piece(found: dict[str, Any], epoch: dict[str, Any], machine: str) -> Ro
         test_bn=found.get("test_bn", math.nan),
         test_epoch=epoch.get("test", math.nan),
         val_epoch=epoch.get("val", math.nan),
+        test_fitted=delivered.get("untrained", math.nan),
+        test_delivered=delivered.get("test", math.nan),
         wall_s=found.get("wall_s", math.nan),
         compute_s=found.get("compute_s", math.nan),
         widths=" ".join(map(str, found.get("widths", []))),
@@ -148,11 +157,15 @@ def harvest(pieces: Path, known: dict[Key, Row], machine: str) -> list[Row]:
         if not {"policy", "budget", "seed"} <= found.keys():
             continue
         key = (found["policy"], found["budget"], found["seed"])
-        epoch = pieces / f"{piece_name(key)}-epoch-{key[2]}.json"
+        epoch, delivered = (pieces / f"{piece_name(key)}-{kind}-{key[2]}.json" for kind in ("epoch", "delivered"))
         where = known[key].machine if key in known else machine
         if "error" in found or epoch.is_file():
-            rows.append(from_piece(found, {} if "error" in found else json.loads(epoch.read_text()), where))
+            rows.append(from_piece(found, _read(epoch), where, _read(delivered)))
     return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_the_table_names_the_best_first_and_counts_the_way_to_randoms_loss(bench
     rows += [row(bench, "fastnas-8", top1=math.nan, error="its floor is 30.5 %")]
     lines = bench.report.results(rows, {"fastnas-8": "FastNAS"})
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| evolution", "| random", "| FastNAS"]
-    assert lines[2].split(" | ")[9] == "20"  # random ends at 2.0; evolution is at 1.9 after 20
+    assert lines[2].split(" | ")[11] == "20"  # random ends at 2.0; evolution is at 1.9 after 20
     assert "its floor is 30.5 %" in lines[4]
 
 
@@ -70,10 +70,16 @@ def test_the_table_names_the_best_first_and_counts_the_way_to_randoms_loss(bench
     [((82.0, 82.1, 81.9), "+2.00, spread 1.00: holds"), ((80.5, 80.6, 80.4), "+0.50, spread 1.00: does not hold")],
 )
 def test_a_bar_holds_beyond_the_spread_only(bench, ours, said):
-    rivals = [row(bench, seed=s, top1=t) for s, t in enumerate((79.0, 80.0, 81.0))]
-    runs = [row(bench, "evolution", s, t) for s, t in enumerate(ours)]
-    assert bench.report.verdict(runs, rivals) == said
-    assert bench.report.verdict(runs[:1], rivals) == "open"
+    assert bench.report.verdict(ours, (79.0, 80.0, 81.0)) == said
+    assert bench.report.verdict(ours[:1], (79.0, 80.0, 81.0)) == "open"
+
+
+def test_a_peer_counts_as_delivered_with_the_better_of_its_two_ways(bench):
+    peer = [row(bench, "tp-l2", s, 80.0 + s, test_delivered=85.0 + s) for s in range(2)]
+    ours = [row(bench, "evolution", s, 82.0, test_delivered=90.0 + s) for s in range(2)]
+    cut, delivered = bench.report.bars([*peer, *ours], {"tp-l2": "Peer"})[-2:]
+    assert "Peer 80.50 ± 0.71" in cut
+    assert "Peer 85.50 ± 0.71 | +5.00, spread 0.71: holds" in delivered
 
 
 def test_the_mean_curve_begins_where_all_have_a_loss(bench):
