@@ -21,3 +21,7 @@ class LedgerUnwritable(OSError, ValueError):
 
 class SearchStopped(RuntimeError):
     """The search cannot go on (every candidate fails, or a worker cannot be built); the run stays resumable."""
+
+
+class DeliveredElsewhere(Exception):
+    """The search that was joined is over, and another controller delivers the winner: news, not a failure."""

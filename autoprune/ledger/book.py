@@ -9,49 +9,55 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from autoprune.errors import LedgerUnwritable
-from autoprune.ledger.database import address, connect, lock_study, shown
-from autoprune.ledger.journal import Journal
-from autoprune.ledger.locks import FileLock, Lock
-from autoprune.ledger.records import FORMAT, HEAD, STATES, Entry, Record, check_same, frozen_trials, plain, read_record
+from autoprune.ledger import opening
+from autoprune.ledger.arrays import Arrays
+from autoprune.ledger.locks import FileLock
+from autoprune.ledger.opening import Opened
+from autoprune.ledger.pages import writing
+from autoprune.ledger.records import STATES, Entry, Record, begun, gone_on, plain
 from autoprune.problem import Trial, TrialState
 from search_spaces import Widths
 
+T = TypeVar("T")
+
 
 class Ledger:
-    """The book, open for its one writer. Made by `Ledger.open`; anybody may `Ledger.read` it meanwhile.
+    """The book, open for writing. Made by `Ledger.open`; anybody may `Ledger.read` it meanwhile.
+
+    In a file or in SQLite it has one writer. On a database server it may have several: what they do they do in turns,
+    and each turn begins with what the others have written.
 
     Attributes:
-        trials: Every trial so far in number order: the ledger's own copy, exact because nobody else writes.
+        trials: Every trial so far in number order: the ledger's own copy, exact within a turn.
         entries: The same, with what the controller must remember of each.
         groups: Group name -> number of units, in the order of `Widths`.
         fingerprint: What the problem is.
         notes: What else was kept, by key.
     """
 
-    def __init__(self, storage: BaseStorage, study: int, record: Record, release: contextlib.ExitStack) -> None:
+    def __init__(self, opened: Opened, release: contextlib.ExitStack) -> None:
+        record = opened.record
         self.entries, self.trials = list(record.entries), record.trials
         self.groups, self.fingerprint, self.notes = dict(record.groups), record.fingerprint, dict(record.notes)
-        self._storage, self._study, self._release = storage, study, release
+        self._opened, self._pages, self._crew, self._release = opened, opened.pages, opened.crew, release
+        self._ids = list(opened.ids)
         self._distributions: dict[str, BaseDistribution] = {n: IntDistribution(0, c) for n, c in self.groups.items()}
         self._num_finished = 1 + max((e.order for e in self.entries), default=-1)
-        frozen = frozen_trials(storage, study)
-        self._ids = [t._trial_id for t in frozen]
-        for entry, trial in zip(record.entries, frozen, strict=True):
-            if entry.order >= 0 and not trial.state.is_finished():  # killed between the result and the final state
-                self._seal(entry.trial)
+        self._running = {e.trial.number for e in self.entries if e.order < 0}
+        self._worked_s, self._opened_at = record.worked_s, time.monotonic()
+        for number in opened.unsealed:  # killed between the result and the final state
+            with writing(f"trial {number}"):
+                self._pages.seal(self._ids[number], *_final(self.trials[number]))
 
     @classmethod
     def open(
@@ -63,6 +69,9 @@ class Ledger:
         url: str = "",
         study: str = "",
         fresh: bool = False,
+        join: bool = False,
+        me: str = "",
+        arrays: Mapping[str, Arrays] | None = None,
     ) -> Ledger:
         """Open the ledger of a run for writing, or begin it. The run is locked until `close` or the process's end.
 
@@ -73,39 +82,21 @@ class Ledger:
             url: A database that keeps the ledger, instead of `ledger.log` in the run directory.
             study: Name of the study; default that of the run directory.
             fresh: Refuse a ledger that exists.
+            join: Be one of several controllers, on a database server; the study must exist.
+            me: Name of this controller among them; default one that nobody else has. A controller that dies and is
+                made again under its name finds its workers' jobs as they were.
+            arrays: Kept with the problem when it begins on a server, for `kept_arrays`.
 
         Raises:
             LedgerMismatch: If it was begun with another fingerprint.
             RunIsLive: If another controller holds it.
             LedgerUnwritable: If the disk is full or read-only, or the database does not take it.
-            ValueError: If it exists (`fresh`), holds only other studies, or the database cannot be used.
+            ValueError: If it exists (`fresh`), does not (`join`), holds only other studies, cannot be joined, or the
+                database cannot be used.
         """
-        run, url, where = Path(run), address(url) if url else "", f"run '{run}'"
-        name = study or run.resolve().name
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            text = f"{where}: the directory cannot be made ({error.strerror}); free space or choose another place"
-            raise LedgerUnwritable(text) from error
-        with contextlib.ExitStack() as stack, _writing(where):
-            locks: list[Lock] = [FileLock(run / ".lock", where)]
-            stack.callback(locks[0].release)
-            if url:
-                locks.append(lock_study(url, name))
-                stack.callback(locks[1].release)
-            storage = connect(url) if url else JournalStorage(Journal(run / "ledger.log"))
-            stack.callback(storage.remove_session)
-            found = _find(storage, name, where)
-            found = _create(storage, name) if found is None else found
-            head = storage.get_study_user_attrs(found).get(HEAD)
-            if head is None:  # a new one, or one that was killed at its first breath
-                head = {"format": FORMAT, "groups": list(groups.items()), "fingerprint": fingerprint}
-                storage.set_study_user_attr(found, HEAD, plain(head))
-            elif fresh:
-                raise ValueError(f"{where}: there is one already; `autoprune resume {run}`, or choose another name")
-            record = read_record(storage, found, where)
-            check_same(record.fingerprint, fingerprint, where)
-            return cls(storage, found, record, stack.pop_all())
+        wanted = opening.Wanted(Path(run), groups, fingerprint, url, study, fresh, join, me, arrays or {})
+        with contextlib.ExitStack() as stack, writing(f"run '{run}'"):
+            return cls(opening.open_ledger(wanted, stack), stack.pop_all())
 
     @staticmethod
     def read(run: str | Path, *, url: str = "", study: str = "") -> Record:
@@ -114,16 +105,12 @@ class Ledger:
         Raises:
             ValueError: If there is no such ledger.
         """
-        run, name, where = Path(run), study or Path(run).resolve().name, f"run '{run}'"
-        storage = connect(address(url)) if url else JournalStorage(Journal(run / "ledger.log", read_only=True))
-        try:
-            found = _find(storage, name, where)
-            if found is None:
-                place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
-                raise ValueError(f"{where}: {place} holds no study '{name}'; was the search killed before it began?")
-            return read_record(storage, found, where)
-        finally:
-            storage.remove_session()
+        return opening.read(Path(run), url, study)
+
+    @staticmethod
+    def kept_arrays(url: str, study: str, name: str) -> Arrays | None:
+        """Arrays that were kept when the study began; None if none were."""
+        return opening.kept_arrays(url, study, name)
 
     @staticmethod
     def refuse_existing(url: str, study: str) -> None:
@@ -132,13 +119,68 @@ class Ledger:
         Raises:
             ValueError: If it cannot, or has.
         """
-        storage = connect(address(url))
-        try:
-            if _find(storage, study, "") is not None:
-                text = f"study '{study}': is in '{shown(address(url))}' already; resume its run, or choose another name"
-                raise ValueError(text)
-        finally:
-            storage.remove_session()
+        opening.refuse_existing(url, study)
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds that controllers have been at work, this one included; a kill loses what came after the last write.
+
+        It is counted on the monotonic clock: the time between a stop and a resume does not count, and a clock that is
+        set anew changes nothing.
+        """
+        return self._worked_s + time.monotonic() - self._opened_at
+
+    @property
+    def me(self) -> str:
+        """Name of this controller among several; empty where there can be one only."""
+        return self._crew.me if self._crew else ""
+
+    def turn(self, learn: Callable[[list[Entry]], None], act: Callable[[], T]) -> T:
+        """Act on the ledger as it is, while nobody else may; both may be repeated if the database goes away.
+
+        Args:
+            learn: Is given the entries that others have written or changed since the last turn, by number.
+            act: What to do then.
+
+        Raises:
+            LedgerUnwritable: If the database does not come back.
+            RunIsLive: If another controller has taken over meanwhile.
+        """
+        crew = self._crew
+        if crew is None:
+            return act()
+
+        def once() -> T:
+            with crew.turn():
+                learn(self._take_in())
+                return act()
+
+        return crew.steady(once)
+
+    def lives(self, controller: str) -> bool:
+        """Whether the controller of that name lives; within a turn."""
+        return self._crew is not None and self._crew.lives(controller)
+
+    def lead(self) -> bool:
+        """Whether this controller leads, and delivers the winner; it takes over if the leader is gone."""
+        crew = self._crew
+        if crew is None or crew.leads:
+            return True
+        if not crew.steady(crew.lead):
+            return False
+        lock = FileLock(self._opened.run / ".lock", f"run '{self._opened.run}'")
+        self._release.callback(lock.release)
+        self.note(opening.LEAD, crew.me)
+        return True
+
+    def fresh_note(self, key: str) -> Any:
+        """A note as it is now, whoever wrote it."""
+        return self._steady(lambda: self._pages.read_note(key))
+
+    def hear(self, say: Callable[[str], None]) -> None:
+        """Have what the user should know of the database told to `say`."""
+        if self._crew:
+            self._crew.say = say
 
     def start(
         self,
@@ -156,7 +198,7 @@ class Ledger:
             raise ValueError(f"candidate {widths}: has {len(widths)} widths, but there are {len(self.groups)} groups")
         params = {name: int(w) for name, w in zip(self.groups, widths, strict=True)}
         said: dict[str, Any] = {"fidelity": fidelity, "owner": worker, "incumbent": incumbent, "same_as": same_as}
-        said |= {"genes": list(genes) or None, "probe": probe or None}
+        said |= {"genes": list(genes) or None, "probe": probe or None, "asked_s": self._time()}
         now, number = datetime.now(), len(self.entries)
         template = FrozenTrial(
             number=number,
@@ -171,29 +213,29 @@ class Ledger:
             system_attrs={},
             intermediate_values={},
         )
-        with _writing(f"trial {number}"):
-            trial_id = self._storage.create_new_trial(self._study, template)
-            written = self._storage.get_trial_number_from_id(trial_id)
-        if written != number:
-            raise ValueError(f"trial {number}: written as {written}; somebody else adds trials: stop them and resume")
+        with writing(f"trial {number}"):
+            trial_id = self._pages.start(template)
         metrics = {} if same_as is None else {"cached": True}
         found = tuple(params.values())
         trial = Trial(number, found, TrialState.RUNNING, metrics, fidelity, worker, genes=genes, probe=probe)
         self._ids.append(trial_id)
+        self._running.add(number)
         self.trials.append(trial)
-        self.entries.append(Entry(trial, incumbent, same_as, started=now))
+        asked_s = said["asked_s"]
+        self.entries.append(Entry(trial, incumbent, same_as, started=now, asked_s=asked_s, since_s=asked_s))
         return trial
 
     def assign(self, number: int, worker: str) -> None:
         """Write who evaluates a running trial now (nobody: "")."""
-        self._set(number, "owner", worker)
-        self._put(replace(self.trials[number], worker=worker))
+        now = self._time()
+        self._set(number, owner=worker, since_s=now)
+        self._put(replace(self.trials[number], worker=worker), since_s=now)
 
     def count_death(self, number: int) -> int:
-        """Write that one more worker died on this trial; returns how many by now."""
+        """Write that one more worker died on this trial, which nobody has now; returns how many by now."""
         deaths = self.entries[number].deaths + 1
-        self._set(number, "deaths", deaths)
-        self._put(self.trials[number], deaths=deaths)
+        self._set(number, deaths=deaths, owner="")
+        self._put(replace(self.trials[number], worker=""), deaths=deaths)
         return deaths
 
     def finish(self, trial: Trial) -> None:
@@ -204,22 +246,26 @@ class Ledger:
             "seconds": trial.seconds,
             "error": trial.error,
             "order": self._num_finished,
+            "told_s": self._time(),
         }
-        self._set(trial.number, "result", result)
-        self._seal(trial)
-        self._put(trial, order=self._num_finished)
+        if trial.worker != self.trials[trial.number].worker:  # somebody else than its owner
+            result["worker"] = trial.worker
+        with writing(f"trial {trial.number}"):
+            self._pages.finish(self._ids[trial.number], result, *_final(trial))
+        self._running.discard(trial.number)
+        self._put(trial, order=self._num_finished, told_s=result["told_s"])
         self._num_finished += 1
 
     def note(self, key: str, value: Any) -> None:
         """Keep something beside the trials (the dense network's metrics, say), plain JSON."""
         value = plain(value)
-        with _writing(f"note '{key}'"):
-            self._storage.set_study_user_attr(self._study, key, value)
+        with writing(f"note '{key}'"):
+            self._steady(lambda: self._pages.note(key, value))
         self.notes[key] = value
 
     def discard(self) -> None:
         """Take the study back, as if it had never begun."""
-        self._storage.delete_study(self._study)
+        self._opened.discard()
 
     def close(self) -> None:
         """Let other controllers in; may be repeated."""
@@ -231,46 +277,45 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _set(self, number: int, key: str, value: Any) -> None:
-        with _writing(f"trial {number}"):
-            self._storage.set_trial_user_attr(self._ids[number], key, value)
+    def _time(self) -> float:
+        """`worked_s` as it is written."""
+        return round(self.worked_s, 3)
+
+    def _steady(self, act: Callable[[], T]) -> T:
+        return self._crew.steady(act) if self._crew else act()
+
+    def _set(self, number: int, **said: Any) -> None:
+        with writing(f"trial {number}"):
+            self._pages.set(self._ids[number], said)
 
     def _put(self, trial: Trial, **more: Any) -> None:
         self.trials[trial.number] = trial
         self.entries[trial.number] = replace(self.entries[trial.number], trial=trial, **more)
 
-    def _seal(self, trial: Trial) -> None:
-        values = [trial.loss] if math.isfinite(trial.loss) else None
-        with _writing(f"trial {trial.number}"):
-            self._storage.set_trial_state_values(self._ids[trial.number], STATES[trial.state], values)
+    def _take_in(self) -> list[Entry]:
+        """What others have written since; within a turn."""
+        where = f"study '{self._opened.study}'"
+        with writing(where):
+            rows = self._pages.news([self._ids[number] for number in self._running])
+        changed = []
+        for row in rows:
+            if row.number < len(self.entries):
+                before = self.entries[row.number]
+                entry = gone_on(before, row.said)
+                if entry == before:
+                    continue
+                self.entries[row.number], self.trials[row.number] = entry, entry.trial
+            else:
+                entry = begun(row.number, row.params, row.said, row.started, self.groups, where)
+                self._ids.append(row.id)
+                self.entries.append(entry)
+                self.trials.append(entry.trial)
+            (self._running.add if entry.order < 0 else self._running.discard)(row.number)
+            self._num_finished = max(self._num_finished, entry.order + 1)
+            changed.append(entry)
+        return changed
 
 
-@contextlib.contextmanager
-def _writing(what: str) -> Iterator[None]:
-    """Turns what a database throws into one sentence (the journal speaks for itself)."""
-    try:
-        yield
-    except optuna.exceptions.StorageInternalError as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        text = f"{what}: the database does not take it ({cause}); what it took before is safe: repair it and resume"
-        raise LedgerUnwritable(text) from error
-
-
-def _find(storage: BaseStorage, name: str, where: str) -> int | None:
-    """The study of that name; a journal belongs to one run, so its only study is meant whatever it is called."""
-    with contextlib.suppress(KeyError):
-        return storage.get_study_id_from_name(name)
-    others = storage.get_all_studies() if isinstance(storage, JournalStorage) else []
-    if len(others) > 1:
-        names = ", ".join(s.study_name for s in others)
-        raise ValueError(f"{where}: its ledger holds the studies {names}, but no '{name}'; was the directory renamed?")
-    return others[0]._study_id if others else None
-
-
-def _create(storage: BaseStorage, name: str) -> int:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # "A new study created in..." is no news to a user
-    try:
-        return storage.create_new_study([StudyDirection.MINIMIZE], name)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+def _final(trial: Trial) -> tuple[Any, list[float] | None]:
+    """The state and the values that Optuna is told."""
+    return STATES[trial.state], [trial.loss] if math.isfinite(trial.loss) else None

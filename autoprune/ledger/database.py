@@ -1,29 +1,19 @@
-"""A ledger in a database: which addresses are accepted, and the lock that keeps two controllers apart."""
+"""A ledger in a database: which addresses are accepted, and what is said when there is no connection."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.util
+import os
 import re
-from pathlib import Path
 
 import sqlalchemy
 from optuna.storages import RDBStorage
-
-from autoprune.errors import RunIsLive
-from autoprune.ledger.locks import FileLock, Lock
 
 _DRIVERS = {  # kind of database -> {module to import: its name in a URL}, the first one installed is taken
     "postgresql": {"psycopg2": "psycopg2", "psycopg": "psycopg"},
     "mysql": {"pymysql": "pymysql", "MySQLdb": "mysqldb"},
     "mariadb": {"pymysql": "pymysql", "MySQLdb": "mysqldb"},
     "sqlite": {"sqlite3": "pysqlite"},
-}
-_CLAIMS = {  # locks of the server that are held by a connection and end with it
-    "postgresql": "SELECT pg_try_advisory_lock({key})",
-    "mysql": "SELECT GET_LOCK('autoprune-{key}', 0)",
-    "mariadb": "SELECT GET_LOCK('autoprune-{key}', 0)",
 }
 
 
@@ -84,50 +74,18 @@ def connect(url: str) -> RDBStorage:
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        raise _unreachable(url, error) from error
+        raise unreachable(url, error) from error
 
 
-def lock_study(url: str, study: str) -> Lock:
-    """Be the only controller of that study, on whichever machine.
-
-    Raises:
-        RunIsLive: If there is another one.
-        ValueError: If the server cannot be reached.
-    """
-    parts = sqlalchemy.make_url(url)
-    if parts.get_backend_name() != "sqlite":
-        return DatabaseLock(url, study)
-    return FileLock(Path(f"{parts.database or ''}.{study}.lock"), f"study '{study}'")
-
-
-class DatabaseLock:
-    """A lock of the server, tied to a connection: its holder's death sets it free.
-
-    A restart of the server ends it too, but also the ledger's own connections: the run stops, resumable.
-    """
-
-    def __init__(self, url: str, study: str) -> None:
-        claim = _CLAIMS[sqlalchemy.make_url(url).get_backend_name()]
-        key = int.from_bytes(hashlib.sha256(f"autoprune {study}".encode()).digest()[:7], "big")
-        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
-        try:
-            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            won = self._connection.execute(sqlalchemy.text(claim.format(key=key))).scalar()
-        except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-            raise _unreachable(url, error) from error
-        if not won:
-            self.release()
-            raise RunIsLive(f"study '{study}': another controller is writing it in '{shown(url)}'; stop it, or wait")
-
-    def release(self) -> None:
-        """Let go; may be repeated."""
-        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # the server may be gone, and the lock with it
-            self._connection.close()
-        self._engine.dispose()
-
-
-def _unreachable(url: str, error: Exception) -> ValueError:
-    first, parts = str(error.__cause__ or error).strip().splitlines()[0], sqlalchemy.make_url(url)
-    for secret in filter(None, (parts.password, *_secrets(parts).values())):
+def reason(url: str, error: Exception) -> str:
+    """The first line of what a database said, without the passwords of its URL."""
+    first, parts = (str(error.__cause__ or error).strip().splitlines() or [""])[0], sqlalchemy.make_url(url)
+    for secret in filter(None, (parts.password, *_secrets(parts).values(), os.environ.get("PGPASSWORD"))):
         first = first.replace(secret, "***")
-    return ValueError(f"ledger '{shown(url)}': no connection ({first}); check that the server runs, and the address")
+    return first
+
+
+def unreachable(url: str, error: Exception) -> ValueError:
+    """What to tell the user."""
+    text = f"no connection ({reason(url, error)}); check that the server runs, and the address"
+    return ValueError(f"ledger '{shown(url)}': {text}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,10 @@ class Entry:
         deaths: How many workers died while they evaluated it.
         order: Its place among the finished trials; -1 while it runs.
         started: When it was asked (local time).
+        asked_s: Seconds that controllers had been at work when it was asked: no time passes on this clock while no
+            controller runs, and it never jumps.
+        since_s: When it was handed out or let go of for the last time, on the same clock.
+        told_s: When it finished, likewise.
     """
 
     trial: Trial
@@ -44,6 +48,9 @@ class Entry:
     deaths: int = 0
     order: int = -1
     started: datetime | None = None
+    asked_s: float = 0.0
+    since_s: float = 0.0
+    told_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,19 @@ class Record:
         fingerprint: What the problem is.
         entries: Every trial, in number order.
         notes: What else was kept, by key.
+        heard: The last beginning or end of a trial, on the clock of `Entry.asked_s`, and when that was (local time).
     """
 
     groups: Mapping[str, int]
     fingerprint: Mapping[str, Any]
     entries: tuple[Entry, ...]
     notes: Mapping[str, Any]
+    heard: tuple[float, datetime] | None = None
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds that controllers have been at work, up to the last time that one wrote."""
+        return max((max(e.since_s, e.told_s) for e in self.entries), default=0.0)
 
     @property
     def trials(self) -> list[Trial]:
@@ -102,34 +116,67 @@ def read_record(storage: BaseStorage, study: int, where: str) -> Record:
             "resume it if it was killed at the start, or use the autoprune that wrote it"
         )
     groups = dict(head["groups"])
-    entries = tuple(_read_entry(t, groups, where) for t in frozen_trials(storage, study))
-    return Record(groups, head["fingerprint"], entries, {k: v for k, v in attributes.items() if k != HEAD})
+    frozen = frozen_trials(storage, study)
+    entries = tuple(_read_entry(t, groups, where) for t in frozen)
+    moments = [(e.asked_s, t.datetime_start) for e, t in zip(entries, frozen, strict=True)]
+    moments += [(e.told_s, t.datetime_complete) for e, t in zip(entries, frozen, strict=True)]
+    heard = max(((s, when) for s, when in moments if when), default=None)
+    return Record(groups, head["fingerprint"], entries, {k: v for k, v in attributes.items() if k != HEAD}, heard)
 
 
 def _read_entry(frozen: FrozenTrial, groups: Mapping[str, int], where: str) -> Entry:
-    said, result = frozen.user_attrs, frozen.user_attrs.get("result", {})
-    if "fidelity" not in said or frozen.params.keys() != groups.keys():
-        raise ValueError(f"{where}: trial {frozen.number} was not written by autoprune; restore the ledger from a copy")
+    return begun(frozen.number, frozen.params, frozen.user_attrs, frozen.datetime_start, groups, where)
+
+
+def begun(
+    number: int,
+    params: Mapping[str, Any],
+    said: Mapping[str, Any],
+    started: datetime | None,
+    groups: Mapping[str, int],
+    where: str,
+) -> Entry:
+    """A trial as it was written.
+
+    Args:
+        number: Its number.
+        params: Group name -> kept units.
+        said: What else was written of it.
+        started: When it was asked (local time).
+        groups: Group name -> number of units.
+        where: The ledger, for the error.
+
+    Raises:
+        ValueError: If autoprune did not write it.
+    """
+    if "fidelity" not in said or params.keys() != groups.keys():
+        raise ValueError(f"{where}: trial {number} was not written by autoprune; restore the ledger from a copy")
     trial = Trial(
-        number=frozen.number,
-        widths=tuple(int(frozen.params[name]) for name in groups),
-        state=TrialState(result.get("state", "running")),
-        metrics=result.get("metrics", {"cached": True} if "same_as" in said else {}),
+        number=number,
+        widths=tuple(int(params[name]) for name in groups),
+        metrics={"cached": True} if "same_as" in said else {},
         fidelity=said["fidelity"],
-        worker=said["owner"],
-        seconds=result.get("seconds", 0.0),
-        error=result.get("error", ""),
         genes=tuple(said.get("genes", ())),
         probe=said.get("probe", False),
     )
-    return Entry(
-        trial,
-        said.get("incumbent"),
-        said.get("same_as"),
-        said.get("deaths", 0),
-        result.get("order", -1),
-        frozen.datetime_start,
-    )
+    return gone_on(Entry(trial, said.get("incumbent"), said.get("same_as"), started=started), said)
+
+
+def gone_on(entry: Entry, said: Mapping[str, Any]) -> Entry:
+    """An entry with what may change of it: who has it, since when, how many died of it, its result."""
+    trial = replace(entry.trial, worker=said.get("result", {}).get("worker", said["owner"]))
+    if result := said.get("result"):
+        trial = replace(
+            trial,
+            state=TrialState(result["state"]),
+            metrics=result["metrics"],
+            seconds=result.get("seconds", 0.0),
+            error=result.get("error", ""),
+        )
+    asked_s, order = said.get("asked_s", entry.asked_s), result["order"] if result else -1
+    since_s, told_s = said.get("since_s", max(entry.since_s, asked_s)), result.get("told_s", 0.0) if result else 0.0
+    more = {"asked_s": asked_s, "since_s": since_s, "told_s": told_s}
+    return replace(entry, trial=trial, deaths=said.get("deaths", 0), order=order, **more)
 
 
 def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:

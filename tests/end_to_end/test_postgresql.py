@@ -1,12 +1,9 @@
 """A ledger in PostgreSQL: a private server in a temporary folder, started and killed by the test."""
 
-import glob
 import multiprocessing as mp
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -19,43 +16,19 @@ from autoprune.errors import LedgerUnwritable, RunIsLive
 from autoprune.ledger import Ledger
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import postgresql
 import toys
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
-
-
-class Server:
-    """PostgreSQL on a Unix socket; as root it runs as another user, which it insists on."""
-
-    def __init__(self, binaries, folder):
-        self.binaries, self.folder = Path(binaries), folder
-        self.user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
-        if self.user:
-            os.chown(folder, 65534, 65534)
-        options = ["-D", f"{folder}/data", "-U", "me", "--auth=trust", "--no-sync"]
-        subprocess.run([*self.user, self.binaries / "initdb", *options], check=True, capture_output=True, cwd=folder)
-        self.url = f"postgresql:///postgres?host={folder}&user=me"
-        self.start()
-
-    def start(self):
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
-        self.control("start", "-w", "-o", options, "-l", f"{self.folder}/server.log")
-
-    def control(self, *what):
-        command = [*self.user, self.binaries / "pg_ctl", "-D", f"{self.folder}/data", *what]
-        subprocess.run(command, check=True, capture_output=True, cwd=self.folder)
+if postgresql.binaries() is None:
+    text = "no initdb in /usr/lib/postgresql or PATH; `apt-get install postgresql` brings it"
+    pytest.skip(text, allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
 def server():
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [shutil.which("initdb")]
-    if not found[-1]:
-        pytest.skip("no initdb in /usr/lib/postgresql or PATH; `apt-get install postgresql` brings it")
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/autoprune-pg-XXXX"], text=True).strip())
-    running = Server(Path(found[-1]).parent, folder)
-    yield running
-    running.control("stop", "-m", "immediate")
-    shutil.rmtree(folder)
+    with postgresql.running() as running:
+        yield running
 
 
 def fork(run, url):
@@ -125,9 +98,9 @@ def test_one_controller_per_study_whichever_directory_it_comes_from(server, tmp_
 def test_a_server_that_goes_away_stops_the_search_and_loses_nothing(server, tmp_path):
     ledger = Ledger.open(tmp_path / "gone", toys.GROUPS, {}, url=server.url)
     ledger.start((1, 2, 3, 4, 5, 6), "proxy", "w0")
-    server.control("stop", "-m", "immediate")
+    server.stop()
     try:
-        with pytest.raises(LedgerUnwritable, match="trial 1: the database does not take it"):
+        with pytest.raises(LedgerUnwritable, match=r"the connection is gone .*; resume when the server is back"):
             ledger.start((2, 2, 3, 4, 5, 6), "proxy", "w0")
         ledger.close()
         with pytest.raises(ValueError, match=r"no connection .*check that the server runs"):

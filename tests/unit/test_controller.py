@@ -1,11 +1,14 @@
 """The controller: every asked trial ends exactly once, whatever dies and whenever."""
 
+import errno
 import itertools
 import multiprocessing as mp
 import os
 import signal
 import sys
 import warnings
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,9 @@ import pytest
 
 from autoprune import strategies
 from autoprune.controller import WAIT, Job, SearchController
-from autoprune.errors import CandidateFailed, SearchStopped
+from autoprune.errors import CandidateFailed, LedgerUnwritable, SearchStopped
 from autoprune.ledger import Ledger
+from autoprune.limits import Limits
 from autoprune.problem import Problem, Proposal, TrialState
 from autoprune.schedule import Halving
 from autoprune.workers import run_here
@@ -174,14 +178,14 @@ def test_jobs_of_a_lost_worker_go_to_the_next_and_three_deaths_are_enough(run):
 
 
 def test_a_search_in_which_all_fails_stops_with_the_last_error(run):
-    c = control(run, num_trials=100, max_failures=3, strategy=Fixed(*((i,) for i in range(100))))
+    c = control(run, num_trials=100, limits=Limits(max_failures=3), strategy=Fixed(*((i,) for i in range(100))))
     for number, result in enumerate(["a", "b", {"loss": 1.0}, "c", "d", "e"]):
         c.ask("w0")
         c.tell("w0", number, result)
     with pytest.raises(SearchStopped, match="the last 3 candidates all failed, trial 5 with: e; remove the cause"):
         c.ask("w0")
     c.ledger.close()
-    again = control(run, num_trials=100, max_failures=3, strategy=Fixed((5,)))
+    again = control(run, num_trials=100, limits=Limits(max_failures=3), strategy=Fixed((5,)))
     assert again.ask("w0").number == 6  # the cause may have been removed
 
 
@@ -370,3 +374,72 @@ def test_every_strategy_resumed_after_every_candidate_equals_never_stopped(tmp_p
         c.ledger.close()
     assert facts(c.trials) == facts(whole.trials)
     assert c.num_evaluations >= 2
+
+
+class Jumping(datetime):
+    """A wall clock that jumps, days ahead and years back."""
+
+    rng = np.random.default_rng(5)
+
+    @classmethod
+    def now(cls, tz=None):
+        seconds = float(cls.rng.choice([-1, 1]) * 10 ** cls.rng.uniform(0, 8.5))
+        return datetime.fromtimestamp(1_700_000_000 + seconds, tz)
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    whole = toy(tmp_path / "whole")
+    run_here(whole, toys.measure)
+    monkeypatch.setattr("autoprune.ledger.book.datetime", Jumping)
+    monkeypatch.setattr("optuna.storages.journal._storage.datetime", Jumping)
+    monkeypatch.setattr("time.time", lambda: Jumping.now().timestamp())
+    over = False
+    while not over:  # and the controller is made again now and then
+        c = toy(tmp_path / "jumps")
+        for _ in range(15):
+            if over := (job := c.ask("here")) is None:
+                break
+            result = attempt(toys.measure, job)
+            c.tell("here", job.number, result if isinstance(result, str) else {**result, "seconds_total": -3.5})
+        c.ledger.close()
+    starts = [e.started for e in c.ledger.entries]
+    assert starts != sorted(starts)  # it did jump
+    timed = [replace(t, metrics={**t.metrics, "seconds_total": 0.25}) if t.metrics else t for t in c.trials]
+    assert facts(timed) == facts(whole.trials)
+    assert [e.order for e in c.ledger.entries] == [e.order for e in whole.ledger.entries]
+    assert all(t.seconds >= 0 for t in c.trials)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), "long", None, [2.0]])
+def test_seconds_that_are_none_are_measured_here(run, seconds):
+    c = control(run)
+    trial = c.tell("w0", c.ask("w0").number, {"loss": 0.5, "seconds_total": seconds})
+    assert trial.state is TrialState.COMPLETE
+    assert 0 <= trial.seconds < 60
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_disk_that_is_full_now_and_then_stops_the_search_resumably(tmp_path, monkeypatch, seed):
+    whole = toy(tmp_path / "whole")
+    run_here(whole, toys.measure)
+    rng, write, schedule = np.random.default_rng(seed), os.write, Halving(toys.NUM_TRIALS, (toys.FINALISTS,))
+    monkeypatch.setattr("autoprune.ledger.journal.PAUSES_S", ())
+
+    def full(file, data):
+        if rng.random() < 0.05:
+            write(file, bytes(data[: len(data) // 2]))  # as much as there is room for
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr("os.write", full)
+    stops = []
+    while True:
+        try:
+            with Ledger.open(tmp_path / "pieces", toys.GROUPS, {"seed": 3}) as ledger:
+                run_here(SearchController(ledger, toys.Evolution(3), schedule), toys.measure)
+                break
+        except LedgerUnwritable as error:
+            stops.append(str(error))
+    assert len(stops) >= 2
+    assert all("everything recorded before is safe" in text for text in stops)
+    assert facts(ledger.trials) == facts(whole.trials)
