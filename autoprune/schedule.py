@@ -75,16 +75,19 @@ class Halving:
         """From the last rung down to the proxies."""
         return (*(fidelity for _, fidelity in reversed(self.rungs)), self.first)
 
-    def next(self, trials: Sequence[Trial], tally: Tally | None = None) -> Order | Wait | None:
+    def next(self, trials: Sequence[Trial], tally: Tally | None = None, enough: bool = False) -> Order | Wait | None:
         """The next trial, WAIT, or None when all is done and nothing runs.
 
         Args:
             trials: All of the ledger.
             tally: Of the proxies among them; counted here if missing.
+            enough: No further proxies: a limit is reached.
         """
         tally = tally or self.tally(trials)
-        if tally.evaluated < self.num_trials and tally.repeats < PATIENCE:
+        if not enough and tally.evaluated < self.num_trials and tally.repeats < PATIENCE:
             return Order(self.first)
+        if any(t.state is TrialState.RUNNING and t.fidelity == self.first for t in reversed(trials)):
+            return WAIT  # those that run stand at the end: this is what most asks near the end hear, at once
         below = [t for t in trials if t.fidelity == self.first]
         for count, fidelity in self.rungs:
             if any(t.state is TrialState.RUNNING for t in below):

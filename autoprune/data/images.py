@@ -140,7 +140,7 @@ class ImageData:
 
     def without_test(self) -> ImageData:
         """The same data without its test images: what a search is given."""
-        return replace(self, test=self.test[:0])
+        return replace(self, test=Split(self.test.images[:0].clone(), self.test.labels[:0].clone()))  # no views of them
 
     @cached_property
     def fingerprint(self) -> str:

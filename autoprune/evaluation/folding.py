@@ -42,12 +42,12 @@ def find_pairs(model: nn.Module, images: Tensor) -> Pairs:
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
         pairs.extend((name, names[module]) for output, name in made if args and output is args[0])
 
-    generator = torch.Generator().manual_seed(0)
+    generator, handles = torch.Generator().manual_seed(0), []
     for module in net.modules():
         if isinstance(module, (*_Conv, _BatchNorm)):
-            module.register_forward_hook(after)
+            handles.append(module.register_forward_hook(after))
         if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
-            module.register_forward_pre_hook(before)
+            handles.append(module.register_forward_pre_hook(before))
             for buffer, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2.0)):
                 buffer.copy_(torch.empty(buffer.shape).uniform_(low, high, generator=generator))
     with torch.no_grad():
@@ -55,6 +55,8 @@ def find_pairs(model: nn.Module, images: Tensor) -> Pairs:
         once = tuple(pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1)
         with Folded(net, once):
             found = _flat(net(images))
+    for handle in handles:  # they hold the network that holds them: a whole copy would wait for the garbage collector
+        handle.remove()
     return once if torch.allclose(expected, found, rtol=1e-3, atol=1e-3 * float(expected.abs().max())) else ()
 
 

@@ -25,6 +25,9 @@ class EvaluationSettings:
         seed: Of the images that score and re-estimate, and of the training in "short".
         device: "auto", "cpu", "cuda", "cuda:1", ...
         amp: bfloat16 autocast: "auto" (where it is fast), "on" or "off".
+        checkpoints: Folder where a candidate in training keeps its state, so that after a kill it goes on there; ""
+            for none. It belongs to one run: the starting weights are not compared.
+        checkpoint_every: Steps between two of them; a shorter training keeps none.
     """
 
     bn_images: int = 1000
@@ -39,10 +42,13 @@ class EvaluationSettings:
     seed: int = 0
     device: str = "auto"
     amp: str | bool = "auto"
+    checkpoints: str = ""
+    checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("bn_images", "fit_images", "val_images", "short_steps", "batch_size", "learning_rate"):
+        counts = ("bn_images", "fit_images", "val_images", "short_steps", "batch_size", "checkpoint_every")
+        for name in (*counts, "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"evaluation: {name} must be above 0, got {getattr(self, name)}")
 

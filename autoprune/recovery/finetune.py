@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn import functional
 from autoprune.compute import Compute
 from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData, Split
+from autoprune.files import DiskError
 from autoprune.recovery import checkpoint
 from autoprune.recovery.batches import Batches
 from autoprune.recovery.distillation import distillation_loss
@@ -64,6 +66,7 @@ class _Plan:
     temperature: float
     seed: int
     data: str
+    micro_batches: int = 1
 
 
 def finetune(
@@ -77,6 +80,7 @@ def finetune(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     batch: int = 128,
+    micro_batches: int = 1,
     distill_from: nn.Module | None = None,
     distill_weight: float = 0.5,
     temperature: float = 4.0,
@@ -85,6 +89,7 @@ def finetune(
     amp: str | bool = "auto",
     checkpoint_path: str | Path | None = None,
     checkpoint_every: int = 200,
+    checkpoint_strict: bool = True,
     resume: bool = True,
     listener: Listener | None = None,
 ) -> TrainingLog:
@@ -102,6 +107,8 @@ def finetune(
         momentum: Nesterov's.
         weight_decay: On every parameter.
         batch: Images per step.
+        micro_batches: Passes that a batch is split into, whose gradients are added: less memory, the same steps; only
+            batch-norm and dropout see the difference.
         distill_from: The dense network, as teacher; None: plain cross-entropy.
         distill_weight: Of the teacher, 0 to 1.
         temperature: Of the distillation.
@@ -110,6 +117,8 @@ def finetune(
         amp: bfloat16 autocast: "auto" (where it is fast), "on" or "off".
         checkpoint_path: File that holds the state every `checkpoint_every` steps and at the end.
         checkpoint_every: Steps.
+        checkpoint_strict: Whether a checkpoint that is no use or cannot be written is an error; if not, the training
+            begins at the start, or goes on without it.
         resume: Whether to go on from `checkpoint_path` if it exists.
         listener: Told after each step.
 
@@ -127,6 +136,8 @@ def finetune(
     total = steps if steps is not None else round((epochs or 0) * per_epoch)
     if total < 1 or not learning_rate > 0:
         raise ValueError(f"finetune: needs at least one step at a rate above 0, got {total} steps at {learning_rate}")
+    if not 1 <= micro_batches <= batch:
+        raise ValueError(f"finetune: micro_batches must lie between 1 and the batch of {batch}, got {micro_batches}")
     if not 0 <= distill_weight <= 1 or not temperature > 0:
         raise ValueError("finetune: distillation needs a weight in 0..1 and a temperature above 0, got "
                          f"{distill_weight} and {temperature}")  # fmt: skip
@@ -134,13 +145,14 @@ def finetune(
         raise ValueError(f"finetune: unknown schedule '{schedule}'; known: {', '.join(SCHEDULES)}")
     plan = _Plan(
         total, learning_rate, schedule, momentum, weight_decay, batch,
-        distill_weight if distill_from is not None else 0.0, temperature, seed, data.fingerprint,
+        distill_weight if distill_from is not None else 0.0, temperature, seed, data.fingerprint, micro_batches,
     )  # fmt: skip
     compute = Compute.choose(device, amp)
     run = _Run(model, data, plan, compute, distill_from)
     path = Path(checkpoint_path) if checkpoint_path is not None else None
     if path is not None and resume and path.exists():
-        run.restore(path)
+        with nullcontext() if checkpoint_strict else suppress(ValueError):
+            run.restore(path)
     resumed_from = run.step
     model.train()
     for images in run.batches.between(run.step, total):
@@ -148,7 +160,8 @@ def finetune(
         if listener is not None:
             listener(run.step, total, run.losses[-1])
         if path is not None and (run.step % checkpoint_every == 0 or run.step == total):
-            checkpoint.save(path, run.state())
+            with nullcontext() if checkpoint_strict else suppress(DiskError):
+                checkpoint.save(path, run.state())
     model.eval()
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
@@ -183,16 +196,15 @@ class _Run:
 
     def restore(self, path: Path) -> None:
         state = checkpoint.read(path, self.compute.device)
-        own, found = asdict(self.plan), state.get("plan", {})
+        own, found = asdict(self.plan), {"micro_batches": 1, **state.get("plan", {})}  # older ones do not say
         if differing := [f"{k} {found.get(k)!r} instead of {v!r}" for k, v in own.items() if found.get(k) != v]:
             raise ValueError(f"checkpoint '{path}': belongs to another training ({'; '.join(differing)}); delete it or "
                              "give another path")  # fmt: skip
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ValueError(f"checkpoint '{path}': belongs to another network ({reason}); delete it or give another "
-                             "path") from error  # fmt: skip
+        shapes, there = ({k: v.shape for k, v in d.items()} for d in (self.model.state_dict(), state["model"]))
+        if differing := [name for name in {**shapes, **there} if shapes.get(name) != there.get(name)]:
+            raise ValueError(f"checkpoint '{path}': belongs to another network (which differs in '{differing[0]}'); "
+                             "delete it or give another path")  # fmt: skip
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses = state["step"], list(state["losses"])
 
@@ -212,15 +224,21 @@ class _Run:
     def _pass(self, images: Tensor, labels: Tensor) -> Tensor:
         """Forwards and backwards; the gradients are left on the parameters."""
         self.optimizer.zero_grad()
+        count = self.plan.micro_batches
+        total = torch.zeros((), device=self.compute.device)
         with self.batches.dropout(self.step), torch.enable_grad(), self.clock:
-            with self.compute.autocast():
-                answers = logits(self.model(images))
-                if self.teacher is None:
-                    loss = functional.cross_entropy(answers.float(), labels)
-                else:
-                    with torch.no_grad():
-                        target = logits(self.teacher(images))
-                    weight, temperature = self.plan.distill_weight, self.plan.temperature
-                    loss = distillation_loss(answers, target, labels, weight, temperature)
-            loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+            for part, truth in zip(images.chunk(count), labels.chunk(count), strict=True):
+                loss = self._loss(part, truth) * (len(truth) / len(labels))
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        return total
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean over some images, under autocast."""
+        with self.compute.autocast():
+            answers = logits(self.model(images))
+            if self.teacher is None:
+                return functional.cross_entropy(answers.float(), labels)
+            with torch.no_grad():
+                target = logits(self.teacher(images))
+            return distillation_loss(answers, target, labels, self.plan.distill_weight, self.plan.temperature)

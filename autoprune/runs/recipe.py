@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from autoprune.config import RunConfig
+from autoprune.config import replace as change
 from autoprune.controller import Job
 from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.problem import Problem
-from autoprune.reference import ModelReference
+from autoprune.reference import ModelReference, fingerprint
 from autoprune.runs.prepare import load_data
+from autoprune.workers import Slot, share_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,20 +28,35 @@ class Recipe:
         problem: Space and scores: the very same in every worker.
         model: The dense network, where the settings do not say how to build it.
         data: The data, likewise.
+        checkpoints: Folder of the run where candidates that are trained keep their state; "": none.
+        weights: Fingerprint that the network must have where it is built; "": any.
     """
 
     config: RunConfig
     problem: Problem
     model: nn.Module | None = None
     data: ImageData | None = None
+    checkpoints: str = ""
+    weights: str = ""
 
     def __call__(self, device: str) -> Callable[[Job], Mapping[str, Any]]:
         """What a worker process calls."""
-        config = self.config
-        model = self.model or ModelReference(config.model, config.model_args, config.weights).build()
-        data = self.data or load_data(config, test=False)
+        model, data = self.build()
         evaluate = self.evaluator(model, data, device)
         return lambda job: evaluate(job.widths, job.fidelity, job.incumbent)
+
+    def build(self) -> tuple[nn.Module, ImageData]:
+        """The dense network and the data, as they are here.
+
+        Raises:
+            ValueError: If another network is built here.
+        """
+        config = self.config
+        model = self.model or ModelReference(config.model, config.model_args, config.weights).build()
+        if self.weights and self.weights != (found := fingerprint(model)):
+            raise ValueError(f"the network built here has the weights {found}, where the search was started "
+                             f"{self.weights}; give this machine the same code and weights")  # fmt: skip
+        return model, self.data or load_data(config, test=False)
 
     def evaluator(self, model: nn.Module, data: ImageData, device: str = "") -> Evaluator:
         """The evaluator of this run."""
@@ -61,10 +77,28 @@ class Recipe:
             abandon=config.abandon,
             seed=config.seed,
             device=config.device,
+            checkpoints=self.checkpoints,
         )
 
-    def devices(self) -> tuple[str, ...]:
-        """The devices that workers share: every GPU, unless one is named."""
-        if self.config.device == "auto":
-            return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or ("cpu",)
-        return (self.config.device,)
+
+def slots(config: RunConfig) -> tuple[Slot, ...]:
+    """Where the worker processes of a run live; none: candidates are evaluated in this process.
+
+    Raises:
+        ValueError: If the workers, their devices and their number per device do not fit together.
+    """
+    if not (config.workers or config.devices or config.per_device):
+        return ()
+    devices = config.devices or (config.device,)
+    return share_out(config.workers, devices, config.per_device)
+
+
+def at_home(config: RunConfig) -> RunConfig:
+    """The settings with what this process does itself on the first of the devices that are named.
+
+    Raises:
+        ValueError: As `slots`.
+    """
+    if config.cluster or not config.devices or config.device != "auto":
+        return config
+    return change(config, device=slots(config)[0].device)

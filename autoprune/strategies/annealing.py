@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from autoprune.allocation import uniform
@@ -29,6 +31,10 @@ class Annealing(Encoded):
     share, fewest = 0.15, 2  # of the groups that move
     first_step, last_step = 0.5, 0.1  # of a move, as a fraction of a group's range
 
+    @cached_property
+    def _drawn(self) -> dict[int, float]:
+        return {}
+
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A neighbour of the trial where the chain stands."""
         groups = len(self.problem.space.groups)
@@ -46,10 +52,15 @@ class Annealing(Encoded):
         here = min(trials[: self.starts], key=lambda t: (t.loss, t.number), default=None)
         for trial in trials[self.starts :]:
             temperature = unit * _between(self.hot, self.cold, trial.number / self.num_trials)
-            luck = np.random.default_rng([self.seed, trial.number, 1]).exponential()  # u < exp(-d/T) <=> d < -T log(u)
-            if here is None or trial.loss - here.loss <= temperature * luck:
+            if here is None or trial.loss - here.loss <= temperature * self._luck(trial.number):
                 here = trial
         return here
+
+    def _luck(self, number: int) -> float:
+        """Drawn once per trial: u < exp(-d / T) just where d < -T log(u)."""
+        if number not in self._drawn:
+            self._drawn[number] = float(np.random.default_rng([self.seed, number, 1]).exponential())
+        return self._drawn[number]
 
 
 def _spread(losses: list[float]) -> float:

@@ -12,6 +12,7 @@ from autoprune.allocation import uniform
 from autoprune.problem import Problem, Proposal, Trial
 from autoprune.strategies.encoded import Encoded
 from objectives import Budget, front
+from search_spaces import Widths
 from search_spaces.encodings import Encoding, Floats
 
 
@@ -46,6 +47,7 @@ class NSGA2(Encoded):
     ) -> None:
         super().__init__(problem, seed=seed, num_trials=num_trials, encoding=encoding)
         self.metric = next(iter(problem.feasibility.limits))
+        self._costs: dict[Widths, float] = {}
         self._limit = problem.feasibility.limits[self.metric]
         self._smallest = self.cost(problem.space.floor)
 
@@ -92,7 +94,10 @@ class NSGA2(Encoded):
 
     def cost(self, widths: Sequence[int]) -> float:
         """What the first budget limits."""
-        return self.problem.feasibility.price(widths)[self.metric]
+        key = tuple(widths)
+        if key not in self._costs:
+            self._costs[key] = self.problem.feasibility.price(widths)[self.metric]
+        return self._costs[key]
 
 
 def rank(points: Sequence[tuple[float, ...]]) -> tuple[NDArray[np.int64], Floats]:

@@ -46,6 +46,7 @@ class Strategy(ABC):
         self.trials: list[Trial] = []
         self.begin = 0
         self._known: set[Widths] = set()
+        self._scored: list[Trial] = []
 
     @abstractmethod
     def ask(self, number: int) -> Widths:
@@ -59,9 +60,8 @@ class Strategy(ABC):
         """Learn from a finished trial, whoever proposed it; what is no use (running, another space) is ignored."""
         if trial.state is TrialState.RUNNING or len(trial.widths) != len(self.problem.space.groups):
             return
-        at = bisect.bisect_left(self.trials, trial.number, key=lambda t: t.number)
-        known = at < len(self.trials) and self.trials[at].number == trial.number
-        self.trials[at : at + known] = [trial]  # told twice: the later word counts
+        _put(self.trials, trial)
+        _put(self._scored, trial, bool(np.isfinite(trial.loss)) and not trial.probe)
         self._known.add(trial.widths)
 
     def rng(self, number: int) -> np.random.Generator:
@@ -69,8 +69,8 @@ class Strategy(ABC):
         return np.random.default_rng([self.seed, number])
 
     def scored(self) -> list[Trial]:
-        """The candidates with a finite loss, by number (no probes)."""
-        return [t for t in self.trials if np.isfinite(t.loss) and not t.probe]
+        """The candidates with a finite loss, by number (no probes); to be read only."""
+        return self._scored
 
     def fresh(self, widths: Widths, rng: np.random.Generator, problem: Problem | None = None) -> Widths:
         """`widths` projected on the budgets and, if they were told before, moved on a little (a bounded effort).
@@ -88,3 +88,10 @@ class Strategy(ABC):
             moved = mutate(self.problem.space, candidate, rng, groups=2, step=0.05 * (attempt + 1))
             candidate = project(moved)
         return candidate
+
+
+def _put(trials: list[Trial], trial: Trial, keep: bool = True) -> None:
+    """Put a trial in its place by number; told twice, the later word counts."""
+    at = bisect.bisect_left(trials, trial.number, key=lambda t: t.number)
+    known = at < len(trials) and trials[at].number == trial.number
+    trials[at : at + known] = [trial] * keep

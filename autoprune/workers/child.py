@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import multiprocessing as mp
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -17,6 +16,8 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.workers.attempt import Evaluate, attempt, describe
+from autoprune.workers.parcel import Parcel
+from autoprune.workers.slots import Slot
 
 MakeEvaluator = Callable[[str], Evaluate]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -28,23 +29,22 @@ class Child:
 
     Args:
         name: Of the worker.
-        recipe: A pickled `make_evaluator(device)`.
-        device: Where it evaluates.
-        threads: How many CPU threads it may use.
+        recipe: Holds `make_evaluator(device)`.
+        slot: Where it evaluates, and how much it may take there.
     """
 
-    def __init__(self, name: str, recipe: bytes, device: str, threads: int) -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str, recipe: Parcel, slot: Slot) -> None:
+        self.name, self.device = name, slot.device
         self.job: Job | None = None
         self.ready = False
         self.pipe, end = mp.get_context("spawn").Pipe()
         self._process = mp.get_context("spawn").Process(
-            target=_serve, args=(end, recipe, device, threads), name=f"autoprune-{name}"
+            target=_serve, args=(end, recipe, slot), name=f"autoprune-{name}"
         )
-        with _birth(threads):
+        with _birth(slot.threads):
             self._process.start()
         end.close()  # the child has the only other one now: its death is the end of file here
-        self.sentinel = self._process.sentinel
+        self.sentinel, self.pid = self._process.sentinel, self._process.pid or 0
 
     def work(self, job: Job | None) -> None:
         """Send a job, or None to let the child go. If it is dead, `hear` will say so."""
@@ -88,15 +88,13 @@ def _birth(threads: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(pipe: Connection, recipe: bytes, device: str, threads: int) -> None:
+def _serve(pipe: Connection, recipe: Parcel, slot: Slot) -> None:
     """The life of a child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     try:
-        import torch
-
-        torch.set_num_threads(threads)
-        evaluate = pickle.loads(recipe)(device)
+        _settle(slot)
+        evaluate = recipe.open()(slot.device)
     except Exception as error:
         pipe.send((BROKEN, describe(error)))
         return
@@ -104,6 +102,17 @@ def _serve(pipe: Connection, recipe: bytes, device: str, threads: int) -> None:
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while (job := pipe.recv()) is not None:
             pipe.send((RESULT, attempt(evaluate, job)))
+
+
+def _settle(slot: Slot) -> None:
+    """Keep to the slot."""
+    import torch
+
+    torch.set_num_threads(slot.threads)
+    device = torch.device(slot.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no device means this one: a seed, a context
+        torch.cuda.set_per_process_memory_fraction(slot.share, device)
 
 
 def _die_with_parent() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 
 from autoprune.controller import Job, Listener, SearchController
 from autoprune.workers.attempt import Evaluate, attempt
@@ -28,11 +30,15 @@ def run_here(
     if worker in controller.in_flight:  # it had a job when the process ended, and did not let go of it in good order
         controller.lost(worker, "the process of the search died", MAX_DEATHS)
     try:
-        while isinstance(job := controller.ask(worker), Job):
-            controller.tell(worker, job.number, attempt(evaluate, job))
+        while (job := controller.ask(worker)) is not None:
+            if isinstance(job, Job):
+                controller.tell(worker, job.number, attempt(evaluate, job))
+            elif controller.poll_s == math.inf:
+                others = sorted(controller.in_flight.values())
+                raise RuntimeError(f"trials {others} run in other workers; `run_here` is alone")
+            else:
+                time.sleep(controller.poll_s)
     except BaseException:  # Ctrl-C, a full disk: the candidate is not to blame
         with contextlib.suppress(Exception):
             controller.release(worker)
         raise
-    if job is not None:
-        raise RuntimeError(f"trials {sorted(controller.in_flight.values())} run in other workers; `run_here` is alone")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -12,6 +10,8 @@ from multiprocessing.connection import wait
 from autoprune.controller import Job, Listener, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.workers.child import BROKEN, DEAD, READY, Child, MakeEvaluator
+from autoprune.workers.parcel import Parcel
+from autoprune.workers.slots import Slot, share_out
 
 MAX_FALSE_STARTS = 3  # times that a child may be killed before it is ready
 PATIENCE_S = 5.0  # for a child to end by itself
@@ -20,8 +20,7 @@ PATIENCE_S = 5.0  # for a child to end by itself
 def run_processes(
     controller: SearchController,
     make_evaluator: MakeEvaluator,
-    num_workers: int,
-    devices: Sequence[str] = ("cpu",),
+    slots: int | Sequence[Slot],
     timeout_s: float | Callable[[Job], float] = math.inf,
     listener: Listener | None = None,
 ) -> None:
@@ -32,21 +31,21 @@ def run_processes(
     Args:
         controller: Of the search; no other worker may be at it.
         make_evaluator: device -> (job -> metrics), called once in each child; picklable.
-        num_workers: How many children.
-        devices: Shared out in turn.
+        slots: Where each child lives; a number: so many, on every GPU or on the CPU.
         timeout_s: A child that takes longer over one candidate is killed. A function is asked again and again.
         listener: Is told what happens.
 
     Raises:
         SearchStopped: If an evaluator cannot be built, or too many candidates fail in a row.
-        ValueError: If `make_evaluator` cannot be sent to another process, or there are no workers or devices.
+        ValueError: If `make_evaluator` cannot be sent to another process, or there are no workers.
     """
-    if num_workers < 1 or not devices:
-        raise ValueError(f"workers: need at least one worker and one device, got {num_workers} and {list(devices)}")
+    slots = share_out(slots) if isinstance(slots, int) else slots
+    if not slots:
+        raise ValueError("workers: need at least one, got 0; without worker processes, evaluate in this one")
     controller.listener = listener or controller.listener
-    pool = _Pool(pickled(make_evaluator), num_workers, devices, timeout_s)
+    pool = _Pool(Parcel(make_evaluator), slots, timeout_s)
     try:
-        for index in range(num_workers):
+        for index in range(len(slots)):
             pool.spawn(index)
         while pool.offer(controller):
             pool.listen(controller)
@@ -54,26 +53,21 @@ def run_processes(
     finally:
         for child in pool.children.values():
             child.end()
+        pool.recipe.close()
 
 
 class _Pool:
     """The children that live, by index."""
 
-    def __init__(
-        self, recipe: bytes, num_workers: int, devices: Sequence[str], timeout_s: float | Callable[[Job], float]
-    ) -> None:
+    def __init__(self, recipe: Parcel, slots: Sequence[Slot], timeout_s: float | Callable[[Job], float]) -> None:
         self.children: dict[int, Child] = {}
-        self._recipe, self._devices, self._timeout_s = recipe, devices, timeout_s
+        self.recipe, self._slots, self._timeout_s = recipe, slots, timeout_s
         self._started: dict[int, tuple[Job, float]] = {}  # what each child that works has got, and when
         self._false_starts = 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        limit = os.environ.get("OMP_NUM_THREADS", "")
-        self._threads = max(1, min(cores // num_workers, int(limit) if limit.isdecimal() else cores))
 
     def spawn(self, index: int) -> None:
         """Start a child, or its successor."""
-        device = self._devices[index % len(self._devices)]
-        self.children[index] = Child(f"worker-{index}", self._recipe, device, self._threads)
+        self.children[index] = Child(f"worker-{index}", self.recipe, self._slots[index])
 
     def offer(self, controller: SearchController) -> bool:
         """Give every idle child a job, if there is one; False when the search is over."""
@@ -91,6 +85,8 @@ class _Pool:
         """Wait until a child says something, dies, or is out of time; pass it on."""
         ends = [end for child in self.children.values() for end in (child.pipe, child.sentinel)]
         left_s = min((self._left_s(index) for index in self._started), default=math.inf)
+        if any(child.ready and child.job is None for child in self.children.values()):
+            left_s = min(left_s, controller.poll_s)
         heard = wait(ends, None if left_s == math.inf else max(0.0, left_s))
         for index, child in list(self.children.items()):
             if child.pipe in heard or child.sentinel in heard:
@@ -135,18 +131,3 @@ class _Pool:
                 )
         controller.lost(child.name, how)
         self.spawn(index)
-
-
-def pickled(make_evaluator: MakeEvaluator) -> bytes:
-    """What is sent to the children.
-
-    Raises:
-        ValueError: If it cannot be sent to another process.
-    """
-    try:
-        return pickle.dumps(make_evaluator)
-    except Exception as error:  # each type has its own way to refuse
-        raise ValueError(
-            f"workers: the evaluator cannot be sent to another process ({error}); "
-            "give the model (and a metric of your own) as 'package.module:function', or use one worker"
-        ) from error

@@ -21,7 +21,8 @@ class Ratios(Encoding):
 
     def decode(self, x: Floats, fits: Fits | None = None) -> Widths:
         """The legal widths; they may be outside the budgets (whoever asks projects them)."""
-        rungs = (round(float(np.clip(u, 0, 1)) * (len(c) - 1)) for u, c in zip(x, self._choices, strict=True))
+        inside = np.clip(x, 0, 1).tolist()
+        rungs = (round(u * (len(c) - 1)) for u, c in zip(inside, self._choices, strict=True))
         return tuple(c[r] for r, c in zip(rungs, self._choices, strict=True))
 
     def encode(self, widths: Sequence[int]) -> Floats:

@@ -79,7 +79,7 @@ class MakeEvaluator:
 
 
 class Moody:
-    """An evaluator with a temper, decided by widths[0]: dies once, dies always, hangs, raises, exits; else 1.0."""
+    """With a temper, decided by widths[0]: dies once, dies always, hangs, raises, exits, hangs in C; or is well."""
 
     def __init__(self, device, folder):
         self.device, self.folder = device, Path(folder)
@@ -102,6 +102,10 @@ class Moody:
             raise MemoryError("cannot allocate 8 GB")
         if mood == 5 and first:
             os._exit(7)
+        if mood == 6 and first:
+            import ctypes
+
+            ctypes.PyDLL(None).sleep(600)  # in C, with the interpreter's lock: no thread and no signal handler runs
         return {"loss": 1.0 + mood, "device": self.device}
 
 
@@ -125,8 +129,29 @@ def deadly(device):
     os._exit(3)
 
 
+class OpenSearch:
+    """The same search for a desk on a Ray cluster; the pid of each desk is left in RUN/desk.txt."""
+
+    def __init__(self, run, num_trials=NUM_TRIALS, limit_s=60.0):
+        self.run, self.num_trials, self.limit_s = run, num_trials, limit_s
+
+    def __call__(self):
+        from autoprune.controller import SearchController
+        from autoprune.ledger import Ledger
+        from autoprune.schedule import Halving
+        from autoprune.workers.cluster import Search
+
+        with open(f"{self.run}/desk.txt", "a") as file:
+            file.write(f"{os.getpid()}\n")
+        ledger = Ledger.open(self.run, GROUPS, {"seed": 3})
+        controller = SearchController(ledger, Evolution(3), Halving(self.num_trials, (FINALISTS,)))
+        return Search(ledger, controller, lambda job: self.limit_s)
+
+
 def main(run, num_workers, url=""):
     """Run or resume."""
+    if url == "ray":
+        return main_on_ray(run, num_workers)
     from autoprune.controller import SearchController
     from autoprune.ledger import Ledger
     from autoprune.schedule import Halving
@@ -140,6 +165,16 @@ def main(run, num_workers, url=""):
         else:
             run_processes(controller, MakeEvaluator(side, 0.02), num_workers)
     print("done")
+
+
+def main_on_ray(run, num_workers):
+    """The same on a Ray cluster of this script's own."""
+    from autoprune.workers.cluster import Share, connect, run_cluster
+
+    Path(run).mkdir(exist_ok=True)
+    with connect("local", num_cpus=num_workers, object_store_memory=100 * 2**20):
+        make = MakeEvaluator(f"{run}/side.txt", 0.2)
+        run_cluster(OpenSearch(run), make, Share(num_workers, 1), f"{run}/ray")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Workers in processes of their own: really killed, really hung."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -8,13 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from autoprune.config import RunConfig
 from autoprune.controller import SearchController
+from autoprune.data import load
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
 from autoprune.problem import Proposal
+from autoprune.runs import Recipe
 from autoprune.schedule import Halving
-from autoprune.workers import run_processes
+from autoprune.workers import Slot, child, pickled, run_processes
+from autoprune.workers.parcel import Parcel
 
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))  # also in the children
@@ -45,9 +51,10 @@ def side(tmp_path):
 
 
 def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_path):
-    moods = [2, 3, 4, 5, 9, 9]  # dies always, hangs once, no memory, exits once, and two that are well
+    moods = [2, 6, 4, 5, 9, 9]  # dies always, hangs in C once, no memory, exits once, and two that are well
     controller = control(tmp_path, moods)
-    run_processes(controller, toys.MakeMoody(tmp_path), 2, devices=("cpu", "meta"), timeout_s=lambda job: 6.0)
+    slots = Slot("cpu"), Slot("meta")
+    run_processes(controller, toys.MakeMoody(tmp_path), slots, timeout_s=lambda job: 6.0)
     trials = controller.trials
     states = ["fail", "complete", "fail", "complete", "complete", "complete"]
     assert [t.state.value for t in trials] == states
@@ -57,28 +64,93 @@ def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_
     lines = side(tmp_path)
     assert [sum(line[0] == n for line in lines) for n in range(6)] == [3, 2, 1, 2, 1, 1]
     assert [e.deaths for e in controller.ledger.entries] == [3, 1, 0, 1, 0, 0]
-    assert {line[2:] for line in lines} == {(1, 1)}  # tests run with OMP_NUM_THREADS=1, and a child heeds it
+    assert {line[2:] for line in lines} == {(1, 1)}  # the threads of its slot
     for pid in {line[1] for line in lines}:
         assert not Path(f"/proc/{pid}").exists()
 
 
 def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path):
     controller = control(tmp_path, [9])
-    with pytest.raises(SearchStopped, match=r"0 \(cuda:7\): .* built: OSError: no weights for cuda:7 \(.*toys"):
-        run_processes(controller, toys.broken, 1, devices=["cuda:7"])
+    with pytest.raises(SearchStopped, match=r"0 \(meta\): .* built: OSError: no weights for meta \(.*toys"):
+        run_processes(controller, toys.broken, [Slot("meta")])
     with pytest.raises(SearchStopped, match="its process exited with code 3 before it was ready"):
         run_processes(controller, toys.deadly, 1)
     assert controller.trials == []
+
+
+class Part:
+    """Of a network; cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle 'Part' object")
 
 
 def test_what_cannot_be_sent_or_makes_no_sense_is_refused_at_once(tmp_path):
     controller = control(tmp_path, [9])
     with pytest.raises(ValueError, match=r"cannot be sent to another process .*package\.module:function"):
         run_processes(controller, lambda device: None, 1)
-    with pytest.raises(ValueError, match="at least one worker and one device, got 0"):
-        run_processes(controller, toys.broken, 0)
-    with pytest.raises(ValueError, match="at least one worker and one device"):
-        run_processes(controller, toys.broken, 1, devices=[])
+    with pytest.raises(ValueError, match="need at least one, got 0"):
+        run_processes(controller, toys.broken, [])
+
+
+def test_the_part_that_cannot_be_sent_is_named(data):
+    model = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))
+    model[1].activation = Part()
+    assert pickled(Recipe(RunConfig(), None, model[0], data))
+    for name, recipe in {
+        "model.1.activation": Recipe(RunConfig(), None, model, data),
+        "data.augmentation": Recipe(RunConfig(), None, None, replace_unchecked(data, augmentation=Part())),
+        "config.metric": Recipe(replace_unchecked(RunConfig(), metric=Part()), None),
+    }.items():
+        with pytest.raises(ValueError, match=f"workers: {name} cannot be sent .*cannot pickle 'Part'"):
+            pickled(recipe)
+
+
+def replace_unchecked(frozen, **changes):
+    """What a subclass or a plug-in may have put there."""
+    changed = copy.copy(frozen)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("digits")
+
+
+def test_what_is_not_importable_there_is_named_with_the_cure(monkeypatch):
+    """A class of a notebook: pickled by name here, unknown there."""
+    cls = type("Net", (), {"__module__": __name__})
+    monkeypatch.setattr(sys.modules[__name__], "Net", cls, raising=False)
+    parcel = Parcel(cls())
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"cannot be found here .*'Net'.* can be imported, not in a notebook"):
+        parcel.open()
+
+
+def test_the_parcel_leaves_no_file_and_no_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parcel = Parcel(list(range(1000)))
+    assert os.listdir(tmp_path) == []  # nothing to clean up after a kill
+    assert not any(isinstance(value, bytes) for value in vars(parcel).values())
+    assert parcel.open() == list(range(1000))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=r"cannot be written to .*gone .*set TMPDIR"):
+        Parcel(1)
+
+
+def test_a_child_keeps_to_its_share_of_a_gpu(monkeypatch):
+    """There is no GPU where this runs: what torch is told is recorded, no more."""
+    told = []
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: told.append(("device", str(device))))
+    monkeypatch.setattr(
+        "torch.cuda.set_per_process_memory_fraction", lambda share, device: told.append((share, str(device)))
+    )
+    child._settle(Slot("cuda:1", 0.45, 1))
+    assert told == [("device", "cuda:1"), (0.45, "cuda:1")]
+    child._settle(Slot("cpu", 0.45, 1))
+    assert len(told) == 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

@@ -1,0 +1,57 @@
+"""What to do when memory runs out: try once more in batches half as large, then give the candidate up."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from autoprune.errors import CandidateFailed
+
+SMALLEST = 4  # a batch of fewer images is not halved: batch-norm needs two
+
+
+def within_memory(
+    score: Callable[[int], dict[str, Any]], batch_size: int, device: torch.device, what: str
+) -> dict[str, Any]:
+    """What `score` gives for a batch size, or for half of it if the first runs out of memory.
+
+    Every call starts with the whole batch: what a candidate gets does not depend on those before it.
+
+    Args:
+        score: Batch size -> metrics.
+        batch_size: The whole one.
+        device: Its cache is emptied in between.
+        what: Is evaluated, for the message.
+
+    Returns:
+        The metrics; with "halved_batch", the batch size, if it was halved.
+
+    Raises:
+        CandidateFailed: If half is too much, too.
+    """
+    for batch in (batch_size, batch_size // 2):
+        try:
+            metrics = score(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if batch < batch_size or batch < SMALLEST:
+                tried = f"of {batch}" if batch == batch_size else f"of {batch_size} and of {batch}"
+                raise CandidateFailed(f"out of memory on {device} {what} in batches {tried}; lower the batch "
+                                      "size, or the number of workers that share the device") from error  # fmt: skip
+        else:
+            return metrics if batch == batch_size else {**metrics, "halved_batch": batch}
+        gc.collect()  # here, where the error is gone, and with it the frames that held the tensors
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    raise AssertionError("unreachable")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: Python's, CUDA's or the CPU allocator's."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -1,0 +1,149 @@
+"""A candidate in training is taken over where its worker was killed, and ends as if nobody had died."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.data import load
+from autoprune.errors import CandidateFailed
+from autoprune.evaluation import EvaluationSettings, Evaluator, evaluator
+from search_spaces import trace
+
+FIDELITY = "short:60"
+
+
+def make(folder, **changes):
+    """With batch-norm and dropout, so that every kind of state is in play."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(8, 8, 3), nn.Flatten(),
+            nn.Linear(128, 10),
+        ).eval()  # fmt: skip
+    data = load("digits", test=False, val_images=300)
+    space = trace(model, data.example)
+    scores = tuple(np.arange(g.size) / 9 for g in space.groups)
+    settings = {"batch_size": 32, "val_images": 300, "reconstruct": True, "abandon": False, "checkpoint_every": 10}
+    settings = EvaluationSettings(**settings, checkpoints=str(folder) if folder else "", **changes)
+    return Evaluator(model, data, space, scores, settings)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Never stopped, no checkpoints."""
+    found = make(None)((4, 4)[: len(make(None).space.groups)], FIDELITY)
+    assert "resumed_from" not in found
+    return found
+
+
+def widths(evaluate):
+    return (4, 4)[: len(evaluate.space.groups)]
+
+
+def slow(monkeypatch=None, pause_s=0.05, stop_at=None):
+    """Every step takes a while, or Ctrl-C comes after one."""
+    original = evaluator.finetune
+
+    def finetune(*args, **settings):
+        def listener(step, steps, loss):
+            time.sleep(pause_s)
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        return original(*args, **{**settings, "listener": listener})
+
+    if monkeypatch is None:
+        evaluator.finetune = finetune
+    else:
+        monkeypatch.setattr(evaluator, "finetune", finetune)
+
+
+def same(found, plain):
+    return all(found[key] == plain[key] for key in ("loss", "top1", "batch_losses", "images"))
+
+
+def test_killed_in_the_middle_it_ends_as_never_stopped_with_fewer_steps(tmp_path, plain):
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "import test_evaluation_state as t\n"
+        f"t.slow(); evaluate = t.make({str(tmp_path)!r}); evaluate(t.widths(evaluate), t.FIDELITY)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script])
+    give_up = time.monotonic() + 120
+    while not list(tmp_path.glob("*.pt")):
+        assert child.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    time.sleep(0.2)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    evaluate = make(tmp_path)
+    found = evaluate(widths(evaluate), FIDELITY)
+    assert same(found, plain)
+    assert 10 <= found["resumed_from"] < 60
+    assert found["resumed_from"] % 10 == 0
+    assert not list(tmp_path.glob("*.pt"))
+    assert "resumed_from" not in evaluate(widths(evaluate), FIDELITY)  # once more is from the start
+
+
+def test_ctrl_c_keeps_the_state(tmp_path, plain, monkeypatch):
+    evaluate = make(tmp_path)
+    with monkeypatch.context() as patch:
+        slow(patch, 0, stop_at=25)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(widths(evaluate), FIDELITY)
+    assert len(os.listdir(tmp_path)) == 1
+    for other, fidelity in (((3, 3), FIDELITY), ((4, 4), "short:50")):  # what another training left is not touched
+        assert "resumed_from" not in evaluate(other[: len(widths(evaluate))], fidelity)
+    found = evaluate(widths(evaluate), FIDELITY)
+    assert found["resumed_from"] == 20
+    assert same(found, plain)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["torn", "other", "folder"])
+def test_a_file_that_is_no_use_costs_nothing_but_the_steps(tmp_path, plain, monkeypatch, damage):
+    evaluate = make(tmp_path)
+    with monkeypatch.context() as patch:
+        slow(patch, 0, stop_at=25)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(widths(evaluate), FIDELITY)
+    (path,) = tmp_path.iterdir()
+    if damage == "torn":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "other":  # another network under the same name
+        state = torch.load(path, weights_only=True)
+        state["model"] = {name: torch.zeros(3) for name in state["model"]}
+        torch.save(state, path)
+    else:
+        path.unlink()
+        path.mkdir()  # it can neither be read nor written
+    found = evaluate(widths(evaluate), FIDELITY)
+    assert "resumed_from" not in found
+    assert same(found, plain)
+
+
+def test_a_short_training_writes_nothing_and_a_failed_one_leaves_nothing(tmp_path, monkeypatch):
+    evaluate = make(tmp_path / "short")
+    evaluate(widths(evaluate), "short:10")
+    assert not (tmp_path / "short").exists()
+    broken = make(tmp_path / "broken")
+
+    def diverge(*args, **settings):
+        settings["checkpoint_path"].parent.mkdir()
+        settings["checkpoint_path"].touch()
+        raise evaluator.Diverged("diverged")
+
+    monkeypatch.setattr(evaluator, "finetune", diverge)
+    with pytest.raises(CandidateFailed, match="diverged"):
+        broken(widths(broken), FIDELITY)
+    assert os.listdir(tmp_path / "broken") == []
