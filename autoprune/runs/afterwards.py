@@ -124,7 +124,7 @@ def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | 
                 f"run '{run.path}': was started from a {name} object, and nothing on disk says how to build it; "
                 f"in Python: autoprune.resume('{run.path}', {name}=...)"
             )
-    return prepare(run.config, model, data, run.example(), run.scores())
+    return prepare(run.config, model, data, run.example(), run.scores(), run.latency())
 
 
 def changed_run(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:

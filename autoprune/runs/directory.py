@@ -4,8 +4,10 @@ config.toml          the run as resolved
 space.json           what may be pruned
 scores.safetensors   the criterion's scores, computed once: a resumed run and every worker use the very same
 example.safetensors  the example input
+latency.json         predictors of measured latencies (where a budget is on one): the very same for all workers
 ledger.log           every trial (absent where the ledger is in a database)
 finetune/            checkpoints of the final fine-tune
+finalists/           checkpoints of the candidates that are being fine-tuned
 best/                the export of the winner
 trials.csv           the trials as a table
 """
@@ -36,6 +38,7 @@ from autoprune.files import disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.schedule import best
+from objectives.latency import Latency
 from search_spaces import SearchSpace
 
 Scores = tuple[NDArray[np.float64], ...]
@@ -73,6 +76,9 @@ class RunDirectory:
                     save_arrays, {f"{i:05d}": s for i, s in enumerate(problem.scores)}, scratch / "scores.safetensors"
                 )
                 save_tensors(save_file, tensors, scratch / "example.safetensors")
+                if problem.latency:
+                    known = {name: latency.to_json() for name, latency in problem.latency.items()}
+                    write_text(scratch / "latency.json", json.dumps(known))
         except OSError as error:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 refuse_existing(path)  # another search was quicker
@@ -111,6 +117,19 @@ class RunDirectory:
         if all(key.startswith("tuple.") for key in tensors):
             return tuple(tensor for _, tensor in sorted(tensors.items()))
         return {key.removeprefix("dict."): tensor for key, tensor in tensors.items()}
+
+    def latency(self) -> dict[str, Latency]:
+        """Metric -> predictor of the budgets on a measured latency, as it was when the run began.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = self.path / "latency.json"
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return {name: Latency.from_json(data) for name, data in known.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"'{path}': damaged ({error}); start the search anew") from error
 
     def space(self) -> SearchSpace:
         """What may be pruned in this run's network."""
@@ -166,6 +185,11 @@ class RunDirectory:
     def checkpoint(self) -> Path:
         """Where the final fine-tune keeps its state."""
         return self.path / "finetune"
+
+    @property
+    def finalists(self) -> Path:
+        """Where candidates that are being fine-tuned keep their state, whatever the working directory becomes."""
+        return self.path.resolve() / "finalists"
 
     def _read(self, load: Any, name: str) -> dict[str, Any]:
         try:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -24,10 +24,12 @@ from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
+from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
 from objectives import Feasibility, parse, resolve_metric
+from objectives.latency import Latency, backends, predictors
 from search_spaces import SearchSpace, trace, verify
 
 
@@ -64,7 +66,9 @@ class Prepared:
     def fingerprint(self) -> dict[str, Any]:
         """What this problem is: a resumed run must say the same."""
         config = self.config
+        measured = {name: latency.fingerprint for name, latency in self.problem.latency.items()}
         return {
+            **({"latency": measured} if measured else {}),
             "weights": fingerprint(self.model),
             "space": self.space.fingerprint,
             "data": self.data.fingerprint,
@@ -113,6 +117,7 @@ def prepare(
     data: ImageData | None = None,
     example: Any = None,
     scores: Sequence[NDArray[np.float64]] | None = None,
+    latency: Mapping[str, Latency] | None = None,
 ) -> Prepared:
     """Build, check and score all that a run needs; nothing is written.
 
@@ -122,6 +127,7 @@ def prepare(
         data: The data, where the settings do not say how to load them.
         example: What the network is called with; default one training image.
         scores: The criterion's scores, where they are known.
+        latency: Predictors of measured latencies by metric, where they are known; others are measured.
 
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
@@ -129,6 +135,8 @@ def prepare(
     if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
     budgets = tuple(parse(text) for text in config.budget)
+    unmeasured = (b for b in budgets if b.metric not in (latency or {}))
+    backends(unmeasured, config.latency_command)  # refuses what is not there, before anything costs
     make_criterion(config.criterion, seed=config.seed)
     needs = strategies.needs(config.strategy, config.encoding)
     Fidelity.parse(config.fidelity)
@@ -143,13 +151,16 @@ def prepare(
     space = trace(dense, example)
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
     space = space.with_limits(divisor=config.divisor, min_keep=config.min_keep, freeze=config.freeze)
-    Feasibility(space, budgets)  # refuses what cannot hold, before the scores cost anything
+    measured = predictors(budgets, dense, space, example, config.latency_command, latency)
+    Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before the scores cost anything
     verify(dense, space, example)
+    if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
+        raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
     distances = criteria.distances(dense, space) if "distances" in needs else None
-    problem = Problem(space, budgets, tuple(scores), distances)
+    problem = Problem(space, budgets, tuple(scores), distances, measured)
     strategies.open_with(
         config.warm_starts,
         strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),

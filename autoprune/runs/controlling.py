@@ -1,0 +1,161 @@
+"""The controller of a run, here or at a desk on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from autoprune.config import RunConfig
+from autoprune.controller import Job, Listener, SearchController
+from autoprune.evaluation import Evaluator
+from autoprune.ledger import Ledger, new_name
+from autoprune.problem import Problem, TrialState
+from autoprune.recovery import checkpoint
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.prepare import Prepared
+from autoprune.runs.recipe import Recipe
+from autoprune.schedule import Halving
+from autoprune.strategies import make, open_with
+from autoprune.workers.cluster import Finals, Search, Share, connect, run_cluster
+
+PATIENCE_S = 600.0  # no worker is taken for hung sooner,
+PATIENCE = 20  # nor before so many times as long as the slowest candidate of the same fidelity took
+
+
+def make_controller(
+    ledger: Ledger, config: RunConfig, problem: Problem, schedule: Halving | None = None
+) -> SearchController:
+    """The controller of a run, on its open ledger; with another schedule than the run's if one is given."""
+    strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
+    return SearchController(
+        ledger,
+        open_with(config.warm_starts, strategy),
+        schedule or config.schedule,
+        project=problem.repair,
+        limits=config.limits,
+    )
+
+
+def patience(ledger: Ledger, timeout_s: float) -> Callable[[Job], float]:
+    """After how many seconds a worker is taken for hung; without a timeout, never before the first result is there."""
+
+    def limit_s(job: Job) -> float:
+        done = (TrialState.COMPLETE, TrialState.PRUNED)
+        slowest = max((t.seconds for t in ledger.trials if t.fidelity == job.fidelity and t.state in done), default=0.0)
+        return timeout_s or (max(PATIENCE_S, PATIENCE * slowest) if slowest else math.inf)
+
+    return limit_s
+
+
+@dataclass(frozen=True)
+class OpenSearch:
+    """Opens a run for the desk on a cluster, again and again if it dies; picklable.
+
+    Attributes:
+        run: With an absolute path.
+        problem: Of the run.
+        fingerprint: Likewise.
+        extent: Settings that the run remembers once its ledger is open.
+        finals: Whether finalists are ordered too, or only the strategy's candidates.
+        me: Name of the controller, where there may be several: a desk that is made again is still the same.
+    """
+
+    run: RunDirectory
+    problem: Problem
+    fingerprint: Mapping[str, Any]
+    extent: Mapping[str, Any]
+    finals: bool = False
+    me: str = field(default_factory=new_name)
+
+    def __call__(self) -> Search:
+        """Open the ledger and make the controller.
+
+        Raises:
+            ValueError: If the run's directory is not on this machine.
+        """
+        run, config = self.run, self.run.config
+        if not (run.path / "config.toml").is_file():
+            raise ValueError(
+                f"run '{run.path}': is not to be seen on the machine of the cluster that keeps the ledger; put it on a "
+                "shared file system (--name /shared/...), or start the search on that machine with --cluster auto"
+            )
+        groups = {g.name: g.size for g in self.problem.space.groups}
+        where: dict[str, Any] = {"url": config.ledger, "study": run.study, "me": self.me}
+        ledger = Ledger.open(run.path, groups, self.fingerprint, **where, arrays={"scores": self.problem.scores})
+        run.remember(**self.extent)
+        schedule = config.schedule if self.finals else replace(config.schedule, rungs=())
+        controller = make_controller(ledger, config, self.problem, schedule)
+        return Search(ledger, controller, patience(ledger, config.timeout))
+
+
+class CandidateTrainer:
+    """Fine-tunes finalists of a run, with their state in a folder.
+
+    Args:
+        recipe: Of the run.
+        device: Where.
+        folder: Holds the state of one candidate at a time.
+        every: Steps between two states.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, folder: str, every: int) -> None:
+        model, data = recipe.build()
+        self._folder = Path(folder)
+        settings = replace(recipe.settings(), device=device, checkpoints=folder, checkpoint_every=every)
+        self._evaluator = Evaluator(model, data, recipe.problem.space, recipe.problem.scores, settings)
+
+    def __call__(self, job: Job, listener: Callable[[int, int, float], None]) -> Mapping[str, Any]:
+        """The metrics after the whole training: the same as any worker's."""
+        return self._evaluator(job.widths, job.fidelity, job.incumbent, listener)
+
+    def glance(self, job: Job) -> Mapping[str, Any]:
+        """The metrics at the step whose state is in the folder."""
+        file = max(self._folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
+        return self._evaluator.glance(job.widths, checkpoint.read(file, self._evaluator.compute.device)["model"])
+
+
+@contextlib.contextmanager
+def reserved(config: RunConfig) -> Iterator[Share | None]:
+    """The cluster that the settings ask for, for the time of the block; None: no cluster.
+
+    Raises:
+        ValueError: If it cannot be reached or is too small.
+    """
+    if not config.cluster:
+        yield None
+        return
+    if config.devices or config.join:
+        raise ValueError("cluster: Ray chooses the devices and there is one controller; leave out devices and join")
+    with connect(config.cluster) as cluster:
+        yield cluster.share(config.workers, config.per_device, config.device)
+
+
+def search_on_cluster(
+    run: RunDirectory,
+    prepared: Prepared,
+    recipe: Recipe,
+    share: Share,
+    listener: Listener,
+    callbacks: Sequence[Any] = (),
+    extent: Mapping[str, Any] | None = None,
+) -> None:
+    """Evaluate all candidates of a run on the cluster; its ledger must be closed here meanwhile.
+
+    Raises:
+        SearchStopped: As `run_cluster`.
+    """
+    fingerprint = prepared.fingerprint()
+    at = replace(run, path=run.path.resolve())
+    open_search = OpenSearch(at, prepared.problem, fingerprint, extent or {})
+    config = run.config
+    model, data = prepared.model, prepared.data.without_test()
+    recipe = replace(recipe, model=model, data=data, weights=fingerprint["weights"])
+    open_finals, trainer = replace(open_search, finals=True), partial(CandidateTrainer, recipe)
+    finals = Finals(open_finals, trainer, config.short_steps, config.rungs) if config.finalists else None
+    told: dict[str, Any] = {"listener": listener, "callbacks": callbacks, "table": True}
+    run_cluster(open_search, recipe, share, at.path / "ray", finals=finals, **told)

@@ -1,0 +1,234 @@
+"""The desk: the controller as an actor, which workers on any machine ask and tell.
+
+It opens the ledger itself and holds nothing that the ledger does not say. A desk that was killed is therefore made
+again by Ray, anywhere in a search, and goes on; a call that it did not answer is simply repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autoprune.controller import MAX_DEATHS as MAX_DEATHS
+from autoprune.controller import WAIT, Job, SearchController
+from autoprune.errors import RunIsLive, SearchStopped
+from autoprune.ledger import Ledger
+from autoprune.problem import Trial, TrialState
+from autoprune.schedule import Wait
+from autoprune.workers.cluster.luggage import Luggage
+
+MAX_FALSE_STARTS = 3  # times in a row that a worker may die before it is ready
+PATIENCE_S = 10.0  # for the ledger's lock
+
+Result = Mapping[str, Any] | str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a desk runs.
+
+    Attributes:
+        ledger: Open for writing.
+        controller: On it.
+        limit_s: Job -> seconds after which a worker is taken for hung.
+    """
+
+    ledger: Ledger
+    controller: SearchController
+    limit_s: Callable[[Job], float]
+
+
+@dataclass(frozen=True)
+class News:
+    """What has happened at a desk.
+
+    Attributes:
+        trials: Finished since, in the order they finished.
+        over: Whether the search is over.
+        error: Why, if not in good order.
+    """
+
+    trials: list[Trial]
+    over: bool
+    error: Exception | None
+
+
+class Desk:
+    """Answers workers until the search is over; every call may be repeated.
+
+    Args:
+        open_search: Opens the ledger and makes the controller.
+        again: Whether a desk of the same search stood here before and died: what is in flight then belongs to workers
+            that live, and is not handed to others.
+    """
+
+    def __init__(self, open_search: Callable[[], Search], again: bool = False) -> None:
+        self._told: list[Trial] = []
+        self._error: Exception | None = None
+        self._over = False
+        self._ready: set[str] = set()
+        self._false_starts = 0
+        try:
+            self._search = _opened(open_search)
+        except Exception as error:  # told by `news`: an actor whose constructor fails would be made again for ever
+            self._error, self._over = error, True
+            return
+        controller, entries = self._search.controller, self._search.ledger.entries
+        self._told += [e.trial for e in sorted(entries, key=lambda e: e.order) if e.order >= 0]
+        controller.listener = self
+        if again:
+            controller.keep_owners()
+
+    def hello(self, worker: str) -> None:
+        """A worker process starts; what an earlier one of this name had in hand, it lost."""
+        self._lose(worker, "its process died")
+
+    def ready(self, worker: str) -> None:
+        """Its evaluator is built."""
+        self._ready.add(worker)
+        self._false_starts = 0
+
+    def broken(self, worker: str, why: str) -> None:
+        """Its evaluator cannot be built: that stops the search."""
+        self._stop(SearchStopped(f"{worker}: the evaluator cannot be built: {why}"))
+
+    def died(self, worker: str, why: str) -> None:
+        """A worker's process ended where it should not. If that happens again and again before it is ready: stop."""
+        self._false_starts += worker not in self._ready
+        self._lose(worker, why)
+        if self._false_starts >= MAX_FALSE_STARTS:
+            text = f"{worker}: died before it was ready, as {self._false_starts - 1} did before it: {why}"
+            self._stop(SearchStopped(f"{text}; its log is in Ray's session directory"))
+
+    def exchange(self, worker: str, number: int = -1, result: Result = "") -> tuple[Job | Wait | None, float]:
+        """Take a result (none: -1) and hand out the next job, with the seconds it may take.
+
+        Returns:
+            The job; WAIT: ask again later; None: the search is over.
+        """
+        self._ready.add(worker)
+        if self._over:
+            return None, 0.0
+        controller = self._search.controller
+        try:
+            if number >= 0:
+                controller.tell(worker, number, result)
+            job = controller.ask(worker)
+        except Exception as error:  # the ledger cannot be written, too many failures: the driver says so
+            self._stop(error)
+            return None, 0.0
+        if isinstance(job, Job):
+            return job, self._search.limit_s(job)
+        self._over = job is None
+        return (None if job is None else WAIT), 0.0
+
+    def in_finals(self) -> bool:
+        """Whether finalists were in training when the run was stopped."""
+        if self._error is not None or not (trials := self._search.ledger.trials):
+            return False
+        return any(t.state is TrialState.RUNNING and t.fidelity != trials[0].fidelity for t in trials)
+
+    def finalists(self, luggage: Luggage) -> list[tuple[Job, float]]:
+        """All finalists that are to be trained, with the seconds each may take; none: the search is over.
+
+        Args:
+            luggage: Opens the search with a controller that orders them.
+        """
+        if self._error is not None:
+            return []
+        self._search.ledger.close()
+        self._search = luggage.unpack()()
+        controller = self._search.controller
+        jobs: list[tuple[Job, float]] = []
+        controller.listener, self._over = self, False
+        try:
+            while isinstance(job := controller.ask(f"finalist-{len(jobs)}"), Job):
+                jobs.append((job, self._search.limit_s(job)))
+        except Exception as error:
+            self._stop(error)
+            return []
+        self._over = job is None
+        return jobs
+
+    def num_waiting(self, numbers: list[int]) -> int:
+        """How many of these trials have not finished."""
+        if self._error is not None:
+            return 0
+        return sum(self._search.ledger.trials[n].state is TrialState.RUNNING for n in numbers)
+
+    def tell(self, worker: str, number: int, result: Result) -> None:
+        """Take a result, without a new job."""
+        if not self._over:
+            try:
+                self._search.controller.tell(worker, number, result)
+            except Exception as error:
+                self._stop(error)
+
+    def news(self, since: int = 0) -> News:
+        """What has happened after the first `since` finished trials."""
+        return News(self._told[since:], self._over, self._error)
+
+    def is_over(self) -> bool:
+        """Whether there is nothing left to ask for."""
+        return self._over
+
+    def close(self) -> None:
+        """Nobody works any more: what is in hand is blamed on nobody, and the ledger is free for the next one."""
+        self._over = True
+        if hasattr(self, "_search"):
+            try:
+                for worker in self._search.controller.in_flight:
+                    self._search.controller.release(worker)
+            finally:
+                self._search.ledger.close()
+
+    def on_asked(self, job: Job) -> None:
+        """Nothing to remember."""
+
+    def on_told(self, trial: Trial) -> None:
+        """A trial has finished."""
+        self._told.append(trial)
+
+    def _lose(self, worker: str, why: str) -> None:
+        """The job of a dead worker waits for the next one; whoever says so second changes nothing."""
+        self._ready.discard(worker)
+        if not self._over and worker in self._search.controller.in_flight:
+            try:
+                self._search.controller.lost(worker, why)
+                self._search.controller.release(worker)
+            except Exception as error:
+                self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        self._over, self._error = True, self._error or error
+
+
+def _opened(open_search: Callable[[], Search]) -> Search:
+    """The search; the desk of a driver that was killed a moment ago may take some seconds to let go of the ledger."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return open_search()
+        except RunIsLive:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+
+
+def hire(open_search: Callable[[], Search]) -> Any:
+    """A desk as an actor on the node of the driver (the run's directory is there), for ever made again if it dies."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Actor(Desk):
+        """The same, which knows whether it was here before."""
+
+        def __init__(self, luggage: Luggage) -> None:
+            again = ray.get_runtime_context().was_current_actor_reconstructed
+            super().__init__(lambda: luggage.unpack()(), again)
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(**options)(Actor).remote(Luggage.pack(open_search))

@@ -1,0 +1,167 @@
+"""Which cluster is meant, and what each worker gets of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+WAIT_S = 10.0  # for the first sign of life of a `ray://` address
+INSTALL = "pip install 'autoprune[ray]'"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What Ray reserves for each worker.
+
+    Attributes:
+        num_workers: How many there are.
+        cpus: Cores of each, and its threads.
+        gpus: GPUs of each: 0, or 1 divided by the workers of one GPU.
+    """
+
+    num_workers: int
+    cpus: int
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to. Use as a context manager: it is left as it was found.
+
+    Attributes:
+        address: As asked for.
+        ours: Whether this process started it or connected to it, so that it is to let go.
+    """
+
+    address: str
+    ours: bool
+
+    def share(self, workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
+        """What each of so many workers gets.
+
+        Args:
+            workers: 0: one per GPU, or per core if there is no GPU (or it is not wanted).
+            per_device: Workers that share one GPU; 0: one.
+            device: "cpu" reserves no GPUs.
+
+        Raises:
+            ValueError: If the cluster is too small.
+        """
+        import ray
+
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        return share_out(nodes, workers, per_device, device)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.ours:
+            import ray
+
+            ray.shutdown()
+
+
+def share_out(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
+    """The largest equal share of the nodes' cores that leaves room for all workers.
+
+    Args:
+        nodes: Resources of each node, "CPU" and "GPU".
+        workers: As `Cluster.share`.
+        per_device: Likewise.
+        device: Likewise.
+
+    Raises:
+        ValueError: If there is no room for them.
+    """
+    cores = [int(n.get("CPU", 0)) for n in nodes]
+    gpus = [int(n.get("GPU", 0)) for n in nodes]
+    on_gpu = device.startswith("cuda") or (device == "auto" and sum(gpus) > 0)
+    each = max(1, per_device)
+    num = workers or (sum(gpus) * each if on_gpu else sum(cores))
+    if on_gpu and num > sum(gpus) * each:
+        needed, fewer = -(-num // each), sum(gpus) * each
+        cure = f"--workers {fewer}, or more workers on each with --per-device" if fewer else "--device cpu"
+        raise ValueError(
+            f"cluster: {num} workers, {each} per GPU, need {needed} GPUs, but it has {sum(gpus)}; give {cure}"
+        )
+    for cpus in range(max(cores, default=0), 0, -1):
+        room = sum(min(c // cpus, g * each) if on_gpu else c // cpus for c, g in zip(cores, gpus, strict=True))
+        if num and room >= num:
+            return Share(num, cpus, 1 / each if on_gpu else 0.0)
+    room = sum(min(c, g * each) if on_gpu else c for c, g in zip(cores, gpus, strict=True))
+    raise ValueError(
+        f"cluster: {num} workers need a core each{' beside their GPU' if on_gpu else ''}, but its {len(nodes)} nodes "
+        f"with {sum(cores)} cores have room for {room}; give --workers {room}" + (" or add nodes" if not room else "")
+    )
+
+
+def connect(address: str, **options: Any) -> Cluster:
+    """Connect to a cluster; a process that is connected already stays where it is.
+
+    Args:
+        address: "auto" (a running cluster, else one is started on this machine), "local" (one is started), or
+            "ray://host:port".
+        **options: Further ones of `ray.init` where a cluster is started.
+
+    Raises:
+        ValueError: If Ray is missing, nobody answers at the address, or Ray's version there is another one.
+    """
+    if address not in ("auto", "local") and not address.startswith("ray://"):
+        raise ValueError(f"cluster '{address}': expected auto, local or ray://host:port")
+    try:
+        import ray
+        from ray import tune  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"cluster '{address}': needs Ray Tune ({error}); {INSTALL}") from error
+    if ray.is_initialized():
+        return Cluster(address, ours=False)
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    with _explained(address, ray.__version__):
+        if address.startswith("ray://"):
+            _await(address)
+            ray.init(address, **quiet)
+            return Cluster(address, ours=True)
+        if address == "auto":
+            with contextlib.suppress(ConnectionError):
+                ray.init("auto", **quiet)
+                return Cluster(address, ours=True)
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves workers beside anything else that runs
+        ray.init("local", include_dashboard=False, **quiet, **options)
+        return Cluster(address, ours=True)
+
+
+@contextlib.contextmanager
+def _explained(address: str, version: str) -> Iterator[None]:
+    """Ray's own words are several lines long."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:
+        text = " ".join(str(error).split())
+        if "ersion" in text and "mismatch" in text.lower():
+            cure = f"install the same Ray and Python on both sides (here Ray {version})"
+            raise ValueError(f"cluster '{address}': runs another version ({text[:300]}); {cure}") from error
+        raise ValueError(f"cluster '{address}': no connection ({text[:300]}); check that it runs there") from error
+
+
+def _await(address: str) -> None:
+    """Wait until somebody listens at `ray://host:port`."""
+    host, _, port = address.removeprefix("ray://").partition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"cluster '{address}': expected ray://host:port, e.g. ray://head:10001")
+    give_up = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), timeout=WAIT_S).close()
+        except OSError as error:
+            if time.monotonic() > give_up or isinstance(error, socket.gaierror):
+                raise ValueError(
+                    f"cluster '{address}': no answer within {WAIT_S:.0f} s ({error.strerror or error}); check that "
+                    "the head node runs (`ray status` there) and that its client port is open"
+                ) from error
+            time.sleep(0.5)

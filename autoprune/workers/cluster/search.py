@@ -1,0 +1,194 @@
+"""One search on a cluster, from the driver's side: hire a desk, let Ray Tune start the workers, pass the news on."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoprune.controller import Listener
+from autoprune.workers.attempt import Evaluate
+from autoprune.workers.cluster.desk import News, Search, hire
+from autoprune.workers.cluster.environment import environment, reporter
+from autoprune.workers.cluster.finalists import Finals, tune_finalists
+from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.reach import Share
+from autoprune.workers.cluster.worker import work
+
+NEWS_S = 0.5  # how often the driver asks for news
+
+
+def run_cluster(
+    open_search: Callable[[], Search],
+    make_evaluator: Callable[[str], Evaluate],
+    share: Share,
+    storage: str | Path,
+    *,
+    listener: Listener | None = None,
+    finals: Finals | None = None,
+    callbacks: Sequence[Any] = (),
+    table: bool = False,
+) -> None:
+    """Run a search to its end on the cluster that this process is connected to.
+
+    Nobody else may hold the ledger: the desk opens it, and has closed it when this returns.
+
+    Args:
+        open_search: Opens the ledger and makes the controller; picklable.
+        make_evaluator: device -> (job -> metrics), called once in each worker; sent to each node once.
+        share: How many workers, and what each gets.
+        storage: Where Tune keeps its own files.
+        listener: Is told what finishes.
+        finals: How finalists are fine-tuned; None: the workers evaluate all that `open_search` orders.
+        callbacks: Of `ray.tune`, for Weights & Biases, MLflow ...
+        table: Whether Tune prints its table, one row per worker.
+
+    Raises:
+        SearchStopped: If an evaluator cannot be built, or too many candidates fail in a row.
+        LedgerUnwritable: If the ledger is lost; everything told before is safe.
+        KeyboardInterrupt: If it was stopped; it can be resumed.
+    """
+    import ray
+
+    storage = Path(storage).resolve()
+    with hired(open_search, listener) as desk:
+        in_finals = finals is not None and ray.get(desk.in_finals.remote())
+        if not in_finals:
+            _run_workers(desk, make_evaluator, share, storage, callbacks, table)
+        if finals is not None and (in_finals or ray.get(desk.is_over.remote())):
+            while tune_finalists(desk, finals, share, storage, callbacks, table):
+                pass
+
+
+def _run_workers(
+    desk: Any,
+    make_evaluator: Callable[[str], Evaluate],
+    share: Share,
+    storage: Path,
+    callbacks: Sequence[Any],
+    table: bool,
+) -> None:
+    """One Tune trial per worker, until the desk has nothing left."""
+    from ray import tune
+
+    trainable = tune.with_parameters(work, desk=desk, luggage=Luggage.pack(make_evaluator), threads=share.cpus)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus}),
+        param_space={"worker": tune.grid_search([f"worker-{i}" for i in range(share.num_workers)])},
+        tune_config=tune.TuneConfig(trial_name_creator=_name, trial_dirname_creator=_name),
+        run_config=tune.RunConfig(
+            name="workers",
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=-1),
+            callbacks=[_watch(desk), *callbacks],
+            stop=_when_over(desk),
+            progress_reporter=reporter(latest="candidate", candidates="count", best_loss="best loss"),
+            verbose=1 if table else 0,
+        ),
+    )
+    with environment(RAY_AIR_NEW_OUTPUT="0"):  # the new output has no table of one's own columns
+        tuner.fit()
+
+
+@contextlib.contextmanager
+def hired(open_search: Callable[[], Search], listener: Listener | None) -> Iterator[Any]:
+    """A desk for the time of the block; its news go to the listener, its error is raised here."""
+    import ray
+
+    desk = hire(open_search)
+    try:
+        first: News = ray.get(desk.news.remote())
+        if first.error is not None:
+            raise first.error
+        with _listening(desk, listener, len(first.trials)):
+            yield desk
+        last: News = ray.get(desk.news.remote())
+        if last.error is not None:
+            raise last.error
+        if not last.over:  # Tune stops at the first Ctrl-C, in good order, and says nothing
+            raise KeyboardInterrupt
+    finally:
+        with contextlib.suppress(Exception):  # the cluster may be gone; the ledger has all that was told
+            ray.get(desk.close.remote(), timeout=30)
+            ray.kill(desk)
+
+
+@contextlib.contextmanager
+def _listening(desk: Any, listener: Listener | None, since: int) -> Iterator[None]:
+    """Tells the listener what finishes during the block."""
+    import ray
+
+    ended = threading.Event()
+
+    def listen() -> None:
+        seen, last = since, False
+        while not last:
+            last = ended.wait(NEWS_S)
+            with contextlib.suppress(Exception):  # no news: the desk is being made again
+                for trial in ray.get(desk.news.remote(seen), timeout=10).trials:
+                    seen += 1
+                    if listener is not None:
+                        listener.on_told(trial)
+
+    thread = threading.Thread(target=listen, name="autoprune-news", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["worker"])
+
+
+def _watch(desk: Any) -> Any:
+    """A callback that tells the desk who died: a worker that never comes back must not keep its job."""
+    import ray
+    from ray import tune
+
+    class Watch(tune.Callback):  # type: ignore[misc]
+        """Waits for the desk's answer: the successor is started only then."""
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ray.get(desk.died.remote(_name(trial), _reason(trial)))
+
+        on_trial_error = on_trial_recover
+
+    return Watch()
+
+
+def _reason(trial: Any) -> str:
+    """The kind of its last error, in a few words."""
+    error = trial.get_pickled_error() if trial.pickled_error_file else None
+    text = " ".join(str(error).split()) if error else "its process died"
+    return text[:300]
+
+
+def _when_over(desk: Any) -> Any:
+    """A stopper: without it, Tune would wait for workers that find no place any more."""
+    import time
+
+    import ray
+    from ray import tune
+
+    class Over(tune.Stopper):  # type: ignore[misc]
+        """Asks the desk, not too often."""
+
+        def __init__(self) -> None:
+            self._asked, self._over = 0.0, False
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            if not self._over and time.monotonic() - self._asked > NEWS_S:
+                with contextlib.suppress(ray.exceptions.GetTimeoutError):
+                    self._over = ray.get(desk.is_over.remote(), timeout=10)
+                self._asked = time.monotonic()
+            return self._over
+
+    return Over()

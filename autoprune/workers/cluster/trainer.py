@@ -1,0 +1,93 @@
+"""What one finalist's Tune trial does: fine-tune with checkpoints, say at each rung how good it is, tell the desk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from autoprune.controller import Job
+from autoprune.workers.attempt import attempt
+from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.worker import doomed, settle
+
+HISTORY = "history.json"  # [steps, metrics] at each rung so far
+
+
+class Trainer(Protocol):
+    """Fine-tunes candidates and keeps their state in a folder."""
+
+    def __call__(self, job: Job, listener: Callable[[int, int, float], None]) -> Mapping[str, Any]:
+        """The metrics after the whole training, which begins where the state in the folder ends."""
+
+    def glance(self, job: Job) -> Mapping[str, Any]:
+        """The metrics at the step whose state is in the folder."""
+
+
+def train(
+    config: dict[str, Any],
+    *,
+    desk: Any,
+    luggage: Luggage,
+    jobs: Mapping[int, tuple[Job, float, str]],
+    rungs: tuple[int, ...],
+    every: int,
+    threads: int,
+) -> None:
+    """The function that Ray Tune runs, one Tune trial per finalist.
+
+    Args:
+        config: "number" of the trial in the ledger.
+        desk: The actor.
+        luggage: (device, folder, steps between two states) -> `Trainer`.
+        jobs: Number -> the job, the seconds it may take, and a checkpoint of an earlier attempt ("": none).
+        rungs: Steps after which it is compared with the others.
+        every: Steps between two checkpoints; divides the rungs.
+        threads: CPU threads it may use.
+    """
+    import ray
+    from ray import tune
+
+    job, limit_s, start = jobs[config["number"]]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        checkpoint = tune.get_checkpoint() or (tune.Checkpoint(start) if start else None)
+        if checkpoint is not None:
+            with checkpoint.as_directory() as there:
+                shutil.copytree(there, folder, dirs_exist_ok=True)
+        history: list[Any] = []
+        with suppress(OSError, ValueError):
+            history = json.loads((folder / HISTORY).read_text())
+        for steps, metrics in history:  # the scheduler may be a new one
+            tune.report({"steps": steps, **metrics})
+        seen = {steps for steps, _ in history}
+
+        def listen(step: int, total: int, loss: float) -> None:
+            done = step - 1  # its state is on the disk by now
+            if done == 0 or done % every or done in seen:
+                return
+            metrics = {"train_loss": loss, **({k: v for k, v in trainer.glance(job).items() if k in KEPT}
+                                              if done in rungs else {})}  # fmt: skip
+            if done in rungs:
+                history.append((done, metrics))
+                (folder / HISTORY).write_text(json.dumps(history))
+            tune.report({"steps": done, **metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+        trainer: Trainer = luggage.unpack()(settle(threads), str(folder), every)
+        with doomed(limit_s):
+            result = attempt(lambda job: trainer(job, listen), job)
+        ray.get(desk.tell.remote(finalist(job.number), job.number, result))
+        if isinstance(result, dict):
+            tune.report({"steps": config["steps"], **{k: v for k, v in result.items() if k in KEPT}})
+
+
+KEPT = ("loss", "top1")  # of the metrics: what a table shows
+
+
+def finalist(number: int) -> str:
+    """The name of the worker that fine-tunes this trial."""
+    return f"finalist-{number}"

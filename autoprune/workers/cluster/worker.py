@@ -1,0 +1,99 @@
+"""What a worker does, wherever Ray has put it: ask, evaluate, tell, until the search is over."""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from autoprune.controller import Job
+from autoprune.workers.attempt import Evaluate, attempt, describe
+from autoprune.workers.cluster.desk import Result
+from autoprune.workers.cluster.luggage import Luggage
+
+REPORT_S = 2.0  # a row of Tune's table is renewed at most so often: each report waits for the driver
+FOREVER_S = 1e8  # a limit beyond it is none
+PAUSES_S = (0.01, 1.0)  # the first and the longest pause of a worker that has nothing to do
+
+
+def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -> None:
+    """The function that Ray Tune runs, one Tune trial per worker.
+
+    Args:
+        config: "worker" is its name.
+        desk: The actor.
+        luggage: device -> (job -> metrics).
+        threads: CPU threads it may use.
+    """
+    import ray
+    from ray import tune
+
+    worker, latest, count, best, told = config["worker"], -1, 0, math.inf, time.monotonic()
+    ray.get(desk.hello.remote(worker))
+    try:
+        evaluate: Evaluate = luggage.unpack()(settle(threads))
+    except Exception as error:
+        why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
+        return ray.get(desk.broken.remote(worker, why))  # type: ignore[no-any-return]
+    ray.get(desk.ready.remote(worker))
+
+    def row() -> dict[str, Any]:
+        return {"worker": worker, "latest": latest, "candidates": count, "best_loss": best}
+
+    number, pause_s = -1, PAUSES_S[0]
+    result: Result = ""
+    while True:
+        job, limit_s = ray.get(desk.exchange.remote(worker, number, result))
+        if job is None:
+            break
+        if not isinstance(job, Job):
+            number = -1
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSES_S[1])
+            continue
+        with doomed(limit_s):
+            result = attempt(evaluate, job)
+        number = latest = job.number
+        count, pause_s = count + 1, PAUSES_S[0]
+        if isinstance(result, dict) and not result.get("abandoned"):
+            best = min(best, float(result.get("loss", math.inf)))
+        if time.monotonic() - told > REPORT_S:
+            tune.report(row())
+            told = time.monotonic()
+    tune.report(row())
+
+
+def settle(threads: int) -> str:
+    """Take the share that Ray gave: the threads, and the GPU with this worker's part of its memory.
+
+    Returns:
+        The device.
+    """
+    import ray
+    import torch
+
+    limit = os.environ.get("OMP_NUM_THREADS", "")  # the user's, or else Ray's: the cores that it has reserved
+    torch.set_num_threads(max(1, min(threads, int(limit) if limit.isdecimal() else threads)))
+    if not ray.get_gpu_ids():
+        return "cpu"
+    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0)
+    if share < 1:
+        torch.cuda.set_per_process_memory_fraction(share, 0)
+    return "cuda:0"  # Ray shows each worker only its own
+
+
+@contextmanager
+def doomed(limit_s: float) -> Iterator[None]:
+    """Ends this process if the block takes longer: by a thread in C, which needs no lock that a hung call holds."""
+    if not 0 < limit_s < FOREVER_S:
+        yield
+        return
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
