@@ -18,6 +18,7 @@ else:
 import tomli_w
 
 if TYPE_CHECKING:
+    from autoprune.limits import Limits
     from autoprune.schedule import Halving
 
 
@@ -37,6 +38,7 @@ class RunConfig:
     data_args: dict[str, Any] = field(default_factory=dict)
     input: str = ""
     budget: tuple[str, ...] = ("macs<=50%",)
+    latency_command: str = ""
     criterion: str = "group_fisher"
     score_images: int = 2048
     divisor: int = 1
@@ -87,6 +89,8 @@ class RunConfig:
         for name in ("min_keep", "distill", "max_failure_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must lie between 0 and 1, got {getattr(self, name)}")
+        if self.time or self.target:
+            _ = self.limits
         if not self.budget:
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
 
@@ -95,7 +99,17 @@ class RunConfig:
         """What is evaluated when, how well."""
         from autoprune.schedule import Halving, halving  # here, because --help need not wait for torch
 
+        if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
+            rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
+            return Halving(self.trials, rungs, self.fidelity)
         return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
+
+    @property
+    def limits(self) -> Limits:
+        """What ends the search before its last trial."""
+        from autoprune.limits import Limits, parse_target, parse_time
+
+        return Limits(parse_time(self.time), parse_target(self.target), self.max_failures, self.max_failure_rate)
 
     @classmethod
     def make(cls, **settings: Any) -> RunConfig:
@@ -185,7 +199,12 @@ OPTIONS: Mapping[str, Option] = {
                 "BUDGET",
                 "what must hold (repeatable; all hold at once): macs, params or activations <= a percentage of the "
                 "dense network (macs<=50%), a fraction of it (0.5x) or a number (params<=1.5M). flops is accepted and "
-                "means MACs (one multiply-add counts 1)",
+                "means MACs (one multiply-add counts 1). A measured latency: latency<=60%@onnxruntime,batch=1,"
+                "threads=1 or latency<=3.5ms@torch (backends: onnxruntime, torch, compile, tensorrt, command)",
+            ),
+            "latency_command": (
+                "COMMAND",
+                'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"',
             ),
             "criterion": (
                 "NAME",

@@ -1,4 +1,4 @@
-"""What the commands print: a profile, a result, the state of a run, its report."""
+"""What the commands print: a profile, a result, the report of a run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from autoprune.ledger import holder
-from autoprune.problem import TrialState
+from autoprune.report.activity import Activity
+from autoprune.report.dense_latency import print_quality
 from autoprune.report.outlook import Outlook
-from autoprune.report.progress import describe, metric_label
+from autoprune.report.progress import metric_label
 from autoprune.report.tables import (
     comparison_table,
     cost_rows,
+    counted,
+    failures_table,
     frozen_table,
     groups_table,
     number,
     reachable_table,
 )
 from autoprune.report.trials import best_table, counts, front_table, proxy_quality, write_csv
-from autoprune.schedule import best, is_cached
 from objectives import Feasibility, parse
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def print_profile(prepared: Prepared, cost: str) -> None:
     if prepared.space.frozen:
         out.print(frozen_table(prepared.space))
     out.print(reachable_table(prepared.problem.feasibility))
+    print_quality(out, prepared)
     out.print(cost, markup=False, soft_wrap=True)
 
 
@@ -66,40 +69,13 @@ def print_export(directory: str | Path) -> None:
     _print_files(out, directory)
 
 
-def print_status(run: RunDirectory) -> None:
-    """How far a run is, also while it is running."""
-    out = console()
-    record = run.record()
-    config, trials = run.config, record.trials
-    writer = holder(run.path)
-    finished = (run.best / "architecture.json").is_file()
-    outlook, metric = Outlook.of(trials, config), metric_label(config.metric)
-    state = f"running ({writer})" if writer else "finished" if finished else f"stopped; autoprune resume {run.path}"
-    leader = best(trials, config.schedule.fidelities)
-    lines = [
-        ("run", str(run.path)),
-        ("state", state),
-        ("model", f"{config.model or 'an nn.Module object'}, {', '.join(config.budget)}"),
-        ("evaluated", f"{outlook} ({counts(trials, live=bool(writer))})"),
-        ("best", describe(leader, metric) if leader else "none yet"),
-    ]
-    if writer:
-        lines.append(("ETA", f"{outlook.eta}, then the fine-tune of the winner"))
-    for trial in trials:
-        if trial.state is TrialState.RUNNING and not is_cached(trial):
-            where = f"on {trial.worker}" if trial.worker else "waits for a worker"
-            fate = where if writer else "was interrupted, will be redone"
-            lines.append(("in flight" if writer else "unfinished", f"{trial.fidelity} trial {trial.number} {fate}"))
-    for label, text in lines:
-        out.print(f"{label:<10} {text}", markup=False, soft_wrap=True)
-
-
 def print_report(run: RunDirectory) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
     out = console()
-    trials, metric = run.record().trials, metric_label(run.config.metric)
+    record, metric = run.record(), metric_label(run.config.metric)
+    trials, activity = record.trials, Activity.of(record)
     space = run.space()
-    feasibility = Feasibility(space, ())
+    feasibility = Feasibility(space, (), costs=run.latency())
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {', '.join(run.config.budget)}", markup=False)
@@ -108,19 +84,23 @@ def print_report(run: RunDirectory) -> None:
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials)
     if seconds:
         out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
+    if activity.pace:
+        out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
+    live, over = bool(holder(run.path)), (run.best / "architecture.json").is_file()
+    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live).end:
+        out.print(f"end: {end}")
     out.print(best_table(trials, metric))
     out.print(proxy_quality(trials), markup=False)
     first = parse(run.config.budget[0])
     candidates = [t for t in trials if t.fidelity == run.config.fidelity]
-    if front := front_table(candidates, Feasibility(space, (first,)), first.metric):
+    if front := front_table(candidates, Feasibility(space, (first,), costs=run.latency()), first.metric):
         out.print(front)
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
         out.print(groups_table(space, data["widths"]))
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
-    failed = [t for t in trials if t.state is TrialState.FAIL]
-    for trial in failed[:5]:
-        out.print(describe(trial, metric), markup=False, soft_wrap=True)
+    if activity.failures:
+        out.print(failures_table(activity))
     out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
 
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoprune.config import RunConfig
+from autoprune.limits import duration, met
 from autoprune.problem import Trial, TrialState
-from autoprune.schedule import PATIENCE, is_cached, ranked
+from autoprune.report.tables import seconds
+from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
 
 
 @dataclass(frozen=True)
@@ -17,23 +19,38 @@ class Outlook:
     """What is done and what is left of a search.
 
     Attributes:
-        proxies: Candidates finished by proxy, and how many there will be.
+        proxies: Candidates finished by proxy, and how many there will be, at most.
         finalists: Finalists finished, and how many there will be (an estimate until every proxy has finished).
         eta: How long the rest will take, in words: finalists are named, not guessed at, before the first has finished.
+        end: Why there are no more candidates although fewer were evaluated than was asked for; empty until then.
     """
 
     proxies: tuple[int, int]
     finalists: tuple[int, int]
     eta: str
+    end: str = ""
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], config: RunConfig) -> Outlook:
-        """The outlook of a run with these trials; those still running count as left."""
+    def of(
+        cls, trials: Sequence[Trial], config: RunConfig, worked_s: float = 0.0, workers: int = 0, over: bool = False
+    ) -> Outlook:
+        """The outlook of a run with these trials; those still running count as left.
+
+        Args:
+            trials: Of the ledger, or those that have finished.
+            config: Of the run.
+            worked_s: Seconds that controllers were at work, for the time limit.
+            workers: Who share what is left; default those of the settings.
+            over: There will be no new candidate, by whichever limit.
+        """
         done = [t for t in trials if t.state is not TrialState.RUNNING]
-        plan = config.schedule
+        running = [t for t in trials if t.state is TrialState.RUNNING and not is_cached(t)]
+        plan, limits = config.schedule, config.limits
         below = [t for t in done if t.fidelity == plan.first]
         tally = plan.tally(below)
-        left = max(0, config.trials - tally.evaluated) if tally.repeats < PATIENCE else 0
+        end = _end(tally, below, config, worked_s, over)
+        begun = sum(t.fidelity == plan.first for t in running)
+        left = begun if end else max(0, config.trials - tally.evaluated)
         proxies, parts = (tally.evaluated, tally.evaluated + left), [("proxies", left, _pace(below))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
@@ -45,7 +62,7 @@ class Outlook:
             below = here
         shorts = [t for t in done if t.fidelity != plan.first]
         finalists = len(shorts), len(shorts) + sum(left for _, left, _ in parts[1:])
-        return cls(proxies, finalists, _eta(parts, config))
+        return cls(proxies, finalists, _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
 
     @property
     def done(self) -> int:
@@ -61,15 +78,31 @@ class Outlook:
         return "{} of {} proxies, {} of {} finalists".format(*self.proxies, *self.finalists)
 
 
+def _end(tally: Tally, below: Sequence[Trial], config: RunConfig, worked_s: float, over: bool) -> str:
+    """Which limit closed the list of candidates; the last one left is the time."""
+    limits, after = config.limits, f" after {tally.evaluated} of {config.trials} candidates"
+    if tally.evaluated >= config.trials:
+        return ""
+    if limits.target and (first := met(below, limits.target, config.fidelity)):
+        return f"target {limits.target} reached by trial {first.number}{after}"
+    if tally.repeats >= PATIENCE:
+        return f"the strategy has nothing new to propose{after}"
+    if limits.time_s < math.inf and (over or worked_s >= limits.time_s) and ranked(below):
+        return f"time limit of {duration(limits.time_s)} reached{after}"
+    return ""
+
+
 def _pace(trials: Sequence[Trial]) -> float | None:
     """Median seconds of one evaluation; None before the first."""
-    seconds = [t.seconds for t in trials if t.seconds and not is_cached(t)]
-    return statistics.median(seconds) if seconds else None
+    times = [t.seconds for t in trials if t.seconds and not is_cached(t)]
+    return statistics.median(times) if times else None
 
 
-def _eta(parts: Sequence[tuple[str, int, float | None]], config: RunConfig) -> str:
-    """The parts come one after the other, each shared by all workers."""
-    rounds = [(math.ceil(left / max(1, config.workers)), pace) for _, left, pace in parts]
+def _eta(parts: Sequence[tuple[str, int, float | None]], workers: int, time_left_s: float) -> str:
+    """The parts come one after the other, each shared by all workers; the time limit cuts the first one short."""
+    rounds = [(math.ceil(left / max(1, workers)), pace) for _, left, pace in parts]
     known = [n * pace for n, pace in rounds if n and pace is not None]
+    if rounds[0][0] and rounds[0][1] is not None:  # what is begun before the limit is finished
+        known[0] = min(known[0], max(0.0, time_left_s) + rounds[0][1])
     unknown = [f"{left} {name}" for name, left, pace in parts if left and pace is None]
-    return " + ".join([f"{sum(known):.0f} s"] * bool(known) + unknown) or "0 s"
+    return " + ".join([seconds(sum(known))] * bool(known) + unknown) or "0 s"

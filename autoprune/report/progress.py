@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -36,6 +37,7 @@ class RunProgress:
         self._config = RunConfig()
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
+        self._began = time.monotonic()
 
     def __enter__(self) -> RunProgress:
         return self
@@ -49,17 +51,19 @@ class RunProgress:
         """One line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def begin_search(self, config: RunConfig, trials: Iterable[Trial] = ()) -> None:
+    def begin_search(self, config: RunConfig, trials: Iterable[Trial] = (), worked_s: float = 0.0) -> None:
         """The search begins, or goes on.
 
         Args:
             config: Of the run.
             trials: Finished before.
+            worked_s: Seconds that controllers were at work before.
         """
         self._config, self._trials, self._best = config, list(trials), {}
+        self._began = time.monotonic() - worked_s
         for trial in self._trials:
             self._is_better(trial)
-        outlook = Outlook.of(self._trials, config)
+        outlook = self._outlook()
         self._show("searching", outlook.total, outlook.done, outlook.eta)
 
     def begin(self, stage: str, total: int) -> None:
@@ -91,7 +95,7 @@ class RunProgress:
         if is_cached(trial):
             return
         better = self._is_better(trial)
-        outlook, metric = Outlook.of(self._trials, self._config), metric_label(self._config.metric)
+        outlook, metric = self._outlook(), metric_label(self._config.metric)
         if self._bar is None:
             best = " (best so far)" if better else ""
             self.say(f"{outlook.done}/{outlook.total} {describe(trial, metric)}{best}, ETA {outlook.eta}")
@@ -100,6 +104,9 @@ class RunProgress:
             self._bar.update(
                 self._bar.task_ids[0], completed=outlook.done, total=outlook.total, note=note, eta=outlook.eta
             )
+
+    def _outlook(self) -> Outlook:
+        return Outlook.of(self._trials, self._config, time.monotonic() - self._began)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()

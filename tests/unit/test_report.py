@@ -4,13 +4,11 @@ import io
 import json
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from autoprune.config import RunConfig
-from autoprune.ledger.locks import FileLock
 from autoprune.problem import Trial, TrialState
 from autoprune.report import (
     Outlook,
@@ -21,7 +19,6 @@ from autoprune.report import (
     front_table,
     metric_label,
     print_export,
-    print_status,
 )
 from autoprune.report.trials import proxy_quality
 from objectives import Feasibility
@@ -126,23 +123,6 @@ def test_what_nobody_writes_any_more_was_interrupted():
     trials = [proxy(0, 0.5), proxy(1)]
     assert counts(trials) == "1 complete, 1 running"
     assert counts(trials, live=False) == "1 complete, 1 interrupted, will be redone"
-
-
-def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, capsys):
-    trials = [proxy(0, 0.5, 2.0), proxy(1, worker="worker-1")]
-    run = SimpleNamespace(path=tmp_path, config=CONFIG, best=tmp_path / "best", record=lambda: record)
-    record = SimpleNamespace(trials=trials)
-    print_status(run)
-    stopped = capsys.readouterr().out
-    lock = FileLock(tmp_path / ".lock", "run")
-    print_status(run)
-    lock.release()
-    live = capsys.readouterr().out
-    assert all("1 of 4 proxies, 0 of 2 finalists" in said for said in (stopped, live))
-    assert "proxy trial 1 was interrupted, will be redone" in stopped
-    assert not re.search("ETA|in flight|running", stopped)
-    assert re.search(r"ETA +6 s \+ 2 finalists, then the fine-tune", live)
-    assert re.search("in flight +proxy trial 1 on worker-1", live)
 
 
 def test_names_and_plurals():

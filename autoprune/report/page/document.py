@@ -1,0 +1,126 @@
+"""Pages: charts and words in one HTML file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import autoprune
+from autoprune.files import disk, write_text
+from autoprune.report.console import rows_of
+from autoprune.report.page import origin, words
+from autoprune.report.page.drawing import PALETTE, Chart, check_installed, png
+from autoprune.report.page.facts import Facts
+from autoprune.report.page.front import front_chart
+from autoprune.report.page.history import history_chart
+from autoprune.report.page.inline import svg
+from autoprune.report.page.network import cost_chart, widths_chart
+from autoprune.report.page.ranking import ranking_chart
+from autoprune.report.tables import number
+
+if TYPE_CHECKING:
+    from autoprune.runs.directory import RunDirectory
+
+
+def pages_wanted(asked: bool | None) -> bool:
+    """Whether to write a page; where nobody said so and there is nothing to draw with, say how to get one.
+
+    Args:
+        asked: `--html` True, `--no-html` False, neither None.
+
+    Raises:
+        ValueError: If it was asked for and there is nothing to draw with.
+    """
+    if asked is None:
+        try:
+            check_installed()
+        except ValueError as error:
+            print(f"no page: {error}")
+            return False
+    elif asked:
+        check_installed()
+    return asked is not False
+
+
+def write_page(run: RunDirectory) -> Path:
+    """Write report.html into the run's directory.
+
+    Raises:
+        ValueError: If the run cannot be read, or there is nothing to draw with.
+        DiskError: If it cannot be written.
+    """
+    check_installed()
+    facts = Facts.of(run)
+    export = facts.export and {
+        "path": str(run.best),
+        "files": [(p.name, f"{number(p.stat().st_size)}B") for p in sorted(run.best.iterdir())],
+        "load": f"autoprune.load({str(run.best)!r}{'' if facts.export['model'].get('factory') else ', model=dense'})",
+        "rows": rows_of(facts.export["metrics"], facts.export["costs"]),
+    }
+    config = (run.path / "config.toml").read_text(encoding="utf-8")
+    return write_html(
+        run.path / "report.html",
+        "report.html",
+        facts=facts,
+        export=export,
+        words=words,
+        origin=origin,
+        config=config,
+        groups={
+            "search": _present([history_chart(facts), front_chart(facts)]),
+            "network": network_charts(facts),
+            "trust": _present([ranking_chart(facts)]),
+        },
+        csv="trials.csv" if (run.path / "trials.csv").is_file() else "",
+    )
+
+
+def write_charts(run: RunDirectory) -> list[Path]:
+    """Write the charts of the page as PNG files into charts/ of the run's directory.
+
+    Raises:
+        ValueError: If the run cannot be read, or there is nothing to draw with.
+        DiskError: If they cannot be written.
+    """
+    check_installed()
+    facts = Facts.of(run)
+    made = [history_chart(facts), front_chart(facts), *network_charts(facts), ranking_chart(facts)]
+    return save_charts(run.path / "charts", _present(made))
+
+
+def save_charts(directory: Path, charts: Sequence[Chart]) -> list[Path]:
+    """Write charts as PNG files named after them."""
+    with disk(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for chart in charts:
+            (directory / f"{chart.name}.png").write_bytes(png(chart))
+    return [directory / f"{chart.name}.png" for chart in charts]
+
+
+def network_charts(facts: Facts) -> list[Chart]:
+    """Widths, then every cost by layer."""
+    return _present([widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)])
+
+
+def write_html(path: Path, template: str, **content: Any) -> Path:
+    """Fill a template of this package; whatever is put in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("autoprune.report.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = lambda chart, narrow: Markup(svg(chart, narrow))  # its texts are escaped by the writer
+    made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by autoprune {autoprune.__version__}"
+    write_text(path, environment.get_template(template).render(palette=PALETTE, made=made, **content))
+    return path
+
+
+def _present(charts: Sequence[Chart | None]) -> list[Chart]:
+    return [chart for chart in charts if chart]

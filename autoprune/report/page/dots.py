@@ -1,0 +1,56 @@
+"""Trials as dots: what history, front and overlay have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoprune.problem import Trial, TrialState
+from autoprune.report.page.facts import Facts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST = 1200  # dots in one chart: more only make the file larger
+
+
+def dots(axes: Axes, name: str, x: Sequence[float], y: Sequence[float], label: str, **style: Any) -> None:
+    """Draw dots, if there are any, as the artist called `name`."""
+    if len(x):
+        axes.scatter(x, y, label=label, **{"zorder": 2.5, **style}).set_gid(name)
+
+
+def thinned(trials: Sequence[Trial], keep: Iterable[Trial] = (), most: int = MOST) -> list[Trial]:
+    """At most about `most` of the trials, evenly spread, and all that are to be kept."""
+    if len(trials) <= most:
+        return list(trials)
+    wanted = {trials[i].number for i in np.linspace(0, len(trials) - 1, most).round().astype(int)}
+    wanted |= {t.number for t in keep}
+    return [t for t in trials if t.number in wanted]
+
+
+def frame(losses: Iterable[float]) -> tuple[float, float]:
+    """The part of the loss axis that is worth showing: all of it, unless a few losses would flatten the rest."""
+    values = np.array([x for x in losses if math.isfinite(x)])
+    if not len(values):
+        return 0.0, 1.0
+    low, usual, high = float(values.min()), float(np.quantile(values, 0.9)), float(values.max())
+    high = min(high, low + 3 * (usual - low)) if usual > low else high
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - room, high + room
+
+
+def says(trial: Trial, facts: Facts) -> str:
+    """What a dot says under the mouse."""
+    if trial.state is TrialState.FAIL:
+        return f"trial {trial.number} failed: {trial.error[:200]}"
+    known = f", top-1 {top1(trial.metrics)}" if "top1" in trial.metrics else ""
+    return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {trial.loss:.4f}{known}"
+
+
+def top1(metrics: Mapping[str, Any]) -> str:
+    """The accuracy as a percentage; a dash if it is not known."""
+    return f"{100 * metrics['top1']:.2f} %" if "top1" in metrics else "-"

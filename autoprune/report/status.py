@@ -1,0 +1,105 @@
+"""What `autoprune status` shows of a run: who does what, how fast, what failed, how long it will take."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autoprune.config import RunConfig
+from autoprune.ledger import Record, writers
+from autoprune.report.activity import Activity, now_s
+from autoprune.report.console import console
+from autoprune.report.outlook import Outlook
+from autoprune.report.progress import describe, metric_label
+from autoprune.report.tables import failures_table, seconds, workers_table
+from autoprune.report.trials import counts
+from autoprune.schedule import best
+
+if TYPE_CHECKING:
+    from autoprune.runs.directory import RunDirectory
+
+INTERVAL_S = 2.0  # between two looks,
+SHARE = 0.2  # or more, so that reading a long ledger takes at most this share of the time
+
+
+def print_status(run: RunDirectory, watch: bool = False) -> None:
+    """How far a run is, also while it is running.
+
+    Args:
+        run: The run.
+        watch: Show it anew every two seconds until the run ends or Ctrl-C; on a terminal only.
+    """
+    out = console()
+    view, is_live = status(run)
+    if not (watch and is_live and out.is_terminal):
+        return out.print(view)
+    with contextlib.suppress(KeyboardInterrupt), Live(view, console=out, auto_refresh=False) as screen:
+        while is_live:
+            time.sleep(INTERVAL_S)
+            before = time.perf_counter()
+            view, is_live = status(run)
+            screen.update(view, refresh=True)
+            time.sleep((time.perf_counter() - before) / SHARE)
+
+
+def status(run: RunDirectory) -> tuple[RenderableType, bool]:
+    """What there is to see of a run at this moment, and whether anybody is at work."""
+    record, config = run.record(), run.config
+    crew = writers(run.path, record, config.ledger, run.study)
+    began = datetime.fromtimestamp(lock.stat().st_mtime) if (lock := run.path / ".lock").exists() else None
+    activity = Activity.of(record, now_s(record, began) if crew else None)
+    is_exported = (run.best / "architecture.json").is_file()
+    outlook = Outlook.of(
+        record.trials, config, activity.now_s, activity.at_work if crew else 0, over=is_exported and not crew
+    )
+    over = outlook.done > 0 and outlook.done == outlook.total
+    leader, metric = best(record.trials, config.schedule.fidelities), metric_label(config.metric)
+    lines = {
+        "run": str(run.path),
+        "state": _state(run, record, activity, crew, over, is_exported),
+        "model": f"{config.model or 'an nn.Module object'}, {', '.join(config.budget)}",
+        "evaluated": f"{outlook} ({counts(record.trials, live=bool(crew))})",
+        "limits": _limits(config, activity.now_s, outlook.end),
+        "pace": activity.pace,
+        "best": describe(leader, metric) if leader else "none yet",
+        "ETA": _eta(outlook, over) if crew else "",
+    }
+    grid = Table.grid(padding=(0, 1))
+    for label, text in lines.items():
+        if text:
+            grid.add_row(Text(label), Text(text))
+    parts: list[RenderableType] = [grid]
+    if activity.workers or activity.waiting:
+        parts += [Text(), workers_table(activity, bool(crew))]
+    if activity.failures:
+        parts += [Text(), failures_table(activity)]
+    return Group(*parts), bool(crew)
+
+
+def _state(
+    run: RunDirectory, record: Record, activity: Activity, crew: tuple[str, ...], over: bool, is_exported: bool
+) -> str:
+    if not crew:
+        return "finished" if is_exported else f"stopped; autoprune resume {run.path}"
+    running = f"running ({', '.join(crew)})"
+    if silence_s := activity.silence_s(record):
+        return f"{running}, but STALLED? Nothing has finished for {seconds(silence_s)}"
+    if not record.entries:
+        return f"{running}: starting"
+    return f"{running}: fine-tune of the winner" if over and not activity.in_hand else running
+
+
+def _limits(config: RunConfig, worked_s: float, end: str) -> str:
+    parts = [f"time {config.time}, {seconds(worked_s)} used"] if config.time else []
+    return end or "; ".join([*parts, f"target {config.limits.target}"] if config.target else parts)
+
+
+def _eta(outlook: Outlook, over: bool) -> str:
+    return "until the winner is fine-tuned" if over else f"{outlook.eta}, then the fine-tune of the winner"

@@ -1,0 +1,352 @@
+"""The report as a page: what is on it, that nothing on it is code, and that it stays small."""
+
+import itertools
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoprune.config import RunConfig
+from autoprune.ledger.locks import FileLock
+from autoprune.ledger.records import Entry, Record
+from autoprune.problem import Trial, TrialState
+from autoprune.report.compare import names, print_compare, read_runs, run_table
+from autoprune.report.page import pages_wanted, write_charts, write_page
+from autoprune.report.page.bars import BARS, Bar, bars, shortened
+from autoprune.report.page.dots import frame, thinned
+from autoprune.report.page.drawing import NARROW, PALETTE
+from autoprune.report.page.facts import Facts
+from autoprune.report.page.front import unbeaten
+from autoprune.report.page.history import history_chart, improvements
+from autoprune.report.page.inline import svg
+from autoprune.report.page.overlay import write_overlay
+from autoprune.report.page.ranking import chance, pairs, verdict
+from autoprune.report.page.words import failures
+from autoprune.runs.directory import RunDirectory
+from objectives import front
+from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
+
+pytest.importorskip("matplotlib")
+EVIL = '<img src=x onerror=alert(1)><script>alert(2)</script>"&$x$'
+CONFIG = RunConfig(model="m:f", data="digits", trials=8, finalists=3, fidelity="proxy")
+
+
+def chain(*sizes, name="conv"):
+    """A chain of 3x3 convolutions on 8 x 8 pixels, each but the last prunable."""
+    axes = [Axis(3, 3), *(Axis(s, 0, ((g, 1),)) for g, s in enumerate(sizes)), Axis(10, 10)]
+    layers = [Layer(f"{name}{i}", "conv", 9, 64, a, b) for i, (a, b) in enumerate(itertools.pairwise(axes))]
+    tensors = [TensorShape(f"{x.name}.weight", (x.makes, x.reads, Axis(9, 9))) for x in layers]
+    return SearchSpace(
+        tuple(ChannelGroup(f"{name}{i}", s, ()) for i, s in enumerate(sizes)), (), tuple(layers), tuple(tensors)
+    )
+
+
+@dataclass(frozen=True)
+class Run(RunDirectory):
+    """A run whose ledger is a list."""
+
+    trials: tuple = ()
+    over: SearchSpace = field(default_factory=lambda: chain(8, 16))
+
+    def space(self):
+        return self.over
+
+    def record(self):
+        return Record({}, {"versions": {"torch": "9.9"}}, tuple(Entry(t) for t in self.trials), {})
+
+
+def complete(number, widths, loss, fidelity="proxy", **more):
+    metrics = {"loss": loss, "top1": 1 - loss / 10}
+    return Trial(number, widths, TrialState.COMPLETE, metrics, fidelity, worker="here", seconds=2.0, **more)
+
+
+TRIALS = (
+    *(complete(i, (4, 1 + i), 2.0 - 0.1 * i) for i in range(5)),
+    replace(complete(5, (3, 3), 9.0), state=TrialState.PRUNED),
+    Trial(6, (2, 2), TrialState.FAIL, error="loss is not finite", seconds=1.0),
+    Trial(7, (2, 3), TrialState.FAIL, error="loss is not finite"),
+    *(complete(8 + i, (4, 5 - i), 1.0 + 0.1 * i, "short") for i in range(3)),
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A run's directory, with or without an export."""
+
+    def make(name="r", trials=TRIALS, config=CONFIG, space=None, finished=False):
+        run = Run(tmp_path / name, config, tuple(trials), space or chain(8, 16))
+        run.path.mkdir(parents=True)
+        (run.path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+        if finished:
+            run.best.mkdir()
+            (run.best / "weights.safetensors").write_bytes(bytes(1234))
+            metrics = {
+                f"{w}_{s}": {"loss": 0.5, "top1": t}
+                for w, t in (("dense", 0.95), ("pruned", 0.93))
+                for s in ("val", "test")
+            }
+            costs = {"macs": {"dense": 1000.0, "pruned": 400.0}}
+            what = {
+                "format": "autoprune architecture 1", "model": {"factory": "m:f"}, "widths": [4, 5], "kept": [],
+                "space": {}, "costs": costs, "metrics": metrics,
+                "provenance": {"trial": 8, "versions": {"torch": "1.2.3"}},
+            }  # fmt: skip
+            (run.best / "architecture.json").write_text(json.dumps(what), encoding="utf-8")
+        return run
+
+    return make
+
+
+class Page(HTMLParser):
+    """The tags, attributes and words of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.attributes, self.ids, self.words = [], [], [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, k, v or "") for k, v in attrs]
+        self.ids += [v for k, v in attrs if k == "id"]
+
+    def handle_data(self, data):
+        self.words += data
+
+    def charts(self):
+        return [v for t, k, v in self.attributes if (t, k) == ("figure", "id")]
+
+
+def test_a_finished_run_says_what_was_asked_what_came_out_and_how_to_repeat_it(make):
+    run = make(finished=True)
+    page = Page(write_page(run))
+    words = " ".join(page.words.split())
+    wanted = ["finished", "m:f", "macs<=50%", "93.00 %", "dense 95.00 %", "−2.00 points", "1.234 kB", "torch 1.2.3"]
+    wanted += [f"autoprune search --config {run.path / 'config.toml'} --name r-again", f"load('{run.best}')"]
+    wanted += ["loss is not finite", "n = 3 finalists", 'criterion = "group_fisher"']
+    assert [w for w in wanted if w not in words] == []
+    assert page.charts() == ["history", "front", "widths", "cost-macs", "cost-params", "cost-activations", "ranking"]
+    assert page.tags.count("svg") == 2 * len(page.charts()) == page.tags.count("details") * 2 - 2  # and config.toml
+    assert words.index("macs<=50%") < words.index("93.00 %") < words.index("evaluation by evaluation")
+
+
+def test_nothing_is_loaded_and_nothing_is_code(make):
+    page = Page(write_page(make(finished=True)))
+    assert not {"script", "img", "iframe", "object"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids))
+    links = [v for _, k, v in page.attributes if k in ("src", "href", "xlink:href", "srcset", "action")]
+    assert {v for v in links if not v.startswith("#")} <= {"data:,", "trials.csv"}
+    assert {v[1:] for v in links if v.startswith("#")} <= set(page.ids)
+    assert not re.search(r"url\((?!#)|@import", page.words + "".join(v for _, _, v in page.attributes))
+    assert ("meta", "content") in {(t, k) for t, k, v in page.attributes if v.startswith("default-src 'none'")}
+
+
+def test_no_name_and_no_error_becomes_a_tag(make):
+    trials = [complete(0, (4, 4), 1.0), complete(1, (4, 4), 1.0, "short"), complete(2, (3, 4), 1.0)]
+    trials += [complete(3, (3, 4), 1.1, "short"), Trial(4, (1, 1), TrialState.FAIL, error=EVIL, worker=EVIL)]
+    config = replace(CONFIG, metric=f"m:{EVIL}", model=EVIL, data=EVIL, budget=("macs<=50%",))
+    run = make(EVIL.replace("/", ""), trials, config, chain(8, 16, name=EVIL))
+    for path in (write_page(run), write_overlay(read_runs([run, make("other")]), run.path / "compare.html")):
+        page = Page(path)
+        assert not {"script", "img"} & set(page.tags)
+        assert not [k for _, k, _ in page.attributes if k.startswith("on")]
+        assert "onerror=alert(1)" in page.words
+
+
+def test_ten_thousand_trials_make_a_small_page_that_keeps_every_improvement(make):
+    trials = [complete(i, (1 + i % 8, 1 + i % 16), 2 + math.cos(i) - i / 10_000) for i in range(10_000)]
+    trials += [Trial(10_000 + i, (1, 1), TrialState.FAIL, error=f"{i} " + 2000 * "x") for i in range(3000)]
+    run = make(trials=trials)
+    path = write_page(run)
+    assert path.stat().st_size < 2_000_000
+    text = path.read_text(encoding="utf-8")
+    assert all(f"trial {t.number}, proxy" in text for t in improvements(trials))
+    assert "of the dots left out" in text
+
+
+def test_a_network_of_many_layers_is_drawn_by_its_largest(make):
+    page = Page(write_page(make(trials=[complete(0, (4,) * 300, 1.0)], space=chain(*range(100, 400)))))
+    heights = [float(v.split()[3]) for t, k, v in page.attributes if (t, k) == ("svg", "viewbox")]
+    assert max(heights) <= 92 + 18 * BARS
+    assert f"The {BARS} largest of 300 rows are drawn." in page.words
+
+
+@pytest.mark.parametrize("trials", [[], [Trial(0, (4, 4))], [Trial(0, (4, 4), TrialState.FAIL, error="boom")]])
+def test_a_run_without_a_result_has_a_page(make, trials):
+    page = Page(write_page(make(trials=trials)))
+    assert page.charts() == []
+    assert "No candidate has been evaluated yet" in page.words
+    assert ("boom" in page.words) == any(t.error for t in trials)
+
+
+def test_a_stopped_run_says_how_to_go_on_and_a_running_one_who_runs_it(make):
+    run = make()
+    words = Page(write_page(run)).words
+    assert f"autoprune resume {run.path}" in words
+    assert "93.00 %" not in words
+    lock = FileLock(run.path / ".lock", "test")
+    try:
+        words = Page(write_page(run)).words
+    finally:
+        lock.release()
+    assert "Still running (process" in words
+    assert "resume" not in words
+
+
+def test_charts_follow_the_page(make):
+    chart = history_chart(Facts.of(make()))
+    wide, narrow = svg(chart, False), svg(chart, True)
+    for text in (wide, narrow):
+        assert not any(light in text for light, _ in PALETTE.values())
+        assert {f"var(--{role})" for role in ("pruned", "muted", "final", "fail", "grid")} <= set(
+            re.findall(r"var\(--\w+\)", text)
+        )
+        assert "trial 6 failed: loss is not finite" in text
+        assert "<style" not in text
+    assert f'viewBox="0 0 {NARROW} ' in narrow
+    assert set(re.findall(r' id="([^"]+)"', wide)).isdisjoint(re.findall(r' id="([^"]+)"', narrow))
+
+
+def test_the_same_charts_as_png(make):
+    paths = write_charts(make())
+    drawn = ("history", "front", "widths", "cost-macs", "cost-params", "cost-activations", "ranking")
+    assert [p.name for p in paths] == [f"{name}.png" for name in drawn]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+
+
+def test_without_matplotlib_the_report_says_how_to_get_the_page(make, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not pages_wanted(None)
+    assert capsys.readouterr().out == "no page: the report page needs matplotlib; pip install 'autoprune[report]'\n"
+    assert not pages_wanted(False)
+    for ask in (lambda: pages_wanted(True), lambda: write_page(make()), lambda: write_charts(make("s"))):
+        with pytest.raises(ValueError, match=r"needs matplotlib; pip install 'autoprune\[report\]'"):
+            ask()
+
+
+def test_pages_are_written_unless_they_are_not_wanted():
+    assert pages_wanted(None)
+    assert pages_wanted(True)
+    assert not pages_wanted(False)
+
+
+# -- the parts ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 400), st.integers(2, 50), st.sets(st.integers(0, 399)))
+def test_thinned_keeps_the_ends_and_what_it_must(count, most, keep):
+    trials = [Trial(i, ()) for i in range(count)]
+    kept = [t for t in trials if t.number in keep]
+    found = thinned(trials, kept, most)
+    assert len(found) <= most + len(kept)
+    assert found == sorted(found, key=lambda t: t.number)
+    assert {t.number for t in kept} | {t.number for t in trials[:1] + trials[-1:]} <= {t.number for t in found}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
+def test_unbeaten_is_the_front(points):
+    found = [points[i] for i in unbeaten(*zip(*points, strict=True))]
+    assert found == sorted(set(map(tuple, (points[i] for i in front(points)))))
+
+
+@given(st.lists(st.floats(-1e3, 1e6), max_size=50))
+def test_the_frame_shows_the_best_and_nearly_all(losses):
+    low, high = frame([*losses, math.inf, math.nan])
+    assert low < high
+    assert not losses or low < min(losses) <= high
+    assert sum(x <= high for x in losses) >= 0.9 * len(losses) - 1
+
+
+def test_one_absurd_loss_does_not_flatten_the_rest():
+    assert frame([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 1e6])[1] < 5
+
+
+# critical values of Spearman's rank correlation, two-sided 5 %, as tabulated (Zar 1972); none below five pairs
+@pytest.mark.parametrize(("count", "value"), [(5, 1.0), (6, 0.886), (7, 0.786), (10, 0.648), (20, 0.447)])
+def test_how_far_chance_goes(count, value):
+    assert chance(count) == pytest.approx(value, abs=0.01)
+    assert math.isnan(chance(4))
+
+
+def test_the_verdict_says_how_many_and_what_chance_would_do():
+    assert verdict([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5]).startswith(
+        "Spearman 0.94, n = 6 finalists. Chance alone reaches ±0.89 one time in twenty."
+    )
+    assert "So few that any order could be chance" in verdict([1, 2, 3], [3, 2, 1])
+    assert verdict([1, 1], [1, 2]).startswith("No rank correlation")
+
+
+def test_pairs_are_of_the_same_widths_at_both_fidelities():
+    trials = [
+        complete(0, (1,), 3.0),
+        complete(1, (2,), 2.0),
+        complete(2, (1,), 1.0, "short:25"),
+        complete(3, (1,), 0.5, "short"),
+    ]
+    assert [(a.number, b.number) for a, b in pairs(trials, "proxy")] == [(0, 3)]
+
+
+def test_failures_are_counted_by_reason_and_cut():
+    found = failures([Trial(i, (), TrialState.FAIL, error="a" if i % 3 else 5000 * "b") for i in range(30)])
+    assert [(f.times, f.reason[:1]) for f in found] == [(20, "a"), (10, "b")]
+    assert len(found[1].reason) == 501
+    assert found[1].trials == "0, 3, 6, 9, 12, 15, 18, 21 and 2 more"
+
+
+@given(st.text(max_size=60), st.integers(5, 40))
+def test_a_shortened_name_keeps_both_ends(name, most):
+    short = shortened(name, most)
+    assert len(short) <= max(most, 0)
+    assert short == name or (name.startswith(short.split("…")[0]) and len(name) > most)
+
+
+def test_a_bar_too_short_to_see_is_in_the_table_only():
+    rows = [Bar("conv", 1000.0, 500.0, "1 k to 500", "50 %"), Bar("norm", 1.0, 1.0, "1 to 1", "100 %")]
+    chart = bars("x", "X", "Caption.", rows, "MACs", ("layer", "MACs", "kept"))
+    assert chart.caption == "Caption. The 1 largest of 2 rows are drawn."
+    assert [row[0] for row in chart.rows] == ["conv", "norm"]
+
+
+# -- comparison --------------------------------------------------------------------------------------------------
+
+
+def test_a_row_for_every_run(make, capsys):
+    runs = read_runs(
+        [make("a/x", finished=True), make("b/x", trials=[]), make("c", config=replace(CONFIG, strategy="tpe"))]
+    )
+    assert names(runs)[2] == "c"
+    assert len(set(names(runs))) == 3
+    head, rows = run_table(runs)
+    table = [dict(zip(head, row, strict=True)) for row in rows]
+    assert [r["state"] for r in table] == ["finished", "stopped", "stopped"]
+    assert [r["top-1 test"] for r in table] == ["93.00 %", "-", "-"]
+    assert [r["best loss"] for r in table] == ["1.0000 (short)", "-", "1.0000 (short)"]
+    assert [r["evaluations"] for r in table] == ["11", "0", "11"]
+    assert table[2]["strategy"] == "tpe"
+    print_compare(runs)
+    assert "93.00 %" in capsys.readouterr().out
+
+
+def test_the_overlay_leaves_out_what_is_not_the_same_network(make, tmp_path):
+    runs = read_runs([make("a", finished=True), make("b"), make("c", trials=[complete(0, (3,), 1.0)], space=chain(8))])
+    page = Page(write_overlay(runs, tmp_path / "compare.html"))
+    assert page.charts() == ["history", "results", "widths"]
+    assert "1 left out: over another network or with other groups." in page.words
+
+
+def test_an_overlay_of_runs_without_trials(make, tmp_path):
+    page = Page(write_overlay(read_runs([make("a", trials=[]), make("b", trials=[])]), tmp_path / "compare.html"))
+    assert page.charts() == []
+    assert "None of them has evaluated a candidate yet." in page.words
+
+
+def test_one_run_cannot_be_compared(make):
+    run = make()
+    with pytest.raises(ValueError, match="expected at least two different runs"):
+        read_runs([run, run])
