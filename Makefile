@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean help
+.PHONY: demo test test-all torture lint clean help
 
 help:
 	@echo "make demo      train a small CNN on digits, search macs<=50%, fine-tune, export, compare (about a minute)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  all tests, the slow ones too"
+	@echo "make torture   two hundred fault schedules: kills, torn files, full disks, lost servers and nodes"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove .venv and caches (results/ stays)"
 
@@ -19,6 +20,9 @@ test: .venv/.installed-dev
 
 test-all: .venv/.installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -ra --durations=20 -m "slow or not slow"
+
+torture: .venv/.installed-dev
+	@$(BIN)/python results/benchmarks/torture.py
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff check .

@@ -64,7 +64,7 @@ CASES = {
     "budget that cannot be read": (["--budget=half"], r"budget 'half': expected <metric><=<limit>, e\.g\. macs<=50%"),
     "unknown budget metric": (
         ["--budget=watts<=50%"],
-        r"budget 'watts<=50%': unknown metric 'watts'; known: activations, macs",
+        r"budget 'watts<=50%': unknown metric 'watts'; known: activations, latency, macs",
     ),
     "unreachable budget": (
         ["--budget=macs<=0.1%"],

@@ -26,8 +26,7 @@ from autoprune.controller import Job
 from autoprune.errors import LedgerMismatch
 from autoprune.ledger import Ledger
 from autoprune.problem import Trial, TrialState
-from autoprune.runs import prepare
-from autoprune.search import _patience
+from autoprune.runs import patience, prepare
 from objectives import Macs
 from search_spaces.models import digits_cnn
 
@@ -211,7 +210,7 @@ def test_a_search_of_the_whole_front(digits_weights, here, capsys):
 
 def test_a_worker_is_taken_for_hung_when_it_is_far_slower_than_the_others():
     trials = [Trial(0, (1,), TrialState.COMPLETE, seconds=100.0), Trial(1, (2,), TrialState.FAIL, seconds=9999.0)]
-    automatic, given = (_patience(SimpleNamespace(trials=trials), s) for s in (0.0, 7.0))
+    automatic, given = (patience(SimpleNamespace(trials=trials), s) for s in (0.0, 7.0))
     proxy, short = Job(2, (3,), "proxy"), Job(3, (3,), "short")
     assert (automatic(proxy), automatic(short)) == (2000.0, math.inf)
     assert (given(proxy), given(short)) == (7.0, 7.0)
