@@ -46,7 +46,7 @@ class RunConfig:
     freeze: tuple[str, ...] = ()
     seed: int = 0
     # the search
-    strategy: str = "evolution"
+    strategy: str = "combined"
     encoding: str = ""
     warm_starts: str = "closed"
     trials: int = 93

@@ -161,7 +161,8 @@ class Evaluator:
         """What fits candidates on so many training images; kept, since it holds the dense network's answers."""
         if images not in self._reconstructions:
             self._reconstructions.clear()  # first: each takes memory
-            made = Reconstruction(self._dense, self.space, self._inputs(images), self.compute, seed=self.settings.seed)
+            seed = self.settings.seed
+            made = Reconstruction.on(self._dense, self.space, self._data, images, self.compute, seed)
             self._reconstructions[images] = made
         return self._reconstructions[images]
 

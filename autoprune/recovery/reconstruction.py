@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autoprune.compute import Compute
+from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
 from search_spaces import SearchSpace
 from search_spaces.plan import check_kept, plan_of
@@ -69,8 +70,7 @@ class Reconstruction:
         ridge: float = RIDGE,
         seed: int = 0,
     ) -> None:
-        largest = max((layer.pixels * layer.makes.size for layer in space.layers), default=1)
-        count = max(1, min(len(images), int(MOST // largest)))
+        count = one_batch(space, len(images))
         positions, images = math.ceil(positions * len(images) / count), images[:count]
         self._space, self._plan = space, plan_of(space)
         self._images, self._compute, self._ridge = images, compute, ridge
@@ -91,6 +91,17 @@ class Reconstruction:
         with handles, torch.inference_mode(), compute.autocast():
             dense(images)
         self._targets = {name: target for name, target in self._targets.items() if calls[name] == 1}
+
+    @classmethod
+    def on(
+        cls, dense: nn.Module, space: SearchSpace, data: ImageData, count: int, compute: Compute, seed: int = 0
+    ) -> Reconstruction:
+        """On `count` training images drawn by the seed; no more of them are normalised than one batch takes."""
+        count = min(count, len(data.train))
+        fitting = one_batch(space, count)
+        images = data.train.sample(fitting, seed).to(compute.device).images
+        images, positions = data.normalise(images, compute.channels_last), math.ceil(POSITIONS * count / fitting)
+        return cls(dense, space, images, compute, positions=positions, seed=seed)
 
     def __call__(
         self, net: nn.Module, kept: Sequence[Any], clock: AbstractContextManager[Any] | None = None
@@ -126,6 +137,12 @@ class Reconstruction:
                 with torch.inference_mode():
                     net(self._images)
         return tuple(fitted)
+
+
+def one_batch(space: SearchSpace, count: int) -> int:
+    """How many of `count` images pass in one batch."""
+    largest = max((layer.pixels * layer.makes.size for layer in space.layers), default=1)
+    return max(1, min(count, int(MOST // largest)))
 
 
 @contextmanager

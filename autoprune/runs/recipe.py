@@ -39,6 +39,10 @@ class Recipe:
     checkpoints: str = ""
     weights: str = ""
 
+    def __post_init__(self) -> None:
+        """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
+        object.__setattr__(self, "problem", replace(self.problem, distances=None))
+
     def __call__(self, device: str) -> Callable[[Job], Mapping[str, Any]]:
         """What a worker process calls."""
         model, data = self.build()

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
-from autoprune.evaluation import EvaluationSettings, measure
+from autoprune.evaluation import measure
 from autoprune.export import export
 from autoprune.problem import Trial
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
@@ -24,6 +24,10 @@ from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, versions
 from search_spaces import Kept, prune
+
+# Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
+# 500 gave 0.4 points after an epoch.
+FIT_IMAGES = 4000
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +113,10 @@ def deliver(
 
 
 def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept) -> None:
-    """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does."""
-    data = prepared.data
+    """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does, on more images."""
     compute = Compute.choose(config.device)
-    images = data.train.sample(EvaluationSettings().fit_images, config.seed).to(compute.device).images
     dense = compute.place(copy.deepcopy(prepared.model)).eval()
-    fit = Reconstruction(
-        dense, prepared.space, data.normalise(images, compute.channels_last), compute, seed=config.seed
-    )
+    fit = Reconstruction.on(dense, prepared.space, prepared.data, FIT_IMAGES, compute, config.seed)
     fit(compute.place(model).eval(), kept)
 
 

@@ -24,9 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.compute import Compute
 from autoprune.data import ImageData, load
-from autoprune.evaluation import EvaluationSettings, measure
+from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.recovery import Reconstruction, finetune
+from autoprune.runs.winner import FIT_IMAGES
 from search_spaces import prune, trace
 from search_spaces.models import resnet20
 
@@ -104,10 +105,8 @@ def reconstructed(data: ImageData, weights: Path, kept: Sequence[Sequence[int]],
     dense, compute = dense_network(weights), Compute.choose("auto")
     space = trace(dense, torch.zeros(1, 3, 32, 32))
     model = compute.place(prune(dense, space, kept)).eval()
-    images = data.train.sample(EvaluationSettings().fit_images, seed).images
-    Reconstruction(compute.place(dense), space, data.normalise(images, compute.channels_last), compute, seed=seed)(
-        model, [np.asarray(k) for k in kept]
-    )
+    fit = Reconstruction.on(compute.place(dense), space, data, FIT_IMAGES, compute, seed)
+    fit(model, [np.asarray(k) for k in kept])
     return model
 
 

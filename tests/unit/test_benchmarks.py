@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from autoprune.config import RunConfig
+
 FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
 NAMES = ("protocol", "peers", "record", "report", "policies")
 
@@ -76,7 +78,7 @@ def test_a_bar_holds_beyond_the_spread_only(bench, ours, said):
 
 def test_a_peer_counts_as_delivered_with_the_better_of_its_two_ways(bench):
     peer = [row(bench, "tp-l2", s, 80.0 + s, test_delivered=85.0 + s) for s in range(2)]
-    ours = [row(bench, "evolution", s, 82.0, test_delivered=90.0 + s) for s in range(2)]
+    ours = [row(bench, RunConfig().strategy, s, 82.0, test_delivered=90.0 + s) for s in range(2)]
     cut, delivered = bench.report.bars([*peer, *ours], {"tp-l2": "Peer"})[-2:]
     assert "Peer 80.50 ± 0.71" in cut
     assert "Peer 85.50 ± 0.71 | +5.00, spread 0.71: holds" in delivered
