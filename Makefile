@@ -42,7 +42,7 @@ lint: .venv/.installed-dev
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "installing autoprune and the test tools into .venv (PyTorch is large: some minutes on a slow line) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,onnx]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,onnx,ray,report]"
 	@touch .venv/.installed $@
 
 clean:

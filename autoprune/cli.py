@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
 
 from autoprune.config import OPTIONS, RunConfig
-from autoprune.errors import SearchStopped
+from autoprune.errors import DeliveredElsewhere, SearchStopped
 from autoprune.recovery import Diverged
 
 EXAMPLES = """\
@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # autoprune status | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except DeliveredElsewhere as news:
+        print(news)
+        return 0
     except (ValueError, OSError, SearchStopped, Diverged) as error:
         if debug:
             traceback.print_exc()
@@ -98,21 +101,26 @@ def parser() -> Parser:
 
     everything = {"problem": "", "search": "", "recovery": "", "run": ""}
     files = {"run": "device onnx pt2"}
-    verb(
+    profile = verb(
         "profile",
         _profile,
         "show what can be pruned, what it costs and which budgets can be reached",
         everything,
         run=False,
     )
+    profile.add_argument("--latency", action="store_true", help="time the dense network, too: every backend, per layer")
     verb("search", _search, "search, fine-tune the winner and export it", everything, run=False)
     verb(
         "resume",
         _resume,
         "go on with a run that was stopped or killed",
-        {"search": "trials", "run": "workers timeout device onnx pt2"},
+        {
+            "search": "trials time target max_failures max_failure_rate",
+            "run": "join workers devices per_device timeout device onnx pt2",
+        },
     )
-    verb("status", _status, "show how far a run is, also while it is running")
+    status = verb("status", _status, "show how far a run is, and who does what, also while it is running")
+    status.add_argument("--watch", action="store_true", help="go on showing it until the run ends (or Ctrl-C)")
     export = verb("export", _export, "export the winner of a run, another trial, or either at another budget", files)
     elsewhere = export.add_argument_group("another budget")
     elsewhere.add_argument(
@@ -132,7 +140,21 @@ def parser() -> Parser:
     ):
         sub.add_argument("--trial", type=int, metavar="N", help="a trial of the run (default: the winner)")
         sub.add_argument("--to", metavar="DIR", help=f"where the export goes (default: {places})")
-    verb("report", _report, "print the report of a run and write its trials.csv")
+    report = verb("report", _report, "print the report of a run; write its trials.csv and report.html")
+    report.add_argument(
+        "--html",
+        action=argparse.BooleanOptionalAction,
+        help="write report.html, one page that needs nothing else (default: where the extra 'report' is installed)",
+    )
+    report.add_argument("--png", action="store_true", help="write the charts of the page as PNG files too, to charts/")
+    compare = verb("compare", _compare, "compare runs: a table, and a page with their charts overlaid", run=False)
+    compare.add_argument("runs", nargs="+", metavar="run", help="directories of runs, e.g. results/a results/b")
+    compare.add_argument(
+        "--html",
+        action=argparse.BooleanOptionalAction,
+        help="write the page (default: where the extra 'report' is installed)",
+    )
+    compare.add_argument("--to", metavar="FILE", help="where the page goes (default: compare.html beside run 1)")
     verb("demo", _demo, "train a small CNN on digits, prune it to half its MACs, compare", run=False)
     return top
 
@@ -182,11 +204,14 @@ def _key_value(name: str, text: str) -> tuple[str, Any]:
 
 
 def _profile(arguments: dict[str, Any]) -> None:
-    from autoprune.report import print_profile
+    from autoprune.report import console, print_latency, print_profile
     from autoprune.runs.prepare import expected_cost, prepare
 
+    timed = arguments.pop("latency", False)
     prepared = prepare(_complete(settings(arguments)))
     print_profile(prepared, expected_cost(prepared))
+    if timed:
+        print_latency(console(), prepared)
 
 
 def _complete(given: dict[str, Any]) -> RunConfig:
@@ -222,7 +247,7 @@ def _status(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_status
     from autoprune.runs.directory import RunDirectory
 
-    print_status(RunDirectory.open(arguments["run"]))
+    print_status(RunDirectory.open(arguments["run"]), watch=arguments.get("watch", False))
 
 
 def _export(arguments: dict[str, Any]) -> None:
@@ -245,9 +270,31 @@ def _finetune(arguments: dict[str, Any]) -> None:
 
 def _report(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_report
+    from autoprune.report.page import pages_wanted, write_charts, write_page
     from autoprune.runs.directory import RunDirectory
 
-    print_report(RunDirectory.open(arguments["run"]))
+    run = RunDirectory.open(arguments["run"])
+    print_report(run)
+    if pages_wanted(arguments.get("html")):
+        print(f"page: {write_page(run)}")
+    if arguments.get("png"):
+        print(f"charts: {', '.join(map(str, write_charts(run)))}")
+
+
+def _compare(arguments: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    from autoprune.report.compare import print_compare, read_runs
+    from autoprune.report.page import pages_wanted
+    from autoprune.report.page.overlay import write_overlay
+    from autoprune.runs.directory import RunDirectory
+
+    directories = [RunDirectory.open(path) for path in arguments["runs"]]
+    runs = read_runs(directories)
+    print_compare(runs)
+    if pages_wanted(arguments.get("html")):
+        target = Path(arguments.get("to") or directories[0].path.resolve().parent / "compare.html")
+        print(f"page: {write_overlay(runs, target)}")
 
 
 def _demo(arguments: dict[str, Any]) -> None:

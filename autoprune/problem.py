@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objectives import Budget, Feasibility
+from objectives.latency import Latency
 from search_spaces import SearchSpace, Widths
 
 
@@ -85,17 +86,19 @@ class Problem:
         scores: Importance of each unit, per group [C], higher = keep, of the run's criterion.
         distances: Squared Euclidean distances between the units' filters, per group [C, C]; only where a strategy or
             an encoding needs them.
+        latency: Metric -> predictor of the budgets on a measured latency.
     """
 
     space: SearchSpace
     budgets: tuple[Budget, ...]
     scores: tuple[NDArray[np.float64], ...]
     distances: tuple[NDArray[np.float64], ...] | None = None
+    latency: Mapping[str, Latency] = field(default_factory=dict)
 
     @cached_property
     def feasibility(self) -> Feasibility:
         """Prices and projects candidates."""
-        return Feasibility(self.space, self.budgets, self.scores)
+        return Feasibility(self.space, self.budgets, self.scores, self.latency)
 
     def project(self, widths: Widths) -> Widths:
         """Feasible legal widths near `widths` that use the budgets up."""

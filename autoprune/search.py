@@ -6,41 +6,52 @@ fine-tune -> export. Each part leaves its state in the run's directory, so `resu
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from autoprune.config import RunConfig
-from autoprune.controller import Job, SearchController
+from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.errors import LedgerUnwritable, SearchStopped
 from autoprune.export import copy_export, load, read_architecture
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import RunProgress, metric_label, write_csv
+from autoprune.report import Outlook, RunProgress, metric_label, write_csv
 from autoprune.runs import (
     Prepared,
     Recipe,
     RunDirectory,
     SearchResult,
     Winner,
+    agree_on_schedule,
+    at_home,
     changed_run,
+    check_joined,
     deliver,
     example_tensors,
+    joined_scores,
+    leave_to_leader,
+    make_controller,
+    patience,
     prepare,
     refuse_existing,
     reopen,
+    reserved,
     run_path,
+    say_delivered,
+    search_on_cluster,
+    slots,
 )
-from autoprune.strategies import make, open_with
 from autoprune.workers import pickled, run_here, run_processes
+from autoprune.workers.cluster import Share
 
-PATIENCE_S = 600.0  # no worker is taken for hung sooner,
-PATIENCE = 20  # nor before so many times as long as the slowest candidate of the same fidelity took
+EXTENT = "trials time target max_failures max_failure_rate"  # how much is searched: a resume may change it for good,
+RESUMABLE = f"join workers devices per_device cluster device timeout {EXTENT} onnx pt2"  # and these for itself
 
 
 def search(
@@ -50,6 +61,7 @@ def search(
     *,
     example_inputs: Any = None,
     progress: RunProgress | None = None,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> SearchResult:
     """Search the widths of a trained network under budgets, fine-tune the winner and export it.
@@ -61,41 +73,53 @@ def search(
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...
         example_inputs: What the network is called with; default one training image.
         progress: Where to show progress; default nowhere.
+        callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
         **settings: Any other field of `RunConfig`: strategy, criterion, trials, finalists, epochs, workers, seed, name,
             device, min_keep, divisor, freeze ...
 
     Raises:
         ValueError: If something is wrong with what was given; nothing has been written then.
         SearchStopped: If every candidate fails; the run can be resumed.
+        DeliveredElsewhere: If it joined (`join`) a search and another controller delivers the winner.
 
     Example:
         result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
     """
     references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
-    config = RunConfig.make(**references, budget=budget, **settings)
+    config = at_home(RunConfig.make(**references, budget=budget, **settings))
+    in_processes = not config.cluster and bool(slots(config))  # refuses devices that are not there
     live_model = None if isinstance(model, str) else model
     live_data = None if isinstance(data, str) else data
     progress = progress or RunProgress(quiet=True)
     path = run_path(config, config.model.rpartition(":")[2] or type(model).__name__)
-    refuse_existing(path)
     if config.ledger:
         refuse_password(config.ledger)
+    scores = joined_scores(config, path) if config.join else None
+    if config.join and (path / "config.toml").is_file():  # it was here before
+        again = {name: getattr(config, name) for name in RESUMABLE.split() if name in settings}
+        return resume(path, live_model, live_data, progress=progress, **again)
+    refuse_existing(path)
     if example_inputs is not None:
         example_tensors(example_inputs)
-    prepared = prepare(config, live_model, live_data, example_inputs)
-    recipe = Recipe(config, prepared.problem, live_model, live_data)
-    if config.workers:
+    prepared = prepare(config, live_model, live_data, example_inputs, scores)
+    if config.join:
+        check_joined(prepared, path)
+    recipe = Recipe(config, prepared.problem, live_model, live_data, str(RunDirectory(path, config).finalists))
+    if in_processes:
         pickled(recipe)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
-    if config.ledger:
+    if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)
-    run = RunDirectory.create(path, config, prepared.problem, prepared.example)
-    progress.say(
-        f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {', '.join(config.budget)}; "
-        f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
-    )
-    return _go(run, prepared, recipe, evaluate, progress, fresh=True)
+    with reserved(config) as share:
+        run = RunDirectory.create(path, config, prepared.problem, prepared.example)
+        progress.say(
+            f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {', '.join(config.budget)}; "
+            f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
+        )
+        if share:
+            _on_cluster(run, prepared, recipe, progress, share, callbacks)
+        return _go(run, prepared, recipe, evaluate, progress, fresh=not (config.join or share))
 
 
 def resume(
@@ -104,6 +128,7 @@ def resume(
     data: ImageData | None = None,
     *,
     progress: RunProgress | None = None,
+    callbacks: Sequence[Any] = (),
     **settings: Any,
 ) -> SearchResult:
     """Go on with a run, exactly where it was stopped.
@@ -113,16 +138,55 @@ def resume(
         model: The dense network, if the run was started with an nn.Module object.
         data: The data, if the run was started with an `ImageData` object.
         progress: Where to show progress; default nowhere.
-        **settings: What may change: workers, device, timeout, onnx, pt2, and trials (more of them, remembered).
+        callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
+        **settings: What may change: workers, devices, per_device, device, timeout, onnx, pt2; trials, time, target,
+            max_failures and max_failure_rate (remembered); and join (add this process to the controllers that
+            search on the run's database server).
 
     Raises:
         ValueError: If it is no run, another problem, or is being written by another process.
+        DeliveredElsewhere: If it joined others and one of them delivers the winner.
     """
-    run = changed_run(RunDirectory.open(run_dir), "resume", settings, "workers device timeout trials onnx pt2")
+    if "devices" in settings:
+        settings.setdefault("device", "auto")
+    run = changed_run(RunDirectory.open(run_dir), "resume", settings, RESUMABLE)
+    run = RunDirectory(run.path, at_home(run.config))
+    if not run.config.cluster:
+        slots(run.config)  # refuses devices that are not there
     progress = progress or RunProgress(quiet=True)
     prepared = reopen(run, model, data)
-    recipe = Recipe(run.config, prepared.problem, model, data)
-    return _go(run, prepared, recipe, recipe.evaluator(prepared.model, prepared.data), progress, fresh=False)
+    recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists))
+    with reserved(run.config) as share:
+        if share:
+            _on_cluster(run, prepared, recipe, progress, share, callbacks)
+        return _go(run, prepared, recipe, recipe.evaluator(prepared.model, prepared.data), progress, fresh=False)
+
+
+def _on_cluster(
+    run: RunDirectory,
+    prepared: Prepared,
+    recipe: Recipe,
+    progress: RunProgress,
+    share: Share,
+    callbacks: Sequence[Any],
+) -> None:
+    """All candidates, on a cluster; `_go` then finds nothing left to ask for."""
+    config = run.config
+    try:
+        record = run.record()
+        trials, worked_s = record.trials, record.worked_s
+    except ValueError:  # it begins
+        trials, worked_s = [], 0.0
+    done = [t for t in trials if t.state is not TrialState.RUNNING]
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s)
+    extent = {name: getattr(config, name) for name in EXTENT.split()}
+    try:
+        search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent)
+    except KeyboardInterrupt:
+        progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
+        raise
+    finally:
+        progress.end()
 
 
 def _go(
@@ -131,14 +195,21 @@ def _go(
     """Everything after the preparation; may be repeated."""
     config, fingerprint = run.config, prepared.fingerprint()
     groups = {g.name: g.size for g in prepared.space.groups}
-    with Ledger.open(run.path, groups, fingerprint, url=config.ledger, study=run.study, fresh=fresh) as ledger:
+    where: dict[str, Any] = {"url": config.ledger, "study": run.study, "fresh": fresh, "join": config.join}
+    with Ledger.open(run.path, groups, fingerprint, **where, arrays={"scores": prepared.problem.scores}) as ledger:
+        ledger.hear(progress.say)
         if not fresh:
-            progress.say(f"run {run.path}: resumed, {len(ledger.trials)} trials so far")
-            run.remember(trials=config.trials)
+            said = "joined" if config.join else "resumed"
+            progress.say(f"run {run.path}: {said}, {len(ledger.trials)} trials so far")
+            run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
+        agree_on_schedule(ledger, config, run.path)
         before = list(ledger.trials)
         try:
             trial = _candidates(ledger, run, prepared, recipe, evaluate, progress)
+            if config.join:
+                leave_to_leader(ledger, trial, run.path)
             winner = _delivered(run, prepared, trial) or _deliver(run, prepared, trial, progress)
+            say_delivered(ledger, trial, run.path)
         except KeyboardInterrupt:
             progress.end()
             progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
@@ -190,33 +261,19 @@ def _candidates(
     ledger: Ledger, run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress
 ) -> Trial:
     """Run the search to its end and return the winner."""
-    config, problem = run.config, prepared.problem
-    strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
-    controller = SearchController(
-        ledger,
-        open_with(config.warm_starts, strategy),
-        config.schedule,
-        project=problem.repair,
-    )
+    config = run.config
+    controller = make_controller(ledger, config, prepared.problem)
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
-    progress.begin_search(config, done)
-    if config.workers:
-        patience = _patience(ledger, config.timeout)
-        run_processes(controller, recipe, config.workers, recipe.devices(), patience, progress)
+    places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s)
+    if places:
+        run_processes(controller, recipe, places, patience(ledger, config.timeout), progress)
     else:
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
+    shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
+    if why := Outlook.of(ledger.trials, config, ledger.worked_s, over=True).end:
+        progress.say(why)
     if controller.best is None:
         raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated; trials.csv says why")
     return controller.best
-
-
-def _patience(ledger: Ledger, timeout_s: float) -> Callable[[Job], float]:
-    """After how many seconds a worker is taken for hung; without a timeout, never before the first result is there."""
-
-    def limit_s(job: Job) -> float:
-        done = (TrialState.COMPLETE, TrialState.PRUNED)
-        slowest = max((t.seconds for t in ledger.trials if t.fidelity == job.fidelity and t.state in done), default=0.0)
-        return timeout_s or (max(PATIENCE_S, PATIENCE * slowest) if slowest else math.inf)
-
-    return limit_s

@@ -116,6 +116,8 @@ def cost(name: str, space: SearchSpace) -> PricesBatch:
     """
     from objectives import COSTS  # the facade's import lines are the registry
 
+    if name.startswith("latency@"):
+        raise ValueError(f"cost '{name}': is measured, not computed; give what objectives.latency.study(...) returns")
     made = find("cost", name, COSTS)(space)
     if not callable(made):
         raise ValueError(f"cost '{name}': expected a callable on widths [B, G], got {type(made).__name__}")

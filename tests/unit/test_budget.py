@@ -70,7 +70,10 @@ EXPECTED = "expected <metric><=<limit>, e.g. macs<=50%"
         ("macs<=50%, params<=1M", EXPECTED),
         ("macs<=1.5m", "unknown unit 'm', expected"),
         ("macs<=3ms", "unknown unit 'ms', expected"),
-        ("watts<=50%", "unknown metric 'watts'; known: activations, macs, params (flops means macs), or give package"),
+        (
+            "watts<=50%",
+            "unknown metric 'watts'; known: activations, latency, macs, params (flops means macs), or give package",
+        ),
         ("macs<=0%", "the limit must be a finite number above 0"),
         ("macs<=-10M", "the limit must be a finite number above 0"),
         ("macs<=1e400", "the limit must be a finite number above 0"),

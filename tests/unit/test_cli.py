@@ -32,7 +32,10 @@ def test_flags_win_over_the_file(tmp_path):
     assert (config.trials, config.seed, config.budget) == (9, 3, ("macs<=20%",))
 
 
-@pytest.mark.parametrize("verb", ["profile", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"])
+VERBS = ["profile", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_command_has_help_with_units_and_examples(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])

@@ -1,0 +1,40 @@
+"""Measured latency: backends that run networks, and a predictor to search with. The import lines are the registry."""
+
+from objectives.latency.backend import Backend as Backend
+from objectives.latency.backend import Setting as Setting
+from objectives.latency.command import Command as Command
+from objectives.latency.compiled import Compiled as Compiled
+from objectives.latency.eager import Eager as Eager
+from objectives.latency.measuring import cache_folder as cache_folder
+from objectives.latency.measuring import study as study
+from objectives.latency.needed import backends as backends
+from objectives.latency.needed import predictors as predictors
+from objectives.latency.onnx_runtime import OnnxRuntime as OnnxRuntime
+from objectives.latency.predictor import Latency as Latency
+from objectives.latency.predictor import Quality as Quality
+from objectives.latency.predictor import fit as fit
+from objectives.latency.target import Target as Target
+from objectives.latency.tensor_rt import TensorRT as TensorRT
+from objectives.latency.timing import Timing as Timing
+from objectives.latency.timing import take_turns as take_turns
+from objectives.plugins import find
+
+BACKENDS: dict[str, type[Backend]] = {
+    b.name: b for b in list(globals().values()) if isinstance(b, type) and issubclass(b, Backend) and hasattr(b, "name")
+}
+
+
+def make(target: Target, command: str = "") -> Backend:
+    """The backend of a target, ready to measure here.
+
+    Args:
+        target: Which, and how it is used.
+        command: What the remote backend calls.
+
+    Raises:
+        ValueError: If there is no such backend, it is not installed, or the machine is not like that.
+    """
+    made = find("latency backend", target.backend, BACKENDS)(target.setting(command))
+    if not isinstance(made, Backend):
+        raise ValueError(f"latency backend '{target.backend}': expected a Backend, got {type(made).__name__}")
+    return made

@@ -1,0 +1,52 @@
+"""The measured costs that budgets need: metric -> predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from objectives.budget import Budget
+from objectives.latency.backend import Backend
+from objectives.latency.measuring import study
+from objectives.latency.predictor import Latency
+from search_spaces import SearchSpace
+
+
+def backends(budgets: Iterable[Budget], command: str = "") -> dict[str, Backend]:
+    """Metric -> backend of the budgets on a latency, ready to measure here.
+
+    Raises:
+        ValueError: If there is no such backend, it is not installed, or the machine is not like that.
+    """
+    from objectives.latency import Target, make
+
+    return {b.metric: make(Target.parse(b.metric), command) for b in budgets if b.is_latency}
+
+
+def predictors(
+    budgets: Iterable[Budget],
+    model: nn.Module,
+    space: SearchSpace,
+    example: Any,
+    command: str = "",
+    known: Mapping[str, Latency] | None = None,
+) -> dict[str, Latency]:
+    """Metric -> predictor of the budgets on a latency; measured here where it is not known.
+
+    Args:
+        budgets: Of the search.
+        model: The dense network, in eval mode, on the CPU.
+        space: Its search space.
+        example: One batch as it is called with.
+        command: What the remote backend calls.
+        known: Predictors that a run has kept.
+
+    Raises:
+        ValueError: If a backend cannot measure here, or refuses the network.
+    """
+    known = known or {}
+    wanted = tuple(b for b in budgets if b.is_latency)
+    here = backends((b for b in wanted if b.metric not in known), command)
+    return {b.metric: known.get(b.metric) or study(here[b.metric], b.metric, model, space, example) for b in wanted}

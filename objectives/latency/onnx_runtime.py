@@ -1,0 +1,84 @@
+"""ONNX Runtime, on the CPU or on a CUDA device."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from objectives.latency.backend import Backend, Build, timed
+from objectives.latency.onnx_files import OnnxFiles, exported
+from objectives.latency.timing import Run
+from search_spaces import SearchSpace
+
+
+class OnnxRuntime(Backend):
+    """ONNX Runtime, all graph optimisations, float32."""
+
+    name = "onnxruntime"
+    packages = ("onnxruntime", "onnx", "onnxscript")
+    extra = "pip install 'autoprune[onnx]', or measure with @torch"
+
+    def check(self) -> None:
+        """Check that it has the provider of the device, too."""
+        super().check()
+        import onnxruntime
+
+        if (
+            self.setting.device.startswith("cuda")
+            and "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+        ):
+            raise ValueError("latency backend 'onnxruntime': has no CUDA provider here; pip install onnxruntime-gpu")
+
+    def load(self, model: nn.Module, example: Any) -> Run:
+        """A session of the exported network."""
+        return self._session(exported(model, example), example)
+
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
+        """Sessions of ONNX files that are cut from that of the dense network."""
+        files = OnnxFiles(model, space, example, lambda data: self._session(data, example)())
+        return lambda widths: self._session(files(widths), example)
+
+    def layers(self, model: nn.Module, example: Any) -> dict[str, float]:
+        """Milliseconds per node of the optimised graph, as ONNX Runtime's own profiler gives them."""
+        with tempfile.TemporaryDirectory() as folder:
+            run, session = self._open(exported(model, example), example, os.path.join(folder, "profile"))
+            for _ in range(12):
+                run()
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        found: dict[str, list[float]] = defaultdict(list)
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                found[f"{event['args']['op_name']} {event['name'].removesuffix('_kernel_time')}"].append(event["dur"])
+        return {name: float(np.median(values[2:])) / 1000 for name, values in found.items()}
+
+    def _session(self, data: bytes, example: Any) -> Run:
+        return self._open(data, example)[0]
+
+    def _open(self, data: bytes, example: Any, profile: str = "") -> tuple[Run, Any]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.setting.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
+        device, _, number = self.setting.device.partition(":")
+        cuda = ("CUDAExecutionProvider", {"device_id": int(number or 0)})
+        session = onnxruntime.InferenceSession(
+            data, options, providers=[cuda] if device == "cuda" else ["CPUExecutionProvider"]
+        )
+        names = [i.name for i in session.get_inputs()]
+        arrays = [t.detach().cpu().numpy() for t in tree_leaves(example) if isinstance(t, Tensor)]
+        if len(names) != len(arrays):
+            raise ValueError(f"latency: the ONNX file has {len(names)} inputs, the example {len(arrays)} tensors")
+        feed = dict(zip(names, arrays, strict=True))
+        return timed(lambda: session.run(None, feed)), session  # the answer is on the host when it returns

@@ -1,0 +1,59 @@
+"""Where a latency budget is measured: "latency@onnxruntime,batch=1,threads=1"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from objectives.latency.backend import Setting
+
+_FORM = "latency@<backend>,batch=1,threads=1,device=cpu"
+_TARGET = re.compile(r"latency(?:@(?P<backend>[\w.:]+)(?P<options>(?:,[a-z]+=[\w:]+)*))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A backend and how it is used.
+
+    Attributes:
+        backend: Its name, or "package.module:Name".
+        batch: Images per run.
+        threads: CPU threads.
+        device: "cpu", "cuda", "cuda:1".
+    """
+
+    backend: str = "onnxruntime"
+    batch: int = 1
+    threads: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read "latency@onnxruntime,batch=1,threads=1"; what is left out has its default.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        match = _TARGET.fullmatch(text.replace(" ", ""))
+        if match is None:
+            raise ValueError(f"'{text}': expected {_FORM}")
+        given = dict(option.split("=") for option in (match["options"] or "").split(",") if option)
+        if unknown := given.keys() - {"batch", "threads", "device"}:
+            raise ValueError(f"'{text}': unknown option '{min(unknown)}'; expected {_FORM}")
+        backend = match["backend"] or cls.backend
+        device = given.get("device", "cuda" if backend == "tensorrt" else "cpu")
+        numbers = {}
+        for name in ("batch", "threads"):
+            value = given.get(name, "1")
+            if not value.isdecimal() or not int(value):
+                raise ValueError(f"'{text}': {name} must be a whole number of at least 1, found '{value}'")
+            numbers[name] = int(value)
+        return cls(backend, device=device, **numbers)
+
+    def __str__(self) -> str:
+        where = "" if self.device in ("cpu", "cuda" if self.backend == "tensorrt" else "") else f",device={self.device}"
+        return f"latency@{self.backend},batch={self.batch},threads={self.threads}{where}"
+
+    def setting(self, command: str = "") -> Setting:
+        """What its backend is made with."""
+        return Setting(self.batch, self.threads, self.device, command)

@@ -1,0 +1,169 @@
+"""One exam for every latency backend; those that are not installed must say how to get them."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import objectives.latency
+from objectives.latency import BACKENDS, Backend, Setting, Target, make
+from objectives.latency.environment import cores
+from objectives.latency.onnx_files import OnnxFiles, exported
+from search_spaces import prune, trace
+from search_spaces.models import resnet20
+
+FOUND = [
+    b for b in vars(objectives.latency).values() if isinstance(b, type) and issubclass(b, Backend) and b is not Backend
+]
+SLOW = {"compile"}
+COMMAND = f"{sys.executable} -c print(0.25) {{onnx}}"
+
+
+def available(cls: type[Backend], **options) -> Backend:
+    """The backend, or a skip where it cannot run here."""
+    try:
+        return cls(Setting(command=COMMAND, device="cpu" if "cpu" in cls.devices else "cuda", **options))
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def each(function):
+    marks = [pytest.param(b, marks=pytest.mark.slow if b.name in SLOW else ()) for b in FOUND]
+    return pytest.mark.parametrize("cls", marks, ids=[b.name for b in FOUND])(function)
+
+
+def test_the_exam_finds_the_registry():
+    assert {b.name: b for b in FOUND} == BACKENDS
+    assert {"torch", "compile", "onnxruntime", "tensorrt", "command"} == set(BACKENDS)
+
+
+@each
+def test_measures_networks_side_by_side_and_changes_nothing(cls, toy):
+    there = available(cls, batch=2)
+    small, large = toy(lambda s, x: x).eval(), toy(lambda s, x: x).train()
+    before = copy.deepcopy(large.state_dict())
+    timings = there.measure({"small": small, "large": large}, torch.randn(1, 3, 16, 16), turns=2)
+    assert timings.keys() == {"small", "large"}
+    assert all(t.median > 0 and t.spread >= 0 and t.n == 2 for t in timings.values())
+    assert large.training
+    assert all(torch.equal(before[k], v) for k, v in large.state_dict().items())
+    assert {"backend", "device", "threads"} <= there.about.keys()
+
+
+@each
+def test_makes_candidates_of_a_space(cls, toy):
+    there, model, example = available(cls), toy(lambda s, x: x).eval(), torch.randn(1, 3, 16, 16)
+    space = trace(model, example)
+    build = there.candidates(model, space, example)
+    assert build(space.full)() > 0
+    assert build(space.floor)() > 0
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_tells_the_layers_apart(name, toy):
+    layers = available(BACKENDS[name]).profile(toy(lambda s, x: x), torch.randn(1, 3, 64, 64))
+    assert len(layers) >= 3
+    assert all(ms >= 0 for ms in layers.values())
+    assert sum(layers.values()) > 0
+
+
+def test_the_time_grows_with_the_work(toy):
+    there = BACKENDS["torch"](Setting())
+    runs = {str(n): nn.Conv2d(n, n, 3, padding=1) for n in (2, 64)}
+    small = there.measure({"small": runs["2"]}, torch.randn(1, 2, 64, 64), turns=3)["small"]
+    large = there.measure({"large": runs["64"]}, torch.randn(1, 64, 64, 64), turns=3)["large"]
+    assert large.median > 2 * small.median
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Target("torch", threads=cores() + 1), ["threads", f"{cores()} cores", f"found {cores() + 1}"]),
+        (Target("nonesuch"), ["unknown latency backend 'nonesuch'", "onnxruntime, tensorrt, torch"]),
+        (Target("tensorrt", device="cpu"), ["tensorrt"]),
+        (Target("command"), ["--latency-command", "{onnx}", "found 'none'"]),
+        (Target("math:floor"), ["latency backend"]),
+    ],
+)
+def test_what_cannot_measure_says_so_in_a_sentence(target, words):
+    with pytest.raises((ValueError, TypeError)) as error:
+        make(target)
+    assert all(word in str(error.value) for word in words) or isinstance(error.value, TypeError)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+@pytest.mark.parametrize("name", ["torch", "onnxruntime"])
+def test_no_gpu_here(name):
+    with pytest.raises(ValueError, match=r"no CUDA device here; leave device=cuda away"):
+        make(Target(name, device="cuda"))
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setattr("objectives.latency.backend.find_spec", lambda name: None if name == "onnxruntime" else 1)
+    with pytest.raises(ValueError, match=r"onnxruntime is not installed; pip install 'autoprune\[onnx\]'"):
+        make(Target("onnxruntime"))
+
+
+# -- ONNX files --------------------------------------------------------------------------------------------------------
+
+
+def initialisers(data: bytes) -> dict[str, tuple[int, ...]]:
+    onnx = pytest.importorskip("onnx")
+    return {i.name: tuple(i.dims) for i in onnx.ModelProto.FromString(data).graph.initializer if "weight" in i.name}
+
+
+def test_a_cut_file_is_what_the_exporter_makes_of_the_pruned_network(toy):
+    pytest.importorskip("onnxscript")
+    model = toy(
+        lambda s, x: s.b(s.dw(s.a(x).relu()).relu()) + x, a=toy.conv(8, 12), dw=nn.Conv2d(12, 12, 3, 1, 1, groups=12),
+        b=toy.conv(12, 8, 1),
+    ).eval()  # fmt: skip
+    example = torch.randn(1, 3, 16, 16)
+    space = trace(model, example)
+    accepted = []
+    files = OnnxFiles(model, space, example, accepted.append)
+    assert files.cutting
+    assert len(accepted) == 1
+    widths = space.clip(g.size * 0.4 for g in space.groups)
+    small = prune(model, space, [np.arange(w) for w in widths]).eval()
+    assert initialisers(files(widths)) == initialisers(exported(small, example))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(files(widths), providers=["CPUExecutionProvider"])
+    answer = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
+    assert answer.shape == (1, 4)
+
+
+def test_a_network_with_declared_cuts_goes_through_the_exporter():
+    pytest.importorskip("onnxscript")
+    model, example = resnet20().eval(), torch.randn(1, 3, 32, 32)
+    space = trace(model, example)
+    files = OnnxFiles(model, space, example, lambda data: None)
+    assert not files.cutting
+    assert len(files(space.floor)) < len(files(space.full))
+
+
+def test_a_file_that_does_not_fit_together_is_not_cut(toy):
+    pytest.importorskip("onnxscript")
+    model, example = toy(lambda s, x: x).eval(), torch.randn(1, 3, 8, 8)
+
+    def refuse(data: bytes) -> None:
+        raise RuntimeError("incompatible dimensions")
+
+    assert not OnnxFiles(model, trace(model, example), example, refuse).cutting
+
+
+def test_a_refused_operator_is_named():
+    pytest.importorskip("onnxscript")
+
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.linalg.eigvals(x).real
+
+    with pytest.raises(
+        ValueError, match=r"Odd cannot be written as an ONNX file, the exporter refuses the operator .*eig"
+    ):
+        exported(Odd().eval(), torch.randn(2, 2))
