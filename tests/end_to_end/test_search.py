@@ -365,3 +365,16 @@ def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys
     assert isinstance(autoprune.load(here / "results/r/finetuned"), nn.Module)
     assert isinstance(autoprune.load(here / "again"), nn.Module)
     assert "rank correlation" in capsys.readouterr().out
+
+
+def test_a_search_needs_no_ray(digits_weights, here):
+    (here / "bare.py").write_text(
+        "import sys\n"
+        "sys.modules['ray'] = None\n"
+        "import autoprune\n"
+        f"autoprune.search('search_spaces.models:digits_cnn', 'digits', weights={str(digits_weights)!r},\n"
+        "                 trials=2, finalists=0, epochs=0, name='bare')\n"
+    )
+    path = str(Path(autoprune.__file__).parents[1])
+    subprocess.run([sys.executable, "bare.py"], check=True, env={**os.environ, "PYTHONPATH": path})
+    assert (here / "results/bare/best/weights.safetensors").is_file()
