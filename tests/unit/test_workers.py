@@ -16,7 +16,7 @@ from autoprune.controller import SearchController
 from autoprune.data import load
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
-from autoprune.problem import Proposal
+from autoprune.problem import Problem, Proposal
 from autoprune.runs import Recipe
 from autoprune.schedule import Halving
 from autoprune.workers import Slot, child, pickled, run_processes
@@ -93,14 +93,17 @@ def test_what_cannot_be_sent_or_makes_no_sense_is_refused_at_once(tmp_path):
         run_processes(controller, toys.broken, [])
 
 
+NOTHING = Problem(None, (), ())
+
+
 def test_the_part_that_cannot_be_sent_is_named(data):
     model = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))
     model[1].activation = Part()
-    assert pickled(Recipe(RunConfig(), None, model[0], data))
+    assert pickled(Recipe(RunConfig(), NOTHING, model[0], data))
     for name, recipe in {
-        "model.1.activation": Recipe(RunConfig(), None, model, data),
-        "data.augmentation": Recipe(RunConfig(), None, None, replace_unchecked(data, augmentation=Part())),
-        "config.metric": Recipe(replace_unchecked(RunConfig(), metric=Part()), None),
+        "model.1.activation": Recipe(RunConfig(), NOTHING, model, data),
+        "data.augmentation": Recipe(RunConfig(), NOTHING, None, replace_unchecked(data, augmentation=Part())),
+        "config.metric": Recipe(replace_unchecked(RunConfig(), metric=Part()), NOTHING),
     }.items():
         with pytest.raises(ValueError, match=f"workers: {name} cannot be sent .*cannot pickle 'Part'"):
             pickled(recipe)
@@ -157,7 +160,8 @@ def test_a_child_keeps_to_its_share_of_a_gpu(monkeypatch):
 def test_no_child_outlives_its_parent(tmp_path, how):
     """Ctrl-C at a terminal goes to parent and children at once; kill -9 only to the parent."""
     script = f"""
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
 sys.path[:0] = [{str(DATA)!r}, {str(Path(__file__).parent)!r}]
 import test_workers, toys
 if __name__ == "__main__":
