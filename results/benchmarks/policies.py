@@ -71,8 +71,8 @@ FINAL = (  # the best five of the screening, then those the judgement names
     "reinforce",
 )
 CONCLUSION = """
-Three seeds for the default, random search at 15 % and two peers; one or two elsewhere; the published LeGR and a dozen
-other policies have not been run. So far:
+Three seeds for the default, for random search at 30 and 15 %, and for two peers; one or two elsewhere; the published
+LeGR and a dozen other policies have not been run. So far:
 
 - `combined` is above the best peer and above random search by more than the spread between seeds at all three budgets.
   At 50 % that margin is small (0.15 points): everything lies within 0.8 points there, and the closed form `knapsack`,
