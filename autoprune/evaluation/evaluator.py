@@ -70,7 +70,8 @@ class Evaluator:
         self._dense = self.compute.place(copy.deepcopy(model)).eval()
         self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self._dense, space)
-        self._pairs = find_pairs(self._dense, self._inputs(2))
+        two = self._data.normalise(self._sample(2).images, self.compute.channels_last)
+        self._pairs = find_pairs(self._dense, two)
 
     def __call__(
         self,
@@ -206,7 +207,3 @@ class Evaluator:
         if len(self._drawn) < min(count, len(self._data.train)):
             self._drawn = self._data.train.sample(count, self.settings.seed)
         return self._drawn[:count]
-
-    def _inputs(self, count: int) -> Tensor:
-        """[count, C, H, W] the first of them, normalised."""
-        return self._data.normalise(self._sample(count).images, self.compute.channels_last)

@@ -70,8 +70,8 @@ class Reconstruction:
         ridge: float = RIDGE,
         seed: int = 0,
     ) -> None:
-        count = one_batch(space, len(images))
-        positions, images = math.ceil(positions * len(images) / count), images[:count]
+        count, positions = one_batch(space, len(images), positions)
+        images = images[:count]
         self._space, self._plan = space, plan_of(space)
         self._images, self._compute, self._ridge = images, compute, ridge
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
@@ -97,10 +97,9 @@ class Reconstruction:
         cls, dense: nn.Module, space: SearchSpace, data: ImageData, count: int, compute: Compute, seed: int = 0
     ) -> Reconstruction:
         """On `count` training images drawn by the seed; no more of them are normalised than one batch takes."""
-        count = min(count, len(data.train))
-        fitting = one_batch(space, count)
-        images = data.train.sample(fitting, seed).to(compute.device).images
-        images, positions = data.normalise(images, compute.channels_last), math.ceil(POSITIONS * count / fitting)
+        count, positions = one_batch(space, min(count, len(data.train)), POSITIONS)
+        images = data.train.sample(count, seed).to(compute.device).images
+        images = data.normalise(images, compute.channels_last)
         return cls(dense, space, images, compute, positions=positions, seed=seed)
 
     def __call__(
@@ -139,10 +138,11 @@ class Reconstruction:
         return tuple(fitted)
 
 
-def one_batch(space: SearchSpace, count: int) -> int:
-    """How many of `count` images pass in one batch."""
+def one_batch(space: SearchSpace, images: int, positions: int) -> tuple[int, int]:
+    """How many of the images pass in one batch, and of how many positions each, so that as many positions serve."""
     largest = max((layer.pixels * layer.makes.size for layer in space.layers), default=1)
-    return max(1, min(count, int(MOST // largest)))
+    count = max(1, min(images, int(MOST // largest)))
+    return count, math.ceil(positions * images / count)
 
 
 @contextmanager
