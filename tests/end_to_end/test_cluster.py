@@ -139,6 +139,7 @@ def test_a_search_is_exact_and_tells_its_listener_and_callbacks(cluster, run, ca
     assert "| worker-0 " in table
     assert "best loss" in table
     Ledger.open(run, toys.GROUPS, {"seed": 3}).close()  # the desk has let go of it
+    assert not [p for p in (run / "ray").rglob("*") if p.name in ("progress.csv", "result.json")]  # no second record
 
 
 def test_a_killed_worker_and_a_killed_desk_cost_nothing_but_one_evaluation(cluster, run):

@@ -11,8 +11,12 @@ TABLE_S = 30  # seconds between two tables
 
 
 @contextlib.contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Environment variables for the time of the block."""
+def tune_environment(**values: str) -> Iterator[None]:
+    """Environment variables for the time of the block: these, and what every run of Tune here needs."""
+    values |= {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the new output has no table of one's own columns
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger has it all, and Tune leaves its files open when stopped
+    }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.workers.cluster.desk import MAX_DEATHS, Search
-from autoprune.workers.cluster.environment import environment, reporter
+from autoprune.workers.cluster.environment import reporter, tune_environment
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.cluster.reach import Share
 from autoprune.workers.cluster.trainer import Trainer, finalist, train
@@ -97,7 +97,7 @@ def tune_finalists(
             verbose=1 if table else 0,
         ),
     )
-    with environment(RAY_AIR_NEW_OUTPUT="0", TUNE_DISABLE_STRICT_METRIC_CHECKING="1"):  # between rungs there is no loss
+    with tune_environment(TUNE_DISABLE_STRICT_METRIC_CHECKING="1"):  # between rungs there is no loss
         tuner.fit()
     if ray.get(desk.num_waiting.remote(sorted(jobs))):
         raise KeyboardInterrupt

@@ -11,7 +11,7 @@ from typing import Any
 from autoprune.controller import Listener
 from autoprune.workers.attempt import Evaluate
 from autoprune.workers.cluster.desk import News, Search, hire
-from autoprune.workers.cluster.environment import environment, reporter
+from autoprune.workers.cluster.environment import reporter, tune_environment
 from autoprune.workers.cluster.finalists import Finals, tune_finalists
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.cluster.reach import Share
@@ -88,7 +88,7 @@ def _run_workers(
             verbose=1 if table else 0,
         ),
     )
-    with environment(RAY_AIR_NEW_OUTPUT="0"):  # the new output has no table of one's own columns
+    with tune_environment():
         tuner.fit()
 
 
