@@ -20,6 +20,8 @@ examples:
   autoprune search  --model search_spaces.models:digits_cnn --data digits --budget "macs<=50%"
   autoprune search  --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
                     --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
+  autoprune search  --model search_spaces.models:digits_cnn --data digits --front macs,params --name sizes
+  autoprune export  results/sizes --budget "macs<=35%" --epochs 5          (any point of that front)
   autoprune status  results/small18        (from another terminal, while it runs)
   autoprune resume  results/small18        (after Ctrl-C, kill -9 or a reboot)
   autoprune export  results/small18 --onnx
@@ -127,7 +129,8 @@ def parser() -> Parser:
         "--budget",
         action="append",
         metavar="BUDGET",
-        help="cut the learnt ranking here instead, without a new search: nested with the winner (repeatable)",
+        help="cut the learnt ranking here instead, without a new search: nested with the winner (repeatable); after a "
+        "search with --front, the best candidate of the front within it",
     )
     elsewhere.add_argument("--epochs", type=float, metavar="EPOCHS", help="epochs of a fine-tune there (default: 0)")
     add_options(export, "recovery", ["lr", "distill"])
@@ -176,6 +179,8 @@ def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str]
             box.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         elif kind in (int, float, str):
             box.add_argument(flag, type=kind, metavar=option.metavar, help=text)
+        elif kind == int | str:
+            box.add_argument(flag, metavar=option.metavar, help=text)
         else:
             box.add_argument(flag, action="append", metavar=option.metavar, help=text)
 

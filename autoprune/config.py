@@ -38,10 +38,11 @@ class RunConfig:
     data_args: dict[str, Any] = field(default_factory=dict)
     input: str = ""
     budget: tuple[str, ...] = ("macs<=50%",)
+    front: tuple[str, ...] = ()
     latency_command: str = ""
     criterion: str = "group_fisher"
     score_images: int = 2048
-    divisor: int = 1
+    divisor: int | str = "auto"
     min_keep: float = 0.05
     freeze: tuple[str, ...] = ()
     seed: int = 0
@@ -86,13 +87,35 @@ class RunConfig:
         for name, low in _AT_LEAST.items():
             if not getattr(self, name) >= low:
                 raise ValueError(f"{name}: must be at least {low}, got {getattr(self, name)}")
+        if self.divisor != "auto" and not (isinstance(self.divisor, int) and self.divisor >= 1):
+            raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
         for name in ("min_keep", "distill", "max_failure_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: must lie between 0 and 1, got {getattr(self, name)}")
         if self.time or self.target:
             _ = self.limits
-        if not self.budget:
+        if not (self.budget or self.front):
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+        if self.front:
+            self._check_front()
+
+    def _check_front(self) -> None:
+        """Write the metrics of the front out, and refuse what makes no sense with several goals."""
+        from objectives import parse_metrics  # here, because --help need not wait for torch
+
+        object.__setattr__(self, "front", parse_metrics(self.front))
+        if self.target:
+            raise ValueError("target: one candidate that is good enough is no front; leave target or front out")
+        if self.cluster and self.rungs > 1:
+            raise ValueError("rungs: Ray stops finalists by their loss alone, which ends the front; leave it at 1")
+
+    @property
+    def goal(self) -> str:
+        """What is asked for, in words: the budgets, and what the loss is traded off against."""
+        bounds = ", ".join(self.budget)
+        if not self.front:
+            return bounds
+        return f"front of loss and {' and '.join(self.front)}" + (f", all within {bounds}" if bounds else "")
 
     @property
     def schedule(self) -> Halving:
@@ -124,6 +147,8 @@ class RunConfig:
                 near = difflib.get_close_matches(name, types, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(types)}"
                 raise ValueError(f"unknown setting '{name}'; {hint}")
+        if settings.get("front"):
+            settings = {"strategy": "nsga2", "budget": (), **settings}  # other defaults
         return cls(**{name: _coerce(name, types[name], value) for name, value in settings.items()})
 
     @classmethod
@@ -151,7 +176,6 @@ class RunConfig:
 
 _AT_LEAST: Mapping[str, float] = {
     "score_images": 1,
-    "divisor": 1,
     "trials": 1,
     "max_failures": 1,
     "finalists": 0,
@@ -202,6 +226,12 @@ OPTIONS: Mapping[str, Option] = {
                 "means MACs (one multiply-add counts 1). A measured latency: latency<=60%@onnxruntime,batch=1,"
                 "threads=1 or latency<=3.5ms@torch (backends: onnxruntime, torch, compile, tensorrt, command)",
             ),
+            "front": (
+                "COST",
+                "search the whole trade-off of the loss against these costs (comma separated or repeatable), e.g. "
+                "macs,latency@onnxruntime: one run, many budgets. Unless they are given, the strategy is then nsga2 "
+                "and no budget must hold; export any point with autoprune export RUN --budget ...",
+            ),
             "latency_command": (
                 "COMMAND",
                 'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"',
@@ -212,7 +242,11 @@ OPTIONS: Mapping[str, Option] = {
                 "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, or package.module:Name",
             ),
             "score_images": ("IMAGES", "training images whose gradients score the channels"),
-            "divisor": ("CHANNELS", "widths are multiples of it (8 or 16 often runs faster)"),
+            "divisor": (
+                "CHANNELS",
+                "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by "
+                "group (1 without such a budget)",
+            ),
             "min_keep": ("FRACTION", "fraction of each group's channels that always stays"),
             "freeze": ("GROUP", "a group that must not be pruned (repeatable; names: autoprune profile)"),
             "seed": ("N", "seed of everything random; the same seed gives the same run"),
@@ -306,6 +340,10 @@ def _coerce(name: str, kind: Any, value: Any) -> Any:
     """`value` as the field's type, or a ValueError that says what was expected."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind == int | str:
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        kind = str if isinstance(value, str) else int
     if kind == tuple[str, ...]:
         texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
         if all(isinstance(text, str) for text in texts):

@@ -22,6 +22,7 @@ from autoprune.limits import Limits, Watch
 from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import WAIT as WAIT
 from autoprune.schedule import Halving, Order, Tally, Wait, best, is_cached, num_evaluations
+from autoprune.tradeoff import TradeOff
 from search_spaces import Widths
 
 if TYPE_CHECKING:  # a worker needs no strategies
@@ -72,6 +73,7 @@ class SearchController:
         schedule: What is evaluated when, how well; it may have more trials on a resume.
         project: Makes what the strategy proposes feasible: a plug-in may forget to.
         limits: What ends the search before its last trial.
+        tradeoff: What counts in a search with several goals; None: the loss.
     """
 
     def __init__(
@@ -82,11 +84,14 @@ class SearchController:
         *,
         project: Callable[[Widths], Widths] = tuple,
         limits: Limits = Limits(),  # noqa: B008, it does not change
+        tradeoff: TradeOff | None = None,
     ) -> None:
         self.ledger = ledger
         self.listener: Listener | None = None
         self._strategy, self._project = strategy, project
-        self._schedule = schedule
+        self._announce = getattr(strategy, "asked", lambda trial: None)  # not all want to know what runs
+        self._schedule = schedule if tradeoff is None else replace(schedule, choose=tradeoff.finalists)
+        self._tradeoff = tradeoff
         self._watch = Watch(limits, schedule.first)
         self._known: dict[Key, int] = {}  # the trial that answers for others of the same key
         self._copies: dict[int, list[int]] = {}  # trial -> running trials of the same widths that wait for its result
@@ -107,7 +112,11 @@ class SearchController:
     @property
     def best(self) -> Trial | None:
         """The lowest loss at the highest fidelity reached; None before the first complete trial."""
-        return best(self.trials, self._schedule.fidelities)
+        if self._tradeoff:
+            allowed = self._schedule.allowed
+            able = [t for t in self.trials if allowed is None or allowed(t.widths)]
+            return self._tradeoff.best(able, self._schedule.fidelities)
+        return best(self.trials, self._schedule.fidelities, self._schedule.allowed)
 
     @property
     def num_evaluations(self) -> int:
@@ -155,7 +164,7 @@ class SearchController:
                 widths = tuple(self._project(widths))
             same_as = self._known.get((order.fidelity, widths, proposal.probe), number)
             first = same_as == number
-            incumbent = self._best.get(order.fidelity) if first and not proposal.probe else None
+            incumbent = self._rival(order.fidelity, widths) if first and not proposal.probe else None
             trial = self.ledger.start(
                 widths,
                 order.fidelity,
@@ -233,6 +242,12 @@ class SearchController:
                 raise SearchStopped(text)
         return proposal
 
+    def _rival(self, fidelity: str, widths: Widths) -> Trial | None:
+        """Who makes a candidate hopeless by being surely better."""
+        if self._tradeoff:
+            return self._tradeoff.rival(self.trials, widths, fidelity)
+        return self._best.get(fidelity)
+
     def _hand_out(self, number: int, worker: str) -> Job:
         entry = self.ledger.entries[number]
         again = number in self._asked_at and self._owners.get(number) == worker and number not in self._free
@@ -273,8 +288,10 @@ class SearchController:
             self._known.setdefault(_key(trial), trial.number)
         if same_as is not None and trial.state is TrialState.RUNNING:
             self._copies.setdefault(same_as, []).append(trial.number)
-        if trial.fidelity == self._schedule.first:
+        if self._schedule.is_proposal(trial):
             self._tally.add(trial)
+        if trial.fidelity == self._schedule.first and trial.state is TrialState.RUNNING:
+            self._announce(trial)
 
     def _hold(self, number: int, owner: str) -> None:
         """This owner has the job now; nobody ("") leaves it to the next one that asks."""
@@ -296,7 +313,8 @@ class SearchController:
         if trial.state is TrialState.FAIL and self._known.get(key) == trial.number:
             del self._known[key]  # it may have been bad luck: proposed again, it gets another chance
         measured = trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial)
-        if measured and not trial.probe:
+        allowed = self._schedule.allowed
+        if measured and not trial.probe and (allowed is None or allowed(trial.widths)):
             incumbent = self._best.get(trial.fidelity)
             if incumbent is None or trial.loss < incumbent.loss:
                 self._best[trial.fidelity] = trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +87,8 @@ class Problem:
         distances: Squared Euclidean distances between the units' filters, per group [C, C]; only where a strategy or
             an encoding needs them.
         latency: Metric -> predictor of the budgets on a measured latency.
+        front: The costs that the loss is traded off against, each with a budget, if only 100 %; empty: one goal.
+        worst: Of a front: the loss from which a candidate is worth nothing.
     """
 
     space: SearchSpace
@@ -94,11 +96,18 @@ class Problem:
     scores: tuple[NDArray[np.float64], ...]
     distances: tuple[NDArray[np.float64], ...] | None = None
     latency: Mapping[str, Latency] = field(default_factory=dict)
+    front: tuple[str, ...] = ()
+    worst: float = math.inf
 
     @cached_property
     def feasibility(self) -> Feasibility:
         """Prices and projects candidates."""
         return Feasibility(self.space, self.budgets, self.scores, self.latency)
+
+    def tighter(self, limits: Mapping[str, float]) -> Problem:
+        """The same with more budgets: metric -> limit in the unit of the cost."""
+        more = tuple(Budget(metric, limit) for metric, limit in limits.items())
+        return replace(self, budgets=(*self.budgets, *more))
 
     def project(self, widths: Widths) -> Widths:
         """Feasible legal widths near `widths` that use the budgets up."""

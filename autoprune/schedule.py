@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from autoprune.problem import Trial, TrialState
@@ -48,6 +48,11 @@ class Tally:
         self.repeats = self.repeats + 1 if cached else 0
 
 
+def lowest(below: Sequence[Trial], count: int) -> Sequence[Trial]:
+    """So many of the candidates of a rung, those of the lowest loss."""
+    return ranked(below)[:count]
+
+
 Rungs = tuple[tuple[int, str], ...]  # (how many, fidelity), the last one decides
 
 
@@ -64,11 +69,17 @@ class Halving:
         num_trials: Evaluations by proxy; what is answered from the ledger does not count.
         rungs: How many of the best distinct widths of the rung below are evaluated again, and at which fidelity.
         first: The fidelity of the proxies.
+        extra: Candidates besides the strategy's, evaluated once its own are through (they do not count).
+        allowed: Which widths may become finalists, or win; None: all.
+        choose: Which of the candidates of a rung go on, given how many; a trade-off has several that are best.
     """
 
     num_trials: int
     rungs: Rungs = ((3, "short"),)
     first: str = "proxy"
+    extra: tuple[Widths, ...] = ()
+    allowed: Callable[[Widths], bool] | None = None
+    choose: Callable[[Sequence[Trial], int], Sequence[Trial]] = lowest
 
     @property
     def fidelities(self) -> tuple[str, ...]:
@@ -86,6 +97,10 @@ class Halving:
         tally = tally or self.tally(trials)
         if not enough and tally.evaluated < self.num_trials and tally.repeats < PATIENCE:
             return Order(self.first)
+        if self.extra:
+            asked = {t.widths for t in trials if t.fidelity == self.first}
+            if fresh := [widths for widths in self.extra if widths not in asked]:
+                return Order(self.first, fresh[0])
         if any(t.state is TrialState.RUNNING and t.fidelity == self.first for t in reversed(trials)):
             return WAIT  # those that run stand at the end: this is what most asks near the end hear, at once
         below = [t for t in trials if t.fidelity == self.first]
@@ -94,7 +109,8 @@ class Halving:
                 return WAIT
             here = [t for t in trials if t.fidelity == fidelity]
             tried = {t.widths for t in here}
-            for finalist in ranked(below)[:count]:
+            able = [t for t in below if self.allowed is None or self.allowed(t.widths)]
+            for finalist in self.choose(able, count):
                 if finalist.widths not in tried:
                     return Order(fidelity, finalist.widths)
             below = here
@@ -104,9 +120,13 @@ class Halving:
         """Counts of the proxies among them."""
         tally = Tally()
         for trial in trials:
-            if trial.fidelity == self.first:
+            if self.is_proposal(trial):
                 tally.add(trial)
         return tally
+
+    def is_proposal(self, trial: Trial) -> bool:
+        """Whether it is a proxy that the strategy has proposed (of an extra candidate: that it was proposed again)."""
+        return trial.fidelity == self.first and (is_cached(trial) or trial.widths not in self.extra)
 
 
 def halving(finalists: int, steps: int, rungs: int = 1) -> Rungs:
@@ -129,18 +149,35 @@ def num_evaluations(trials: Iterable[Trial]) -> int:
     return sum(not is_cached(t) for t in trials)
 
 
-def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one)."""
+def ranked(trials: Iterable[Trial], allowed: Callable[[Widths], bool] | None = None) -> list[Trial]:
+    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one).
+
+    Args:
+        trials: In any order.
+        allowed: Which widths count; None: all.
+    """
     complete = (t for t in trials if t.state is TrialState.COMPLETE and not is_cached(t) and not t.probe)
-    return sorted(complete, key=lambda t: (t.loss, t.number))
+    found = sorted(complete, key=lambda t: (t.loss, t.number))
+    return found if allowed is None else [t for t in found if allowed(t.widths)]
 
 
-def best(trials: Iterable[Trial], fidelities: Sequence[str]) -> Trial | None:
-    """The lowest loss at the highest fidelity that any complete trial has; losses of two fidelities do not compare.
+def contenders(
+    trials: Iterable[Trial], fidelities: Sequence[str], allowed: Callable[[Widths], bool] | None = None
+) -> list[Trial]:
+    """Those of the highest fidelity that any complete trial has, lowest loss first.
 
     Args:
         trials: In any order.
         fidelities: From the highest to the lowest.
+        allowed: As in `ranked`.
     """
-    order = ranked(trials)
-    return next((t for fidelity in fidelities for t in order if t.fidelity == fidelity), None)
+    order = ranked(trials, allowed)
+    by_fidelity = ([t for t in order if t.fidelity == fidelity] for fidelity in fidelities)
+    return next((found for found in by_fidelity if found), [])
+
+
+def best(
+    trials: Iterable[Trial], fidelities: Sequence[str], allowed: Callable[[Widths], bool] | None = None
+) -> Trial | None:
+    """The first of the `contenders`; losses of two fidelities do not compare."""
+    return next(iter(contenders(trials, fidelities, allowed)), None)

@@ -1,7 +1,8 @@
 """`search` and `resume`: the verbs that search. Wiring and nothing else.
 
-A run goes: prepare (check and score) -> candidates by proxy -> finalists after a short fine-tune -> the winner's long
-fine-tune -> export. Each part leaves its state in the run's directory, so `resume` goes on wherever it was stopped.
+A run goes: prepare (check and score) -> candidates by proxy -> finalists after a short fine-tune -> under a latency
+budget they are measured, until one holds it -> the winner's long fine-tune -> export. Each part leaves its state in the
+run's directory, so `resume` goes on wherever it was stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import nn
 
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
+from autoprune.controller import SearchController
 from autoprune.data import ImageData
 from autoprune.errors import LedgerUnwritable, SearchStopped
 from autoprune.export import copy_export, load, read_architecture
@@ -23,6 +25,7 @@ from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
 from autoprune.report import Outlook, RunProgress, metric_label, write_csv
 from autoprune.runs import (
+    Held,
     Prepared,
     Recipe,
     RunDirectory,
@@ -34,6 +37,7 @@ from autoprune.runs import (
     check_joined,
     deliver,
     example_tensors,
+    hold,
     joined_scores,
     leave_to_leader,
     make_controller,
@@ -47,6 +51,7 @@ from autoprune.runs import (
     search_on_cluster,
     slots,
 )
+from autoprune.schedule import ranked
 from autoprune.workers import pickled, run_here, run_processes
 from autoprune.workers.cluster import Share
 
@@ -57,7 +62,7 @@ RESUMABLE = f"join workers devices per_device cluster device timeout {EXTENT} on
 def search(
     model: nn.Module | str,
     data: ImageData | str,
-    budget: str | list[str] | tuple[str, ...] = "macs<=50%",
+    budget: str | list[str] | tuple[str, ...] | None = None,
     *,
     example_inputs: Any = None,
     progress: RunProgress | None = None,
@@ -70,7 +75,8 @@ def search(
         model: The dense network, or "package.module:factory" (with `weights="file"`). A run of an nn.Module object can
             be resumed by `resume(run_dir, model=...)` only, since nothing on disk says how to build it.
         data: "digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function", or an `ImageData`.
-        budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...
+        budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...; default "macs<=50%", or none where
+            the whole trade-off is searched (`front="macs"`).
         example_inputs: What the network is called with; default one training image.
         progress: Where to show progress; default nowhere.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
@@ -79,14 +85,16 @@ def search(
 
     Raises:
         ValueError: If something is wrong with what was given; nothing has been written then.
-        SearchStopped: If every candidate fails; the run can be resumed.
+        SearchStopped: If every candidate fails, or none holds a latency budget when it is measured; the run can be
+            resumed.
         DeliveredElsewhere: If it joined (`join`) a search and another controller delivers the winner.
 
     Example:
         result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
     """
     references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
-    config = at_home(RunConfig.make(**references, budget=budget, **settings))
+    bounds = {} if budget is None else {"budget": budget}
+    config = at_home(RunConfig.make(**references, **bounds, **settings))
     in_processes = not config.cluster and bool(slots(config))  # refuses devices that are not there
     live_model = None if isinstance(model, str) else model
     live_data = None if isinstance(data, str) else data
@@ -114,12 +122,12 @@ def search(
     with reserved(config) as share:
         run = RunDirectory.create(path, config, prepared.problem, prepared.example)
         progress.say(
-            f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {', '.join(config.budget)}; "
+            f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {config.goal}; "
             f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
         )
-        if share:
-            _on_cluster(run, prepared, recipe, progress, share, callbacks)
-        return _go(run, prepared, recipe, evaluate, progress, fresh=not (config.join or share))
+        if prepared.divisors:
+            progress.say(prepared.divisors)
+        return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=not (config.join or share))
 
 
 def resume(
@@ -157,9 +165,29 @@ def resume(
     prepared = reopen(run, model, data)
     recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists))
     with reserved(run.config) as share:
+        evaluate = recipe.evaluator(prepared.model, prepared.data)
+        return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=False)
+
+
+def _run(
+    run: RunDirectory,
+    prepared: Prepared,
+    recipe: Recipe,
+    evaluate: Any,
+    progress: RunProgress,
+    share: Share | None,
+    callbacks: Sequence[Any],
+    fresh: bool,
+) -> SearchResult:
+    """Everything after the preparation, here or on a cluster; may be repeated."""
+    try:
         if share:
             _on_cluster(run, prepared, recipe, progress, share, callbacks)
-        return _go(run, prepared, recipe, recipe.evaluator(prepared.model, prepared.data), progress, fresh=False)
+        return _go(run, prepared, recipe, evaluate, progress, fresh)
+    except KeyboardInterrupt:
+        progress.end()
+        progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
+        raise
 
 
 def _on_cluster(
@@ -182,9 +210,6 @@ def _on_cluster(
     extent = {name: getattr(config, name) for name in EXTENT.split()}
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent)
-    except KeyboardInterrupt:
-        progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
-        raise
     finally:
         progress.end()
 
@@ -192,7 +217,7 @@ def _on_cluster(
 def _go(
     run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress, fresh: bool
 ) -> SearchResult:
-    """Everything after the preparation; may be repeated."""
+    """All candidates that are left to evaluate, the finalists and the winner."""
     config, fingerprint = run.config, prepared.fingerprint()
     groups = {g.name: g.size for g in prepared.space.groups}
     where: dict[str, Any] = {"url": config.ledger, "study": run.study, "fresh": fresh, "join": config.join}
@@ -205,15 +230,17 @@ def _go(
         agree_on_schedule(ledger, config, run.path)
         before = list(ledger.trials)
         try:
-            trial = _candidates(ledger, run, prepared, recipe, evaluate, progress)
-            if config.join:
-                leave_to_leader(ledger, trial, run.path)
-            winner = _delivered(run, prepared, trial) or _deliver(run, prepared, trial, progress)
-            say_delivered(ledger, trial, run.path)
-        except KeyboardInterrupt:
-            progress.end()
-            progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
-            raise
+            held = hold(
+                ledger,
+                prepared,
+                lambda: _candidates(ledger, run, prepared, recipe, evaluate, progress),
+                say=progress.say,
+                before=lambda best: leave_to_leader(ledger, best, run.path) if config.join else None,
+                where=run.path,
+            )
+            trial = held.trial
+            winner = _delivered(run, prepared, trial) or _deliver(run, prepared, held, progress)
+            say_delivered(ledger, trial, run.path, held.best)
         except ValueError as error:
             if fresh and not ledger.trials and not isinstance(error, LedgerUnwritable):
                 ledger.discard()
@@ -247,11 +274,12 @@ def _formats(config: RunConfig) -> tuple[tuple[bool, str], ...]:
     return (config.onnx, "model.onnx"), (config.pt2, "model.pt2")
 
 
-def _deliver(run: RunDirectory, prepared: Prepared, trial: Trial, progress: RunProgress) -> Winner:
+def _deliver(run: RunDirectory, prepared: Prepared, held: Held, progress: RunProgress) -> Winner:
     """Fine-tune and export the winner."""
+    trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
     try:
-        return deliver(run, prepared, trial, run.best, progress, checkpoint=run.checkpoint / f"{trial.number}.pt")
+        return deliver(run, prepared, trial, run.best, progress, checkpoint=kept, measured=held.figures)
     except Diverged as error:
         again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
         raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error
@@ -259,8 +287,8 @@ def _deliver(run: RunDirectory, prepared: Prepared, trial: Trial, progress: RunP
 
 def _candidates(
     ledger: Ledger, run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress
-) -> Trial:
-    """Run the search to its end and return the winner."""
+) -> SearchController:
+    """Evaluate all candidates that the schedule asks for by now."""
     config = run.config
     controller = make_controller(ledger, config, prepared.problem)
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
@@ -272,8 +300,9 @@ def _candidates(
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
-    if why := Outlook.of(ledger.trials, config, ledger.worked_s, over=True).end:
+    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True).end
+    if why and len(done) < len(ledger.trials):  # else it was said before
         progress.say(why)
-    if controller.best is None:
+    if not ranked(ledger.trials):
         raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated; trials.csv says why")
-    return controller.best
+    return controller

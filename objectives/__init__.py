@@ -10,9 +10,12 @@ from objectives.costs import Params as Params
 from objectives.costs import cost as cost
 from objectives.feasibility import Feasibility as Feasibility
 from objectives.feasibility import Reachable as Reachable
+from objectives.pareto import contribution as contribution
 from objectives.pareto import dominates as dominates
 from objectives.pareto import front as front
+from objectives.pareto import growth as growth
 from objectives.pareto import hypervolume as hypervolume
+from objectives.pareto import parse_metrics as parse_metrics
 from objectives.plugins import find as find
 from objectives.quality import METRICS as METRICS
 from objectives.quality import Metric as Metric

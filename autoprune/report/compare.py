@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,16 @@ from rich.text import Text
 from autoprune.report.console import console
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
+from autoprune.report.page.measured import took_of
+from autoprune.report.page.prices import cost_label, is_latency
 from autoprune.report.page.words import duration
+from autoprune.report.tables import counted
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
+
+
+ACROSS = 6  # runs at most that are columns of the table; more are its rows
 
 
 def read_runs(runs: Sequence[RunDirectory]) -> list[Facts]:
@@ -36,28 +43,57 @@ def names(runs: Sequence[Facts]) -> list[str]:
 
 def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and one row per run: what was asked, what came out, what it took."""
-    head = ("run", "state", "strategy", "budget", "best loss", "top-1 val", "top-1 test", "MACs", "params")
+    costs = dict.fromkeys(["macs", *(name for facts in runs for name in facts.latency), "params"])
+    has_front = any(facts.tradeoff for facts in runs)
+    head = ("run", "state", "strategy", "goal" if has_front else "budget", "best loss", "top-1 val", "top-1 test")
     rows = []
     for name, facts in zip(names(runs), runs, strict=True):
         best = facts.winner
         loss = f"{best.loss:.4f} ({best.fidelity})" if best else "-"
         val = facts.measured("pruned", "val") or (best.metrics if best else {})
-        shares = ["-"] * 2
-        if facts.widths:
-            shares = [f"{100 * float(facts.priced(cost, [facts.widths])[0]):.1f} %" for cost in ("macs", "params")]
+        shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))
-        asked = (name, facts.state, strategy, ", ".join(map(str, facts.budgets)))
+        reached = [_volume(facts)] * has_front
         took = (str(len(facts.trials)), duration(facts.seconds))
-        rows.append((*asked, loss, top1(val), top1(facts.measured("pruned", "test")), *shares, *took))
-    return (*head, "evaluations", "time"), rows
+        asked = (name, facts.state, strategy, facts.config.goal)
+        rows.append((*asked, loss, top1(val), top1(facts.measured("pruned", "test")), *shares, *reached, *took))
+    return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "evaluations", "time"), rows
+
+
+def share_of(facts: Facts, metric: str) -> tuple[float, str]:
+    """A cost of a run's network as a fraction of the dense one (NaN: not known), and how a latency is known."""
+    if not facts.widths or (is_latency(metric) and metric not in facts.latency):
+        return math.nan, ""
+    if took := took_of(facts, metric, facts.widths):
+        return took.share, "measured"
+    return float(facts.priced(metric, [facts.widths])[0]), "predicted" if is_latency(metric) else ""
+
+
+def _percent(share: float, how: str) -> str:
+    return f"{100 * share:.1f} % {how}".strip() if math.isfinite(share) else "-"
+
+
+def _volume(facts: Facts) -> str:
+    """The hypervolume of its front; a dash if it has one goal only."""
+    first = [t for t in facts.trials if t.fidelity == facts.config.fidelity]
+    volumes = facts.tradeoff.volumes(first) if facts.tradeoff else []
+    return f"{volumes[-1]:.4f}" if volumes else "-"
+
+
+def side_by_side(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table of `run_table`; with few runs each is a column."""
+    head, rows = run_table(runs)
+    if len(rows) <= ACROSS:
+        head, *rows = zip(head, *rows, strict=True)
+    return head, rows
 
 
 def print_compare(runs: Sequence[Facts]) -> None:
-    """Print the table of `run_table`."""
-    head, rows = run_table(runs)
-    table = Table(title=f"{len(rows)} runs", title_justify="left")
+    """Print the table of `side_by_side`."""
+    head, rows = side_by_side(runs)
+    table = Table(title=counted(len(runs), "run"), title_justify="left")
     for column, name in enumerate(head):
-        table.add_column(name, justify="left" if column < 4 else "right", overflow="fold")
+        table.add_column(Text(name), justify="left" if len(runs) <= ACROSS or column < 4 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console().print(table)

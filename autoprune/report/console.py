@@ -11,6 +11,7 @@ from rich.console import Console
 from autoprune.ledger import holder
 from autoprune.report.activity import Activity
 from autoprune.report.dense_latency import print_quality
+from autoprune.report.fronts import print_front
 from autoprune.report.outlook import Outlook
 from autoprune.report.progress import metric_label
 from autoprune.report.tables import (
@@ -22,6 +23,7 @@ from autoprune.report.tables import (
     groups_table,
     number,
     reachable_table,
+    timed_rows,
 )
 from autoprune.report.trials import best_table, counts, front_table, proxy_quality, write_csv
 from objectives import Feasibility, parse
@@ -46,6 +48,8 @@ def print_profile(prepared: Prepared, cost: str) -> None:
         out.print(frozen_table(prepared.space))
     out.print(reachable_table(prepared.problem.feasibility))
     print_quality(out, prepared)
+    if prepared.divisors:
+        out.print(prepared.divisors, markup=False, soft_wrap=True)
     out.print(cost, markup=False, soft_wrap=True)
 
 
@@ -78,7 +82,7 @@ def print_report(run: RunDirectory) -> None:
     feasibility = Feasibility(space, (), costs=run.latency())
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
-    out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {', '.join(run.config.budget)}", markup=False)
+    out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     out.print(f"trials: {counts(trials, live=bool(holder(run.path)))}", markup=False)
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials)
@@ -91,10 +95,13 @@ def print_report(run: RunDirectory) -> None:
         out.print(f"end: {end}")
     out.print(best_table(trials, metric))
     out.print(proxy_quality(trials), markup=False)
-    first = parse(run.config.budget[0])
-    candidates = [t for t in trials if t.fidelity == run.config.fidelity]
-    if front := front_table(candidates, Feasibility(space, (first,), costs=run.latency()), first.metric):
-        out.print(front)
+    if run.config.front:
+        print_front(out, run, record)
+    else:
+        first = parse(run.config.budget[0])
+        candidates = [t for t in trials if t.fidelity == run.config.fidelity]
+        if front := front_table(candidates, Feasibility(space, (first,), costs=run.latency()), first.metric):
+            out.print(front)
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
         out.print(groups_table(space, data["widths"]))
@@ -116,7 +123,8 @@ def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
             rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
-    return rows + cost_rows(costs)
+    measured = {name: metrics[name] for name in costs if name in metrics}
+    return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
 
 
 def _architecture(directory: Path) -> Any:

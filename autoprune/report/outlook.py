@@ -56,7 +56,10 @@ class Outlook:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
             leaders = ranked(below)[:count]
-            left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
+            if config.front:  # they are chosen along the front, which asks for prices; so many they are
+                left = max(0, (count if left else min(count, len(leaders))) - len(tried))
+            else:
+                left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalists" if fidelity == "short" else f"at {fidelity}"
             parts.append((name, left, _pace(here)))
             below = here

@@ -97,7 +97,7 @@ class RunProgress:
         better = self._is_better(trial)
         outlook, metric = self._outlook(), metric_label(self._config.metric)
         if self._bar is None:
-            best = " (best so far)" if better else ""
+            best = " (best so far)" if better and not self._config.front else ""
             self.say(f"{outlook.done}/{outlook.total} {describe(trial, metric)}{best}, ETA {outlook.eta}")
         else:
             note = f"{trial.fidelity}: best {metric} {self._best.get(trial.fidelity, math.inf):.4f}"

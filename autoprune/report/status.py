@@ -16,11 +16,11 @@ from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
 from autoprune.report.console import console
+from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
 from autoprune.report.progress import describe, metric_label
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.report.trials import counts
-from autoprune.schedule import best
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -60,15 +60,16 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         record.trials, config, activity.now_s, activity.at_work if crew else 0, over=is_exported and not crew
     )
     over = outlook.done > 0 and outlook.done == outlook.total
-    leader, metric = best(record.trials, config.schedule.fidelities), metric_label(config.metric)
+    leader, metric = run.leader(record), metric_label(config.metric)
     lines = {
         "run": str(run.path),
         "state": _state(run, record, activity, crew, over, is_exported),
-        "model": f"{config.model or 'an nn.Module object'}, {', '.join(config.budget)}",
+        "model": f"{config.model or 'an nn.Module object'}, {config.goal}",
         "evaluated": f"{outlook} ({counts(record.trials, live=bool(crew))})",
         "limits": _limits(config, activity.now_s, outlook.end),
         "pace": activity.pace,
         "best": describe(leader, metric) if leader else "none yet",
+        "front": summary(run, record),
         "ETA": _eta(outlook, over) if crew else "",
     }
     grid = Table.grid(padding=(0, 1))

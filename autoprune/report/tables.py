@@ -104,6 +104,20 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
     ]
 
 
+def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
+    """A row per measured latency for `comparison_table`: dense and pruned side by side, and what was predicted."""
+    return [
+        (
+            name,
+            f"{said['dense_ms']:.3g} ± {said['dense_spread_ms']:.1g} ms",
+            f"{said['pruned_ms']:.3g} ± {said['pruned_spread_ms']:.1g} ms",
+            f"{100 * said['share']:.1f} ± {100 * said['share_error']:.1f} %, "
+            f"predicted {percent(said['predicted_share'], 1)}",
+        )
+        for name, said in measured.items()
+    ]
+
+
 def workers_table(activity: Activity, is_live: bool, shown: int = 16) -> Table:
     """Who does what, since when, and how much they have done: those at work first to be listed, others counted."""
     table = Table(title="workers", title_justify="left", box=None, padding=(0, 1), pad_edge=False)

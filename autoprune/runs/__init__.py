@@ -12,6 +12,8 @@ from autoprune.runs.directory import RunDirectory as RunDirectory
 from autoprune.runs.directory import example_tensors as example_tensors
 from autoprune.runs.directory import refuse_existing as refuse_existing
 from autoprune.runs.directory import run_path as run_path
+from autoprune.runs.holding import Held as Held
+from autoprune.runs.holding import hold as hold
 from autoprune.runs.joining import agree_on_schedule as agree_on_schedule
 from autoprune.runs.joining import check_joined as check_joined
 from autoprune.runs.joining import joined_scores as joined_scores

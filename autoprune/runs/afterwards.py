@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.nested import learnt_ranking, rebudget
+from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
 from autoprune.runs.prepare import Prepared, prepare
+from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.winner import deliver
 from objectives import Budget, parse
 
@@ -55,8 +57,9 @@ def finetune(
     target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     chosen = run.trial(trial)
-    prepared = _same(run, reopen(run, model, data))
-    deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
+    prepared, progress = _same(run, reopen(run, model, data)), progress or RunProgress(quiet=True)
+    measured = known_or_measured(run, prepared, chosen, progress.say)
+    deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
     return target
 
 
@@ -74,7 +77,8 @@ def export_run(
     """Export the winner of a run again (with ONNX, say), another trial of it, or its ranking cut at another budget.
 
     With a budget the winner's learnt ranking of all units is cut where the budget needs it, without a new search; the
-    smaller of two networks from one trial is nested in the larger one.
+    smaller of two networks from one trial is nested in the larger one. A search of a whole front evaluated candidates
+    of all sizes: there it is the best one of them that holds the budget.
 
     Args:
         run_dir: results/<run>.
@@ -90,7 +94,7 @@ def export_run(
         Where the export is.
 
     Raises:
-        InfeasibleBudget: If the smallest network exceeds the budget.
+        InfeasibleBudget: If the smallest network exceeds the budget, or all that a front evaluated do.
         LedgerMismatch: If a network has to be made and the model or the data is not what the run was begun with.
         ValueError: If it is no run, or something else is where the export should go.
     """
@@ -103,9 +107,15 @@ def export_run(
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
+        progress = progress or RunProgress(quiet=True)
         if budgets:
-            prepared, chosen = _elsewhere(run, prepared, chosen, budgets)
-        deliver(changed, prepared, chosen, target, progress or RunProgress(quiet=True), checkpoint=None)
+            prepared = priced(prepared, budgets)
+            cut = partial(_elsewhere, run, prepared, chosen, trial is not None)
+            chosen, measured = cut_until_held(run, prepared, budgets, cut, progress.say)
+            prepared = replace(prepared, problem=replace(prepared.problem, budgets=budgets))
+        else:
+            measured = known_or_measured(run, prepared, chosen, progress.say)
+        deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
@@ -124,7 +134,8 @@ def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | 
                 f"run '{run.path}': was started from a {name} object, and nothing on disk says how to build it; "
                 f"in Python: autoprune.resume('{run.path}', {name}=...)"
             )
-    return prepare(run.config, model, data, run.example(), run.scores(), run.latency())
+    divisors = [group.divisor for group in run.space().groups]
+    return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
 
 
 def changed_run(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:
@@ -142,12 +153,14 @@ def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
 
 
 def _elsewhere(
-    run: RunDirectory, prepared: Prepared, trial: Trial, budgets: tuple[Budget, ...]
-) -> tuple[Prepared, Trial]:
-    """The problem and the trial at other budgets; its measurements are no longer its own."""
-    ranking, x = learnt_ranking(prepared.problem, run.config, trial, run.record().trials)
-    widths = rebudget(prepared.problem, budgets, ranking, x, trial.widths)
-    return replace(prepared, problem=replace(prepared.problem, budgets=budgets)), Trial(trial.number, widths)
+    run: RunDirectory, prepared: Prepared, trial: Trial, is_asked: bool, budgets: tuple[Budget, ...]
+) -> Trial:
+    """The trial at other budgets; its metrics are no longer its own. Of a front, unless it was asked for, another."""
+    trials, config = run.record().trials, run.config
+    if searches_front(config) and not is_asked:
+        return evaluated(prepared.problem, trials, budgets, config.schedule.fidelities)
+    ranking, x = learnt_ranking(prepared.problem, config, trial, trials)
+    return Trial(trial.number, rebudget(prepared.problem, budgets, ranking, x, trial.widths))
 
 
 def _name(trial: int | None, budgets: tuple[Budget, ...]) -> str:

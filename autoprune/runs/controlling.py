@@ -16,11 +16,13 @@ from autoprune.evaluation import Evaluator
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
 from autoprune.recovery import checkpoint
+from autoprune.runs.correcting import planned
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
 from autoprune.schedule import Halving
 from autoprune.strategies import make, open_with
+from autoprune.tradeoff import TradeOff
 from autoprune.workers.cluster import Finals, Search, Share, connect, run_cluster
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,
@@ -30,14 +32,15 @@ PATIENCE = 20  # nor before so many times as long as the slowest candidate of th
 def make_controller(
     ledger: Ledger, config: RunConfig, problem: Problem, schedule: Halving | None = None
 ) -> SearchController:
-    """The controller of a run, on its open ledger; with another schedule than the run's if one is given."""
+    """The controller of a run, on its open ledger; with another schedule than `planned` if one is given."""
     strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
     return SearchController(
         ledger,
         open_with(config.warm_starts, strategy),
-        schedule or config.schedule,
+        schedule or planned(config.schedule, problem, ledger.notes),
         project=problem.repair,
         limits=config.limits,
+        tradeoff=TradeOff.of(problem, bool(config.budget)),
     )
 
 
@@ -88,7 +91,8 @@ class OpenSearch:
         where: dict[str, Any] = {"url": config.ledger, "study": run.study, "me": self.me}
         ledger = Ledger.open(run.path, groups, self.fingerprint, **where, arrays={"scores": self.problem.scores})
         run.remember(**self.extent)
-        schedule = config.schedule if self.finals else replace(config.schedule, rungs=())
+        schedule = planned(config.schedule, self.problem, ledger.notes)
+        schedule = schedule if self.finals else replace(schedule, rungs=())
         controller = make_controller(ledger, config, self.problem, schedule)
         return Search(ledger, controller, patience(ledger, config.timeout))
 

@@ -37,7 +37,9 @@ from autoprune.config import RunConfig, replace
 from autoprune.files import disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
+from autoprune.runs.measured import Measured
 from autoprune.schedule import best
+from autoprune.tradeoff import TradeOff
 from objectives.latency import Latency
 from search_spaces import SearchSpace
 
@@ -159,17 +161,29 @@ class RunDirectory:
         Raises:
             ValueError: If there is no such trial.
         """
-        trials = self.record().trials
-        found = (
-            best(trials, self.config.schedule.fidelities)
-            if number is None
-            else next((t for t in trials if t.number == number), None)
-        )
+        record = self.record()
+        trials = record.trials
+        found = self.leader(record) if number is None else next((t for t in trials if t.number == number), None)
         if found is None:
             wanted = "complete trial" if number is None else f"trial {number}"
             hint = f"`autoprune report {self.path}`"
             raise ValueError(f"run '{self.path}': has no {wanted} among its {len(trials)}; see {hint}")
         return found
+
+    def leader(self, record: Record) -> Trial | None:
+        """The trial to deliver, of those so far; None before the first complete one.
+
+        Where finalists were measured for a latency budget: of those that held it.
+        """
+        tradeoff, measured = self.tradeoff(record), Measured.of(record.notes)
+        trials = [t for t in record.trials if measured.may_win(t.widths)]
+        return (tradeoff.best if tradeoff else best)(trials, self.config.schedule.fidelities)
+
+    def tradeoff(self, record: Record) -> TradeOff | None:
+        """What counts in this run if it has several goals; None: the loss."""
+        if not self.config.front:
+            return None
+        return TradeOff.read(record.fingerprint, self.space(), self.latency(), bool(self.config.budget))
 
     @property
     def study(self) -> str:

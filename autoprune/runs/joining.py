@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +57,26 @@ def agree_on_schedule(ledger: Ledger, config: RunConfig, path: Path) -> None:
     if config.join:
         _check_schedule(ledger.fresh_note(SCHEDULE), config, path)
     elif ledger.me:
-        ledger.note(SCHEDULE, plain(asdict(config.schedule)))
+        ledger.note(SCHEDULE, _planned(config))
 
 
 def _check_schedule(there: Any, config: RunConfig, path: Path) -> None:
     if there:
-        check_same(there, plain(asdict(config.schedule)), f"run '{path}'")
+        check_same(there, _planned(config), f"run '{path}'")
 
 
-def say_delivered(ledger: Ledger, trial: Trial, run: Path) -> None:
-    """Tell whoever comes later that the winner is there."""
+def say_delivered(ledger: Ledger, trial: Trial, run: Path, best: Trial | None = None) -> None:
+    """Tell whoever comes later that the winner is there.
+
+    Args:
+        ledger: Of the run.
+        trial: That was delivered.
+        run: Its directory.
+        best: Of all trials, where that may be another one: measured, it did not hold a latency budget.
+    """
     if ledger.me:
-        ledger.note(DELIVERED, {"trial": trial.number, "by": ledger.me, "to": str(run.resolve() / "best")})
+        said = {"trial": trial.number, "best": (best or trial).number, "by": ledger.me}
+        ledger.note(DELIVERED, {**said, "to": str(run.resolve() / "best")})
 
 
 def leave_to_leader(ledger: Ledger, trial: Trial, run: Path) -> None:
@@ -79,11 +86,17 @@ def leave_to_leader(ledger: Ledger, trial: Trial, run: Path) -> None:
         DeliveredElsewhere: If another one does, or has done.
     """
     said = ledger.fresh_note(DELIVERED) or {}
-    if said.get("trial") == trial.number and said.get("by") != ledger.me:
+    if said.get("best", said.get("trial")) == trial.number and said.get("by") != ledger.me:
         raise DeliveredElsewhere(
-            f"run '{run}': over, trial {trial.number} won; {said['by']} delivered it ({said['to']})"
+            f"run '{run}': over, trial {said['trial']} won; {said['by']} delivered it ({said['to']})"
         )
     if not ledger.lead():
         who = ledger.fresh_note("lead")
         text = f"run '{run}': over, trial {trial.number} wins; {who} fine-tunes and exports it in its own directory"
         raise DeliveredElsewhere(text)
+
+
+def _planned(config: RunConfig) -> Any:
+    """What of the schedule is a setting."""
+    plan = config.schedule
+    return plain({"num_trials": plan.num_trials, "rungs": plan.rungs, "first": plan.first})

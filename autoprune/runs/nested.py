@@ -1,7 +1,8 @@
-"""One learnt ranking, many budgets: the winner's ranking cut elsewhere."""
+"""One run, many budgets: the winner's learnt ranking cut elsewhere, or another candidate of the front."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,11 +11,14 @@ import numpy as np
 from autoprune import strategies
 from autoprune.config import RunConfig
 from autoprune.problem import Problem, Trial
+from autoprune.schedule import best, ranked
 from autoprune.strategies import Encoded
 from autoprune.strategies.encoded import make_encoding
-from objectives import Budget
+from objectives import Budget, Feasibility, InfeasibleBudget
 from search_spaces import Widths
 from search_spaces.encodings import Encoding, Floats, LayerCompensation
+
+NEAR = 0.9  # of the way from the smallest network to the best untrained one: so large a trained one is preferred to it
 
 
 def rebudget(
@@ -64,6 +68,52 @@ def learnt_ranking(
         return encoding, encoding.encode(trial.widths)
     genes = next((t.genes for t in [trial, *trials] if t.widths == trial.widths and t.genes), ())
     return encoding, np.array(genes) if len(genes) == encoding.dim else encoding.encode(trial.widths)
+
+
+def searches_front(config: RunConfig) -> bool:
+    """Whether the candidates of a run have budgets of their own: then another budget is another candidate."""
+    return bool(config.front) and not strategies.kind(config.strategy).fills
+
+
+def evaluated(
+    problem: Problem, trials: Sequence[Trial], budgets: tuple[Budget, ...], fidelities: Sequence[str]
+) -> Trial:
+    """The best candidate that was evaluated within other budgets.
+
+    A trained one is taken if it is nearly as large as the best untrained one (see `NEAR`).
+
+    Args:
+        problem: Of the run.
+        trials: All of the run.
+        budgets: The other ones.
+        fidelities: From the highest to the lowest.
+
+    Raises:
+        InfeasibleBudget: If there is none.
+    """
+    bounds = Feasibility(problem.space, budgets, costs=problem.feasibility.costs)
+    holding = [t for t in ranked(trials) if not bounds.violation(t.widths)]
+    if not holding:
+        raise InfeasibleBudget(_too_large(problem, trials, bounds))
+    first = next((t for t in holding if t.fidelity == fidelities[-1]), holding[0])
+    smallest, there = bounds.price(problem.space.floor), bounds.price(first.widths)
+    enough = {m: smallest[m] + NEAR * (there[m] - smallest[m]) for m in bounds.limits}
+    near = [t for t in holding if all(bounds.price(t.widths)[m] >= least for m, least in enough.items())]
+    return best(near, fidelities) or first
+
+
+def _too_large(problem: Problem, trials: Sequence[Trial], bounds: Feasibility) -> str:
+    """Why no candidate holds the budgets, and how far the smallest one goes."""
+    text = " and ".join(f"budget '{b}'" for b in bounds.budgets)
+    smallest = min(ranked(trials), key=lambda t: bounds.violation(t.widths), default=None)
+    if smallest is None:
+        return f"{text}: no candidate has been evaluated yet"
+    dense, price = bounds.price(problem.space.full), bounds.price(smallest.widths)
+    least = ", ".join(f"{m} {math.ceil(1000 * price[m] / dense[m] - 1e-9) / 10:g} %" for m in bounds.limits)
+    return (
+        f"{text}: no candidate of the front keeps to that; the smallest one that was evaluated, trial "
+        f"{smallest.number}, has {least} of the dense network; ask for that, or resume the run with more --trials"
+    )
 
 
 def _encoding(problem: Problem, config: RunConfig) -> Encoding | None:

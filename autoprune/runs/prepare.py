@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,8 +30,9 @@ from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
-from objectives import Feasibility, parse, resolve_metric
-from objectives.latency import Latency, backends, predictors
+from objectives import Budget, Feasibility, measure, parse, resolve_metric
+from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
+from objectives.latency.environment import cores, cpu_model
 from search_spaces import SearchSpace, trace, verify
 
 
@@ -63,6 +66,15 @@ class Prepared:
         """What to call the network."""
         return self.reference.factory.rpartition(":")[2] or type(self.model).__name__
 
+    @property
+    def divisors(self) -> str:
+        """What `--divisor auto` has chosen, in a sentence; empty where it had nothing to choose."""
+        if self.config.divisor != "auto" or not self.problem.latency:
+            return ""
+        counts = Counter(group.divisor for group in self.space.groups)
+        chosen = ", ".join(f"{divisor} for {counted}" for divisor, counted in sorted(counts.items(), reverse=True))
+        return f"divisor auto: {chosen} of {len(self.space.groups)} groups, by {' and '.join(self.problem.latency)}"
+
     def fingerprint(self) -> dict[str, Any]:
         """What this problem is: a resumed run must say the same."""
         config = self.config
@@ -73,6 +85,7 @@ class Prepared:
             "space": self.space.fingerprint,
             "data": self.data.fingerprint,
             "budgets": sorted(map(str, self.problem.budgets)),
+            **({"front": [list(self.problem.front), self.problem.worst]} if self.problem.front else {}),
             "criterion": config.criterion,
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             "metric": config.metric,
@@ -118,6 +131,7 @@ def prepare(
     example: Any = None,
     scores: Sequence[NDArray[np.float64]] | None = None,
     latency: Mapping[str, Latency] | None = None,
+    divisors: Sequence[int] | None = None,
 ) -> Prepared:
     """Build, check and score all that a run needs; nothing is written.
 
@@ -128,6 +142,7 @@ def prepare(
         example: What the network is called with; default one training image.
         scores: The criterion's scores, where they are known.
         latency: Predictors of measured latencies by metric, where they are known; others are measured.
+        divisors: Of the groups, where `auto` has chosen them before.
 
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
@@ -135,10 +150,14 @@ def prepare(
     if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
     budgets = tuple(parse(text) for text in config.budget)
+    bounded = {b.metric for b in budgets}
+    budgets += tuple(Budget(metric, 1.0, relative=True) for metric in config.front if metric not in bounded)
     unmeasured = (b for b in budgets if b.metric not in (latency or {}))
     backends(unmeasured, config.latency_command)  # refuses what is not there, before anything costs
     make_criterion(config.criterion, seed=config.seed)
     needs = strategies.needs(config.strategy, config.encoding)
+    if config.front:
+        strategies.check_front(config.strategy, config.encoding, bool(config.budget))
     Fidelity.parse(config.fidelity)
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
@@ -150,8 +169,11 @@ def prepare(
     example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example)
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
-    space = space.with_limits(divisor=config.divisor, min_keep=config.min_keep, freeze=config.freeze)
+    given = config.divisor if isinstance(config.divisor, int) else 1
+    space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
     measured = predictors(budgets, dense, space, example, config.latency_command, latency)
+    if config.divisor == "auto":
+        space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before the scores cost anything
     verify(dense, space, example)
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
@@ -160,7 +182,8 @@ def prepare(
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
     distances = criteria.distances(dense, space) if "distances" in needs else None
-    problem = Problem(space, budgets, tuple(scores), distances, measured)
+    worst = knows_nothing(data, config.metric) if config.front else math.inf
+    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst)
     strategies.open_with(
         config.warm_starts,
         strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),
@@ -183,6 +206,23 @@ def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
         raise ValueError(f"data_args {config.data_args}: a value is of the wrong type ({error})") from error
 
 
+def knows_nothing(data: ImageData, metric: str) -> float:
+    """The loss of a network whose outputs are all equal (cross-entropy: the logarithm of the number of classes).
+
+    Raises:
+        ValueError: If it is not a finite number above 0.
+    """
+    labels = data.val.labels
+    found = measure(metric, torch.zeros(len(labels), data.num_classes, device=labels.device), labels)
+    found = 1 - found if metric == "top1" else found
+    if not 0 < found < math.inf:
+        raise ValueError(
+            f"front: metric '{metric}' of a network whose outputs are all equal is {found}, but a front is measured "
+            "from there and needs a finite number above 0; choose another --metric"
+        )
+    return found
+
+
 def example_of(config: RunConfig, data: ImageData) -> Tensor:
     """The example input that the settings describe: zeros of --input, or one image of the data.
 
@@ -198,9 +238,10 @@ def example_of(config: RunConfig, data: ImageData) -> Tensor:
 
 
 def versions() -> dict[str, str]:
-    """What a result may depend on."""
+    """What a result may depend on: versions, the processor, the cores and threads it had, the GPUs if any was used."""
     import optuna
 
+    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # to ask would start CUDA here
     return {
         "autoprune": autoprune.__version__,
         "torch": torch.__version__,
@@ -208,6 +249,10 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cores": str(cores()),
+        "threads": str(torch.get_num_threads()),
+        **({"gpu": ", ".join(map(torch.cuda.get_device_name, used))} if used else {}),
     }
 
 

@@ -25,7 +25,9 @@ class SearchResult:
         model: The pruned and fine-tuned network, in eval mode.
         example: The example input.
         costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each.
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; for each budget on a
+            latency, under its metric ("latency@onnxruntime,batch=1,threads=1"), what was predicted and measured:
+            "predicted_ms", "predicted_share", "dense_ms", "pruned_ms", their spreads, "share", "share_error", "passes".
     """
 
     widths: Widths

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class Winner:
     Attributes:
         model: Pruned and fine-tuned, in eval mode, on the CPU.
         costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test".
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; by metric what was measured for a budget on a
+            latency (see `Bench.figures`).
     """
 
     model: nn.Module
@@ -46,7 +48,13 @@ class Winner:
 
 
 def deliver(
-    run: RunDirectory, prepared: Prepared, trial: Trial, target: Path, progress: RunProgress, checkpoint: Path | None
+    run: RunDirectory,
+    prepared: Prepared,
+    trial: Trial,
+    target: Path,
+    progress: RunProgress,
+    checkpoint: Path | None,
+    measured: Mapping[str, dict[str, float]] | None = None,
 ) -> Winner:
     """Fine-tune one trial's network from the dense weights, compare it with the dense one, and export it.
 
@@ -57,6 +65,7 @@ def deliver(
         target: Directory of the export.
         progress: Where to show progress.
         checkpoint: File that lets the fine-tune go on after a stop; None: none.
+        measured: By metric, what was measured for a budget on a latency.
     """
     config, data, space = run.config, prepared.data, prepared.space
     kept = space.kept(trial.widths, prepared.problem.scores)
@@ -90,7 +99,7 @@ def deliver(
         for split in ("val", "test")
         for name, net in (("dense", prepared.model), ("pruned", model))
         if len(getattr(data, split))
-    }
+    } | dict(measured or {})
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price

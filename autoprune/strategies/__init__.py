@@ -12,6 +12,7 @@ from autoprune.strategies.cmaes import CMAES as CMAES
 from autoprune.strategies.combined import Combined as Combined
 from autoprune.strategies.encoded import ENCODINGS as ENCODINGS
 from autoprune.strategies.encoded import NEEDS as NEEDS
+from autoprune.strategies.encoded import RANKINGS as RANKINGS
 from autoprune.strategies.encoded import Encoded as Encoded
 from autoprune.strategies.encoded import check_encoding
 from autoprune.strategies.evolution import Evolution as Evolution
@@ -25,6 +26,7 @@ from autoprune.strategies.legr import LeGR as LeGR
 from autoprune.strategies.netadapt import NetAdapt as NetAdapt
 from autoprune.strategies.nsga2 import NSGA2 as NSGA2
 from autoprune.strategies.opening import ClosedForms as ClosedForms
+from autoprune.strategies.opening import FrontForms as FrontForms
 from autoprune.strategies.opening import Opened as Opened
 from autoprune.strategies.policy_gradient import Reinforce as Reinforce
 from autoprune.strategies.random import Random as Random
@@ -94,6 +96,33 @@ def needs(name: str, encoding: str = "") -> frozenset[str]:
     return found.needs
 
 
+def check_front(name: str, encoding: str, bounded: bool) -> None:
+    """Check that a strategy can search a front: many budgets in one run.
+
+    One that uses its budgets up on purpose has candidates of one size. It is of use only if it learns a ranking of all
+    units, which can be cut at other budgets afterwards.
+
+    Args:
+        name: As in `make`.
+        encoding: Likewise.
+        bounded: Whether the user gave a budget.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    found = kind(name)
+    if not found.fills:
+        return
+    if not (issubclass(found, Encoded) and (encoding or found.default) in RANKINGS):
+        ranking = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded) and c.default in RANKINGS)
+        raise ValueError(
+            f"front: strategy '{name}' searches at one budget and learns no ranking that could be cut at others; use "
+            f"nsga2, or with a --budget {ranking}, or an encoding of rankings (--encoding {RANKINGS[0]})"
+        )
+    if not bounded:
+        raise ValueError(f"front: strategy '{name}' learns its ranking at one budget; give that --budget, or use nsga2")
+
+
 def open_with(name: str, strategy: Strategy) -> Strategy:
     """The strategy after the warm starts called `name`: "closed", "sensitivity", "none".
 
@@ -104,5 +133,7 @@ def open_with(name: str, strategy: Strategy) -> Strategy:
         raise ValueError(f"warm starts '{name}': unknown; known: {', '.join(OPENINGS)}, none")
     if name == "none" or not strategy.opens:
         return strategy
-    opening = OPENINGS[name](strategy.problem, seed=strategy.seed, num_trials=strategy.num_trials)
+    whole = strategy.problem.front and not strategy.fills
+    forms = FrontForms if name == "closed" and whole else OPENINGS[name]
+    opening = forms(strategy.problem, seed=strategy.seed, num_trials=strategy.num_trials)
     return Opened(opening, opening.length, strategy)

@@ -15,6 +15,7 @@ from autoprune.problem import Problem, Trial
 from autoprune.strategies.ddpg import DDPG
 from autoprune.strategies.strategy import Strategy
 from autoprune.strategies.walk import STATE, Walk
+from autoprune.strategies.waves import waves
 from search_spaces import Widths
 from search_spaces.encodings import Floats
 
@@ -36,8 +37,10 @@ class AMC(Strategy):
     random search, mean of 5 problems: 1.02; so: 0.86). Without a top-1 accuracy, exp(-loss) stands for it, the
     geometric mean of the probability of the true class.
 
-    The agent is a function of the seed and the trials in the order of their numbers. It is kept in memory after each
-    of the latest trials; one that comes late has it rebuilt from the state before it, or from the start.
+    With several workers the episodes that run side by side (successive trials of different workers) make a wave; the
+    agent is frozen while it runs and then takes as many steps as after one episode. It is a function of the seed and
+    the trials in the order of their numbers, without the latest ones, among which some still run. It is kept in memory
+    after each of the latest waves; a trial that comes late all the same has it rebuilt from the state before it.
 
     Args:
         problem: Space, budgets and scores.
@@ -69,7 +72,8 @@ class AMC(Strategy):
     def ask(self, number: int) -> Widths:
         """Where the walk ends."""
         rng, sigma = self.rng(number), self.noise(number)
-        agent = None if self._warming(number) else self._agent()
+        settled = self._settled(number)
+        agent = None if self._warming(settled) else self._agent(settled)
         best = self._ratios(self._best(self.scored()))
         widths: list[int] = []
         for group in range(len(best)):
@@ -92,14 +96,19 @@ class AMC(Strategy):
     def _warming(self, number: int) -> bool:
         return number < self.warmup * self._stretch
 
-    def _agent(self) -> DDPG:
-        """The agent that has learnt from all trials told."""
-        trials = [t for t in self.trials if not t.probe]
+    def _settled(self, number: int) -> int:
+        """Trials below this number have finished, in all likelihood: as many run as are missing, among the latest."""
+        return number - 2 * max(0, number - len(self.trials))
+
+    def _agent(self, settled: int) -> DDPG:
+        """The agent that has learnt from all trials told below this number."""
+        trials = [t for t in self.trials if not t.probe and t.number < settled]
         opening = sum(self._warming(t.number) for t in trials)
+        ends = [opening, *waves(trials, opening, last=settled >= len(self.trials))]
         same = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(self._learnt, trials, strict=False))))
-        usable = [s for s in self._snapshots if opening <= s[0] <= same]
+        usable = [s for s in self._snapshots if s[0] in ends and s[0] <= same]
         self._snapshots = usable or [(opening, self._start(trials[:opening]))]
-        for count in range(self._snapshots[-1][0] + 1, len(trials) + 1):
+        for count in ends[ends.index(self._snapshots[-1][0]) + 1 :]:
             agent = copy.deepcopy(self._snapshots[-1][1])
             self._learn(agent, trials[max(0, count - self.memory) : count])
             self._snapshots.append((count, agent))

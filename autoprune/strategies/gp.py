@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import math
+from collections.abc import Sequence
 
 import numpy as np
-import optuna
-from numpy.typing import NDArray
 
 from autoprune.allocation import uniform
-from autoprune.problem import Problem, Trial, TrialState
+from autoprune.problem import Problem, Trial
 from autoprune.strategies.encoded import Encoded
-from autoprune.strategies.optuna_study import TrialStudy
+from autoprune.strategies.process import Kernel, fit, log_improvement
 from search_spaces import Widths
 from search_spaces.encodings import Encoding, Floats, Ratios
 
@@ -20,12 +18,15 @@ MOST = 200  # planned trials: the cost of a question grows with their cube
 
 
 class GP(Encoded):
-    """A Gaussian process over the kept ratios and its expected improvement (Jones et al. 1998), by Optuna's GPSampler.
+    """A Gaussian process over the kept ratios and its expected improvement (Jones et al. 1998).
 
-    Optuna looks for the largest expected improvement in the whole unit cube, where it lies outside the budgets, and the
-    projection would move it to who knows where. Here the candidates are neighbours of the best trials in the encoding,
-    all of them inside the budgets; the process (Matern 5/2, a length scale per group) sees their widths whatever the
-    encoding. Made again for each question, with the question's own seed.
+    Kernel and priors are those of Optuna's GPSampler. That one looks for the largest expected improvement in the whole
+    unit cube, where it lies outside the budgets, and the projection would move it to who knows where. Here the
+    candidates are neighbours of the best trials in the encoding, all of them inside the budgets; the process (Matern
+    5/2, a length scale per group) sees their widths whatever the encoding.
+
+    The kernel is fitted again whenever a quarter more trials have finished (in between the process learns from each
+    trial, at the same length scales): the fit is most of a question's cost.
 
     Args:
         problem: Space, budgets and scores.
@@ -40,9 +41,10 @@ class GP(Encoded):
     name = "gp"
     startup = 8  # neighbours of the uniform allocation and of what is known, before there is much to learn from
     elite = 8  # trials whose neighbours are candidates
-    pool = 96  # candidates
+    pool = 24  # candidates; the projection of each takes a millisecond
     groups = 2, 4  # that move, least and most: with one, workers would often be given the same candidate
     steps = 0.02, 0.4  # least and largest size of a move
+    growth = 1.25  # of the trials between two fits of the kernel
 
     def __init__(
         self, problem: Problem, *, seed: int = 0, num_trials: int = 100, encoding: str | Encoding = ""
@@ -50,10 +52,11 @@ class GP(Encoded):
         if num_trials > MOST:
             raise ValueError(
                 f"strategy 'gp': plans for at most {MOST} trials, got {num_trials}: a Gaussian process costs the cube "
-                "of their number (0.3 s a question at 90, 0.6 s at 200, on one core); choose tpe, cmaes or evolution"
+                "of their number; choose tpe, cmaes or evolution"
             )
         super().__init__(problem, seed=seed, num_trials=num_trials, encoding=encoding)
         self._ratios = Ratios(problem.space)
+        self._fits: dict[int, tuple[list[Trial], Kernel]] = {}  # number of trials -> them, and the kernel
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """The neighbour with the largest expected improvement."""
@@ -62,11 +65,28 @@ class GP(Encoded):
             near = self.at(best[0]) if best else self.encoding.encode(uniform(self.problem))
             return self.encoding.mutate(near, rng, groups=len(self.problem.space.groups), step=0.2)
         candidates = self.candidates(best, rng)
+        told = [t for t in self.trials if not t.probe]
         widths = np.array([self._ratios.encode(w) for w in candidates])
-        study = TrialStudy(self._ratios.names, lambda t: self._ratios.encode(t.widths))
-        sampler = _Among(widths, seed=int(rng.integers(2**32)))
-        chosen = study.ask(_levelled([t for t in self.trials if not t.probe]), sampler)
-        return list(candidates.values())[int(np.abs(widths - chosen).sum(axis=1).argmin())]
+        worth = log_improvement(self.kernel(told, number), self._points(told), _levelled(told), widths)
+        return list(candidates.values())[int(worth.argmax())]
+
+    def kernel(self, told: Sequence[Trial], number: int) -> Kernel:
+        """The kernel that fits the first of the trials told.
+
+        How many that are grows by a quarter at a time, and leaves out as many as are running: one that comes late
+        would change it.
+        """
+        settled = max(self.startup, len(told) - max(0, number - len(self.trials)))
+        count = int(self.startup * self.growth ** math.floor(math.log(settled / self.startup, self.growth) + 1e-9))
+        first = list(told[:count])
+        known, kernel = self._fits.get(count, ([], None))
+        if kernel is None or len(known) != len(first) or any(a is not b for a, b in zip(known, first, strict=True)):
+            kernel = fit(self._points(first), _levelled(first))
+            self._fits[count] = first, kernel
+        return kernel
+
+    def _points(self, trials: Sequence[Trial]) -> Floats:
+        return np.array([self._ratios.encode(t.widths) for t in trials])
 
     def candidates(self, best: list[Trial], rng: np.random.Generator) -> dict[Widths, Floats]:
         """Feasible neighbours of the best trials, the better the more, and their points [D]."""
@@ -83,29 +103,14 @@ class GP(Encoded):
         return {w: x for w, x in found.items() if w not in self._known} or found
 
 
-class _Among(optuna.samplers.GPSampler):
-    """Optuna's sampler, confined to the points [N, D]."""
-
-    def __init__(self, points: Floats, seed: int) -> None:
-        super().__init__(seed=seed, n_startup_trials=1)
-        self._points = points
-
-    def _optimize_acqf(self, acqf: Any, best_params: NDArray[np.float64] | None) -> Floats:
-        """The point with the largest acquisition; Optuna leaves this method to be overridden."""
-        return np.asarray(self._points[int(np.argmax(acqf.eval_acqf_no_grad(self._points)))])
-
-
-def _levelled(trials: list[Trial]) -> list[Trial]:
-    """The trials with losses on a scale that is linear near the best and logarithmic far off.
+def _levelled(trials: Sequence[Trial]) -> Floats:
+    """Values [N] of mean 0 and variance 1, the larger the better, linear near the best loss, logarithmic far off.
 
     Losses of untrained networks spread over orders of magnitude, and a normal process would explain nothing else.
     Failed trials count as the worst.
     """
     losses = np.array([t.loss for t in trials])
-    losses[np.isinf(losses)] = losses[np.isfinite(losses)].max()
+    losses[np.isinf(losses)] = losses[np.isfinite(losses)].max(initial=0.0)
     above = losses - losses.min()
-    levels = np.log1p(above / (np.median(above) or 1.0))
-    return [
-        replace(t, state=TrialState.COMPLETE, metrics={"loss": float(level)})
-        for t, level in zip(trials, levels, strict=True)
-    ]
+    values = -np.log1p(above / (np.median(above) or 1.0))
+    return np.asarray((values - values.mean()) / (values.std() or 1.0))

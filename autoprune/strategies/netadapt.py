@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 
 from autoprune.allocation import loads, uniform
 from autoprune.problem import Problem
-from autoprune.strategies.rounds import Plan, Rounds
+from autoprune.strategies.rounds import Round, Rounds
 from search_spaces import Widths
 
 ROUNDING = 1e-12  # relative
@@ -28,6 +29,9 @@ class NetAdapt(Rounds):
         R0  = (D - 1) * (1 - gamma) / (1 - gamma^N)                so that the targets end at 1
         target of round i = D - R0 * (1 - gamma^i) / (1 - gamma)   i = 1..N
 
+    The target of a round is worked out when it begins, from the load reached and the rounds left; where workers had to
+    evaluate something beside the plan (see `Rounds`), fewer are left, and the steps are longer.
+
     The paper has a hundred rounds, of 2.5 % of the dense cost at first; a search of a hundred evaluations has a few, of
     more than one group can give. So a round of `m` times 2.5 % (m at most half the groups) asks each group for an m-th
     of it, and at most for half of its units; then as many groups are shrunk as it takes to reach the target, the best
@@ -43,36 +47,56 @@ class NetAdapt(Rounds):
     first_step = 0.025  # of the dense network's load, for one group alone
     share = 0.9  # of the evaluations that the rounds may use; the rest are neighbours of the result
 
-    def plan(self) -> Plan:
-        """The rounds; without evaluations for a single one, the uniform network."""
-        space, here = self.problem.space, self.problem.space.full
-        rounds = int(self.share * self.num_trials - 1) // (len(space.groups) + 1)
-        if rounds < 1:
-            here = uniform(self.problem)
-        dense, split = load(self.problem, here), 1
-        for target in self.targets(dense, rounds):
-            if load(self.problem, here) <= 1:
-                break
-            if load(self.problem, here) <= target:
-                continue
-            shrunk = self.shrinks(here, target, self.first_step * dense, split)
-            base, *losses = yield [here, *shrunk.values()]
-            if not np.isfinite(losses).any():
-                split *= 2
-                continue
-            base = base if np.isfinite(base) else min(losses)
-            falls = [load(self.problem, here) - load(self.problem, w) for w in shrunk.values()]
-            worth = {g: (loss - base) / fall for g, loss, fall in zip(shrunk, losses, falls, strict=True)}
-            best = sorted((g for g in worth if np.isfinite(worth[g])), key=lambda g: worth[g])
-            here = self.joint(here, [(g, shrunk[g]) for g in best], target)
-        result = self.problem.project(here)
-        yield [result]
-        return result
+    @cached_property
+    def _dense(self) -> float:
+        return load(self.problem, self.problem.space.full)
 
-    def targets(self, dense: float, rounds: int) -> list[float]:
-        """The load that each round aims at; see the class."""
-        done = (1 - self.gamma ** np.arange(1, rounds + 1)) / (1 - self.gamma**rounds)  # 0 ... 1
-        return [float(t) for t in dense - (dense - 1) * done]
+    def plan(self) -> Round:
+        """The first round; without evaluations for a single one, the uniform network."""
+        return self.next(self.problem.space.full if self.most else uniform(self.problem), 0, 0, 1)
+
+    @property
+    def most(self) -> int:
+        """Rounds that the evaluations pay for, if nothing but rounds is evaluated."""
+        return max(0, int(self.share * self.num_trials - 1) // (len(self.problem.space.groups) + 1))
+
+    def left(self, done: int, spent: int) -> int:
+        """Rounds that the evaluations still pay for, if each takes as many as those done on average."""
+        each = max(len(self.problem.space.groups) + 1, spent / max(1, done))
+        return min(self.most - done, int((self.share * self.num_trials - 1 - spent) // each))
+
+    def next(self, here: Widths, done: int, spent: int, split: int) -> Round:
+        """The round that begins with `here`; after the last one the result alone.
+
+        Args:
+            here: [G] widths.
+            done: Rounds before it.
+            spent: Trials of the search so far.
+            split: Into how many parts a step is cut.
+        """
+        now, left = load(self.problem, here), self.left(done, spent)
+        if now <= 1 or left < 1:
+            result = self.problem.project(here)
+            return Round([result], lambda losses, number: result)
+        target = self.target(now, left)
+        shrunk = self.shrinks(here, target, self.first_step * self._dense, split)
+
+        def then(losses: list[float], number: int) -> Round:
+            base, *rest = losses
+            if not np.isfinite(rest).any():
+                return self.next(here, done + 1, number, 2 * split)
+            base = base if np.isfinite(base) else min(rest)
+            falls = [now - load(self.problem, w) for w in shrunk.values()]
+            worth = {g: (loss - base) / fall for g, loss, fall in zip(shrunk, rest, falls, strict=True)}
+            best = sorted((g for g in worth if np.isfinite(worth[g])), key=lambda g: worth[g])
+            reached = self.joint(here, [(g, shrunk[g]) for g in best], target)
+            return self.next(reached, done + 1, number, split)
+
+        return Round([here, *shrunk.values()], then)
+
+    def target(self, now: float, left: int) -> float:
+        """The load at the end of the first of the rounds that are left; see the class."""
+        return now - (now - 1) * (1 - self.gamma) / (1 - self.gamma**left)
 
     def shrinks(self, here: Widths, target: float, step: float, split: int) -> dict[int, Widths]:
         """Group -> the network with this group alone shrunk by a step; without those that would save nothing.

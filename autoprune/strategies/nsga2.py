@@ -1,9 +1,8 @@
-"""Error against cost: the whole front in one run."""
+"""Error against one cost or several: the whole front in one run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +10,19 @@ from numpy.typing import NDArray
 from autoprune.allocation import uniform
 from autoprune.problem import Problem, Proposal, Trial
 from autoprune.strategies.encoded import Encoded
-from objectives import Budget, front
+from objectives import front
 from search_spaces import Widths
 from search_spaces.encodings import Encoding, Floats
 
 
 class NSGA2(Encoded):
-    """NSGA-II (Deb et al. 2002, https://doi.org/10.1109/4235.996017): loss against the cost of the first budget.
+    """NSGA-II (Deb et al. 2002, https://doi.org/10.1109/4235.996017): the loss against the costs of the front.
 
-    The survivors are the best `population` of all trials told, by front and then by crowding distance, so it needs no
-    generations and takes trials in any order. The child of two tournaments takes each group's coordinates from one of
-    its parents, half the groups move, and it gets a budget of its own between the floor and the run's: about what one
-    of its parents costs, or anywhere. Inside that budget it is projected like any candidate.
+    The costs are those of `Problem.front`; without one, that of the first budget. The survivors are the best
+    `population` of all trials told, by front and then by crowding distance, so it needs no generations and takes trials
+    in any order. The child of two tournaments takes each group's coordinates from one of its parents, half the groups
+    move, and it gets budgets of its own between the floor and the run's: in each cost about what one of its parents
+    has, or anywhere. Inside these budgets it is projected like any candidate.
 
     Not for one budget only: most of its candidates are smaller than they need to be. `autoprune report` shows the
     front. The paper's crossover and mutation (SBX, polynomial) are for coordinates that all mean the same.
@@ -46,18 +46,18 @@ class NSGA2(Encoded):
         self, problem: Problem, *, seed: int = 0, num_trials: int = 100, encoding: str | Encoding = ""
     ) -> None:
         super().__init__(problem, seed=seed, num_trials=num_trials, encoding=encoding)
-        self.metric = next(iter(problem.feasibility.limits))
-        self._costs: dict[Widths, float] = {}
-        self._limit = problem.feasibility.limits[self.metric]
-        self._smallest = self.cost(problem.space.floor)
+        self.metrics = problem.front or tuple(problem.feasibility.limits)[:1]
+        self._known_costs: dict[Widths, tuple[float, ...]] = {}
+        self._limits = np.array([problem.feasibility.limits[m] for m in self.metrics])
+        self._smallest = np.array(self.costs(problem.space.floor))
 
     def propose(self, number: int) -> Proposal:
-        """The child, inside its own budget."""
+        """The child, inside its own budgets."""
         rng = self.rng(number)
         parents = self.parents(rng)
-        limit, child = self.budget(parents, rng), self.child(parents, rng)
-        narrow = replace(self.problem, budgets=(*self.problem.budgets, Budget(self.metric, limit)))
-        return self.proposal(child, narrow, rng)
+        limits, child = self.limits(parents, rng), self.child(parents, rng)
+        own = dict(zip(self.metrics, limits.tolist(), strict=True))
+        return self.proposal(child, self.problem.tighter(own), rng)
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """The child's coordinates [D]."""
@@ -68,7 +68,7 @@ class NSGA2(Encoded):
         trials = self.scored()
         if not trials:
             return ()
-        ranks, crowding = rank([(t.loss, self.cost(t.widths)) for t in trials])
+        ranks, crowding = rank([(t.loss, *self.costs(t.widths)) for t in trials])
         order = sorted(range(len(trials)), key=lambda i: (ranks[i], -crowding[i], i))[: self.population]
         # `order` is from best to worst, so the better of two drawn is the one that comes first.
         return tuple(trials[order[int(rng.integers(len(order), size=2).min())]] for _ in range(2))
@@ -83,21 +83,24 @@ class NSGA2(Encoded):
         few = max(self.fewest, round(self.share * groups))
         return self.encoding.mutate(np.where(mask, one, other), rng, groups=few, step=self.step)
 
-    def budget(self, parents: Sequence[Trial], rng: np.random.Generator) -> float:
-        """The cost that the child may have: from the smallest network's to the run's budget."""
+    def limits(self, parents: Sequence[Trial], rng: np.random.Generator) -> Floats:
+        """The costs [M] that the child may have: from the smallest network's to the run's budgets."""
         place, luck = rng.random(2)
+        room = self._limits - self._smallest
         if not parents or luck < self.anywhere:
-            return float(self._smallest + place * (self._limit - self._smallest))
-        near = self.cost(parents[int(2 * place)].widths)  # between the two, the front would shrink
-        drawn = near + self.noise * rng.standard_normal() * (self._limit - self._smallest)
-        return float(np.clip(drawn, self._smallest, self._limit))
+            places = np.append(place, rng.random(len(room) - 1))  # each cost for itself: loose in one, tight in another
+            return np.asarray(self._smallest + places * room)
+        near = self.costs(parents[int(2 * place)].widths)  # between the two, the front would shrink
+        drawn = near + self.noise * rng.standard_normal(len(room)) * room
+        return np.asarray(np.clip(drawn, self._smallest, self._limits))
 
-    def cost(self, widths: Sequence[int]) -> float:
-        """What the first budget limits."""
+    def costs(self, widths: Sequence[int]) -> tuple[float, ...]:
+        """What is traded off against the loss: [M]."""
         key = tuple(widths)
-        if key not in self._costs:
-            self._costs[key] = self.problem.feasibility.price(widths)[self.metric]
-        return self._costs[key]
+        if key not in self._known_costs:
+            price = self.problem.feasibility.price(widths)
+            self._known_costs[key] = tuple(price[m] for m in self.metrics)
+        return self._known_costs[key]
 
 
 def rank(points: Sequence[tuple[float, ...]]) -> tuple[NDArray[np.int64], Floats]:

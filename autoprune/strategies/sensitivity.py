@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from autoprune.allocation import Drops, knapsack, loss_rises, multiple_choice, scan_widths, threshold, uniform
-from autoprune.problem import Problem
-from autoprune.strategies.rounds import Plan, Rounds
+from autoprune.problem import Problem, Proposal
+from autoprune.strategies.rounds import Round, Rounds
 from search_spaces import Widths
 
 
@@ -39,19 +39,23 @@ class Scan(Rounds):
         """Widths to scan per group: as many as the evaluations pay for."""
         return max(0, int(self.share * self.num_trials - 1 - len(self.answers)) // groups)
 
-    def plan(self) -> Plan:
+    def plan(self) -> Round:
         """The scan; the answers; the best one."""
         full = self.problem.space.full
-        answers = [allocate(self.problem) for allocate in self.fallbacks]
-        if self._shrunk:
-            dense, *losses = yield [full, *((*full[:g], w, *full[g + 1 :]) for g, w in self._shrunk)]
-            table: list[dict[int, float]] = [{} for _ in full]
-            for (g, width), loss in zip(self._shrunk, losses, strict=True):
-                table[g][width] = loss
-            drops = loss_rises(self.problem, dense, table)
-            answers = [allocate(self.problem, drops) for allocate in self.answers]
-        losses = yield answers
-        return answers[int(np.argmin(losses))]
+        if not self._shrunk:
+            return self._answered([allocate(self.problem) for allocate in self.fallbacks])
+        return Round([full, *((*full[:g], w, *full[g + 1 :]) for g, w in self._shrunk)], self._read)
+
+    def _read(self, losses: list[float], number: int) -> Round:
+        """What follows from the scan."""
+        table: list[dict[int, float]] = [{} for _ in self.problem.space.full]
+        for (g, width), loss in zip(self._shrunk, losses[1:], strict=True):
+            table[g][width] = loss
+        drops = loss_rises(self.problem, losses[0], table)
+        return self._answered([allocate(self.problem, drops) for allocate in self.answers])
+
+    def _answered(self, answers: list[Widths]) -> Round:
+        return Round(answers, lambda losses, number: answers[int(np.argmin(losses))])
 
 
 class Sensitivity(Scan):
@@ -93,3 +97,7 @@ class SensitivityOpening(Scan):
     def points(self, groups: int) -> int:
         """See the class."""
         return super().points(groups) or int(groups + 1 + len(self.answers) <= self.num_trials / 2)
+
+    def propose(self, number: int) -> Proposal | None:
+        """What the plan says; None while it waits for results, and when it is done."""
+        return self.planned()

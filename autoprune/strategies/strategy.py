@@ -16,8 +16,8 @@ from search_spaces.encodings import mutate
 class Strategy(ABC):
     """Proposes widths from what has been told.
 
-    A proposal depends on the seed, its number and the *set* of trials told, never on the order of telling or on what
-    was asked before. So a strategy is rebuilt after a crash by telling it the finished trials, and any number of
+    A proposal depends on the seed, its number, the *set* of trials told and the set of those that run, never on the
+    order of telling. So a strategy is rebuilt after a crash by telling it what the ledger holds, and any number of
     workers may ask and tell in any order.
 
     Args:
@@ -31,6 +31,7 @@ class Strategy(ABC):
         opens: Whether warm starts are of any use to it.
         fills: Whether its candidates use the budgets up; otherwise some are cheaper on purpose.
         trials: The finished trials told, by number.
+        running: Number -> widths of those that were handed out and have not finished.
         begin: The number of its own first trial, after the warm starts.
     """
 
@@ -44,6 +45,7 @@ class Strategy(ABC):
         self.seed = seed
         self.num_trials = num_trials
         self.trials: list[Trial] = []
+        self.running: dict[int, Widths] = {}
         self.begin = 0
         self._known: set[Widths] = set()
         self._scored: list[Trial] = []
@@ -56,10 +58,15 @@ class Strategy(ABC):
         """The same with all that is to be remembered; None: nothing before a running trial has finished."""
         return Proposal(self.ask(number))
 
+    def asked(self, trial: Trial) -> None:
+        """A worker has this trial; `tell` will say what became of it."""
+        self.running[trial.number] = trial.widths
+
     def tell(self, trial: Trial) -> None:
         """Learn from a finished trial, whoever proposed it; what is no use (running, another space) is ignored."""
         if trial.state is TrialState.RUNNING or len(trial.widths) != len(self.problem.space.groups):
             return
+        self.running.pop(trial.number, None)
         _put(self.trials, trial)
         _put(self._scored, trial, bool(np.isfinite(trial.loss)) and not trial.probe)
         self._known.add(trial.widths)
@@ -73,7 +80,7 @@ class Strategy(ABC):
         return self._scored
 
     def fresh(self, widths: Widths, rng: np.random.Generator, problem: Problem | None = None) -> Widths:
-        """`widths` projected on the budgets and, if they were told before, moved on a little (a bounded effort).
+        """`widths` projected on the budgets and, if they were told or run, moved on a little (a bounded effort).
 
         Args:
             widths: Any widths.
@@ -81,9 +88,9 @@ class Strategy(ABC):
             problem: With the budgets to keep; the strategy's own unless told otherwise.
         """
         project = (problem or self.problem).project
-        candidate = project(widths)
+        candidate, busy = project(widths), set(self.running.values())
         for attempt in range(16):
-            if candidate not in self._known:
+            if candidate not in self._known and candidate not in busy:
                 break
             moved = mutate(self.problem.space, candidate, rng, groups=2, step=0.05 * (attempt + 1))
             candidate = project(moved)

@@ -87,14 +87,11 @@ class Walk:
         """
         at = len(widths)
         choices = self._choices[at]
-        candidate = np.array([*widths, *self._floor[at:]])
-
-        def outside(rung: int) -> bool:
-            candidate[at] = choices[rung]
-            return not self._fits(candidate[None])[0]
-
-        wall = bisect.bisect_left(range(len(choices)), True, lo=1, key=outside) - 1
-        return choices[min(wall, bisect.bisect_left(choices, ratio * choices[-1] - 1e-9))]
+        wished = bisect.bisect_left(choices, ratio * choices[-1] - 1e-9)
+        table = np.tile(np.array([*widths, *self._floor[at:]]), (wished + 1, 1))
+        table[:, at] = choices[: wished + 1]
+        outside = np.flatnonzero(~self._fits(table[1:]))  # the floor itself must do
+        return choices[int(outside[0]) if len(outside) else wished]
 
     def _layers(self, group: int) -> tuple[float, ...]:
         """n, c, h, w, stride and kernel of a group."""

@@ -76,9 +76,10 @@ class _Pool:
                 job = controller.ask(child.name)
                 if job is None:
                     return False
-                if isinstance(job, Job):
-                    child.work(job)
-                    self._started[index] = job, time.monotonic()
+                if not isinstance(job, Job):
+                    break  # the others would hear the same
+                child.work(job)
+                self._started[index] = job, time.monotonic()
         return True
 
     def listen(self, controller: SearchController) -> None:

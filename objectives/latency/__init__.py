@@ -1,8 +1,12 @@
 """Measured latency: backends that run networks, and a predictor to search with. The import lines are the registry."""
 
 from objectives.latency.backend import Backend as Backend
+from objectives.latency.backend import Build as Build
 from objectives.latency.backend import Setting as Setting
+from objectives.latency.backend import rebatched as rebatched
 from objectives.latency.command import Command as Command
+from objectives.latency.comparing import Comparison as Comparison
+from objectives.latency.comparing import compare as compare
 from objectives.latency.compiled import Compiled as Compiled
 from objectives.latency.eager import Eager as Eager
 from objectives.latency.measuring import cache_folder as cache_folder
@@ -13,6 +17,8 @@ from objectives.latency.onnx_runtime import OnnxRuntime as OnnxRuntime
 from objectives.latency.predictor import Latency as Latency
 from objectives.latency.predictor import Quality as Quality
 from objectives.latency.predictor import fit as fit
+from objectives.latency.steps import fast_divisors as fast_divisors
+from objectives.latency.steps import with_divisors as with_divisors
 from objectives.latency.target import Target as Target
 from objectives.latency.tensor_rt import TensorRT as TensorRT
 from objectives.latency.timing import Timing as Timing

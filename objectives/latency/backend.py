@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from objectives.latency.environment import cores, environment
+from objectives.latency.memory import kept_memory
 from objectives.latency.timing import Run, Timing, take_turns
 from search_spaces import SearchSpace, Widths, prune
 from search_spaces.tracing import as_call
@@ -111,11 +112,12 @@ class Backend(ABC):
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """While it measures: as many torch threads as the setting says."""
+        """While it measures: as many torch threads as the setting says, and an allocator that keeps its memory."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.setting.threads)
         try:
-            yield
+            with kept_memory():
+                yield
         finally:
             torch.set_num_threads(before)
 

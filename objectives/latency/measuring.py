@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from objectives.budget import Budget
-from objectives.feasibility import Feasibility
-from objectives.latency.backend import Backend, rebatched
+from objectives.latency.backend import Backend, Build, rebatched
 from objectives.latency.predictor import Latency, fit
+from objectives.latency.sampling import STEPS, proposal
 from objectives.latency.sites import Site, sites_of
 from objectives.latency.timing import Around, at_once, quietest, rounds
 from search_spaces import SearchSpace, Widths
@@ -26,10 +25,10 @@ from search_spaces import SearchSpace, Widths
 CHUNK = 24  # candidates that take turns, all in memory at once
 SECONDS = 150.0  # of measuring
 LEAST, MOST = 48, 144  # candidates
-_STEPS = (1, 1, 8, 16)  # what sampled widths are rounded to: half of a search's users round
+AGAIN = 12  # that are measured twice
+_SCHEME = 4  # how candidates are chosen and measured: a cache of another one is not read
 
-
-_SCHEME = 3  # how candidates are chosen and measured: a cache of another one is not read
+Measure = Callable[[Sequence[Widths]], tuple[float, list[float]]]
 
 
 @dataclass
@@ -40,38 +39,11 @@ class Measured:
         dense: Milliseconds of the dense network, one per chunk of candidates.
         widths: The candidates.
         shares: What they took, as shares of the dense network's in the same rounds.
-        latest: What was learnt from them so far, while it goes on.
     """
 
     dense: list[float] = field(default_factory=list)
     widths: list[Widths] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
-    latest: Latency | None = None
-
-
-def sample(space: SearchSpace, number: int) -> Widths:
-    """The candidate that is measured as the `number`-th: any size, any shape, as a search would propose them."""
-    rng = np.random.default_rng([20, number])
-    scale, step = rng.uniform(0.1, 1.0), int(rng.choice(_STEPS))
-    shares = np.clip(scale + rng.uniform(-0.25, 0.25, len(space.groups)), 0.03, 1)
-    wished = (max(step, step * round(g.size * share / step)) for g, share in zip(space.groups, shares, strict=True))
-    return space.clip(wished)
-
-
-def proposal(space: SearchSpace, latency: Latency | None, number: int) -> Widths:
-    """The candidate that is measured as the `number`-th.
-
-    Once there is a first fit, two of three are what a search would propose: brought to a budget by that very fit. They
-    are the places where it is too hopeful, and plain samples do not show them.
-    """
-    if latency is None or number % 3 == 0:
-        return sample(space, number)
-    rng = np.random.default_rng([21, number])
-    low, high = latency(np.array([space.floor, space.full]))
-    limit = max(low, low + rng.uniform(0.05, 1) * (high - low))
-    budget = Budget(latency.name, float(limit))
-    wish = space.sample(rng) if number % 3 == 1 else sample(space, number)
-    return Feasibility(space, [budget], costs={latency.name: latency}).project(wish)
 
 
 def study(
@@ -106,38 +78,49 @@ def study(
     sites = sites_of(model, space, example)
     about = backend.about
     path = (folder or cache_folder()) / f"{key(about, sites, space)}.json"
-    known, started = _read(path), time.monotonic()
+
+    def learn(known: Measured) -> Latency:
+        dense = float(np.median(known.dense))
+        return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about)
+
+    known, end = _read(path), time.monotonic() + seconds
     if known is None:
         known = Measured()
-        for _ in _measure(known, backend, model, space, example, most, around):
-            dense = float(np.median(known.dense))
-            if len(known.shares) >= most or (len(known.shares) >= LEAST and time.monotonic() - started > seconds):
-                break
-            known.latest = fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about)
+        with backend.ready():
+            measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)
+            while len(known.shares) < most and (len(known.shares) < LEAST or time.monotonic() < end):
+                latency = learn(known) if known.shares else None
+                numbers = range(len(known.shares), min(len(known.shares) + CHUNK, most))
+                chunk = [proposal(space, latency, number) for number in numbers]
+                dense, shares = measure(chunk)
+                known.dense.append(dense)
+                known.widths.extend(chunk)
+                known.shares.extend(shares)
+            _look_again(known, learn(known), measure)
         _write(path, known, about)
-    dense = float(np.median(known.dense))
-    return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about)
+    return learn(known)
 
 
-def _measure(
-    found: Measured, backend: Backend, model: nn.Module, space: SearchSpace, example: Any, most: int, around: Around
-) -> Iterator[None]:
-    """Measure chunk after chunk into `found`."""
-    with backend.ready():
-        build = backend.candidates(model, space, example)
-        dense = build(space.full)
-        while True:
-            first = len(found.shares)
-            numbers = range(first, min(first + CHUNK, most))
-            chunk = [proposal(space, found.latest, number) for number in numbers]
-            runs = {str(i): build(widths) for i, widths in enumerate(chunk)}
-            often = {"dense at first": dense, **runs, "dense at last": dense}
-            table = rounds(often, backend.turns, backend.runs, around)
-            took = quietest(table)
-            found.dense.append(float(np.median(took[[0, -1]])))
-            found.widths.extend(chunk)
-            found.shares.extend((took[1:-1] / np.sqrt(took[0] * took[-1])).tolist())
-            yield
+def _beside_dense(backend: Backend, build: Build, full: Widths, around: Around) -> Measure:
+    """What measures candidates in turns with the dense network: its milliseconds, and their shares of it."""
+    dense = build(full)
+
+    def measure(candidates: Sequence[Widths]) -> tuple[float, list[float]]:
+        runs = {str(i): build(widths) for i, widths in enumerate(candidates)}
+        often = {"dense at first": dense, **runs, "dense at last": dense}
+        took = quietest(rounds(often, backend.turns, backend.runs, around))
+        return float(np.median(took[[0, -1]])), (took[1:-1] / np.sqrt(took[0] * took[-1])).tolist()
+
+    return measure
+
+
+def _look_again(known: Measured, latency: Latency, measure: Measure) -> None:
+    """Measure once more what was slower than learnt: the machine disturbed, or the device? The quicker one counts."""
+    predicted = latency(np.array(known.widths)) / latency.dense
+    doubtful = np.argsort(predicted / known.shares)[:AGAIN].tolist()
+    _, shares = measure([known.widths[i] for i in doubtful])
+    for i, share in zip(doubtful, shares, strict=True):
+        known.shares[i] = min(known.shares[i], share)
 
 
 def cache_folder() -> Path:
@@ -150,7 +133,7 @@ def cache_folder() -> Path:
 def key(about: dict[str, str], sites: tuple[Site, ...], space: SearchSpace) -> str:
     """The name of a measurement: device, backend, versions, and every layer's signature and sides."""
     legal = [[g.choices()[0], g.size, g.divisor] for g in space.groups]
-    said = json.dumps([about, [s.to_json()[1:] for s in sites], legal, _STEPS, _SCHEME], sort_keys=True)
+    said = json.dumps([about, [s.to_json()[1:] for s in sites], legal, STEPS, _SCHEME], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:24]
 
 

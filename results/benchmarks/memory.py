@@ -1,18 +1,20 @@
 """What a worker process holds in memory over many candidates, and writes memory.md beside this file.
 
-    python results/benchmarks/memory.py [--candidates 2000] [--data ../shared/data] [--real 400]
+    python results/benchmarks/memory.py [--candidates 2000] [--only digits_cnn resnet20]
+    python results/benchmarks/memory.py --compare 200           # with and without what keeps it level
 
 One child process as a search starts it, given a live network and live images (they go to it in a parcel, as nothing
-says how to build them), evaluates random widths; its resident memory is read from /proc after every fiftieth part.
-A small network on small images, so that 2,000 candidates take a minute or two; with --data also ResNet-20 on 50,000
-images of 32x32. The table is recorded, nothing is asserted.
+says how to build them), evaluates random widths; its resident memory and its CPU time are read from /proc after every
+fiftieth part. Few images are scored, so that 2,000 candidates take minutes (digits_cnn, 8x8) or a quarter of an hour
+(ResNet-20, 50,000 images of 32x32 to hold) of one core; the images are random, which memory does not see. The table is
+recorded, nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from protocol import WEIGHTS, dense_network, images, processor
+from protocol import processor
 from torch import nn
 
 from autoprune.config import RunConfig
@@ -29,11 +31,12 @@ from autoprune.data import ImageData, Split
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.runs import Recipe
-from autoprune.workers.child import READY, RESULT, Child
+from autoprune.workers import child as workers_child
+from autoprune.workers.child import KERNELS, READY, RESULT, Child
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.slots import share_out
 from search_spaces import trace
-from search_spaces.models import digits_cnn
+from search_spaces.models import digits_cnn, resnet20
 
 MIB = 2**20
 SHORT = 100  # every so-manieth candidate is a finalist
@@ -48,11 +51,13 @@ class Look:
         candidates: Evaluated so far.
         private: Its own ("RssAnon").
         resident: With the libraries' code ("VmRSS").
+        cpu_s: Seconds of CPU time so far, its own and the system's for it.
     """
 
     candidates: int
     private: float
     resident: float
+    cpu_s: float
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ def look(pid: int, candidates: int) -> Look:
     """Read it from /proc."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
-    return Look(candidates, kib["RssAnon"] / 1024, kib["VmRSS"] / 1024)
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    cpu_s = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return Look(candidates, kib["RssAnon"] / 1024, kib["VmRSS"] / 1024, cpu_s)
 
 
 def held(case: Case) -> dict[str, float]:
@@ -83,16 +90,39 @@ def held(case: Case) -> dict[str, float]:
     return {**sizes, "weights": sum(t.nbytes for t in state) / MIB}
 
 
-def watch(case: Case) -> tuple[list[Look], float]:
-    """Looks at one worker: before its first candidate, and so on; and seconds per candidate."""
+class Keeping:
+    """Builds the evaluator in a child that then keeps its free pages, as all did before.
+
+    Args:
+        recipe: device -> (job -> metrics).
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __call__(self, device: str) -> Any:
+        workers_child._give_back = lambda: lambda pad: None
+        return self.recipe(device)
+
+
+def watch(case: Case, keep: bool = False) -> list[Look]:
+    """Looks at one worker: before its first candidate, and so on.
+
+    Args:
+        case: What it evaluates.
+        keep: Whether it keeps its free pages and as many kernels as oneDNN likes.
+    """
     space = trace(case.model.eval(), case.data.example)
     scores = tuple(np.arange(g.size, dtype=np.float64) for g in space.groups)
     recipe = Recipe(RunConfig(**case.settings), Problem(space, (), scores), case.model, case.data)
-    parcel = Parcel(recipe)
+    parcel = Parcel(Keeping(recipe) if keep else recipe)
+    if keep:
+        os.environ[KERNELS] = "1024"
     child = Child("worker-0", parcel, share_out(1)[0])
+    os.environ.pop(KERNELS, None)
     try:
         assert child.pipe.recv() == (READY, None)
-        looks, start = [look(child.pid, 0)], time.perf_counter()
+        looks = [look(child.pid, 0)]
         for number, widths in enumerate(sampled(space, case.candidates), 1):
             child.work(Job(number, widths, case.fidelity if number % SHORT else "short:5"))
             kind, metrics = child.pipe.recv()
@@ -101,7 +131,7 @@ def watch(case: Case) -> tuple[list[Look], float]:
             if number % max(1, case.candidates // LOOKS) == 0:
                 looks.append(look(child.pid, number))
                 print(looks[-1], flush=True)
-        return looks, (time.perf_counter() - start) / case.candidates
+        return looks
     finally:
         child.end()
         parcel.close()
@@ -114,46 +144,79 @@ def sampled(space: Any, count: int) -> Iterator[tuple[int, ...]]:
         yield space.sample(rng)
 
 
-def small(candidates: int) -> Case:
-    """The digits' network on random images: 4,000 of 8x8."""
+def random_images(side: int, channels: int, **counts: int) -> ImageData:
+    """So many random images for train, val and test."""
     rng = torch.Generator().manual_seed(0)
 
     def split(count: int) -> Split:
         labels = torch.arange(count) % 10
-        return Split(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), labels)
+        shape = (count, channels, side, side)
+        return Split(torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng), labels)
 
-    data = ImageData(split(4000), split(400), split(400), (0.5,), (0.5,), tuple("0123456789"))
-    settings = {"val_images": 64, "bn_images": 64, "batch_size": 32}
-    return Case("digits_cnn, 8x8", digits_cnn(), data, candidates, "reconstructed:32", settings)
+    splits = {name: split(count) for name, count in counts.items()}
+    return ImageData(**splits, mean=(0.5,) * channels, std=(0.25,) * channels, classes=tuple("0123456789"))
 
 
-def real(folder: Path, candidates: int) -> Case:
-    """ResNet-20 on CIFAR-10-JPEG."""
-    settings = {"val_images": 256, "bn_images": 256}
-    return Case(
-        "ResNet-20, 32x32", dense_network(folder / WEIGHTS), images(folder), candidates, "reconstructed", settings
-    )
+def cases(candidates: int) -> dict[str, Case]:
+    """What may be watched, by name."""
+    torch.manual_seed(0)
+    settings = {"val_images": 64, "bn_images": 64, "batch_size": 64}
+    digits = random_images(8, 1, train=4000, val=400, test=400)
+    cifar = random_images(32, 3, train=45_000, val=5_000, test=10_000)
+    return {
+        "digits_cnn": Case("digits_cnn, 8x8", digits_cnn(), digits, candidates, "reconstructed:32", settings),
+        "resnet20": Case("ResNet-20, 32x32", resnet20(), cifar, candidates, "reconstructed:32", settings),
+    }
+
+
+def cpu_ms(looks: list[Look]) -> float:
+    """CPU milliseconds of a candidate, without the first fiftieth part."""
+    return 1e3 * (looks[-1].cpu_s - looks[1].cpu_s) / (looks[-1].candidates - looks[1].candidates)
 
 
 def rows(case: Case) -> list[str]:
     """The table of one case."""
-    looks, seconds = watch(case)
+    looks = watch(case)
     half = looks[len(looks) // 2]
     needs = ", ".join(f"{name} {size:.1f}" for name, size in held(case).items())
-    shown = [looks[round(i * (len(looks) - 1) / 10)] for i in range(11)]
+    shown = [looks[round(i * (len(looks) - 1) / 20)] for i in range(21)]
     slope = 1000 * (looks[-1].private - half.private) / max(1, looks[-1].candidates - half.candidates)
     return [
-        f"## {case.name}: {case.candidates:,} candidates, {1e3 * seconds:.0f} ms each\n",
+        f"## {case.name}: {case.candidates:,} candidates, {cpu_ms(looks):.0f} ms of CPU time each\n",
         f"What is to be held, in MiB: {needs} (test stays behind).\n",
         "| candidates | private, MiB | resident, MiB |",
         "|---|---|---|",
         *(f"| {at.candidates:,} | {at.private:.0f} | {at.resident:.0f} |" for at in shown),
         "",
-        f"Second half: {slope * 1024:+.0f} KiB per 1,000 candidates.\n",
+        f"Second half: {slope:+.1f} MiB per 1,000 candidates.\n",
     ]
 
 
-def report(cases: list[Case]) -> str:
+def compared(case: Case) -> list[str]:
+    """With and without what keeps it level."""
+    lines = [
+        f"## {case.name}: {case.candidates:,} candidates, with what keeps it level and without\n",
+        "| | private, MiB, at the beginning | half-way | at the end | CPU ms a candidate |",
+        "|---|---|---|---|---|",
+    ]
+    for keep in (True, False):
+        looks = watch(case, keep)
+        at = " | ".join(f"{found.private:.0f}" for found in (looks[0], looks[len(looks) // 2], looks[-1]))
+        lines.append(f"| {'before' if keep else 'now'} | {at} | {cpu_ms(looks):.0f} |")
+    return [*lines, ""]
+
+
+NOTES = """## What keeps it level
+
+- After each candidate the child gives the free pages of its heap back (`malloc_trim`). Without it, the process keeps
+  what its largest moment took, and networks of ever new widths leave holes that fit no later tensor.
+- The child keeps 512 kernels of oneDNN (`ONEDNN_PRIMITIVE_CACHE_CAPACITY`, set before torch is imported; torch has no
+  call for it), not 1,024. All of one network fit by far; random widths never need an old one again.
+- No Python object outlives its candidate. About 362 MiB are the interpreter, torch and the packages, before any data.
+"""
+
+
+def report(sections: list[list[str]]) -> str:
     """All of it, in Markdown."""
     return "\n".join(
         [
@@ -161,7 +224,8 @@ def report(cases: list[Case]) -> str:
             "Made by `memory.py`: one child process, random widths, reconstruction for each, a short training of five",
             f"steps for one in {SHORT}. {processor()};",
             f"Python {platform.python_version()}, torch {torch.__version__}.\n",
-            *(line for case in cases for line in rows(case)),
+            *(line for section in sections for line in section),
+            NOTES,
         ]
     )
 
@@ -169,12 +233,17 @@ def report(cases: list[Case]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=2000)
-    parser.add_argument("--data", type=Path, help="folder with cifar10_jpeg.tar.xz and the weights")
-    parser.add_argument("--real", type=int, default=400, help="candidates there")
+    parser.add_argument("--only", nargs="*", choices=["digits_cnn", "resnet20"], default=["digits_cnn", "resnet20"])
+    parser.add_argument("--compare", type=int, default=0, help="candidates with and without, for each network")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [small(args.candidates)] if args.candidates else []
-    table = report([*chosen, *([real(args.data, args.real)] if args.data else [])])
-    write_text(args.out, table)
-    print(table)
+    sections: list[list[str]] = []
+    for name in args.only:
+        if args.candidates:
+            sections.append(rows(cases(args.candidates)[name]))
+            write_text(args.out, report(sections))
+        if args.compare:
+            sections.append(compared(cases(args.compare)[name]))
+            write_text(args.out, report(sections))
+    print(args.out.read_text())

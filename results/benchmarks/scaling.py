@@ -1,14 +1,15 @@
 """How many workers a search keeps busy, and scaling.md beside this file.
 
-    python results/benchmarks/scaling.py [--workers 1 8 64 512] [--policies evolution ...] [--waves 20]
+    python results/benchmarks/scaling.py [--workers 1 8 64 512] [--policies evolution ...] [--waves 8]
     python results/benchmarks/scaling.py --real --data /work/shared/data      # 2 child processes against 1
 
 Simulated (autoprune.workers.simulated): the real controller, a real ledger on a RAM disk, the real strategy; candidates
 of about 4 s (log-normal, 10 %, so they end in any order). The controller serves one worker at a time, and each ask and
 tell takes the CPU time that it really took, plus `--disk-ms` for each tell: a disk's fsync. `--waves` candidates per
-worker are searched, at least 100. "Steady" is the fraction of the ideal throughput until the last candidate begins;
-"whole" counts the tail too, in which there is nothing left to hand out: with 20 waves, half a wave of it is 2.5 % by
-construction, whatever the policy. The rate is that of a controller that does nothing else.
+worker are searched, at least 100 in all, and half as many per worker beyond 64. "Steady" is the fraction of the ideal
+throughput until the last candidate begins; "whole" counts the tail too, in which there is nothing left to hand out:
+with 8 waves, half a wave of it is 6 % by construction, whatever the policy. The rate is that of a controller that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -44,6 +45,16 @@ SECONDS = 4.0
 CLOSED = ("uniform", "global_ranking", "knapsack", "exemplars")  # one answer: nothing to search
 BAR = 0.95
 GP_MOST = 200
+MANY = 64  # up to so many the bar holds
+
+
+BEYOND = """Beyond it, what saturates is the controller, one process that serves one
+worker at a time: at its rate (candidates a second: {need}) workers stand in line. The strategy's question is the most
+of it (tpe's and the rounds' grow with the trials told); a tell is the ledger's and the disk's.
+
+With many workers the plan of netadapt and of the scans does not wait: what the round's missing results would most
+likely lead to is measured in advance, then neighbours of it; and netadapt takes fewer, longer rounds. amc learns once
+a wave of episodes that ran side by side. gp's searches are three waves of 64, the first of which knows nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def seconds(job: Job) -> float:
 def cell(policy: str, workers: int, waves: int, disk_ms: float, groups: int) -> Cell:
     """Simulate one."""
     problem = toy_problem.problem(groups)
-    trials = max(100, waves * workers)
+    trials = max(100, (waves if workers <= MANY else waves // 2) * workers)
     trials = min(trials, GP_MOST) if policy == "gp" else trials
     folder = Path(tempfile.mkdtemp(prefix="scaling-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     strategy = open_with("closed", make(policy, problem, 0, num_trials=trials))
@@ -107,8 +118,9 @@ def page(cells: Sequence[Cell], chosen: argparse.Namespace) -> str:
     lines = [
         "# How many workers a search keeps busy",
         "",
-        f"Simulated candidates of {SECONDS:g} s (10 % log-normal), {chosen.groups} groups, {chosen.waves} a worker and "
-        f"at least 100 (gp: at most {GP_MOST}); the disk takes {chosen.disk_ms:g} ms a tell.",
+        "Made by `scaling.py`, whose head says how.",
+        f"Simulated candidates of {SECONDS:g} s (10 % log-normal), {chosen.groups} groups, {chosen.waves} a worker "
+        f"(half of it beyond {MANY}), at least 100 (gp: at most {GP_MOST}); a tell: {chosen.disk_ms:g} ms of disk.",
         f"{platform.machine()} (load {os.getloadavg()[0]:.1f} at the end; the controller's CPU time counts). Python "
         f"{platform.python_version()}, Optuna {version('optuna')}.",
         "",
@@ -123,14 +135,15 @@ def page(cells: Sequence[Cell], chosen: argparse.Namespace) -> str:
         row = []
         for n in sizes:
             c = found.get((policy, n))
-            mark = "**" if c and n <= 64 and c.said.steady < BAR else ""
+            mark = "**" if c and n <= MANY and c.said.steady < BAR else ""
             row.append(f"{mark}{c.said.steady:.1%}{mark} ({c.said.busy():.0%})" if c else "")
         last = [found[policy, n] for n in sizes if (policy, n) in found][-1]
         lines.append(
             f"| {policy} | {' | '.join(row)} | {last.said.ask_ms:.1f} | {last.said.tell_ms:.1f} | "
             f"{last.rate:.0f}/s | {last.said.waits} |"
         )
-    return "\n".join([*lines, "", "Bold: below the bar.", ""])
+    need = [f"{n} need {n / SECONDS:.0f}" for n in sizes if n > MANY]
+    return "\n".join([*lines, "", f"Bold: below the bar. {BEYOND.format(need=', '.join(need) or 'all of it')}", ""])
 
 
 def real(data: Path) -> str:
@@ -162,7 +175,7 @@ def main() -> None:
     policies = [name for name in STRATEGIES if name not in CLOSED]
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64, 512])
     parser.add_argument("--policies", nargs="*", default=policies, choices=policies)
-    parser.add_argument("--waves", type=int, default=20, help="candidates per worker")
+    parser.add_argument("--waves", type=int, default=8, help="candidates per worker")
     parser.add_argument("--groups", type=int, default=30)
     parser.add_argument("--disk-ms", type=float, default=1.0, help="what the disk takes for a tell")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(".md"), help="where the table goes")

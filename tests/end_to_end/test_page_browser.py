@@ -1,7 +1,13 @@
-"""The pages in a real browser: a run is searched, its pages are opened on a phone and a desk, by day and by night."""
+"""The pages in a real browser: runs are searched, their pages are opened on a phone and a desk, by day and by night.
 
+Needs Chromium: `apt-get install chromium`, or `playwright install chromium`. Every page that is opened is kept as a
+picture in $AUTOPRUNE_SCREENSHOTS, or else in pytest's directory for temporary files (choose it with --basetemp).
+"""
+
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +15,34 @@ import pytest
 from autoprune.cli import main
 
 pytest.importorskip("matplotlib", reason="pip install 'autoprune[report]'")
-driver = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+driver = pytest.importorskip("playwright.sync_api", reason="pip install 'autoprune[dev]'")
 PLACES = [(width, theme) for width in (390, 1280) for theme in ("light", "dark")]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+DATA = Path(__file__).parents[1] / "data"
+ESCAPED = "<b>two & three"
+RUNS = {  # name -> what its search is told besides QUICK
+    "one": [],
+    ESCAPED: ["--strategy", "random", "--budget", "params<=40%"],
+    "timed": ["--budget", "latency<=60%@slow_device:Slow", "--budget", "macs<=60%", "--finalists", "2"],
+    "front": ["--front", "macs,params", "--trials", "8"],
+    "failed": ["--metric", "no_metric:boom"],
+}
+QUICK = ["--data", "digits", "--score-images", "64", "--val-images", "100", "--bn-images", "64", "--short-steps", "2"]
+QUICK += ["--finalists", "3", "--epochs", "0.2", "--trials", "6", "--criterion", "l1", "--fidelity", "proxy"]
+BY_COST = ["cost-macs", "cost-params", "cost-activations"]
+TIMED = "latency-slow_device-Slow-batch-1-threads-1"
+CHARTS = {
+    "one": ["history", "front", "widths", *BY_COST, "ranking"],
+    ESCAPED: ["history", "front", "widths", *BY_COST, "ranking"],
+    "timed": [
+        "history", "front", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", f"measured-{TIMED}",
+    ],
+    "front": ["history", "front", "front-params", "hypervolume", "widths", *BY_COST, "ranking"],
+    "failed": [],
+    "compare": ["history", "front-macs", "front-params", "hypervolume", "results", "widths"],
+}  # fmt: skip
+
+PNG = ("timed", "failed")
 
 
 @pytest.fixture(scope="module")
@@ -22,53 +53,75 @@ def browser():
         found = next(filter(None, map(shutil.which, BROWSERS)), own if Path(own).exists() else None)
         if not found:
             pytest.skip("no Chromium here: apt-get install chromium, or playwright install chromium")
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield chromium
         chromium.close()
 
 
 @pytest.fixture(scope="module")
 def pages(digits_weights, tmp_path_factory):
-    """Two runs of a few candidates, one finished and one with failures, and their pages."""
-    before = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("pages"))
-    try:
-        search = ["search", "--model", "search_spaces.models:digits_cnn", "--weights", str(digits_weights)]
-        search += ["--data", "digits", "--score-images", "64", "--val-images", "100", "--bn-images", "64"]
-        search += ["--short-steps", "2", "--finalists", "3", "--epochs", "0.2", "--trials", "6"]
-        for name, more in (("one", []), ("<b>two & three", ["--strategy", "random", "--budget", "params<=40%"])):
-            assert main([*search, "--name", name, *more]) == 0
-            assert main(["report", f"results/{name}", "--png"]) == 0
-        assert main(["compare", "results/one", "results/<b>two & three"]) == 0
-        yield {
-            "report": Path("results/one/report.html").resolve(),
-            "escaped": Path("results/<b>two & three/report.html").resolve(),
-            "compare": Path("results/compare.html").resolve(),
-        }
-    finally:
-        os.chdir(before)
+    """Runs of a few candidates and their pages: name -> file."""
+    before, folder = os.getcwd(), tmp_path_factory.mktemp("pages")
+    (folder / "no_metric.py").write_text(NO_METRIC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DATA)
+        patch.chdir(folder)
+        import slow_device
+
+        patch.setattr("objectives.latency.needed.study", slow_device.study)
+        common = ["search", "--model", "search_spaces.models:digits_cnn", "--weights", str(digits_weights), *QUICK]
+        for name, more in RUNS.items():
+            assert main([*common, *more, "--name", name]) == (1 if name == "failed" else 0)
+            assert main(["report", f"results/{name}", *["--png"] * (name in PNG)]) == 0
+        assert main(["compare", *(f"results/{name}" for name in RUNS)]) == 0
+        found = {name: Path(f"results/{name}/report.html").resolve() for name in RUNS}
+        yield found | {"compare": Path("results/compare.html").resolve()}
+    assert os.getcwd() == before
+    for name in ("no_metric", "slow_device"):
+        sys.modules.pop(name, None)
 
 
-CHARTS = {"report": 7, "escaped": 7, "compare": 3}
+NO_METRIC = """
+def boom(logits, labels):
+    if boom.calls:  # the first one checks it
+        raise RuntimeError("<i>no metric today</i>")
+    boom.calls = 1
+    return 1.0
+
+
+boom.calls = 0
+"""
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Where the screenshots are kept."""
+    own = os.environ.get("AUTOPRUNE_SCREENSHOTS")
+    folder = Path(own) if own else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.mark.parametrize(("width", "theme"), PLACES)
 @pytest.mark.parametrize("name", CHARTS)
-def test_every_chart_is_drawn_and_fits(browser, pages, name, width, theme, tmp_path):
+def test_every_chart_is_drawn_and_fits(browser, pages, name, width, theme, pictures):
     """No message on the console, no request, no sideways scroll; the charts have a size and the theme's colours."""
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme)
+    page.set_default_timeout(120_000)  # milliseconds: a busy machine draws slowly
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(pages[name].as_uri())
-    page.screenshot(path=tmp_path / f"{name}-{width}-{theme}.png", full_page=True)
+    picture = pictures / f"{name.strip('<b>').replace(' ', '-')}-{width}-{theme}.png"
+    page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 10_000
     assert said == []
     assert [url for url in asked if not url.startswith("data:")] == [pages[name].as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     drawn = page.evaluate(SIZES)
-    assert len(drawn) == CHARTS[name]
+    assert [chart["name"] for chart in drawn] == CHARTS[name]
     for chart in drawn:
         assert chart["shown"] == 1, chart  # the wide or the narrow one
         assert width * 0.35 < chart["width"] <= width, chart
@@ -76,25 +129,12 @@ def test_every_chart_is_drawn_and_fits(browser, pages, name, width, theme, tmp_p
         assert chart["marks"] > 5, chart
         assert chart["text"] >= 9, chart  # pixels
         assert chart["label"], chart
-    light = (
-        sum(
-            map(
-                int,
-                page.evaluate("getComputedStyle(document.documentElement).backgroundColor").strip("rgb()").split(","),
-            )
-        )
-        > 384
-    )
-    ink = (
-        sum(
-            map(
-                int,
-                page.evaluate("getComputedStyle(document.querySelector('svg text')).fill").strip("rgb()").split(","),
-            )
-        )
-        > 384
-    )
-    assert (light, ink) == ((True, False) if theme == "light" else (False, True))
+        assert chart["cut"] == [], chart
+        assert chart["overlap"] == [], chart
+    assert page.evaluate(BRIGHTNESS, "document.documentElement") == (theme == "light")
+    assert page.evaluate(BRIGHTNESS, "h1") == (theme == "dark")
+    if drawn:
+        assert page.evaluate(BRIGHTNESS, "svg text") == (theme == "dark")
 
     for summary in page.query_selector_all("summary"):
         summary.click()
@@ -102,34 +142,58 @@ def test_every_chart_is_drawn_and_fits(browser, pages, name, width, theme, tmp_p
     page.close()
 
 
+# Of each chart: its name, how many pictures of it are seen, the size of that, its marks, the height of its smallest
+# text in pixels, the texts that reach beyond it, and the pairs of texts that lie on one another.
 SIZES = """Array.from(document.querySelectorAll('figure'), figure => {
-  const svgs = Array.from(figure.querySelectorAll('svg')).filter(s => s.getBoundingClientRect().width > 0);
-  const box = svgs[0].getBoundingClientRect();
-  const marks = Array.from(svgs[0].querySelectorAll('path,use')).filter(m => m.getBoundingClientRect().width > 0);
-  const texts = Array.from(svgs[0].querySelectorAll('text'), t => t.getBoundingClientRect().height);
-  return {name: figure.id, shown: svgs.length, width: box.width, height: box.height, marks: marks.length,
-          text: Math.min(...texts), label: svgs[0].getAttribute('aria-label')};
+  const box = element => element.getBoundingClientRect();
+  const svgs = Array.from(figure.querySelectorAll('svg')).filter(s => box(s).width > 0);
+  const frame = box(svgs[0]);
+  const marks = Array.from(svgs[0].querySelectorAll('path,use')).filter(m => box(m).width > 0);
+  const texts = Array.from(svgs[0].querySelectorAll('text'), t => [t.textContent, box(t)]);
+  const cut = texts.filter(([_, t]) => t.left < frame.left - 1 || t.right > frame.right + 1 ||
+    t.top < frame.top - 1 || t.bottom > frame.bottom + 1);
+  const pairs = texts.flatMap((a, i) => texts.slice(0, i).map(b => [a, b])).filter(([[_, a], [__, b]]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 0.4 * Math.min(a.height, b.height));
+  return {name: figure.id, shown: svgs.length, width: frame.width, height: frame.height, marks: marks.length,
+          text: Math.min(...texts.map(([_, t]) => t.height)), label: svgs[0].getAttribute('aria-label'),
+          cut: cut.map(([s, _]) => s), overlap: pairs.map(([[a, _], [b, __]]) => [a, b])};
 })"""
+BRIGHTNESS = """what => {
+  const element = what === 'document.documentElement' ? document.documentElement : document.querySelector(what);
+  const style = getComputedStyle(element);
+  const color = what === 'svg text' ? style.fill : what === 'h1' ? style.color : style.backgroundColor;
+  return color.match(/[0-9]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b) > 384;
+}"""
 
 
 def test_a_phone_shows_what_came_out_before_any_chart(browser, pages):
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto(pages["report"].as_uri())
+    page.goto(pages["one"].as_uri())
     result, chart = (page.query_selector(s).bounding_box() for s in ("#result", "figure"))
     assert result["y"] + result["height"] < 844 < chart["y"] + chart["height"]
     assert result["y"] < chart["y"]
     page.close()
 
 
-def test_the_charts_are_there_as_png(pages):
-    charts = sorted((pages["report"].parent / "charts").glob("*.png"))
-    assert len(charts) == CHARTS["report"]
+@pytest.mark.parametrize("name", PNG)
+def test_the_charts_of_the_page_are_there_as_png(pages, name):
+    charts = list((pages[name].parent / "charts").glob("*.png"))
+    assert sorted(path.stem for path in charts) == sorted(CHARTS[name])
     assert all(path.stat().st_size > 5000 for path in charts)
 
 
 def test_the_name_of_a_run_is_only_a_name(browser, pages):
     page = browser.new_page()
-    page.goto(pages["escaped"].as_uri())
-    assert page.inner_text("h1").startswith("<b>two & three")
+    page.goto(pages[ESCAPED].as_uri())
+    assert page.inner_text("h1").startswith(ESCAPED)
     assert page.query_selector("b") is None
     page.close()
+
+
+def test_a_page_says_where_the_run_was_made_and_the_ledger_does_not_ask(pages):
+    """A run may go on on another machine: only the versions that a result depends on make it another problem."""
+    provenance = json.loads((pages["one"].parent / "best" / "architecture.json").read_text())["provenance"]
+    assert {"cpu", "cores", "threads"} <= provenance["versions"].keys()
+    assert provenance["fingerprint"]["versions"].keys() == {"autoprune", "torch", "optuna"}
+    assert provenance["versions"]["cpu"] in pages["one"].read_text()

@@ -181,8 +181,10 @@ def test_a_network_of_many_layers_is_drawn_by_its_largest(make):
 def test_a_run_without_a_result_has_a_page(make, trials):
     page = Page(write_page(make(trials=trials)))
     assert page.charts() == []
-    assert "No candidate has been evaluated yet" in page.words
-    assert ("boom" in page.words) == any(t.error for t in trials)
+    failed = any(t.error for t in trials)
+    assert ("No candidate has been evaluated yet" in page.words) != failed
+    assert ("No candidate could be evaluated: 1 trial failed" in page.words) == failed
+    assert ("boom" in page.words) == failed
 
 
 def test_a_stopped_run_says_how_to_go_on_and_a_running_one_who_runs_it(make):

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from autoprune.report import print_status
 from autoprune.report.activity import LONG_S, Activity, now_s
 from autoprune.report.outlook import Outlook
 from autoprune.report.tables import failures_table, seconds, workers_table
+from autoprune.runs.directory import RunDirectory
 
 CONFIG = RunConfig(trials=8, finalists=2, fidelity="proxy")
 NOON = datetime(2026, 1, 1, 12)
@@ -42,7 +44,10 @@ def record(*entries, heard=None):
 
 def run_at(path, kept, config=CONFIG):
     """A run of which only the ledger is there."""
-    return SimpleNamespace(path=path, config=config, best=path / "best", study="run", record=lambda: kept)
+    leader = partial(RunDirectory.leader, RunDirectory(path, config))
+    return SimpleNamespace(
+        path=path, config=config, best=path / "best", study="run", record=lambda: kept, leader=leader
+    )
 
 
 def shown(run, monkeypatch, width=80):

@@ -1,6 +1,7 @@
 """The two policies that learn by reinforcement, and what AMC walks through."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from autoprune.strategies.amc import truncated_normal
 from autoprune.strategies.ddpg import DDPG
 from autoprune.strategies.policy_gradient import natural_gradient, utilities
 from autoprune.strategies.walk import STATE, Walk, normalised
+from autoprune.strategies.waves import waves
 from objectives import parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
 
@@ -161,7 +163,7 @@ def test_amc_is_the_same_in_whatever_order_it_is_told(snapshots, small_networks,
         resumed.tell(trial)
     assert [live.ask(n) for n in range(16, 20)] == [resumed.ask(n) for n in range(16, 20)]
     states = np.random.default_rng(0).random((50, STATE))
-    assert np.array_equal(live._agent().act(states), resumed._agent().act(states))
+    assert np.array_equal(live._agent(16).act(states), resumed._agent(16).act(states))
 
 
 def test_amc_learns_again_only_from_the_late_trial_on(small_networks, monkeypatch):
@@ -173,14 +175,41 @@ def test_amc_learns_again_only_from_the_late_trial_on(small_networks, monkeypatc
     for trial in trials:
         if trial.number != 20:
             strategy.tell(trial)
-    strategy.ask(24)
+    strategy._agent(24)
     # A quarter of the search is the warm-up, and trial 16 a probe.
     assert episodes == [n for n in range(6, 24) if n not in (16, 20)]
     episodes.clear()
     strategy.tell(trials[20])
     strategy.ask(24)
-    strategy.ask(25)
+    strategy.ask(24)
     assert episodes == [20, 21, 22, 23]
+
+
+def test_waves_by_hand():
+    def ends(workers, last=True):
+        return waves([Trial(n, (1,), worker=w) for n, w in enumerate(workers)], 1, last)
+
+    assert ends("xxxx") == [2, 3, 4]  # one worker: each episode by itself
+    assert ends("xabcabca") == [4, 7, 8]
+    assert ends("xabcabca", last=False) == [4, 7]  # somebody may still join the last one
+    assert ends("x") == ends("") == []
+
+
+def test_amc_learns_once_a_wave_and_from_what_has_settled(small_networks, monkeypatch):
+    problem, learnt = chain((8, 16, 16), (16, 4, 4, 1), (9, 9, 9, 1), "macs<=50%"), []
+    learn = AMC._learn
+    monkeypatch.setattr(AMC, "_learn", lambda self, agent, t: (learnt.append(t[-1].number), learn(self, agent, t)))
+    strategy = AMC(problem, num_trials=40)  # ten of warm-up
+    for trial in some_trials(problem, 30):
+        if not trial.probe:
+            strategy.tell(replace(trial, worker=f"w{trial.number % 4}"))
+    missing = 30 - len(strategy.trials)
+    assert missing == 3
+    strategy.ask(30)  # as far as it knows three run: what is below 24 has settled
+    assert all(number < 24 for number in learnt)
+    assert 3 <= len(learnt) <= 5
+    strategy.ask(10 + 2)
+    assert len(learnt) <= 5
 
 
 def test_amc_begins_with_the_best_it_was_told():
@@ -190,7 +219,7 @@ def test_amc_begins_with_the_best_it_was_told():
     for trial in trials:
         strategy.tell(trial)
     best = min(trials, key=lambda t: t.loss).widths
-    ratios = strategy._agent().act(strategy._walk.states(best))
+    ratios = strategy._agent(6).act(strategy._walk.states(best))
     assert ratios == pytest.approx(np.array(best) / problem.space.full, abs=0.02)
 
 

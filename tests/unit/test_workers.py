@@ -1,18 +1,22 @@
 """Workers in processes of their own: really killed, really hung."""
 
 import copy
+import math
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from torch import nn
 
 from autoprune.config import RunConfig
-from autoprune.controller import SearchController
+from autoprune.controller import WAIT, SearchController
 from autoprune.data import load
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
@@ -21,6 +25,7 @@ from autoprune.runs import Recipe
 from autoprune.schedule import Halving
 from autoprune.workers import Slot, child, pickled, run_processes
 from autoprune.workers.parcel import Parcel
+from autoprune.workers.processes import _Pool
 
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))  # also in the children
@@ -141,6 +146,39 @@ def test_the_parcel_leaves_no_file_and_no_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(ValueError, match=r"cannot be written to .*gone .*set TMPDIR"):
         Parcel(1)
+
+
+def test_the_others_are_not_asked_when_one_has_to_wait():
+    idle = [SimpleNamespace(name=name, ready=True, job=None) for name in "abc"]
+    asked = []
+    pool = _Pool(None, (), math.inf)
+    pool.children = dict(enumerate(idle))
+    assert pool.offer(SimpleNamespace(ask=lambda name: asked.append(name) or WAIT))
+    assert asked == ["a"]
+
+
+def test_a_child_inherits_few_kernels_unless_the_user_says_how_many(monkeypatch):
+    monkeypatch.delenv(child.KERNELS, raising=False)
+    with child._birth(3):
+        assert (os.environ[child.KERNELS], os.environ["OMP_NUM_THREADS"]) == (child.MOST_KERNELS, "3")
+    assert child.KERNELS not in os.environ
+    monkeypatch.setenv(child.KERNELS, "7")
+    with child._birth(3):
+        assert os.environ[child.KERNELS] == "7"
+    assert os.environ[child.KERNELS] == "7"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has malloc_trim")
+def test_free_pages_go_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    blocks = [np.ones(8000) for _ in range(1000)]  # 64 kB each: from the heap
+    pin, filled = blocks[-1], resident()  # what is free lies below it
+    blocks.clear()
+    child._give_back()(0)
+    assert resident() < filled - 30
+    assert pin.sum() == 8000
 
 
 def test_a_child_keeps_to_its_share_of_a_gpu(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,16 @@ from autoprune.report.console import rows_of
 from autoprune.report.page import origin, words
 from autoprune.report.page.drawing import PALETTE, Chart, check_installed, png
 from autoprune.report.page.facts import Facts
-from autoprune.report.page.front import front_chart
+from autoprune.report.page.front import front_charts
 from autoprune.report.page.history import history_chart
+from autoprune.report.page.hypervolume import hypervolume_chart
 from autoprune.report.page.inline import svg
+from autoprune.report.page.measured import measured_chart
 from autoprune.report.page.network import cost_chart, widths_chart
+from autoprune.report.page.predictor import cards
+from autoprune.report.page.prices import cost_label, is_latency
 from autoprune.report.page.ranking import ranking_chart
+from autoprune.report.page.tiles import tiles
 from autoprune.report.tables import number
 
 if TYPE_CHECKING:
@@ -57,7 +63,7 @@ def write_page(run: RunDirectory) -> Path:
         "path": str(run.best),
         "files": [(p.name, f"{number(p.stat().st_size)}B") for p in sorted(run.best.iterdir())],
         "load": f"autoprune.load({str(run.best)!r}{'' if facts.export['model'].get('factory') else ', model=dense'})",
-        "rows": rows_of(facts.export["metrics"], facts.export["costs"]),
+        "rows": [_row(*row) for row in rows_of(facts.export["metrics"], facts.export["costs"])],
     }
     config = (run.path / "config.toml").read_text(encoding="utf-8")
     return write_html(
@@ -66,13 +72,11 @@ def write_page(run: RunDirectory) -> Path:
         facts=facts,
         export=export,
         words=words,
+        tiles=tiles(facts),
         origin=origin,
         config=config,
-        groups={
-            "search": _present([history_chart(facts), front_chart(facts)]),
-            "network": network_charts(facts),
-            "trust": _present([ranking_chart(facts)]),
-        },
+        groups=grouped(facts),
+        predictors=cards(facts),
         csv="trials.csv" if (run.path / "trials.csv").is_file() else "",
     )
 
@@ -86,8 +90,7 @@ def write_charts(run: RunDirectory) -> list[Path]:
     """
     check_installed()
     facts = Facts.of(run)
-    made = [history_chart(facts), front_chart(facts), *network_charts(facts), ranking_chart(facts)]
-    return save_charts(run.path / "charts", _present(made))
+    return save_charts(run.path / "charts", [chart for group in grouped(facts).values() for chart in group])
 
 
 def save_charts(directory: Path, charts: Sequence[Chart]) -> list[Path]:
@@ -99,9 +102,21 @@ def save_charts(directory: Path, charts: Sequence[Chart]) -> list[Path]:
     return [directory / f"{chart.name}.png" for chart in charts]
 
 
-def network_charts(facts: Facts) -> list[Chart]:
-    """Widths, then every cost by layer."""
-    return _present([widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)])
+def _row(name: str, *cells: str) -> tuple[str, ...]:
+    """A row of the result: a number stays with its unit where a line ends."""
+    unit = " (ms)" if is_latency(name) and "ms" not in cells[0] else ""
+    return cost_label(name) + unit, *(re.sub(r"(?<=\d) (?=[kMG%m])", "\u00a0", cell) for cell in cells)
+
+
+def grouped(facts: Facts) -> dict[str, list[Chart]]:
+    """The charts that there is something to draw for, by the part of the page that shows them, in its order."""
+    made = {
+        "search": [history_chart(facts), *front_charts(facts), hypervolume_chart(facts)],
+        "network": [widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)],
+        "ranking": [ranking_chart(facts)],
+        "latency": [measured_chart(facts, name) for name in facts.latency],
+    }
+    return {group: [chart for chart in charts if chart] for group, charts in made.items()}
 
 
 def write_html(path: Path, template: str, **content: Any) -> Path:
@@ -120,7 +135,3 @@ def write_html(path: Path, template: str, **content: Any) -> Path:
     made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by autoprune {autoprune.__version__}"
     write_text(path, environment.get_template(template).render(palette=PALETTE, made=made, **content))
     return path
-
-
-def _present(charts: Sequence[Chart | None]) -> list[Chart]:
-    return [chart for chart in charts if chart]

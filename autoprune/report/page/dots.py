@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from autoprune.report.page.facts import Facts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WIDE = 20  # losses that differ by more than this factor are drawn on a logarithmic scale
 MOST = 1200  # dots in one chart: more only make the file larger
 
 
@@ -41,6 +43,42 @@ def frame(losses: Iterable[float]) -> tuple[float, float]:
     high = min(high, low + 3 * (usual - low)) if usual > low else high
     room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     return low - room, high + room
+
+
+@dataclass(frozen=True)
+class LossAxis:
+    """Which losses are shown, and on which scale.
+
+    Attributes:
+        low: The end at the bottom.
+        high: The end at the top; few losses lie above it.
+        is_log: Whether the scale is logarithmic: small differences between good candidates would be invisible else.
+    """
+
+    low: float
+    high: float
+    is_log: bool
+
+    @classmethod
+    def of(cls, losses: Iterable[float]) -> LossAxis:
+        """For these losses."""
+        values = [x for x in losses if math.isfinite(x)]
+        low, high = frame(values)
+        least = min(values, default=0.0)
+        return cls(least / 1.3, 1.3 * high, True) if 0 < WIDE * least < high else cls(low, high, False)
+
+    @property
+    def top(self) -> float:
+        """Just below the upper end."""
+        return self.high / (self.high / self.low) ** 0.03 if self.is_log else self.high - 0.03 * (self.high - self.low)
+
+    def put(self, axes: Axes) -> None:
+        """Set the axis up."""
+        axes.set_ylim(self.low, self.high)
+        if self.is_log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
 
 
 def says(trial: Trial, facts: Facts) -> str:

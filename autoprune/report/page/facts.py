@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from autoprune.config import RunConfig
 from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
+from autoprune.report.page.prices import Priced
 from autoprune.report.progress import metric_label
 from autoprune.schedule import best, is_cached
-from objectives import ArithmeticCost, Budget, cost, parse
+from autoprune.tradeoff import TradeOff
+from objectives import Budget, parse
+from objectives.latency import Latency
 from search_spaces import SearchSpace, Widths
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
-
-
-def cost_label(metric: str) -> str:
-    """What a cost is called in a sentence."""
-    return {"macs": "MACs", "params": "parameters"}.get(metric, metric.rpartition(":")[2])
+    from autoprune.runs.measured import Measurement
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class Facts(Priced):
     """A run at one moment, whether it runs, was stopped or has finished.
 
     Attributes:
@@ -41,6 +37,8 @@ class Facts:
         fingerprint: What the ledger says the problem is.
         writer: Who runs it; empty: nobody.
         export: The parsed best/architecture.json; None before there is one.
+        latency: Metric -> predictor of the budgets on a latency.
+        measurements: What was measured of finalists on their devices, in that order.
     """
 
     path: Path
@@ -50,6 +48,8 @@ class Facts:
     fingerprint: Mapping[str, Any]
     writer: str = ""
     export: Mapping[str, Any] | None = None
+    latency: Mapping[str, Latency] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:
@@ -59,12 +59,20 @@ class Facts:
             ValueError: If its files cannot be read.
         """
         from autoprune.export import read_architecture
+        from autoprune.runs.measured import Measured
 
         record = run.record()
-        export = read_architecture(run.best) if (run.best / "architecture.json").is_file() else None
-        trials = tuple(t for t in record.trials if not is_cached(t))
-        crew = ", ".join(writers(run.path, record, run.config.ledger, run.study))
-        return cls(run.path, run.config, run.space(), trials, record.fingerprint, crew, export)
+        return cls(
+            path=run.path,
+            config=run.config,
+            space=run.space(),
+            trials=tuple(t for t in record.trials if not is_cached(t)),
+            fingerprint=record.fingerprint,
+            writer=", ".join(writers(run.path, record, run.config.ledger, run.study)),
+            export=read_architecture(run.best) if (run.best / "architecture.json").is_file() else None,
+            latency=run.latency(),
+            measurements=Measured.of(record.notes).every,
+        )
 
     @property
     def name(self) -> str:
@@ -92,9 +100,18 @@ class Facts:
         return tuple(parse(text) for text in self.config.budget)
 
     @cached_property
+    def tradeoff(self) -> TradeOff | None:
+        """What counts in a run with several goals; None: the loss."""
+        if not self.config.front:
+            return None
+        return TradeOff.read(self.fingerprint, self.space, self.latency, bool(self.config.budget))
+
+    @cached_property
     def winner(self) -> Trial | None:
-        """The best candidate so far."""
-        return best(self.trials, self.config.schedule.fidelities)
+        """The best candidate so far, without those that were measured and did not hold."""
+        fell = {m.widths for m in self.measurements if not m.holds}
+        trials = [t for t in self.trials if t.widths not in fell]
+        return (self.tradeoff.best if self.tradeoff else best)(trials, self.config.schedule.fidelities)
 
     @property
     def widths(self) -> Widths | None:
@@ -113,30 +130,6 @@ class Facts:
         """Of all evaluations together, whoever did them."""
         return sum(t.seconds for t in self.trials)
 
-    @cached_property
-    def costs(self) -> dict[str, ArithmeticCost]:
-        """Every cost that can say where in the network it arises (`parts`)."""
-        from objectives import COSTS  # the facade's import lines are the registry
-
-        names = sorted(COSTS, key=("macs", "params").__contains__, reverse=True)
-        return {n: kind(self.space) for n in names if issubclass(kind := COSTS[n], ArithmeticCost)}
-
-    def price(self, metric: str, widths: Widths) -> float:
-        """A cost of one candidate."""
-        return float(self._prices(metric, [widths])[0])
-
-    def priced(self, metric: str, widths: Sequence[Widths]) -> NDArray[np.float64]:
-        """A cost of many candidates, as fractions of the dense network [B]."""
-        return self._prices(metric, widths) / (self.price(metric, self.space.full) or 1.0)
-
-    def bound(self, budget: Budget) -> float:
-        """A budget in the unit of its cost."""
-        return budget.bound(self.price(budget.metric, self.space.full))
-
-    def limit(self, budget: Budget) -> float:
-        """A budget as a fraction of the dense network."""
-        return self.bound(budget) / (self.price(budget.metric, self.space.full) or 1.0)
-
     def measured(self, which: str, split: str) -> dict[str, float]:
         """Loss and top-1 of the "dense" or the "pruned" network on "val" or "test"; empty if not known."""
         return dict(self.export["metrics"].get(f"{which}_{split}", {})) if self.export else {}
@@ -147,8 +140,3 @@ class Facts:
         if self.config.metric == "top1":
             return 1 - found.get("top1", math.nan)
         return found.get("loss", math.nan) if self.config.metric == "loss" else math.nan
-
-    def _prices(self, metric: str, widths: Sequence[Widths]) -> NDArray[np.float64]:
-        price = self.costs.get(metric) or cost(metric, self.space)
-        table = np.array(widths, dtype=np.float64).reshape(len(widths), len(self.space.groups))
-        return np.asarray(price(table), dtype=np.float64)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from autoprune.problem import TrialState
+from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.dots import dots, frame, says, thinned, top1
 from autoprune.report.page.drawing import Chart, Tips
-from autoprune.report.page.facts import Facts, cost_label
+from autoprune.report.page.facts import Facts
+from autoprune.report.page.prices import cost_label, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+LOOKS = {
+    "all": {"label": "candidate", "color": ink.MUTED, "alpha": 0.45, "linewidths": 0, "s": 14},
+    "front": {"label": "front", "color": ink.PRUNED, "s": 26},
+    "short": {"label": "fine-tuned", "color": ink.FINAL, "marker": "D", "s": 22},
+    "delivered": {"label": "delivered", "color": ink.FINAL, "marker": "*", "s": 160, "zorder": 4},
+    "dense": {"label": "dense", "color": ink.INK, "marker": "s", "s": 40, "zorder": 4},
+}
+WIDE = 20  # losses that differ by this factor are drawn on a logarithmic scale, where the whole front is searched
 
 
 def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
@@ -25,66 +35,94 @@ def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
     return found
 
 
-def front_chart(facts: Facts) -> Chart | None:
-    """Loss against the cost of the first budget; None before the first candidate."""
-    budget = facts.budgets[0]
-    name = cost_label(budget.metric)
+def front_charts(facts: Facts) -> list[Chart | None]:
+    """Loss against each cost of the front; without one, against that of the first budget."""
+    return [front_chart(facts, metric) for metric in facts.config.front or (facts.budgets[0].metric,)]
+
+
+def front_chart(facts: Facts, metric: str) -> Chart | None:
+    """Loss against one cost; None before the first candidate."""
+    name, is_first = cost_label(metric), metric == (facts.config.front or (metric,))[0]
     complete = [t for t in facts.trials if t.state is TrialState.COMPLETE and math.isfinite(t.loss) and not t.probe]
-    share = 100 * facts.priced(budget.metric, [t.widths for t in complete])
+    share = 100 * facts.priced(metric, [t.widths for t in complete])
     cost = {t.number: float(c) for t, c in zip(complete, share, strict=True)}
     first = [t for t in complete if t.fidelity == facts.config.fidelity]
     if not first:
         return None
-    best = [first[i] for i in unbeaten([cost[t.number] for t in first], [t.loss for t in first])]
-    ends = {"dense": (100.0, facts.fitness("dense"))}
-    if facts.export:
-        (there,) = 100 * facts.priced(budget.metric, [tuple(facts.export["widths"])])
-        ends["delivered"] = (float(there), facts.fitness("pruned"))
-    ends = {k: point for k, point in ends.items() if math.isfinite(point[1])}
-    low, high = frame(t.loss for t in complete)
-    low, high = min([low, *(y for _, y in ends.values())]), max([high, *(y for _, y in ends.values())])
-    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    best, short = line(first, cost), [t for t in complete if t.fidelity == "short"]
+    ends = _ends(facts, metric)
+    low, high = _frame(facts, complete, [y for _, y in ends.values()])
+    is_log = bool(facts.config.front) and low > 0 and high > WIDE * low
     kinds = {
         "all": thinned([t for t in first if t.loss <= high], best),
         "front": [t for t in best if t.loss <= high],
-        "short": [t for t in complete if t.fidelity == "short" and t.loss <= high],
+        "short": [t for t in short if t.loss <= high],
     }
-    looks = {
-        "all": {"label": "candidate", "color": ink.MUTED, "alpha": 0.45, "linewidths": 0, "s": 14},
-        "front": {"label": "front", "color": ink.PRUNED, "s": 26},
-        "short": {"label": "fine-tuned", "color": ink.FINAL, "marker": "D", "s": 22},
-        "delivered": {"label": "delivered", "color": ink.FINAL, "marker": "*", "s": 160, "zorder": 4},
-        "dense": {"label": "dense", "color": ink.INK, "marker": "s", "s": 40, "zorder": 4},
-    }
+    bounds = [(b, 100 * facts.limit(b)) for b in facts.budgets if b.metric == metric]
 
     def draw(axes: Axes, narrow: bool) -> Tips:
-        line = kinds["front"]
-        axes.plot([cost[t.number] for t in line], [t.loss for t in line], drawstyle="steps-post", color=ink.PRUNED)
+        lines = {ink.PRUNED: kinds["front"]} | ({ink.FINAL: line(kinds["short"], cost)} if facts.config.front else {})
+        for color, points in lines.items():
+            x, y = [cost[t.number] for t in points], [t.loss for t in points]
+            axes.plot(x, y, drawstyle="steps-post", color=color)
         for kind, trials in kinds.items():
             x, y = [cost[t.number] for t in trials], [t.loss for t in trials]
-            dots(axes, kind, x, y, **looks[kind])  # type: ignore[arg-type]
+            dots(axes, kind, x, y, **LOOKS[kind])  # type: ignore[arg-type]
         for kind, (share, loss) in ends.items():
-            dots(axes, kind, [share], [loss], **looks[kind])  # type: ignore[arg-type]
-        limit = 100 * facts.limit(budget)
-        axes.axvline(
-            limit,
-            color=ink.BUDGET,
-            linestyle=(0, (4, 3)),
-            linewidth=1.5,
-            label=f"budget, {100 * facts.limit(budget):.3g} %",
-        )
+            dots(axes, kind, [share], [loss], **LOOKS[kind])  # type: ignore[arg-type]
+        for _, limit in bounds[:1]:
+            label = f"budget, {limit:.3g} %"
+            axes.axvline(limit, color=ink.BUDGET, linestyle=(0, (4, 3)), linewidth=1.5, label=label)
         axes.set(xlabel=f"{name}, % of the dense network", ylabel=facts.metric, ylim=(low, high), xlim=(0, 105))
+        if is_log:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
         tips = {
             kind: [f"{says(t, facts)}, {name} {cost[t.number]:.1f} %" for t in trials] for kind, trials in kinds.items()
         }
         return tips | {kind: [f"{kind}: {facts.metric} {y:.4f}, {name} {x:.1f} %"] for kind, (x, y) in ends.items()}
 
-    caption = "Down and to the left is better; the line joins the candidates that nothing beats in both."
+    joins = (
+        "lines join what nothing beats in both, quickly scored and fine-tuned"
+        if facts.config.front
+        else ("line joins the candidates that nothing beats in both")
+    )
+    caption = f"Down and to the left is better; the {joins}."
+    if above := sum(t.loss > high for t in complete):
+        caption += f" {above} above the frame."
     if ends:
         caption += f" {' and '.join(ends).capitalize()}: on all validation images."
     rows = [
         (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", f"{t.loss:.4f}", top1(t.metrics))
-        for t in (*best[-50:], *kinds["short"][-50:])
+        for t in (*best[-50:], *short[-50:])
     ]
     head = ("trial", "fidelity", name, facts.metric, "top-1")
-    return Chart("front", f"Loss against {name}", caption, 320, draw, head, rows)
+    where = "front" if is_first else f"front-{slug(metric)}"
+    return Chart(where, f"Loss against {name}", caption, 320, draw, head, rows)
+
+
+def line(trials: Sequence[Trial], cost: Mapping[int, float]) -> list[Trial]:
+    """Those that nothing beats in cost and loss."""
+    return [trials[i] for i in unbeaten([cost[t.number] for t in trials], [t.loss for t in trials])]
+
+
+def _ends(facts: Facts, metric: str) -> dict[str, tuple[float, float]]:
+    """Cost in percent and loss of the dense network and of the delivered one, as far as they are known."""
+    ends = {"dense": (100.0, facts.fitness("dense"))}
+    if facts.export:
+        (there,) = 100 * facts.priced(metric, [tuple(facts.export["widths"])])
+        ends["delivered"] = (float(there), facts.fitness("pruned"))
+    return {kind: point for kind, point in ends.items() if math.isfinite(point[1])}
+
+
+def _frame(facts: Facts, complete: Sequence[Trial], ends: Sequence[float]) -> tuple[float, float]:
+    """The part of the loss axis that is worth showing: of a front, up to where a network is worth nothing."""
+    losses = [t.loss for t in complete]
+    if facts.tradeoff is None:
+        low, high = frame(losses)
+        low, high = min([low, *ends]), max([high, *ends])
+        return low - 0.06 * (high - low), high + 0.06 * (high - low)
+    losses = [x for x in losses if x <= facts.tradeoff.worst] or losses
+    low, high = min([*losses, *ends]), max([*losses, *ends])
+    return (low / 1.3 if low > 0 else low - 0.06 * (high - low)), 1.15 * high

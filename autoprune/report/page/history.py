@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
-from autoprune.report.page.dots import dots, frame, says, thinned, top1
+from autoprune.report.page.dots import LossAxis, dots, says, thinned, top1
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.tables import counted
@@ -33,15 +33,15 @@ def history_chart(facts: Facts) -> Chart | None:
     if not scored:
         return None
     place = {t.number: 1 + i for i, t in enumerate(facts.trials)}
-    low, high = frame(t.loss for t in scored)
+    scale = LossAxis.of(t.loss for t in scored)
     first = [t for t in scored if t.fidelity == facts.config.fidelity]
-    steps, inside = improvements(first), [t for t in first if t.loss <= high]
+    steps, inside = improvements(first), [t for t in first if t.loss <= scale.high]
     trained = [t for t in scored if t.fidelity != facts.config.fidelity]
     shown = thinned(inside, steps)
     kinds = {
         "early": [t for t in shown if t.state is TrialState.PRUNED],
         "whole": [t for t in shown if t.state is TrialState.COMPLETE],
-        "trained": [t for t in trained if t.loss <= high],
+        "trained": [t for t in trained if t.loss <= scale.high],
         "failed": thinned(facts.failed, most=200),
     }
     looks = {
@@ -53,18 +53,20 @@ def history_chart(facts: Facts) -> Chart | None:
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         for kind, trials in kinds.items():
-            y = [high - 0.03 * (high - low) if kind == "failed" else t.loss for t in trials]
+            y = [scale.top if kind == "failed" else t.loss for t in trials]
             dots(axes, kind, [place[t.number] for t in trials], y, **looks[kind])  # type: ignore[arg-type]
-        if steps:
+        if steps and not facts.tradeoff:
             x, y = [place[t.number] for t in steps], [t.loss for t in steps]
             end = max(place[t.number] for t in first)
             axes.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", color=ink.PRUNED, label="best so far")
-        axes.set(xlabel="evaluation", ylabel=facts.metric, ylim=(low, high), xlim=(0, len(facts.trials) + 1))
+        axes.set(xlabel="evaluation", ylabel=facts.metric, xlim=(0, len(facts.trials) + 1))
+        scale.put(axes)
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {kind: [says(t, facts) for t in trials] for kind, trials in kinds.items()}
 
-    words = [counted(len(facts.trials), "evaluation"), counted(len(steps), "improvement")]
-    above, left_out = sum(t.loss > high for t in scored), len(inside) - len(shown)
+    words = [counted(len(facts.trials), "evaluation")]
+    words += [counted(len(steps), "improvement")] * (not facts.tradeoff)
+    above, left_out = sum(t.loss > scale.high for t in scored), len(inside) - len(shown)
     words += [f"{above} above the frame"] * bool(above) + [f"{left_out} of the dots left out"] * bool(left_out)
     caption = f"Lower is better: {', '.join(words)}."
     if trained:

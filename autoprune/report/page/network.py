@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from autoprune.report.page.bars import Bar, bars
 from autoprune.report.page.drawing import Chart
-from autoprune.report.page.facts import Facts, cost_label
+from autoprune.report.page.facts import Facts
+from autoprune.report.page.prices import cost_label, is_latency, milliseconds, slug
 from autoprune.report.tables import counted, number, percent
 
 
@@ -30,20 +31,23 @@ def cost_chart(facts: Facts, name: str) -> Chart | None:
     if not facts.widths:
         return None
     cost = facts.costs[name]
+    write = milliseconds if is_latency(name) else number
     dense, pruned = cost.parts(facts.space.full), cost.parts(facts.widths)
     rows = [
-        Bar(
-            layer, before, pruned[layer], f"{number(before)} to {number(pruned[layer])}", percent(pruned[layer], before)
-        )
+        Bar(layer, before, pruned[layer], f"{write(before)} to {write(pruned[layer])}", percent(pruned[layer], before))
         for layer, before in dense.items()
         if before
     ]
     if not rows:
         return None
     before, after = sum(dense.values()), sum(pruned.values())
-    caption = f"{number(before)} {cost.unit} before, {number(after)} after: {percent(after, before)} kept."
+    caption = f"{write(before)} {cost.unit} before, {write(after)} after: {percent(after, before)} kept."
     if after < before:
         most = max(rows, key=lambda bar: bar.before - bar.after)
         caption += f" {most.name} gives most, {percent(most.before - most.after, before - after)} of what is saved."
+    title = f"Where the {cost_label(name)} are"
+    if is_latency(name):
+        title = f"Where the milliseconds go {cost_label(name).removeprefix('latency ')}"
+        caption += " As the predictor shares them out: only whole networks were measured."
     head = ("layer", f"{cost.unit}, dense to pruned", "kept")
-    return bars(f"cost-{name}", f"Where the {cost_label(name)} are", caption, rows, cost.unit, head)
+    return bars(f"cost-{slug(name)}", title, caption, rows, cost.unit, head)

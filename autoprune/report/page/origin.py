@@ -5,9 +5,14 @@ from __future__ import annotations
 import platform
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 
 from autoprune.problem import TrialState
 from autoprune.report.page.facts import Facts
+from autoprune.report.tables import counted
+from objectives.latency.environment import cpu_model
+
+PLACE = ("machine", "cpu", "cores", "threads", "gpu")  # of what was written down with the versions
 
 
 def again(facts: Facts) -> str:
@@ -26,23 +31,29 @@ def again(facts: Facts) -> str:
 
 def environment(facts: Facts) -> list[tuple[str, str]]:
     """What the run was made with and where, as far as it was written down; and where this page was."""
-    rows = list(versions(facts).items())
-    rows.append(("device", facts.config.device))
+    written = versions(facts)
+    place: dict[str, str] = {
+        name: written.pop(name) for name in ("machine", "cpu", "cores", "threads", "gpu") if name in written
+    }
+    rows = [
+        *written.items(),
+        ("machine", _machine(place)),
+        ("GPU", place.get("gpu", "")),
+        ("device", facts.config.device),
+    ]
+    rows = [(name, value) for name, value in rows if value]
     workers = Counter(t.worker or "?" for t in facts.trials if t.state is not TrialState.RUNNING).most_common()
     if workers:
         rows.append(("evaluated by", ", ".join(f"{name} ({n})" for name, n in workers[:12])))
         if len(workers) > 12:
             rows.append(("", f"and {len(workers) - 12} more workers"))
-    return [*rows, ("page made on", f"{platform.platform()}, {processor()}")]
+    return [*rows, ("page made on", f"{platform.platform()}, {cpu_model()}")]
 
 
-def processor() -> str:
-    """What the system calls this machine's processor."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def _machine(place: Mapping[str, str]) -> str:
+    """Its processor, and how much of it the run had."""
+    counts = [counted(int(place[name]), name.removesuffix("s")) for name in ("cores", "threads") if name in place]
+    return ", ".join([*(place[name] for name in ("cpu", "machine") if name in place), *counts])
 
 
 def versions(facts: Facts) -> dict[str, str]:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from autoprune.report.compare import names, run_table
-from autoprune.report.page import drawing as ink
+from autoprune.report.compare import names, share_of, side_by_side
+from autoprune.report.page import marks
 from autoprune.report.page.bars import BARS, shortened
 from autoprune.report.page.document import write_html
-from autoprune.report.page.dots import dots, frame
+from autoprune.report.page.dots import LossAxis, dots
 from autoprune.report.page.drawing import Chart, Tips, check_installed
 from autoprune.report.page.facts import Facts
+from autoprune.report.page.fronts import front_overlays, hypervolume_overlay
 from autoprune.report.page.history import improvements
+from autoprune.report.page.prices import cost_label, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLORS = (ink.PRUNED, ink.BUDGET, ink.FINAL, ink.EXTRA, ink.MUTED, ink.FAIL)
-MARKERS, LINES = "osD^vPX", ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 
 def write_overlay(runs: Sequence[Facts], path: Path) -> Path:
@@ -31,8 +30,10 @@ def write_overlay(runs: Sequence[Facts], path: Path) -> Path:
         DiskError: If it cannot be written.
     """
     check_installed()
-    made = [history_overlay(runs), result_overlay(runs), widths_overlay(runs)]
-    head, rows = run_table(runs)
+    latencies = dict.fromkeys(metric for facts in runs for metric in facts.latency)
+    made = [history_overlay(runs), *front_overlays(runs), hypervolume_overlay(runs)]
+    made += [*(result_overlay(runs, metric) for metric in ("macs", *latencies)), widths_overlay(runs)]
+    head, rows = side_by_side(runs)
     return write_html(path, "compare.html", head=head, rows=rows, charts=[c for c in made if c], count=len(runs))
 
 
@@ -42,23 +43,23 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
     for i, (name, facts) in enumerate(zip(names(runs), runs, strict=True)):
         place = {t.number: 1 + n for n, t in enumerate(facts.trials)}
         first = [t for t in facts.trials if t.fidelity == facts.config.fidelity]
-        if steps := improvements(first):
+        if not facts.tradeoff and (steps := improvements(first)):
             lines.append((i, name, [(place[t.number], t.loss) for t in steps], place[first[-1].number]))
     if not lines:
         return None
-    low, high = frame(loss for _, _, steps, _ in lines for _, loss in steps)
+    scale = LossAxis.of(loss for _, _, steps, _ in lines for _, loss in steps)
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         for i, name, steps, end in lines:
             x, y = zip(*steps, (end, steps[-1][1]), strict=True)
-            color, style = COLORS[i % len(COLORS)], LINES[i // len(COLORS) % len(LINES)]
-            label = shortened(name, 20 if narrow else 28)
-            axes.plot(x, y, drawstyle="steps-post", color=color, linestyle=style, label=label)
-        axes.set(xlabel="evaluation", ylabel="loss", ylim=(low, high))
+            axes.plot(x, y, drawstyle="steps-post", **marks.line(i, name, narrow))
+        axes.set(xlabel="evaluation", ylabel="loss")
+        scale.put(axes)
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {}
 
-    kinds = {(f.metric, f.config.fidelity) for f in runs}
+    drawn = [runs[i] for i, *_ in lines]
+    kinds = {(f.metric, f.config.fidelity) for f in drawn}
     caption = "Lower is better: the best candidate so far, before any fine-tune."
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
@@ -67,21 +68,22 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
     return Chart("history", "Best so far", caption, 290 + 9 * len(lines), draw, head, rows)
 
 
-def result_overlay(runs: Sequence[Facts]) -> Chart | None:
-    """Accuracy of what was delivered against its MACs; None before the first run has finished."""
+def result_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
+    """Accuracy of what was delivered against a cost; None where too few runs have finished that have it."""
     points = []
     for i, (name, facts) in enumerate(zip(names(runs), runs, strict=True)):
         split = "test" if facts.measured("pruned", "test") else "val"
         y = facts.measured("pruned", split).get("top1", math.nan)
-        if facts.widths and math.isfinite(y):
-            points.append((i, name, 100 * float(facts.priced("macs", [facts.widths])[0]), 100 * y, split))
-    if not points:
+        share, how = share_of(facts, metric)
+        if math.isfinite(share) and math.isfinite(y):
+            points.append((i, name, 100 * share, 100 * y, split, how))
+    if len(points) < (1 if metric == "macs" else 2):
         return None
+    label = cost_label(metric)
 
     def draw(axes: Axes, narrow: bool) -> Tips:
-        for i, name, x, y, _ in points:
-            style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "s": 60}
-            dots(axes, f"run-{i}", [x], [y], shortened(name, 20 if narrow else 28), **style)
+        for i, name, x, y, *_ in points:
+            dots(axes, f"run-{i}", [x], [y], s=60, **marks.dot(i, name, narrow))
         for limits, values, least in (
             (axes.set_xlim, [p[2] for p in points], 10),
             (axes.set_ylim, [p[3] for p in points], 2),
@@ -89,13 +91,14 @@ def result_overlay(runs: Sequence[Facts]) -> Chart | None:
             low, high = min(values), max(values)
             room = max(0.15 * (high - low), (least - high + low) / 2)  # noise must not look like a difference
             limits(low - room, high + room)
-        axes.set(xlabel="MACs, % of the dense network", ylabel="top-1, %")
-        return {f"run-{i}": [f"{name}: {y:.2f} % at {x:.1f} % of the MACs"] for i, name, x, y, _ in points}
+        axes.set(xlabel=f"{label}, % of the dense network", ylabel="top-1, %")
+        return {f"run-{i}": [f"{name}: {y:.2f} % at {x:.1f} % of the {label}"] for i, name, x, y, *_ in points}
 
     caption = f"Up and to the left is better. On {' and '.join(sorted({p[4] for p in points}))} images."
-    rows = [(name, f"{x:.1f} %", f"{y:.2f} %", split) for _, name, x, y, split in points]
-    height = 290 + 9 * len(points)
-    return Chart("results", "What was delivered", caption, height, draw, ("run", "MACs", "top-1", "images"), rows)
+    rows = [(name, f"{x:.1f} % {how}".strip(), f"{y:.2f} %", split) for _, name, x, y, split, how in points]
+    height, head = 290 + 9 * len(points), ("run", label, "top-1", "images")
+    name = "results" if metric == "macs" else f"results-{slug(metric)}"
+    return Chart(name, f"What was delivered, by {label}", caption, height, draw, head, rows)
 
 
 def widths_overlay(runs: Sequence[Facts]) -> Chart | None:
@@ -114,9 +117,8 @@ def widths_overlay(runs: Sequence[Facts]) -> Chart | None:
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         for i, name, _ in same:
-            style: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "s": 30}
             x = [100 * kept[i][g] for g in shown]
-            dots(axes, f"run-{i}", x, list(shown), shortened(name, 20 if narrow else 28), alpha=0.85, **style)
+            dots(axes, f"run-{i}", x, list(shown), alpha=0.85, s=30, **marks.dot(i, name, narrow))
         axes.set_yticks(shown, [shortened(groups[g].name, 17 if narrow else 30) for g in shown], fontsize=10)
         axes.set(xlabel="channels kept, %", xlim=(0, 104), ylim=(len(shown) - 0.4, -0.6))
         return {

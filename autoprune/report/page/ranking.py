@@ -35,7 +35,7 @@ def ranking_chart(facts: Facts) -> Chart | None:
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         axes.scatter(untrained, trained, color=ink.FINAL, marker="D", s=34).set_gid("pairs")
-        for a, b in found if len(found) <= 12 else []:
+        for a, b in _apart(found):
             axes.annotate(str(b.number), (a.loss, b.loss), xytext=(6, 4), textcoords="offset points", color=ink.MUTED)
         axes.margins(0.15)
         axes.locator_params(axis="x", nbins=4 if narrow else 6)
@@ -46,6 +46,16 @@ def ranking_chart(facts: Facts) -> Chart | None:
     rows = [(str(b.number), str(a.number), f"{a.loss:.4f}", f"{b.loss:.4f}") for a, b in order]
     head = ("finalist", "as candidate", "untrained", "fine-tuned")
     return Chart("ranking", "Quick score against fine-tuned", verdict(untrained, trained), 300, draw, head, rows)
+
+
+def _apart(found: Sequence[tuple[Trial, Trial]]) -> list[tuple[Trial, Trial]]:
+    """Those whose numbers have room beside them, the best first."""
+    wide, high = (max(t.loss for t in some) - min(t.loss for t in some) or 1.0 for some in zip(*found, strict=True))
+    named: list[tuple[Trial, Trial]] = []
+    for a, b in sorted(found, key=lambda pair: pair[1].loss):
+        if all(abs(a.loss - c.loss) > 0.15 * wide or abs(b.loss - d.loss) > 0.1 * high for c, d in named):
+            named.append((a, b))
+    return named
 
 
 def verdict(untrained: Sequence[float], trained: Sequence[float]) -> str:

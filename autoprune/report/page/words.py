@@ -7,21 +7,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from autoprune.problem import Trial
-from autoprune.report.page.dots import top1
-from autoprune.report.page.facts import Facts, cost_label
-from autoprune.report.tables import counted, number, percent
+from autoprune.report.page.facts import Facts
+from autoprune.report.page.measured import took_of
+from autoprune.report.page.prices import amount
+from autoprune.report.tables import counted, percent
+from objectives import Budget
+from search_spaces import Widths
 
 ERRORS = 20  # different ones that are listed
 LONGEST = 500  # characters of one
-
-
-class Tile(NamedTuple):
-    """One number that a reader came for: its name, the number, what it was before, how much it changed."""
-
-    label: str
-    value: str
-    before: str
-    change: str = ""
 
 
 class Failure(NamedTuple):
@@ -32,6 +26,14 @@ class Failure(NamedTuple):
     trials: str
 
 
+class Held(NamedTuple):
+    """A budget, "kept" or "broken", and how much of it is used."""
+
+    budget: str
+    state: str
+    used: str
+
+
 def asked(facts: Facts) -> list[tuple[str, str]]:
     """What the run was told."""
     config = facts.config
@@ -40,42 +42,11 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     return [
         ("Network", facts.model),
         ("Data", config.data or "an ImageData object"),
-        ("Budget", ", ".join(map(str, facts.budgets))),
+        ("Goal" if config.front else "Budget", config.goal),
         ("Search", f"{plan}, {counted(config.finalists, 'finalist')}"),
         ("Criterion", config.criterion),
         ("Seed", str(config.seed)),
     ]
-
-
-def tiles(facts: Facts) -> list[Tile]:
-    """What came out, most wanted first: accuracy, costs, size."""
-    found = [_accuracy(facts)] if facts.winner or facts.export else []
-    if facts.widths:
-        names = dict.fromkeys(["macs", "params", *(b.metric for b in facts.budgets)])
-        for name in names:
-            (share,) = facts.priced(name, [facts.widths])
-            was = facts.price(name, facts.space.full)
-            label = cost_label(name)
-            found.append(
-                Tile(label[0].upper() + label[1:], f"{100 * share:.1f} %", f"{number(share * was)} of {number(was)}")
-            )
-    weights = facts.path / "best" / "weights.safetensors"
-    if facts.export and weights.is_file():
-        found.append(Tile("Size on disk", f"{number(weights.stat().st_size)}B", "weights.safetensors"))
-    return found
-
-
-def _accuracy(facts: Facts) -> Tile:
-    for split, images in (("test", "test images"), ("val", "validation images")):
-        pruned, dense = facts.measured("pruned", split), facts.measured("dense", split)
-        if "top1" in pruned and "top1" in dense:
-            change = f"{100 * (pruned['top1'] - dense['top1']):+.2f} points".replace("-", "−")
-            return Tile(f"Top-1, {images}", top1(pruned), f"dense {top1(dense)}", change)
-    assert facts.winner, "nothing was found yet"
-    trial = facts.winner
-    if "top1" not in trial.metrics:
-        return Tile(f"Best {facts.metric} so far", f"{trial.loss:.4f}", f"trial {trial.number}, {trial.fidelity}")
-    return Tile("Top-1 so far, validation images", top1(trial.metrics), f"trial {trial.number}, {trial.fidelity}")
 
 
 def summary(facts: Facts) -> str:
@@ -90,6 +61,13 @@ def summary(facts: Facts) -> str:
     }[facts.state]
 
 
+def nothing(facts: Facts) -> str:
+    """Why there is no number to show."""
+    if facts.failed:
+        return f"No candidate could be evaluated: {counted(len(facts.failed), 'trial')} failed; see why below."
+    return "No candidate has been evaluated yet, so there is nothing to show; make this page again later."
+
+
 def failures(trials: Iterable[Trial]) -> list[Failure]:
     """The reasons, the most frequent first; at most `ERRORS`, each cut to `LONGEST` characters."""
     reasons: dict[str, list[int]] = {}
@@ -100,16 +78,32 @@ def failures(trials: Iterable[Trial]) -> list[Failure]:
     return [Failure(text, len(n), _some(n)) for text, n in order[:ERRORS]]
 
 
-def budget_rows(facts: Facts) -> list[tuple[str, str, str, str]]:
-    """Every budget, what the network uses, and whether that is within."""
-    if not facts.widths:
+def budgets(facts: Facts) -> list[Held]:
+    """Every budget, whether the network is within it, and what it uses of it."""
+    if not (widths := facts.widths):
         return []
-    rows = []
-    for budget in facts.budgets:
-        used, limit = facts.price(budget.metric, facts.widths), facts.bound(budget)
-        held = "kept" if used <= limit * (1 + 1e-9) else "broken"
-        rows.append((str(budget), f"{number(used)} of {number(limit)}", percent(used, limit), held))
-    return rows
+    return [_held(facts, *asked, widths) for asked in zip(facts.config.budget, facts.budgets, strict=True)]
+
+
+def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
+    name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
+    holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
+    if took := took_of(facts, name, widths):
+        from autoprune.runs.correcting import used as used_up
+
+        holds = used_up(budget, took, facts.latency[name].dense) <= 1
+        predicted = percent(used, facts.price(name, facts.space.full))
+        words = f"{100 * took.share:.1f} ± {100 * took.share_error:.1f} % of the dense network, predicted {predicted}"
+    elif budget.is_latency:
+        words += ", as predicted"
+    return Held(text, "kept" if holds else "broken", words)
+
+
+def no_ranking(facts: Facts) -> str:
+    """Why there is no comparison of the cheap score with a fine-tune."""
+    if (count := facts.config.finalists) < 2:
+        return f"Not known: {counted(count, 'finalist')} cannot be ranked; --finalists 2 or more can."
+    return "Not known yet: fewer than two finalists have been scored by both."
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,129 @@
+"""After the search: finalists are measured until one really holds every latency budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoprune.controller import SearchController
+from autoprune.errors import SearchStopped
+from autoprune.ledger import Ledger
+from autoprune.problem import Problem, Trial
+from autoprune.runs.bench import Bench
+from autoprune.runs.correcting import corrected, planned, used
+from autoprune.runs.measured import NOTE, Measured, Measurement
+from autoprune.runs.prepare import Prepared
+from autoprune.schedule import Halving, contenders, ranked
+from search_spaces import Widths
+
+ROUNDS = 5  # without a network that holds, until the run gives up
+MOST = 3  # networks measured in a round, or as many as there are finalists
+
+
+@dataclass(frozen=True)
+class Held:
+    """The end of a search.
+
+    Attributes:
+        trial: That has won.
+        best: The best one before anything was measured: the same, or one that does not hold.
+        figures: By metric, what was measured of the winner for a budget on a latency (see `Bench.figures`).
+    """
+
+    trial: Trial
+    best: Trial
+    figures: Mapping[str, dict[str, float]] = field(default_factory=dict)
+
+
+def hold(
+    ledger: Ledger,
+    prepared: Prepared,
+    evaluate: Callable[[], SearchController],
+    *,
+    say: Callable[[str], None],
+    before: Callable[[Trial], None],
+    where: object,
+) -> Held:
+    """Search to the end, and beyond it until a network that was measured holds every latency budget.
+
+    Round after round: the best finalists are measured in the order of their loss, and the first one that holds has
+    won. If none does, they correct the predictor (see `corrected`), the best candidates are projected on what it says
+    now, and evaluated: by proxy, and the best of them as finalists. What was done so far is noted in the ledger, so
+    that all of it may be repeated after a stop at any moment.
+
+    Args:
+        ledger: Open for writing.
+        prepared: The problem.
+        evaluate: Evaluates what the schedule asks for (see `planned`), and returns its controller.
+        say: Where to tell what was measured.
+        before: Called with the best candidate so far before anything is measured; may raise.
+        where: The run's directory, for the way out of an error.
+
+    Raises:
+        SearchStopped: If no network holds after some rounds, or none is left; a resume begins to measure anew.
+    """
+    problem, schedule = prepared.problem, prepared.config.schedule
+    bench = Bench(prepared, problem.budgets, say)
+
+    def note(kind: str, **said: Any) -> None:
+        ledger.note(f"{NOTE}{Measured.of(ledger.notes).num_notes}", {"kind": kind, **said})
+
+    controller = evaluate()
+    while True:
+        best = contenders(ledger.trials, schedule.fidelities)[0] if bench.budgets else _chosen(controller)
+        before(best)
+        if not bench.budgets:
+            return Held(best, best)
+        measured = Measured.of(ledger.notes)
+        if extra := _further(problem, schedule, measured, ledger.trials):
+            say(f"predictor corrected by {measured.closed} measured networks: {len(extra)} more candidates")
+            note("candidates", widths=[list(widths) for widths in extra])
+            controller = evaluate()
+            continue
+        plan = planned(schedule, problem, ledger.notes)
+        order = contenders(ledger.trials, plan.fidelities, plan.allowed)
+        for trial in order:
+            measured = Measured.of(ledger.notes)
+            found = measured.find(trial.widths)
+            if found is None and measured.open < max([MOST, *(n for n, _ in schedule.rungs[-1:])]):
+                found = bench(trial.widths, f"trial {trial.number}")
+                note("measured", **found.to_json())
+            if found is not None and found.holds:
+                return Held(trial, best, bench.figures(found))
+        measured = Measured.of(ledger.notes)
+        if measured.rounds + 1 >= ROUNDS or not measured.open:
+            note("gave up")
+            again = f"loosen the budget, or measure again on a quieter machine: autoprune resume {where}"
+            raise SearchStopped(hopeless(bench, problem, measured.every, again))
+        note("none held")
+        controller = evaluate()  # with the corrected predictor others may be finalists
+
+
+def _chosen(controller: SearchController) -> Trial:
+    if controller.best is None:
+        raise SearchStopped("no candidate can be delivered; trials.csv says why")
+    return controller.best
+
+
+def _further(problem: Problem, schedule: Halving, measured: Measured, trials: Sequence[Trial]) -> tuple[Widths, ...]:
+    """The best proxies of the search itself on the corrected budgets, those that were not evaluated yet."""
+    if not measured.closed:
+        return ()
+    below = [t for t in trials if t.fidelity == schedule.first]
+    finalists = schedule.rungs[0][0] if schedule.rungs else 0
+    shapes = [t.widths for t in ranked(below) if t.widths not in measured.extra][: 2 * max(MOST, finalists)]
+    project, known = corrected(problem, measured.told, measured.level).project, {t.widths for t in below}
+    return tuple(widths for widths in dict.fromkeys(map(project, shapes)) if widths not in known)
+
+
+def hopeless(bench: Bench, problem: Problem, seen: Sequence[Measurement], way_out: str) -> str:
+    """The sentence for a device on which no network holds, about the one that came nearest."""
+
+    def worst(found: Measurement) -> float:
+        return max(used(b, found.took[b.metric], problem.latency[b.metric].dense) for b in bench.budgets)
+
+    nearest = bench.describe(min(seen, key=worst))
+    return (
+        f"none of {len(seen)} networks held the latency budget when it was measured; the nearest: {nearest}; {way_out}"
+    )

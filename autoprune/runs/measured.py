@@ -1,0 +1,105 @@
+"""What was measured of a run's finalists, as the notes of its ledger say.
+
+Notes are only ever added, and what follows from them is a function of them: a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from typing import Any
+
+from objectives.latency import Comparison
+from search_spaces import Widths
+
+NOTE = "measured."  # a note's key, before its number
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One network beside the dense one.
+
+    Attributes:
+        widths: Of the network.
+        took: Metric -> what it took there.
+        holds: Whether it held every budget on a latency.
+    """
+
+    widths: Widths
+    took: Mapping[str, Comparison]
+    holds: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """As a note."""
+        return {"widths": list(self.widths), "took": {m: asdict(c) for m, c in self.took.items()}, "holds": self.holds}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measurement:
+        """The inverse of `to_json`."""
+        took = {metric: Comparison(**said) for metric, said in data["took"].items()}
+        return cls(tuple(data["widths"]), took, data["holds"])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was noted since the run last gave up.
+
+    Attributes:
+        every: The measurements, in the order they were made.
+        closed: How many of them belong to rounds in which no network held: they correct the predictor.
+        rounds: Such rounds.
+        extra: Candidates that the corrected predictor asked for.
+        num_notes: Notes read.
+    """
+
+    every: tuple[Measurement, ...] = ()
+    closed: int = 0
+    rounds: int = 0
+    extra: tuple[Widths, ...] = ()
+    num_notes: int = 0
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Measured:
+        """From the notes of a ledger."""
+        found = cls()
+        for number in count():
+            if (note := notes.get(f"{NOTE}{number}")) is None:
+                return found
+            found = replace(found, num_notes=number + 1)
+            match note["kind"]:
+                case "measured":
+                    found = replace(found, every=(*found.every, Measurement.from_json(note)))
+                case "none held":
+                    found = replace(found, closed=len(found.every), rounds=found.rounds + 1)
+                case "candidates":
+                    found = replace(found, extra=(*found.extra, *map(tuple, note["widths"])))
+                case "gave up":  # all is measured anew: the machine may be another by then
+                    found = cls(extra=found.extra, num_notes=found.num_notes)
+        raise AssertionError  # not reached: the numbers never end
+
+    @property
+    def told(self) -> tuple[Measurement, ...]:
+        """What corrects the predictor."""
+        return self.every[: self.closed]
+
+    @property
+    def level(self) -> float:
+        """Which quantile of their errors corrects it: the median at first, so that the budget is used up; then all."""
+        return 0.5 if self.rounds == 1 else 1.0
+
+    @property
+    def open(self) -> int:
+        """Measurements of the round that goes on."""
+        return len(self.every) - self.closed
+
+    def find(self, widths: Widths) -> Measurement | None:
+        """The last measurement of a network; None if there is none."""
+        return next((m for m in reversed(self.every) if m.widths == widths), None)
+
+    def may_win(self, widths: Widths) -> bool:
+        """Whether a network may be taken for the winner: one that held; before there is one, any that did not fail."""
+        found = self.find(widths)
+        if any(m.holds for m in self.every):
+            return found is not None and found.holds
+        return found is None
