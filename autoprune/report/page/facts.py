@@ -108,9 +108,9 @@ class Facts(Priced):
 
     @cached_property
     def winner(self) -> Trial | None:
-        """The best candidate so far, without those that were measured and did not hold."""
-        fell = {m.widths for m in self.measurements if not m.holds}
-        trials = [t for t in self.trials if t.widths not in fell]
+        """The best candidate so far; once networks were measured, the best of those that held (if any did)."""
+        held = {m.widths for m in self.measurements if m.holds}
+        trials = [t for t in self.trials if not held or t.widths in held]
         return (self.tradeoff.best if self.tradeoff else best)(trials, self.config.schedule.fidelities)
 
     @property
