@@ -126,6 +126,9 @@ def test_a_search_is_exact_and_tells_its_listener_and_callbacks(cluster, run, ca
         def on_trial_result(self, iteration, trials, trial, result, **info):
             self.rows.append(result)
 
+        def on_step_begin(self, iteration, trials, **info):
+            time.sleep(0.5)  # a busy driver: the search is over before it has any row
+
     heard, recorder = Heard(), Recorder()
     search(run, listener=heard, callbacks=[recorder], table=True)
     record = check_exact(run, in_flight=0)

@@ -90,6 +90,10 @@ class Desk:
         self._ready.add(worker)
         self._false_starts = 0
 
+    def goodbye(self, worker: str) -> None:
+        """It has nothing more to do, and Tune has its last row."""
+        self._ready.discard(worker)
+
     def broken(self, worker: str, why: str) -> None:
         """Its evaluator cannot be built: that stops the search."""
         self._stop(SearchStopped(f"{worker}: the evaluator cannot be built: {why}"))
@@ -173,6 +177,10 @@ class Desk:
     def is_over(self) -> bool:
         """Whether there is nothing left to ask for."""
         return self._over
+
+    def is_empty(self) -> bool:
+        """Whether nobody is to be waited for: all have said goodbye, or died, or the search has failed."""
+        return self._error is not None or not self._ready
 
     def close(self) -> None:
         """Nobody works any more: what is in hand is blamed on nobody, and the ledger is free for the next one."""

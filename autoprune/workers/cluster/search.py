@@ -18,6 +18,7 @@ from autoprune.workers.cluster.reach import Share
 from autoprune.workers.cluster.worker import work
 
 NEWS_S = 0.5  # how often the driver asks for news
+GOODBYES_S = 10.0  # how long the last rows of the workers are waited for
 
 
 def run_cluster(
@@ -176,19 +177,27 @@ def _when_over(desk: Any) -> Any:
     from ray import tune
 
     class Over(tune.Stopper):  # type: ignore[misc]
-        """Asks the desk, not too often."""
+        """Asks the desk, not too often; leaves the workers some seconds for their last rows."""
 
         def __init__(self) -> None:
-            self._asked, self._over = 0.0, False
+            self._asked, self._stop = 0.0, False
+            self._over_at: float | None = None
 
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return False
 
         def stop_all(self) -> bool:
-            if not self._over and time.monotonic() - self._asked > NEWS_S:
+            if not self._stop and time.monotonic() - self._asked > NEWS_S:
                 with contextlib.suppress(ray.exceptions.GetTimeoutError):
-                    self._over = ray.get(desk.is_over.remote(), timeout=10)
+                    self._stop = self._ask()
                 self._asked = time.monotonic()
-            return self._over
+            return self._stop
+
+        def _ask(self) -> bool:
+            if not ray.get(desk.is_over.remote(), timeout=10):
+                return False
+            self._over_at = self._over_at or time.monotonic()
+            late = time.monotonic() - self._over_at > GOODBYES_S
+            return late or bool(ray.get(desk.is_empty.remote(), timeout=10))
 
     return Over()

@@ -64,7 +64,8 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
         if time.monotonic() - told > REPORT_S:
             tune.report(row())
             told = time.monotonic()
-    tune.report(row())
+    tune.report(row())  # returns when the driver has it
+    ray.get(desk.goodbye.remote(worker))
 
 
 def settle(threads: int) -> str:
