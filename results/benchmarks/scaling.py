@@ -1,7 +1,7 @@
 """How many workers a search keeps busy, and scaling.md beside this file.
 
     python results/benchmarks/scaling.py [--workers 1 8 64 512] [--policies evolution ...] [--waves 8]
-    python results/benchmarks/scaling.py --real --data /work/shared/data      # 2 child processes against 1
+    python results/benchmarks/scaling.py --real --data ../shared/data      # 2 child processes against 1
 
 Simulated (autoprune.workers.simulated): the real controller, a real ledger on a RAM disk, the real strategy; candidates
 of about 4 s (log-normal, 10 %, so they end in any order). The controller serves one worker at a time, and each ask and
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--disk-ms", type=float, default=1.0, help="what the disk takes for a tell")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(".md"), help="where the table goes")
     parser.add_argument("--real", action="store_true", help="2 child processes against 1; appended to the page")
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     chosen = parser.parse_args()
     if chosen.real:
         said = real(chosen.data)
