@@ -42,6 +42,7 @@ class RunConfig:
     latency_command: str = ""
     criterion: str = "group_fisher"
     score_images: int = 2048
+    score_per: str = ""
     divisor: int | str = "auto"
     min_keep: float = 0.05
     freeze: tuple[str, ...] = ()
@@ -242,6 +243,12 @@ OPTIONS: Mapping[str, Option] = {
                 "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, or package.module:Name",
             ),
             "score_images": ("IMAGES", "training images whose gradients score the channels"),
+            "score_per": (
+                "COST",
+                "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: "
+                "what it frees of macs, params, activations (the memory of Group Fisher) or a latency@... that a "
+                "budget names; or none, the scores as they are (default: of what the budgets limit)",
+            ),
             "divisor": (
                 "CHANNELS",
                 "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by "

@@ -85,13 +85,14 @@ class SearchController:
         project: Callable[[Widths], Widths] = tuple,
         limits: Limits = Limits(),  # noqa: B008, it does not change
         tradeoff: TradeOff | None = None,
+        measured: bool = False,
     ) -> None:
         self.ledger = ledger
         self.listener: Listener | None = None
         self._strategy, self._project = strategy, project
         self._announce = getattr(strategy, "asked", lambda trial: None)  # not all want to know what runs
         self._schedule = schedule if tradeoff is None else replace(schedule, choose=tradeoff.finalists)
-        self._tradeoff = tradeoff
+        self._tradeoff, self._measured = tradeoff, measured
         self._watch = Watch(limits, schedule.first)
         self._known: dict[Key, int] = {}  # the trial that answers for others of the same key
         self._copies: dict[int, list[int]] = {}  # trial -> running trials of the same widths that wait for its result
@@ -112,11 +113,8 @@ class SearchController:
     @property
     def best(self) -> Trial | None:
         """The lowest loss at the highest fidelity reached; None before the first complete trial."""
-        if self._tradeoff:
-            allowed = self._schedule.allowed
-            able = [t for t in self.trials if allowed is None or allowed(t.widths)]
-            return self._tradeoff.best(able, self._schedule.fidelities)
-        return best(self.trials, self._schedule.fidelities, self._schedule.allowed)
+        choose = self._tradeoff.best if self._tradeoff else best
+        return choose(self._schedule.able(self.trials), self._schedule.fidelities)
 
     @property
     def num_evaluations(self) -> int:
@@ -244,6 +242,8 @@ class SearchController:
 
     def _rival(self, fidelity: str, widths: Widths) -> Trial | None:
         """Who makes a candidate hopeless by being surely better."""
+        if self._measured and fidelity != self._schedule.first:
+            return None  # the rival may break a latency budget when it is measured
         if self._tradeoff:
             return self._tradeoff.rival(self.trials, widths, fidelity)
         return self._best.get(fidelity)
@@ -313,8 +313,7 @@ class SearchController:
         if trial.state is TrialState.FAIL and self._known.get(key) == trial.number:
             del self._known[key]  # it may have been bad luck: proposed again, it gets another chance
         measured = trial.state is TrialState.COMPLETE and "batch_losses" in trial.metrics and not is_cached(trial)
-        allowed = self._schedule.allowed
-        if measured and not trial.probe and (allowed is None or allowed(trial.widths)):
+        if measured and not trial.probe and self._schedule.allowed(trial.widths):
             incumbent = self._best.get(trial.fidelity)
             if incumbent is None or trial.loss < incumbent.loss:
                 self._best[trial.fidelity] = trial

@@ -89,6 +89,8 @@ class Problem:
         latency: Metric -> predictor of the budgets on a measured latency.
         front: The costs that the loss is traded off against, each with a budget, if only 100 %; empty: one goal.
         worst: Of a front: the loss from which a candidate is worth nothing.
+        score_per: The cost by which `allocation.knapsack` divides scores: a key of `feasibility.costs`, "none", or ""
+            for the costs that the budgets limit.
     """
 
     space: SearchSpace
@@ -98,6 +100,7 @@ class Problem:
     latency: Mapping[str, Latency] = field(default_factory=dict)
     front: tuple[str, ...] = ()
     worst: float = math.inf
+    score_per: str = ""
 
     @cached_property
     def feasibility(self) -> Feasibility:

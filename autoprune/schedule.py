@@ -53,6 +53,11 @@ def lowest(below: Sequence[Trial], count: int) -> Sequence[Trial]:
     return ranked(below)[:count]
 
 
+def every(widths: Widths) -> bool:
+    """All candidates are allowed."""
+    return True
+
+
 Rungs = tuple[tuple[int, str], ...]  # (how many, fidelity), the last one decides
 
 
@@ -70,7 +75,7 @@ class Halving:
         rungs: How many of the best distinct widths of the rung below are evaluated again, and at which fidelity.
         first: The fidelity of the proxies.
         extra: Candidates besides the strategy's, evaluated once its own are through (they do not count).
-        allowed: Which widths may become finalists, or win; None: all.
+        allowed: Which widths may become finalists, or win.
         choose: Which of the candidates of a rung go on, given how many; a trade-off has several that are best.
     """
 
@@ -78,7 +83,7 @@ class Halving:
     rungs: Rungs = ((3, "short"),)
     first: str = "proxy"
     extra: tuple[Widths, ...] = ()
-    allowed: Callable[[Widths], bool] | None = None
+    allowed: Callable[[Widths], bool] = every
     choose: Callable[[Sequence[Trial], int], Sequence[Trial]] = lowest
 
     @property
@@ -109,12 +114,15 @@ class Halving:
                 return WAIT
             here = [t for t in trials if t.fidelity == fidelity]
             tried = {t.widths for t in here}
-            able = [t for t in below if self.allowed is None or self.allowed(t.widths)]
-            for finalist in self.choose(able, count):
+            for finalist in self.choose(self.able(below), count):
                 if finalist.widths not in tried:
                     return Order(fidelity, finalist.widths)
             below = here
         return WAIT if any(t.state is TrialState.RUNNING for t in trials) else None
+
+    def able(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Those that may become finalists, or win."""
+        return [t for t in trials if self.allowed(t.widths)]
 
     def tally(self, trials: Iterable[Trial]) -> Tally:
         """Counts of the proxies among them."""
@@ -149,35 +157,24 @@ def num_evaluations(trials: Iterable[Trial]) -> int:
     return sum(not is_cached(t) for t in trials)
 
 
-def ranked(trials: Iterable[Trial], allowed: Callable[[Widths], bool] | None = None) -> list[Trial]:
-    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one).
-
-    Args:
-        trials: In any order.
-        allowed: Which widths count; None: all.
-    """
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one)."""
     complete = (t for t in trials if t.state is TrialState.COMPLETE and not is_cached(t) and not t.probe)
-    found = sorted(complete, key=lambda t: (t.loss, t.number))
-    return found if allowed is None else [t for t in found if allowed(t.widths)]
+    return sorted(complete, key=lambda t: (t.loss, t.number))
 
 
-def contenders(
-    trials: Iterable[Trial], fidelities: Sequence[str], allowed: Callable[[Widths], bool] | None = None
-) -> list[Trial]:
+def contenders(trials: Iterable[Trial], fidelities: Sequence[str]) -> list[Trial]:
     """Those of the highest fidelity that any complete trial has, lowest loss first.
 
     Args:
         trials: In any order.
         fidelities: From the highest to the lowest.
-        allowed: As in `ranked`.
     """
-    order = ranked(trials, allowed)
+    order = ranked(trials)
     by_fidelity = ([t for t in order if t.fidelity == fidelity] for fidelity in fidelities)
     return next((found for found in by_fidelity if found), [])
 
 
-def best(
-    trials: Iterable[Trial], fidelities: Sequence[str], allowed: Callable[[Widths], bool] | None = None
-) -> Trial | None:
+def best(trials: Iterable[Trial], fidelities: Sequence[str]) -> Trial | None:
     """The first of the `contenders`; losses of two fidelities do not compare."""
-    return next(iter(contenders(trials, fidelities, allowed)), None)
+    return next(iter(contenders(trials, fidelities)), None)

@@ -25,7 +25,9 @@ from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
 from autoprune.report import Outlook, RunProgress, metric_label, write_csv
 from autoprune.runs import (
+    Bench,
     Held,
+    Measured,
     Prepared,
     Recipe,
     RunDirectory,
@@ -38,6 +40,7 @@ from autoprune.runs import (
     deliver,
     example_tensors,
     hold,
+    joined_latency,
     joined_scores,
     leave_to_leader,
     make_controller,
@@ -49,6 +52,7 @@ from autoprune.runs import (
     run_path,
     say_delivered,
     search_on_cluster,
+    shared,
     slots,
 )
 from autoprune.schedule import ranked
@@ -109,7 +113,8 @@ def search(
     refuse_existing(path)
     if example_inputs is not None:
         example_tensors(example_inputs)
-    prepared = prepare(config, live_model, live_data, example_inputs, scores)
+    latency = joined_latency(config, path) if config.join else None
+    prepared = prepare(config, live_model, live_data, example_inputs, scores, latency)
     if config.join:
         check_joined(prepared, path)
     recipe = Recipe(config, prepared.problem, live_model, live_data, str(RunDirectory(path, config).finalists))
@@ -181,9 +186,12 @@ def _run(
 ) -> SearchResult:
     """Everything after the preparation, here or on a cluster; may be repeated."""
     try:
-        if share:
-            _on_cluster(run, prepared, recipe, progress, share, callbacks)
-        return _go(run, prepared, recipe, evaluate, progress, fresh)
+        bench = Bench(prepared, prepared.problem.budgets, progress.say)
+        while True:
+            if share:
+                _on_cluster(run, prepared, recipe, progress, share, callbacks)
+            if result := _go(run, prepared, recipe, evaluate, progress, bench, fresh):
+                return result
     except KeyboardInterrupt:
         progress.end()
         progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
@@ -198,13 +206,15 @@ def _on_cluster(
     share: Share,
     callbacks: Sequence[Any],
 ) -> None:
-    """All candidates, on a cluster; `_go` then finds nothing left to ask for."""
+    """All candidates that are asked for by now, on a cluster; `_go` then finds none left."""
     config = run.config
     try:
         record = run.record()
         trials, worked_s = record.trials, record.worked_s
     except ValueError:  # it begins
         trials, worked_s = [], 0.0
+    if trials:
+        progress.say(f"run {run.path}: {len(trials)} trials so far")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
@@ -215,29 +225,40 @@ def _on_cluster(
 
 
 def _go(
-    run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress, fresh: bool
-) -> SearchResult:
-    """All candidates that are left to evaluate, the finalists and the winner."""
+    run: RunDirectory,
+    prepared: Prepared,
+    recipe: Recipe,
+    evaluate: Any,
+    progress: RunProgress,
+    bench: Bench,
+    fresh: bool,
+) -> SearchResult | None:
+    """All candidates that are left to evaluate, the finalists and the winner; None: more are left, for the cluster."""
     config, fingerprint = run.config, prepared.fingerprint()
     groups = {g.name: g.size for g in prepared.space.groups}
     where: dict[str, Any] = {"url": config.ledger, "study": run.study, "fresh": fresh, "join": config.join}
-    with Ledger.open(run.path, groups, fingerprint, **where, arrays={"scores": prepared.problem.scores}) as ledger:
+    with Ledger.open(run.path, groups, fingerprint, **where, arrays=shared(prepared.problem)) as ledger:
         ledger.hear(progress.say)
         if not fresh:
-            said = "joined" if config.join else "resumed"
-            progress.say(f"run {run.path}: {said}, {len(ledger.trials)} trials so far")
+            if not config.cluster:
+                said = "joined" if config.join else "resumed"
+                progress.say(f"run {run.path}: {said}, {len(ledger.trials)} trials so far")
             run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
         agree_on_schedule(ledger, config, run.path)
         before = list(ledger.trials)
         try:
-            held = hold(
-                ledger,
-                prepared,
-                lambda: _candidates(ledger, run, prepared, recipe, evaluate, progress),
-                say=progress.say,
-                before=lambda best: leave_to_leader(ledger, best, run.path) if config.join else None,
-                where=run.path,
-            )
+            while True:
+                held = hold(
+                    _candidates(ledger, run, prepared, recipe, evaluate, progress),
+                    prepared,
+                    bench,
+                    before=lambda best: leave_to_leader(ledger, best, run.path) if config.join else None,
+                    where=run.path,
+                )
+                if held:
+                    break
+                if config.cluster:
+                    return None
             trial = held.trial
             winner = _delivered(run, prepared, trial) or _deliver(run, prepared, held, progress)
             say_delivered(ledger, trial, run.path, held.best)
@@ -293,14 +314,15 @@ def _candidates(
     controller = make_controller(ledger, config, prepared.problem)
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s)
+    extra = Measured.of(ledger.notes).extra
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, extra)
     if places:
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress)
     else:
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
-    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True).end
+    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True, extra=extra).end
     if why and len(done) < len(ledger.trials):  # else it was said before
         progress.say(why)
     if not ranked(ledger.trials):

@@ -8,6 +8,7 @@ from objectives.costs import Cost as Cost
 from objectives.costs import Macs as Macs
 from objectives.costs import Params as Params
 from objectives.costs import cost as cost
+from objectives.costs import is_latency as is_latency
 from objectives.feasibility import Feasibility as Feasibility
 from objectives.feasibility import Reachable as Reachable
 from objectives.pareto import contribution as contribution

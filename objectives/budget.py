@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from objectives.costs import ArithmeticCost
+from objectives.costs import ArithmeticCost, is_latency
 
 _SCALES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _FRACTIONS = {"%": 100, "x": 1, "X": 1}
@@ -52,8 +52,8 @@ class Budget:
 
     @property
     def is_latency(self) -> bool:
-        """Whether it is on a measured cost: `objectives.latency` gives the cost of such a metric."""
-        return self.metric.startswith("latency@")
+        """Whether it is on a measured cost."""
+        return is_latency(self.metric)
 
     def bound(self, dense: float) -> float:
         """The bound in the unit of the cost, for a network whose dense cost is `dense`."""
@@ -114,7 +114,7 @@ def _fault(metric: str, limit: float, relative: bool) -> str:
     """What is wrong with a budget; empty for a good one."""
     from objectives import COSTS  # the facade's import lines are the registry
 
-    if metric.startswith("latency@"):
+    if is_latency(metric):
         from objectives.latency import BACKENDS, Target
 
         if (name := Target.parse(metric).backend) not in BACKENDS and ":" not in name:

@@ -106,6 +106,11 @@ class Activations(ArithmeticCost):
         return (Term(x.name, x.pixels, (x.makes,)) for x in space.layers)
 
 
+def is_latency(name: str) -> bool:
+    """Whether a cost is milliseconds on a device, predicted and not computed: `objectives.latency` gives those."""
+    return name.startswith("latency@")
+
+
 def cost(name: str, space: SearchSpace) -> PricesBatch:
     """The cost called `name` ("macs", "params", "activations", or "package.module:Name") of a space.
 
@@ -116,7 +121,7 @@ def cost(name: str, space: SearchSpace) -> PricesBatch:
     """
     from objectives import COSTS  # the facade's import lines are the registry
 
-    if name.startswith("latency@"):
+    if is_latency(name):
         raise ValueError(f"cost '{name}': is measured, not computed; give what objectives.latency.study(...) returns")
     made = find("cost", name, COSTS)(space)
     if not callable(made):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from autoprune.allocation.loads import loads
 from autoprune.problem import Problem
 from search_spaces import Widths
-from search_spaces.encodings import Ranking, normalised
+from search_spaces.encodings import Floats, Ranking, normalised
 
 ROUNDS = 24  # four times as many move the widths by 0.4 % on average (50 groups, macs<=10%, measured)
 
@@ -18,11 +18,11 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
 
     What a unit costs depends on what is left around it, so it is taken at the current widths and anew each round, as in
     Group Fisher (Liu et al. 2021, https://arxiv.org/abs/2108.00708); the excess shrinks along a geometric schedule, as
-    in HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811). Of several budgets, those that do not hold yet count,
-    each in units of its limit.
+    in HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811). The cost is `problem.score_per`; where that says
+    nothing, it is what the budgets limit: those that do not hold yet count, each in units of its limit.
 
     Args:
-        problem: Space, budgets and scores.
+        problem: Space, budgets, scores and the cost to divide them by.
         normalise: Divide scores by the mean of their group first, for criteria whose values do not compare across
             groups (norms do not; Taylor and Fisher do: both are changes of the loss).
     """
@@ -35,7 +35,7 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
         if (here <= left).all():
             continue
         fewer = np.maximum(widths - np.eye(groups, dtype=np.int64), 0)  # row g: one unit of group g gone
-        freed = (here - loads(problem, fewer))[:, here > left].sum(axis=1)
+        freed = _freed(problem, widths, fewer, here > left)
         scale = freed.max() / np.maximum(freed, 1e-9 * freed.max())  # worth = score per cost
         now = widths
 
@@ -46,3 +46,13 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
 
         widths = np.minimum(widths, ranking.cut(scale, np.zeros(groups), fits))
     return problem.project(tuple(int(w) for w in widths))
+
+
+def _freed(problem: Problem, widths: NDArray[np.int64], fewer: NDArray[np.int64], over: NDArray[np.bool_]) -> Floats:
+    """[G] the cost that each of the candidates `fewer` [G, G] has less than `widths` [G]."""
+    if problem.score_per == "none":
+        return np.ones(len(widths))
+    if problem.score_per:
+        price = problem.feasibility.costs[problem.score_per]
+        return np.asarray(price(widths[None].astype(np.float64)) - price(fewer.astype(np.float64)))
+    return np.asarray((loads(problem, widths[None]) - loads(problem, fewer))[:, over].sum(axis=1))

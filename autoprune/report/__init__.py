@@ -1,5 +1,6 @@
 """What a user sees of a run: tables, progress, CSV, measured latency."""
 
+from autoprune.report.best import best_table as best_table
 from autoprune.report.console import console as console
 from autoprune.report.console import print_export as print_export
 from autoprune.report.console import print_profile as print_profile
@@ -21,7 +22,6 @@ from autoprune.report.tables import groups_table as groups_table
 from autoprune.report.tables import number as number
 from autoprune.report.tables import percent as percent
 from autoprune.report.tables import reachable_table as reachable_table
-from autoprune.report.trials import best_table as best_table
 from autoprune.report.trials import counts as counts
 from autoprune.report.trials import front_table as front_table
 from autoprune.report.trials import proxy_quality as proxy_quality

@@ -13,9 +13,10 @@ from autoprune.report.console import console
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
-from autoprune.report.page.prices import cost_label, is_latency
+from autoprune.report.page.prices import cost_label
 from autoprune.report.page.words import duration
 from autoprune.report.tables import counted
+from objectives import is_latency
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -62,7 +63,7 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
 
 def share_of(facts: Facts, metric: str) -> tuple[float, str]:
     """A cost of a run's network as a fraction of the dense one (NaN: not known), and how a latency is known."""
-    if not facts.widths or (is_latency(metric) and metric not in facts.latency):
+    if not facts.widths or not facts.can_price(metric):
         return math.nan, ""
     if took := took_of(facts, metric, facts.widths):
         return took.share, "measured"

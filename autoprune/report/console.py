@@ -10,6 +10,7 @@ from rich.console import Console
 
 from autoprune.ledger import holder
 from autoprune.report.activity import Activity
+from autoprune.report.best import best_table, verdicts_of
 from autoprune.report.dense_latency import print_quality
 from autoprune.report.fronts import print_front
 from autoprune.report.outlook import Outlook
@@ -19,13 +20,14 @@ from autoprune.report.tables import (
     cost_rows,
     counted,
     failures_table,
+    finetune_row,
     frozen_table,
     groups_table,
     number,
     reachable_table,
     timed_rows,
 )
-from autoprune.report.trials import best_table, counts, front_table, proxy_quality, write_csv
+from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
 from objectives import Feasibility, parse
 
 if TYPE_CHECKING:
@@ -79,7 +81,8 @@ def print_report(run: RunDirectory) -> None:
     record, metric = run.record(), metric_label(run.config.metric)
     trials, activity = record.trials, Activity.of(record)
     space = run.space()
-    feasibility = Feasibility(space, (), costs=run.latency())
+    latency = run.latency()
+    feasibility = Feasibility(space, (), costs=latency)
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
@@ -93,14 +96,13 @@ def print_report(run: RunDirectory) -> None:
     live, over = bool(holder(run.path)), (run.best / "architecture.json").is_file()
     if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live).end:
         out.print(f"end: {end}")
-    out.print(best_table(trials, metric))
+    out.print(best_table(trials, metric, verdicts_of(run, record)))
     out.print(proxy_quality(trials), markup=False)
     if run.config.front:
         print_front(out, run, record)
-    else:
-        first = parse(run.config.budget[0])
+    elif (first := parse(run.config.budget[0])).metric in latency or not first.is_latency:
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
-        if front := front_table(candidates, Feasibility(space, (first,), costs=run.latency()), first.metric):
+        if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric):
             out.print(front)
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
@@ -123,6 +125,8 @@ def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
             rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
+        if split == "val" and "before_finetune_val" in metrics:
+            rows.append(finetune_row(metrics["before_finetune_val"], metrics["after_finetune_val"]))
     measured = {name: metrics[name] for name in costs if name in metrics}
     return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
 

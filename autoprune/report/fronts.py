@@ -16,6 +16,7 @@ from autoprune.report.progress import metric_label
 from autoprune.report.tables import counted, percent
 from autoprune.schedule import is_cached
 from autoprune.tradeoff import TradeOff
+from objectives import is_latency
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -38,7 +39,8 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
     some = {round(i) for i in np.linspace(0, len(found) - 1, SHOWN)} if len(found) > SHOWN else range(len(found))
     left_out = f", {len(some)} of {counted(len(found), 'point')}" if len(found) > SHOWN else ""
     table = Table(title=f"front ({fidelity}{left_out})", title_justify="left")
-    for column in ("trial", *tradeoff.metrics, metric, "top-1"):
+    costs = (f"{name}, predicted" if is_latency(name) else name for name in tradeoff.metrics)
+    for column in ("trial", *costs, metric, "top-1"):
         table.add_column(column, justify="right")
     for trial in (found[i] for i in sorted(some)):
         shares = (percent(float(share), 1.0) for share in tradeoff.shares(trial.widths))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoprune.config import RunConfig
 from autoprune.limits import duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import seconds
 from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
+from search_spaces import Widths
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Outlook:
 
     @classmethod
     def of(
-        cls, trials: Sequence[Trial], config: RunConfig, worked_s: float = 0.0, workers: int = 0, over: bool = False
+        cls,
+        trials: Sequence[Trial],
+        config: RunConfig,
+        worked_s: float = 0.0,
+        workers: int = 0,
+        over: bool = False,
+        extra: Sequence[Widths] = (),
     ) -> Outlook:
         """The outlook of a run with these trials; those still running count as left.
 
@@ -42,16 +49,20 @@ class Outlook:
             worked_s: Seconds that controllers were at work, for the time limit.
             workers: Who share what is left; default those of the settings.
             over: There will be no new candidate, by whichever limit.
+            extra: Candidates besides the strategy's; see `Halving`.
         """
         done = [t for t in trials if t.state is not TrialState.RUNNING]
         running = [t for t in trials if t.state is TrialState.RUNNING and not is_cached(t)]
-        plan, limits = config.schedule, config.limits
+        plan, limits = replace(config.schedule, extra=tuple(extra)), config.limits
         below = [t for t in done if t.fidelity == plan.first]
         tally = plan.tally(below)
         end = _end(tally, below, config, worked_s, over)
-        begun = sum(t.fidelity == plan.first for t in running)
-        left = begun if end else max(0, config.trials - tally.evaluated)
-        proxies, parts = (tally.evaluated, tally.evaluated + left), [("proxies", left, _pace(below))]
+        begun = sum(plan.is_proposal(t) for t in running)
+        known = {t.widths for t in below}
+        more = sum(widths not in known for widths in plan.extra)
+        count_done = tally.evaluated + len(plan.extra) - more
+        left = more + (begun if end else max(0, config.trials - tally.evaluated))
+        proxies, parts = (count_done, count_done + left), [("proxies", left, _pace(below))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -21,6 +21,7 @@ from autoprune.config import RunConfig
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
 from autoprune.schedule import is_cached
+from search_spaces import Widths
 
 
 class RunProgress:
@@ -37,6 +38,7 @@ class RunProgress:
         self._config = RunConfig()
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
+        self._extra: Sequence[Widths] = ()
         self._began = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -51,15 +53,18 @@ class RunProgress:
         """One line that stays."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def begin_search(self, config: RunConfig, trials: Iterable[Trial] = (), worked_s: float = 0.0) -> None:
+    def begin_search(
+        self, config: RunConfig, trials: Iterable[Trial] = (), worked_s: float = 0.0, extra: Sequence[Widths] = ()
+    ) -> None:
         """The search begins, or goes on.
 
         Args:
             config: Of the run.
             trials: Finished before.
             worked_s: Seconds that controllers were at work before.
+            extra: Candidates besides the strategy's.
         """
-        self._config, self._trials, self._best = config, list(trials), {}
+        self._config, self._trials, self._best, self._extra = config, list(trials), {}, extra
         self._began = time.monotonic() - worked_s
         for trial in self._trials:
             self._is_better(trial)
@@ -106,7 +111,7 @@ class RunProgress:
             )
 
     def _outlook(self) -> Outlook:
-        return Outlook.of(self._trials, self._config, time.monotonic() - self._began)
+        return Outlook.of(self._trials, self._config, time.monotonic() - self._began, extra=self._extra)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()

@@ -51,14 +51,15 @@ def print_status(run: RunDirectory, watch: bool = False) -> None:
 
 def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     """What there is to see of a run at this moment, and whether anybody is at work."""
+    from autoprune.runs.measured import Measured
+
     record, config = run.record(), run.config
     crew = writers(run.path, record, config.ledger, run.study)
     began = datetime.fromtimestamp(lock.stat().st_mtime) if (lock := run.path / ".lock").exists() else None
     activity = Activity.of(record, now_s(record, began) if crew else None)
     is_exported = (run.best / "architecture.json").is_file()
-    outlook = Outlook.of(
-        record.trials, config, activity.now_s, activity.at_work if crew else 0, over=is_exported and not crew
-    )
+    extra, at_work = Measured.of(record.notes).extra, activity.at_work if crew else 0
+    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_exported and not crew, extra)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), metric_label(config.metric)
     lines = {

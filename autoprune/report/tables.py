@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.limits import duration
-from objectives import Feasibility
+from objectives import Feasibility, is_latency
 from search_spaces import SearchSpace, Widths
 
 if TYPE_CHECKING:
@@ -97,11 +97,23 @@ def comparison_table(title: str, rows: Sequence[tuple[str, Any, Any, str]]) -> T
 
 
 def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
-    """A row per cost for `comparison_table`."""
+    """A row per cost for `comparison_table`; a latency among them was not measured."""
     return [
-        (name, number(cost["dense"]), number(cost["pruned"]), percent(cost["pruned"], cost["dense"]))
+        (
+            name,
+            number(cost["dense"]),
+            number(cost["pruned"]),
+            percent(cost["pruned"], cost["dense"]) + ", predicted" * is_latency(name),
+        )
         for name, cost in costs.items()
     ]
+
+
+def finetune_row(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str, str]:
+    """The row for `comparison_table` that says what the fine-tune did on the validation images (see `recover`)."""
+    losses = f"loss {before['loss']:.4g} before, {after['loss']:.4g} after"
+    verdict = "delivered: " if before["delivered"] else ""
+    return "top-1 before its fine-tune", "", f"{before['top1']:.4f}", verdict + losses
 
 
 def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:

@@ -14,7 +14,7 @@ from autoprune.files import write_text
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import number, percent
 from autoprune.schedule import ranked
-from objectives import Feasibility
+from objectives import Feasibility, is_latency
 
 COLUMNS = ("number", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
 
@@ -51,26 +51,6 @@ def write_csv(
     write_text(path, text.getvalue())
 
 
-def best_table(trials: Sequence[Trial], metric: str = "loss", shown: int = 10) -> Table:
-    """The best trials of each fidelity, the trained ones first; `metric` is what their loss is called."""
-    table = Table(title="best trials", title_justify="left")
-    for column in ("trial", "fidelity", metric, "top-1", "seconds", "widths"):
-        table.add_column(column, justify="left" if column in ("fidelity", "widths") else "right")
-    order = ranked(trials)
-    for fidelity in sorted({t.fidelity for t in order}, key="short".__ne__):
-        for trial in [t for t in order if t.fidelity == fidelity][:shown]:
-            widths = " ".join(map(str, trial.widths))
-            table.add_row(
-                str(trial.number),
-                fidelity,
-                f"{trial.loss:.4f}",
-                f"{trial.metrics.get('top1', math.nan):.4f}",
-                f"{trial.seconds:.1f}",
-                widths if len(widths) <= 60 else f"{widths[:57]}...",
-            )
-    return table
-
-
 def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> Table | None:
     """The trials that no other beats in both cost and loss, cheapest first; None if there are not more than two.
 
@@ -91,7 +71,7 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
     if len(best) <= 2:
         return None
     table = Table(title=f"front: {name} against loss", title_justify="left")
-    for column in ("trial", name, "loss", "top-1"):
+    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, "loss", "top-1"):
         table.add_column(column, justify="right")
     for trial in best.values():
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"

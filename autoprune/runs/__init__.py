@@ -4,6 +4,7 @@ from autoprune.runs.afterwards import changed_run as changed_run
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.afterwards import reopen as reopen
+from autoprune.runs.bench import Bench as Bench
 from autoprune.runs.controlling import make_controller as make_controller
 from autoprune.runs.controlling import patience as patience
 from autoprune.runs.controlling import reserved as reserved
@@ -16,9 +17,12 @@ from autoprune.runs.holding import Held as Held
 from autoprune.runs.holding import hold as hold
 from autoprune.runs.joining import agree_on_schedule as agree_on_schedule
 from autoprune.runs.joining import check_joined as check_joined
+from autoprune.runs.joining import joined_latency as joined_latency
 from autoprune.runs.joining import joined_scores as joined_scores
 from autoprune.runs.joining import leave_to_leader as leave_to_leader
 from autoprune.runs.joining import say_delivered as say_delivered
+from autoprune.runs.joining import shared as shared
+from autoprune.runs.measured import Measured as Measured
 from autoprune.runs.prepare import Prepared as Prepared
 from autoprune.runs.prepare import prepare as prepare
 from autoprune.runs.recipe import Recipe as Recipe

@@ -29,7 +29,7 @@ class Bench:
 
     def __init__(self, prepared: Prepared, budgets: Iterable[Budget], say: Callable[[str], None]) -> None:
         self.budgets = binding(budgets)
-        self._prepared, self._say = prepared, say
+        self._prepared, self.say = prepared, say
         self._builds: dict[str, tuple[Backend, Build]] = {}
         self._warned: set[str] = set()
 
@@ -48,7 +48,7 @@ class Bench:
         holds = all(used(b, took[b.metric], latency[b.metric].dense) <= 1 for b in self.budgets)
         found = Measurement(widths, took, holds)
         verdict = "holds" if holds else "does not hold"
-        self._say(f"{name}{': ' * bool(name)}{self.describe(found)}: {verdict}")
+        self.say(f"{name}{': ' * bool(name)}{self.describe(found)}: {verdict}")
         return found
 
     def figures(self, found: Measurement) -> dict[str, dict[str, float]]:
@@ -90,7 +90,7 @@ class Bench:
         before = self._prepared.problem.latency[metric].dense
         if metric not in self._warned and abs(found.dense_ms / before - 1) > PACE:
             self._warned.add(metric)
-            self._say(
+            self.say(
                 f"{metric}: the dense network takes {found.dense_ms:.3g} ms now, {before:.3g} ms when the predictor "
                 "was made; what counts is the share of the dense network in the same minutes (milliseconds: at the "
                 "quicker pace)"

@@ -16,8 +16,9 @@ from autoprune.evaluation import Evaluator
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
 from autoprune.recovery import checkpoint
-from autoprune.runs.correcting import planned
+from autoprune.runs.correcting import binding, planned
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.joining import shared
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
 from autoprune.schedule import Halving
@@ -41,6 +42,7 @@ def make_controller(
         project=problem.repair,
         limits=config.limits,
         tradeoff=TradeOff.of(problem, bool(config.budget)),
+        measured=bool(binding(problem.budgets)),
     )
 
 
@@ -89,7 +91,7 @@ class OpenSearch:
             )
         groups = {g.name: g.size for g in self.problem.space.groups}
         where: dict[str, Any] = {"url": config.ledger, "study": run.study, "me": self.me}
-        ledger = Ledger.open(run.path, groups, self.fingerprint, **where, arrays={"scores": self.problem.scores})
+        ledger = Ledger.open(run.path, groups, self.fingerprint, **where, arrays=shared(self.problem))
         run.remember(**self.extent)
         schedule = planned(config.schedule, self.problem, ledger.notes)
         schedule = schedule if self.finals else replace(schedule, rungs=())

@@ -103,8 +103,8 @@ def planned(schedule: Halving, problem: Problem, notes: Mapping[str, Any]) -> Ha
         notes: Of its ledger.
     """
     measured = Measured.of(notes)
-    if not measured.closed:
-        return schedule
+    if not measured.closed:  # after it gave up, too, what was asked besides the strategy does not count
+        return replace(schedule, extra=measured.extra) if measured.extra else schedule
     known = {m.widths: m.holds for m in measured.every if m.holds} | {m.widths: m.holds for m in measured.told}
     return replace(
         schedule, extra=measured.extra, allowed=Eligible(corrected(problem, measured.told, measured.level), known)

@@ -8,7 +8,6 @@ from typing import Any
 
 from autoprune.controller import SearchController
 from autoprune.errors import SearchStopped
-from autoprune.ledger import Ledger
 from autoprune.problem import Problem, Trial
 from autoprune.runs.bench import Bench
 from autoprune.runs.correcting import corrected, planned, used
@@ -37,67 +36,61 @@ class Held:
 
 
 def hold(
-    ledger: Ledger,
-    prepared: Prepared,
-    evaluate: Callable[[], SearchController],
-    *,
-    say: Callable[[str], None],
-    before: Callable[[Trial], None],
-    where: object,
-) -> Held:
-    """Search to the end, and beyond it until a network that was measured holds every latency budget.
+    controller: SearchController, prepared: Prepared, bench: Bench, *, before: Callable[[Trial], None], where: object
+) -> Held | None:
+    """The winner, once all that was asked for is evaluated; None: evaluate what is asked for now, then call it again.
 
     Round after round: the best finalists are measured in the order of their loss, and the first one that holds has
-    won. If none does, they correct the predictor (see `corrected`), the best candidates are projected on what it says
-    now, and evaluated: by proxy, and the best of them as finalists. What was done so far is noted in the ledger, so
-    that all of it may be repeated after a stop at any moment.
+    won. If none does, they correct the predictor (see `corrected`), and the best candidates are projected on what it
+    says now. Those have to be evaluated: by proxy, and the best of them as finalists. What was done so far is noted in
+    the ledger, so that all of it may be repeated after a stop at any moment.
 
     Args:
-        ledger: Open for writing.
+        controller: Has nothing left to ask for (see `planned`); its ledger is open for writing.
         prepared: The problem.
-        evaluate: Evaluates what the schedule asks for (see `planned`), and returns its controller.
-        say: Where to tell what was measured.
+        bench: Measures for its budgets.
         before: Called with the best candidate so far before anything is measured; may raise.
         where: The run's directory, for the way out of an error.
 
     Raises:
         SearchStopped: If no network holds after some rounds, or none is left; a resume begins to measure anew.
     """
-    problem, schedule = prepared.problem, prepared.config.schedule
-    bench = Bench(prepared, problem.budgets, say)
+    problem, schedule, ledger = prepared.problem, prepared.config.schedule, controller.ledger
 
     def note(kind: str, **said: Any) -> None:
         ledger.note(f"{NOTE}{Measured.of(ledger.notes).num_notes}", {"kind": kind, **said})
 
-    controller = evaluate()
-    while True:
-        best = contenders(ledger.trials, schedule.fidelities)[0] if bench.budgets else _chosen(controller)
-        before(best)
-        if not bench.budgets:
-            return Held(best, best)
+    def more() -> bool:
         measured = Measured.of(ledger.notes)
         if extra := _further(problem, schedule, measured, ledger.trials):
-            say(f"predictor corrected by {measured.closed} measured networks: {len(extra)} more candidates")
+            bench.say(f"predictor corrected by {measured.closed} measured networks: {len(extra)} more candidates")
             note("candidates", widths=[list(widths) for widths in extra])
-            controller = evaluate()
-            continue
-        plan = planned(schedule, problem, ledger.notes)
-        order = contenders(ledger.trials, plan.fidelities, plan.allowed)
-        for trial in order:
-            measured = Measured.of(ledger.notes)
-            found = measured.find(trial.widths)
-            if found is None and measured.open < max([MOST, *(n for n, _ in schedule.rungs[-1:])]):
-                found = bench(trial.widths, f"trial {trial.number}")
-                note("measured", **found.to_json())
-            if found is not None and found.holds:
-                return Held(trial, best, bench.figures(found))
+        return bool(extra)
+
+    best = contenders(ledger.trials, schedule.fidelities)[0] if bench.budgets else _chosen(controller)
+    before(best)
+    if not bench.budgets:
+        return Held(best, best)
+    if more():
+        return None
+    plan = planned(schedule, problem, ledger.notes)
+    most = max([MOST, *(count for count, _ in schedule.rungs[-1:])])
+    for trial in contenders(plan.able(ledger.trials), plan.fidelities):
         measured = Measured.of(ledger.notes)
-        if measured.rounds + 1 >= ROUNDS or not measured.open:
-            note("gave up")
-            again = f"loosen the budget, or measure again on a quieter machine: autoprune resume {where}"
-            raise SearchStopped(hopeless(bench, problem, measured.every, again))
-        note("none held")
-        controller = evaluate()  # with the corrected predictor others may be finalists
+        found = measured.find(trial.widths)
+        if found is None and (measured.open < most or any(m.holds for m in measured.every)):  # that one may be beaten
+            found = bench(trial.widths, f"trial {trial.number}")
+            note("measured", **found.to_json())
+        if found is not None and found.holds:
+            return Held(trial, best, bench.figures(found))
+    measured = Measured.of(ledger.notes)
+    if measured.rounds + 1 >= ROUNDS or not measured.open:
+        note("gave up")
+        again = f"loosen the budget, or measure again on a quieter machine: autoprune resume {where}"
+        raise SearchStopped(hopeless(bench, problem, measured.every, again))
+    note("none held")
+    more()  # if not: with the corrected predictor others may be finalists
+    return None
 
 
 def _chosen(controller: SearchController) -> Trial:

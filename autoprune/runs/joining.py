@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,21 @@ from numpy.typing import NDArray
 from autoprune.config import RunConfig
 from autoprune.errors import DeliveredElsewhere
 from autoprune.ledger import Ledger, check_same, plain
-from autoprune.problem import Trial
+from autoprune.problem import Problem, Trial
 from autoprune.runs.prepare import Prepared
+from objectives.latency import Latency
 
-SCORES, SCHEDULE, DELIVERED = "scores", "schedule", "delivered"  # what the first controller leaves in the ledger
+SCORES, LATENCY, SCHEDULE, DELIVERED = "scores", "latency", "schedule", "delivered"  # left in the ledger by the first
+
+
+def shared(problem: Problem) -> dict[str, Sequence[NDArray[np.float64]]]:
+    """What the first controller keeps beside the ledger, for `joined_scores` and `joined_latency`.
+
+    Predictors are kept as the bytes of their JSON, a number each: arrays are what every database takes.
+    """
+    known = json.dumps({name: latency.to_json() for name, latency in problem.latency.items()}).encode()
+    latency = {LATENCY: [np.frombuffer(known, np.uint8).astype(np.float64)]} if problem.latency else {}
+    return {SCORES: problem.scores, **latency}
 
 
 def joined_scores(config: RunConfig, path: Path) -> tuple[NDArray[np.float64], ...]:
@@ -35,6 +48,13 @@ def joined_scores(config: RunConfig, path: Path) -> tuple[NDArray[np.float64], .
     if scores is None:
         raise ValueError(f"join: the database has no study '{path.name}' that can be joined; start it without --join")
     return tuple(scores)
+
+
+def joined_latency(config: RunConfig, path: Path) -> dict[str, Latency]:
+    """The predictors of the search that is to be joined, by metric: every machine trusts the very same."""
+    kept = Ledger.kept_arrays(config.ledger, path.name, LATENCY)
+    known = json.loads(kept[0].astype(np.uint8).tobytes()) if kept else {}
+    return {name: Latency.from_json(data) for name, data in known.items()}
 
 
 def check_joined(prepared: Prepared, path: Path) -> None:

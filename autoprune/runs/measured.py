@@ -58,6 +58,7 @@ class Measured:
     rounds: int = 0
     extra: tuple[Widths, ...] = ()
     num_notes: int = 0
+    past: tuple[Measurement, ...] = ()
 
     @classmethod
     def of(cls, notes: Mapping[str, Any]) -> Measured:
@@ -75,7 +76,7 @@ class Measured:
                 case "candidates":
                     found = replace(found, extra=(*found.extra, *map(tuple, note["widths"])))
                 case "gave up":  # all is measured anew: the machine may be another by then
-                    found = cls(extra=found.extra, num_notes=found.num_notes)
+                    found = cls(extra=found.extra, num_notes=found.num_notes, past=(*found.past, *found.every))
         raise AssertionError  # not reached: the numbers never end
 
     @property
@@ -102,4 +103,4 @@ class Measured:
         found = self.find(widths)
         if any(m.holds for m in self.every):
             return found is not None and found.holds
-        return found is None
+        return found is None and not any(m.widths == widths and not m.holds for m in self.past)

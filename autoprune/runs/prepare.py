@@ -87,6 +87,7 @@ class Prepared:
             "budgets": sorted(map(str, self.problem.budgets)),
             **({"front": [list(self.problem.front), self.problem.worst]} if self.problem.front else {}),
             "criterion": config.criterion,
+            **({"score_per": config.score_per} if config.score_per else {}),
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             "metric": config.metric,
             "seed": config.seed,
@@ -171,19 +172,23 @@ def prepare(
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
     given = config.divisor if isinstance(config.divisor, int) else 1
     space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
+    if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
+        raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
     measured = predictors(budgets, dense, space, example, config.latency_command, latency)
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
-    Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before the scores cost anything
+    feasibility = Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
+    if config.score_per not in ("", "none", *feasibility.costs):
+        raise ValueError(f"score_per '{config.score_per}': must be none or a cost of this run "
+                         f"({', '.join(feasibility.costs)}); a latency or a cost of your own needs a budget on it, "
+                         "if only 100%")  # fmt: skip
     verify(dense, space, example)
-    if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
-        raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     worst = knows_nothing(data, config.metric) if config.front else math.inf
-    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst)
+    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst, config.score_per)
     strategies.open_with(
         config.warm_starts,
         strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),

@@ -22,12 +22,14 @@ class SearchResult:
         trial: The trial that won.
         run_dir: The run's directory; `best/` in it is the export.
         space: What could be pruned.
-        model: The pruned and fine-tuned network, in eval mode.
+        model: The pruned network, fine-tuned unless that did harm, in eval mode.
         example: The example input.
         costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; for each budget on a
-            latency, under its metric ("latency@onnxruntime,batch=1,threads=1"), what was predicted and measured:
-            "predicted_ms", "predicted_share", "dense_ms", "pruned_ms", their spreads, "share", "share_error", "passes".
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; "before_finetune_val",
+            "after_finetune_val": of the pruned network before and after its fine-tune, and which one is "delivered";
+            for each budget on a latency, under its metric ("latency@onnxruntime,batch=1,threads=1"), what was predicted
+            and measured: "predicted_ms", "predicted_share", "dense_ms", "pruned_ms", their spreads, "share",
+            "share_error", "passes".
     """
 
     widths: Widths

@@ -16,13 +16,12 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.workers.attempt import Evaluate, attempt, describe
+from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.slots import Slot
 
 MakeEvaluator = Callable[[str], Evaluate]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-KERNELS = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-MOST_KERNELS = "512"  # of one network by far; oneDNN keeps 1024, and random widths never need an old one again
 READY, BROKEN, RESULT, DEAD = "ready", "broken", "result", "dead"
 
 
@@ -73,13 +72,13 @@ class Child:
 
 @contextlib.contextmanager
 def _birth(threads: int) -> Iterator[None]:
-    """What a child inherits: its share of threads (read when torch is imported), few kernels, deafness to Ctrl-C.
+    """What a child inherits: its share of threads (read when torch is imported), deafness to Ctrl-C.
 
     Ctrl-C at a terminal reaches every process; only the parent is to act on it. (Blocked here, it is only delayed; the
     resource tracker is started first, because its start unblocks it.)
     """
     resource_tracker.ensure_running()
-    values = {**dict.fromkeys(THREADS, str(threads)), KERNELS: os.environ.get(KERNELS, MOST_KERNELS)}
+    values = dict.fromkeys(THREADS, str(threads))
     before = {name: os.environ.get(name) for name in values}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(values)
@@ -102,31 +101,22 @@ def _serve(pipe: Connection, recipe: Parcel, slot: Slot) -> None:
         pipe.send((BROKEN, describe(error)))
         return
     pipe.send((READY, None))
-    give_back = _give_back()
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while (job := pipe.recv()) is not None:
             pipe.send((RESULT, attempt(evaluate, job)))
-            give_back(0)
+            give_back()
 
 
 def _settle(slot: Slot) -> None:
     """Keep to the slot."""
     import torch
 
+    keep_few_kernels()
     torch.set_num_threads(slot.threads)
     device = torch.device(slot.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what names no device means this one: a seed, a context
         torch.cuda.set_per_process_memory_fraction(slot.share, device)
-
-
-def _give_back() -> Callable[[int], Any]:
-    """Gives the free pages of the heap back to the system; without it, a process keeps what its largest moment took.
-
-    Networks of ever new widths leave holes that fit no later tensor, so that moment comes again and again, higher each
-    time. (glibc has it, other C libraries need no help or offer none.)
-    """
-    return getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None) if sys.platform == "linux" else lambda pad: None
 
 
 def _die_with_parent() -> None:

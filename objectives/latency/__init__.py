@@ -9,13 +9,13 @@ from objectives.latency.comparing import Comparison as Comparison
 from objectives.latency.comparing import compare as compare
 from objectives.latency.compiled import Compiled as Compiled
 from objectives.latency.eager import Eager as Eager
+from objectives.latency.held_out import Quality as Quality
 from objectives.latency.measuring import cache_folder as cache_folder
 from objectives.latency.measuring import study as study
 from objectives.latency.needed import backends as backends
 from objectives.latency.needed import predictors as predictors
 from objectives.latency.onnx_runtime import OnnxRuntime as OnnxRuntime
 from objectives.latency.predictor import Latency as Latency
-from objectives.latency.predictor import Quality as Quality
 from objectives.latency.predictor import fit as fit
 from objectives.latency.steps import fast_divisors as fast_divisors
 from objectives.latency.steps import with_divisors as with_divisors

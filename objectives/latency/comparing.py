@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 from objectives.latency.backend import Backend, Build
 from objectives.latency.timing import quietest, rounds
@@ -51,8 +52,9 @@ class Comparison:
         low, median, high = np.quantile(took, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / 2
         shares = took[:, 1] / took[:, 0]
-        low_share, share, high_share = np.quantile(shares, [0.25, 0.5, 0.75])
-        error = 1.2533 * (high_share - low_share) / 1.349 / np.sqrt(len(took))  # of a median, for normal errors
+        share, count = np.median(shares), len(shares)
+        # Of a median, for normal errors; twice it is Student's bound, since it is itself known from few passes.
+        error = 1.2533 * shares.std(ddof=1) / np.sqrt(count) * stdtrit(count - 1, ndtr(2)) / 2 if count > 1 else np.inf
         return cls(
             float(median[0]), float(spread[0]), float(median[1]), float(spread[1]),
             float(share), float(error), len(took),

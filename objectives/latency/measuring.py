@@ -18,7 +18,7 @@ from torch import nn
 from objectives.latency.backend import Backend, Build, rebatched
 from objectives.latency.predictor import Latency, fit
 from objectives.latency.sampling import STEPS, proposal
-from objectives.latency.sites import Site, sites_of
+from objectives.latency.sites import Site, operations, sites_of
 from objectives.latency.timing import Around, at_once, quietest, rounds
 from search_spaces import SearchSpace, Widths
 
@@ -77,7 +77,7 @@ def study(
     example = rebatched(example, backend.setting.batch)
     sites = sites_of(model, space, example)
     about = backend.about
-    path = (folder or cache_folder()) / f"{key(about, sites, space)}.json"
+    path = (folder or cache_folder()) / f"{key(about, sites, space, operations(model, example))}.json"
 
     def learn(known: Measured) -> Latency:
         dense = float(np.median(known.dense))
@@ -130,11 +130,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoprune" / "latency"
 
 
-def key(about: dict[str, str], sites: tuple[Site, ...], space: SearchSpace) -> str:
-    """The name of a measurement: device, backend, versions, and every layer's signature and sides."""
+def key(about: dict[str, str], sites: tuple[Site, ...], space: SearchSpace, operations: Sequence[str] = ()) -> str:
+    """The name of a measurement: device, backend, versions, every layer's signature and sides, and all operations."""
     legal = [[g.choices()[0], g.size, g.divisor] for g in space.groups]
-    said = json.dumps([about, [s.to_json()[1:] for s in sites], legal, STEPS, _SCHEME], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:24]
+    said = [about, [s.to_json()[1:] for s in sites], legal, list(operations), STEPS, _SCHEME]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _read(path: Path) -> Measured | None:

@@ -5,45 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import spearmanr
 
 from objectives.costs import Cost
 from objectives.latency.features import terms
+from objectives.latency.held_out import Quality
 from objectives.latency.sites import Channels, Site
 from objectives.products import Floats
 
 FOLDS = 5
 _RIDGE = 0.3  # of a term of one signature;
 _SHARED = 0.1  # times that of a term that all layers of a kind share: what is alike is learnt together
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well a predictor does on candidates that it has not seen.
-
-    Attributes:
-        mape: Mean absolute error, in percent of what was measured.
-        worst: Largest one.
-        spearman: Rank correlation.
-        candidates: How many: each was predicted by a fit without its fold of `FOLDS`.
-    """
-
-    mape: float
-    worst: float
-    spearman: float
-    candidates: int
-
-    def __str__(self) -> str:
-        return (
-            f"error {self.mape:.1f} % (worst {self.worst:.0f} %), rank correlation {self.spearman:.3f} on "
-            f"{self.candidates} held-out candidates"
-        )
 
 
 class Latency(Cost):
@@ -99,7 +76,9 @@ class Latency(Cost):
     @property
     def fingerprint(self) -> str:
         """A short hash: two with the same one price the same."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        said = self.to_json()
+        del said["quality"]["points"]  # they are shown, and price nothing
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; `from_json` gives the same predictor back, bit for bit."""
@@ -121,7 +100,7 @@ class Latency(Cost):
             tuple(Site.from_json(s) for s in data["sites"]),
             data["num_groups"],
             np.array(data["coefficients"], dtype=np.float64),
-            Quality(**data["quality"]),
+            Quality.from_json(data["quality"]),
             data["dense"],
             data["about"],
         )
@@ -149,10 +128,8 @@ def fit(
     for fold in range(FOLDS):
         seen = folds != fold
         held_out[~seen] = design[~seen] @ columns.solve(design[seen], ms[seen])
-    errors = 100 * np.abs(held_out / ms - 1)
-    rank = float(spearmanr(held_out, ms)[0]) if np.ptp(held_out) and np.ptp(ms) else 0.0
-    quality = Quality(float(errors.mean()), float(errors.max()), rank, len(ms))
-    return Latency(name, sites, num_groups, columns.spread(columns.solve(design, ms)), quality, dense, about)
+    coefficients = columns.spread(columns.solve(design, ms))
+    return Latency(name, sites, num_groups, coefficients, Quality.of(held_out, ms), dense, about)
 
 
 class _Columns:

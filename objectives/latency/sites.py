@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from objectives.products import Floats
@@ -84,6 +85,28 @@ def sites_of(model: nn.Module, space: SearchSpace, example: Any) -> tuple[Site, 
             handle.remove()
     batch = next(t.shape[0] for t in tree_leaves(example) if isinstance(t, Tensor))
     return tuple(_site(layer, seen.get(layer.name, []), batch) for layer in space.layers)
+
+
+class _Operations(TorchDispatchMode):
+    """Notes what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.seen.append(f"{func} {[tuple(t.shape) for t in tree_leaves(out) if isinstance(t, Tensor)]}")
+        return out
+
+
+def operations(model: nn.Module, example: Any) -> list[str]:
+    """Every operation of a forward pass and the shapes it makes: the layers alone do not tell a ReLU from a SiLU."""
+    args, kwargs = as_call(example)
+    found = _Operations()
+    with torch.inference_mode(), found:
+        model(*args, **kwargs)
+    return found.seen
 
 
 def _sized(module: nn.Module, attribute: str) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from protocol import processor
+from scipy.stats import theilslopes
 from torch import nn
 
 from autoprune.config import RunConfig
@@ -32,7 +33,8 @@ from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.runs import Recipe
 from autoprune.workers import child as workers_child
-from autoprune.workers.child import KERNELS, READY, RESULT, Child
+from autoprune.workers.child import READY, RESULT, Child
+from autoprune.workers.memory import KERNELS
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.slots import share_out
 from search_spaces import trace
@@ -101,7 +103,7 @@ class Keeping:
         self.recipe = recipe
 
     def __call__(self, device: str) -> Any:
-        workers_child._give_back = lambda: lambda pad: None
+        workers_child.give_back = lambda: None
         return self.recipe(device)
 
 
@@ -177,10 +179,10 @@ def cpu_ms(looks: list[Look]) -> float:
 def rows(case: Case) -> list[str]:
     """The table of one case."""
     looks = watch(case)
-    half = looks[len(looks) // 2]
+    half = looks[len(looks) // 2 :]
     needs = ", ".join(f"{name} {size:.1f}" for name, size in held(case).items())
     shown = [looks[round(i * (len(looks) - 1) / 20)] for i in range(21)]
-    slope = 1000 * (looks[-1].private - half.private) / max(1, looks[-1].candidates - half.candidates)
+    slope = 1000 * theilslopes([at.private for at in half], [at.candidates for at in half])[0]
     return [
         f"## {case.name}: {case.candidates:,} candidates, {cpu_ms(looks):.0f} ms of CPU time each\n",
         f"What is to be held, in MiB: {needs} (test stays behind).\n",
@@ -188,7 +190,8 @@ def rows(case: Case) -> list[str]:
         "|---|---|---|",
         *(f"| {at.candidates:,} | {at.private:.0f} | {at.resident:.0f} |" for at in shown),
         "",
-        f"Second half: {slope:+.1f} MiB per 1,000 candidates.\n",
+        f"Second half: {slope:+.1f} MiB per 1,000 candidates (median slope of all {len(half)} looks; one right after a",
+        "short training is higher, and the next is not).\n",
     ]
 
 

@@ -1,6 +1,7 @@
 """A search on a Ray cluster loses nothing: workers, the desk and a whole node are really killed in the middle."""
 
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from autoprune.problem import TrialState  # noqa: E402
 from autoprune.workers.cluster import Share, run_cluster  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import slow_device  # noqa: E402
 import toys  # noqa: E402
 
 pytestmark = [
@@ -274,3 +276,46 @@ def test_whatever_a_candidate_does_to_its_worker(cluster, run):
 def test_a_worker_that_dies_before_it_is_ready_stops_the_search(cluster, run):
     with pytest.raises(SearchStopped, match="died before it was ready"):
         run_cluster(toys.OpenSearch(str(run)), toys.deadly, Share(1, 1), run / "ray")
+
+
+@pytest.mark.slow
+def test_a_latency_budget_holds_as_measured_although_the_driver_was_killed_while_it_measured(
+    cluster, here, digits_weights, monkeypatch
+):
+    """Killed in the second finalist; what the corrected predictor asks for then is evaluated on the cluster, too."""
+    import autoprune
+    from autoprune.runs import RunDirectory
+    from autoprune.runs.measured import NOTE
+    from objectives.latency.comparing import LEAST
+
+    monkeypatch.setattr("objectives.latency.needed.study", slow_device.study)
+    monkeypatch.setattr(slow_device, "OVERHEAD", 0.15)
+    settings = {
+        "model": "search_spaces.models:digits_cnn", "weights": str(digits_weights), "data": "digits", "trials": 4,
+        "finalists": 2, "fidelity": "proxy", "criterion": "l1", "reconstruct": False, "abandon": False, **SMALL,
+        "budget": slow_device.BUDGET,
+    }  # fmt: skip
+
+    def told(name):
+        record = RunDirectory.open(f"results/{name}").record()
+        trials = [(t.number, t.widths, t.fidelity, t.state, t.metrics.get("loss")) for t in record.trials]
+        return trials, {key: note for key, note in record.notes.items() if key.startswith(NOTE)}
+
+    near = autoprune.search(**settings, name="near")
+    monkeypatch.setenv("SLOW_DEVICE_OVERHEAD", "0.15")
+    monkeypatch.setenv("SLOW_DEVICE_KILL_AT", str(LEAST + 2))
+    far = json.dumps(settings | {"cluster": "local", "workers": 1})
+    assert start(slow_device.__file__, "search", "results/far", far).wait(timeout=300) == -signal.SIGKILL
+    assert [note["kind"] for note in told("far")[1].values()] == ["measured"]
+    result = autoprune.resume("results/far", cluster="auto")
+    trials, notes = told("far")
+    assert sorted(trials) == sorted(told("near")[0])
+    assert notes == told("near")[1]
+    assert [note["kind"] for note in notes.values()].count("none held") == 1
+    run = RunDirectory.open("results/far")
+    assert {t.worker for t in run.record().trials} <= {"worker-0", *(f"finalist-{n}" for n in range(len(trials)))}
+    assert result.metrics[slow_device.METRIC]["share"] <= 0.6
+    assert (result.trial.number, result.metrics) == (near.trial.number, near.metrics)
+    assert run.trial().number == result.trial.number
+    said = json.loads((run.best / "architecture.json").read_text())
+    assert (said["provenance"]["trial"], said["metrics"]) == (result.trial.number, result.metrics)

@@ -14,18 +14,23 @@ import numpy as np
 import pytest
 
 from autoprune import controller as controllers
+from autoprune.config import RunConfig
 from autoprune.controller import WAIT, Job
 from autoprune.errors import LedgerMismatch, LedgerUnwritable, RunIsLive
 from autoprune.ledger import Ledger, crew, server
 from autoprune.ledger.server import Disconnected, Session
 from autoprune.problem import TrialState
+from autoprune.runs.joining import joined_latency, joined_scores, shared
+from autoprune.runs.prepare import prepare
 from autoprune.workers import run_here
 from autoprune.workers.attempt import attempt
+from search_spaces.models import digits_cnn
 
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))
 import joint  # noqa: E402
 import postgresql  # noqa: E402
+import slow_device  # noqa: E402
 import toys  # noqa: E402
 
 pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
@@ -259,6 +264,31 @@ def test_arrays_are_the_same_to_the_last_bit(db, tmp_path, study):
     assert all(np.array_equal(a, b) for a, b in zip(kept, arrays, strict=True))
     assert Ledger.kept_arrays(db.url, study, "others") is None
     assert Ledger.kept_arrays(db.url, "no such study", "scores") is None
+
+
+def test_another_machine_trusts_the_predictor_of_the_first(db, tmp_path, study, monkeypatch):
+    """Measured there it would be another one, and with it the problem."""
+    config = RunConfig.make(
+        data="digits", budget=slow_device.BUDGET, criterion="l1", ledger=db.url, name=study, device="cpu"
+    )
+    monkeypatch.setattr("objectives.latency.needed.study", slow_device.study)
+    model, run = digits_cnn().eval(), Path("results") / study
+    first = prepare(config, model)
+    arrays = shared(first.problem)
+    with Ledger.open(
+        tmp_path / "a",
+        {g.name: g.size for g in first.space.groups},
+        first.fingerprint(),
+        url=db.url,
+        study=study,
+        arrays=arrays,
+    ):
+        monkeypatch.setattr("objectives.latency.needed.study", lambda *_, **__: pytest.fail("measured anew"))
+        scores, latency = joined_scores(config, run), joined_latency(config, run)
+        second = prepare(config, model, scores=scores, latency=latency)
+    assert second.fingerprint() == first.fingerprint()
+    widths = tuple(n // 2 for n in first.space.full)
+    assert second.problem.latency[slow_device.METRIC](widths) == first.problem.latency[slow_device.METRIC](widths)
 
 
 def test_the_one_that_is_left_leads(db, tmp_path, study):

@@ -35,7 +35,8 @@ CHARTS = {
     "one": ["history", "front", "widths", *BY_COST, "ranking"],
     ESCAPED: ["history", "front", "widths", *BY_COST, "ranking"],
     "timed": [
-        "history", "front", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", f"measured-{TIMED}",
+        "history", "front", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", f"predictor-{TIMED}",
+        f"measured-{TIMED}",
     ],
     "front": ["history", "front", "front-params", "hypervolume", "widths", *BY_COST, "ranking"],
     "failed": [],

@@ -102,6 +102,14 @@ def test_the_validation_images_are_part_of_the_problem(dense):
     assert {k for k in whole if whole[k] != few[k]} == {"val_images"}
 
 
+def test_the_cost_that_scores_are_divided_by_is_part_of_the_problem(dense):
+    data = data_sets.load("digits")
+    settings = RunConfig(criterion="l1"), RunConfig(criterion="l1", score_per="activations")
+    plain, per = (prepare(s, dense, data) for s in settings)
+    assert set(per.fingerprint()) - set(plain.fingerprint()) == {"score_per"}
+    assert per.problem.score_per == "activations"
+
+
 def test_the_export_is_the_winner(dense, result):
     x = torch.randn(4, 1, 8, 8)
     loaded = autoprune.load(result.run_dir / "best", model=dense)
@@ -148,6 +156,12 @@ def test_a_trial_of_another_dense_network_is_not_exported(dense, result):
         with pytest.raises(LedgerMismatch, match=r"was begun with another problem: weights is .* there and"):
             verb(result.run_dir, model=other, data=data_sets.load("digits"), trial=1)
     assert not list(result.run_dir.glob("*-1"))
+
+
+def test_a_resume_with_a_network_of_other_groups_says_so(result):
+    small = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+    with pytest.raises(LedgerMismatch, match="has other groups than that of the run; give the same one"):
+        autoprune.resume(result.run_dir, model=small, data=data_sets.load("digits"))
 
 
 def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ def test_knapsack_weighs_score_against_cost():
     dear = problem_of(space, ([2.7, 50, 50, 50], [1, 50, 50, 50]), "macs<=51")
     assert knapsack(cheap) == (3, 4)
     assert knapsack(dear) == (4, 3)
+
+
+# Pixels (4, 1, 1): MACs 4a + ab + b, dense 36; a unit of group 0 frees 8 MACs and 4 activations, of group 1 5 and 1.
+# One unit must go: the worst of group 0, score 3.5 (leaves 28), or that of group 1, score 2 (leaves 31).
+@pytest.mark.parametrize(
+    ("per", "widths"),
+    [
+        ("none", (4, 3)),  # 3.5 > 2
+        ("macs", (4, 3)),  # 3.5 / 8 = .44 > 2 / 5 = .4
+        ("activations", (3, 4)),  # 3.5 / 4 < 2 / 1
+    ],
+)
+def test_knapsack_divides_by_the_cost_it_is_told(per, widths):
+    problem = problem_of(chain(4, 4, pixels=[4, 1, 1]), ([3.5, 50, 50, 50], [2, 50, 50, 50]), "macs<=31")
+    assert knapsack(replace(problem, score_per=per)) == widths
+
+
+def test_knapsack_divides_by_what_the_budget_limits():
+    problems = [random_problem(seed, (8, 16, 24), "macs<=40%") for seed in range(5)]
+    found = {per: [knapsack(replace(p, score_per=per)) for p in problems] for per in ("", "macs", "none")}
+    assert found[""] == found["macs"] != found["none"]
 
 
 def test_knapsack_is_near_the_best_there_is():

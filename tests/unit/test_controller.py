@@ -81,6 +81,18 @@ def test_a_job_is_asked_told_and_learnt(run):
     assert c.best == trial
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_finalist_is_not_given_up_for_one_that_may_not_hold_when_it_is_measured(run, measured):
+    c = control(run, num_trials=2, rungs=((2, "short"),), measured=measured)
+    jobs = []
+    while isinstance(job := c.ask("w0"), Job):
+        jobs.append((job.fidelity, job.incumbent))
+        c.tell("w0", job.number, {"loss": 0.5, "batch_losses": [0.5]})
+    assert jobs == [
+        ("proxy", None), ("proxy", (0.5,)), ("short", None), ("short", None if measured else (0.5,)),
+    ]  # fmt: skip
+
+
 def test_what_the_strategy_proposes_is_made_feasible(run):
     c = control(run, Fixed((400,), (900,), (901,)), project=lambda widths: (min(*widths, 500),))
     jobs = []

@@ -70,6 +70,26 @@ def test_tells_the_layers_apart(name, toy):
     assert sum(layers.values()) > 0
 
 
+def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch):
+    """More of one class than Dynamo keeps compilations of a function (eight)."""
+    ran, compile_ = [], torch.compile
+
+    def noting(graph, inputs):
+        return lambda *args: ran.append(graph) or graph.forward(*args)
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compile_(model, backend=noting, **options))
+    monkeypatch.setattr("objectives.latency.compiled.shutil.which", lambda name: name)
+    model, example = toy(lambda s, x: x).eval(), torch.randn(1, 3, 16, 16)
+    space = trace(model, example)
+    build = BACKENDS["compile"](Setting()).candidates(model, space, example)
+    runs = [build(tuple(max(1, n - less) for n in space.full)) for less in range(10)]
+    for _ in range(2):
+        ran.clear()
+        for run in runs:
+            run()
+    assert len(ran) == len(runs)
+
+
 def test_the_time_grows_with_the_work(toy):
     there = BACKENDS["torch"](Setting())
     runs = {str(n): nn.Conv2d(n, n, 3, padding=1) for n in (2, 64)}

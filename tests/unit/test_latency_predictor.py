@@ -1,5 +1,6 @@
 """The predictor against devices that are known: how it learns, what it keeps, and that a search may trust it."""
 
+import copy
 import json
 import pickle
 from collections import Counter
@@ -71,6 +72,24 @@ def test_it_learns_a_device_with_staircases(learnt, net):
     error = np.abs(learnt(fresh) / device(sites, fresh) - 1)
     assert 100 * error.mean() < 4
     assert learnt.quality.worst >= learnt.quality.mape > 0
+
+
+def test_the_held_out_points_are_kept_and_give_the_quality(learnt, net):
+    _, space, _, sites = net
+    predicted, ms = np.array(learnt.quality.points).T
+    widths = np.array([sample(space, n) for n in range(96)])
+    assert (ms == device(sites, widths)).all()
+    assert learnt.quality.mape == pytest.approx(100 * np.abs(predicted / ms - 1).mean())
+    assert (predicted != learnt(widths)).all(), "by fits that had not seen them"
+
+
+def test_a_file_without_the_points_is_the_same_predictor(learnt):
+    said = json.loads(json.dumps(learnt.to_json()))
+    del said["quality"]["points"]
+    again = Latency.from_json(said)
+    assert again.quality.points == ()
+    assert str(again.quality) == str(learnt.quality)
+    assert again.fingerprint == learnt.fingerprint
 
 
 def test_noise_shows_in_the_held_out_error(net):
@@ -236,6 +255,11 @@ def test_a_study_measures_once_and_then_reads(net, tmp_path):
     assert second.fingerprint == first.fingerprint
     study(Clock(Setting(batch=2)), METRIC, model, space, example, most=48, folder=tmp_path)
     assert Clock.measured > ticks, "another batch is another measurement"
+    ticks, others = Clock.measured, copy.deepcopy(model)
+    for name in [n for n, module in others.named_modules() if isinstance(module, nn.ReLU)]:
+        others.set_submodule(name, nn.SiLU())
+    study(there, METRIC, others, space, example, most=48, folder=tmp_path)
+    assert Clock.measured > ticks, "the same layers, but other operations between them"
     ticks = Clock.measured
     for file in tmp_path.iterdir():
         file.write_text(file.read_text()[:100])

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,15 +14,17 @@ from autoprune.config import RunConfig
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
 from autoprune.report.compare import print_compare, read_runs, run_table, share_of
+from autoprune.report.console import print_report
 from autoprune.report.page import write_page
 from autoprune.report.page.dots import LossAxis
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import measured_chart, points
 from autoprune.report.page.overlay import write_overlay
-from autoprune.report.page.predictor import cards, verdict
+from autoprune.report.page.predictor import cards, predictor_chart, verdict
 from autoprune.report.page.prices import amount, cost_label, slug
 from autoprune.report.page.tiles import tiles
-from autoprune.report.page.words import budgets
+from autoprune.report.page.words import budgets, nothing
+from autoprune.report.status import print_status
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.measured import Measurement
 from objectives.latency import Comparison, Latency, Quality
@@ -42,7 +44,7 @@ SPACE = SearchSpace(
 )
 
 
-def latency(name, mape=2.0, spearman=0.99):
+def latency(name, mape=2.0, spearman=0.99, held_out=()):
     """A device on which a layer takes 0.1 ms and a microsecond for each pair of channels."""
     sites = tuple(Site(x.name, f"s{i}", "conv", 1.0, 0.0, 0.0, x.reads, x.makes) for i, x in enumerate(LAYERS))
     coefficients = np.zeros((len(sites), NUM_TERMS))
@@ -55,7 +57,7 @@ def latency(name, mape=2.0, spearman=0.99):
         "threads": "1",
         "torch": "1.2.3",
     }
-    return Latency(name, sites, 2, coefficients, Quality(mape, 12.5, spearman, 96), 0.6, about)
+    return Latency(name, sites, 2, coefficients, Quality(mape, 12.5, spearman, 96, held_out), 0.6, about)
 
 
 # dense: 0.3 + (3*8 + 8*16 + 16*10) / 1000 = 0.612; (4, 8): 0.3 + (12 + 32 + 80) / 1000 = 0.424 = 69.3 %
@@ -98,12 +100,14 @@ TRIALS = (complete(0, (6, 12), 0.9), complete(1, (4, 8), 1.0), complete(2, (4, 8
 def make(tmp_path):
     """A run's directory, stopped before its winner was delivered."""
 
-    def make(name="r", budget=("latency<=70%@torch",), seen=(), predictors=(TORCH,), trials=TRIALS, **settings):
+    def make(
+        name="r", budget=("latency<=70%@torch",), seen=(), predictors=(TORCH,), trials=TRIALS, held_out=(), **settings
+    ):
         config = RunConfig(model="m:f", data="digits", trials=2, fidelity="proxy", budget=budget, **settings)
         run = Run(tmp_path / name, config, trials, seen)
         run.path.mkdir()
         (run.path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-        known = {m: latency(m).to_json() for m in predictors}
+        known = {m: latency(m, held_out=held_out).to_json() for m in predictors}
         (run.path / "latency.json").write_text(json.dumps(known), encoding="utf-8")
         return run
 
@@ -155,8 +159,73 @@ def test_a_predictor_that_is_wrong_about_the_finalists_is_said_to_be(make):
 
 
 def test_a_budget_that_the_device_breaks_is_broken_whatever_was_predicted(make):
-    (held,) = budgets(Facts.of(make(seen=(measured((4, 8), 0.71, False),))))
+    facts = replace(Facts.of(make(seen=(measured((4, 8), 0.71, False),))), export={"widths": [4, 8]})
+    (held,) = budgets(facts)
     assert (held.state, held.used[:4]) == ("broken", "71.0")
+
+
+@pytest.mark.parametrize(
+    ("seen", "winner"),
+    [
+        ((), 2),
+        ((measured((4, 8), 0.71, False),), 0),  # not measured yet
+        ((measured((4, 8), 0.71, False), measured((6, 12), 0.69, True)), 0),
+        ((measured((4, 8), 0.71, False), measured((4, 8), 0.69, True)), 2),
+        ((measured((4, 8), 0.69, True), measured((4, 8), 0.71, False), measured((6, 12), 0.69, True)), 0),
+        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False)), None),
+        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False), None), 2),  # given up: to be measured anew
+    ],
+)
+def test_the_page_the_status_and_the_export_name_the_same_winner(make, capsys, seen, winner):
+    run = make(seen=seen)
+    facts = Facts.of(run)
+    print_status(run)
+    said = " ".join(capsys.readouterr().out.split())
+    if winner is None:
+        assert facts.winner is None
+        assert "best none yet" in said
+        assert "held the latency budget" in nothing(facts)
+        assert nothing(facts) in write_page(run).read_text(encoding="utf-8")
+        with pytest.raises(ValueError, match="no complete trial"):
+            run.trial()
+    else:
+        assert facts.winner.number == run.trial().number == winner
+        assert f"best {TRIALS[winner].fidelity} trial {winner}:" in said
+
+
+def test_the_held_out_candidates_and_the_finalists_are_drawn_in_milliseconds(make):
+    held_out = ((0.3, 0.31), (0.5, 0.4), (0.45, 0.45))
+    run = make(seen=(measured((4, 8), 0.68, True),), held_out=held_out, predictors=(TORCH, BATCHED))
+    chart = predictor_chart(Facts.of(run), TORCH)
+    assert chart.rows == [
+        ("held out", "0.31 ms", "0.3 ms", "−3.2 %"),
+        ("held out", "0.4 ms", "0.5 ms", "+25.0 %"),
+        ("held out", "0.45 ms", "0.45 ms", "+0.0 %"),
+        ("trial 2", "0.408 ms", "0.424 ms", "+3.9 %"),  # 68 % of the 0.6 ms of then, not of the 0.66 ms of today
+    ]
+    (bare,) = [c for c in charts(write_page(run)) if c.startswith("predictor-latency-onnxruntime")]
+    assert predictor_chart(Facts.of(run), BATCHED).name == bare
+    page = run.path.joinpath("report.html").read_text(encoding="utf-8")
+    assert "held out: measured 0.4 ms, predicted 0.5 ms" in page
+    assert "trial 2: measured 0.408 ms, predicted 0.424 ms" in page
+
+
+def test_a_run_that_kept_no_points_shows_the_figures_only(make):
+    run = make()
+    assert predictor_chart(Facts.of(run), TORCH) is None
+    page = write_page(run).read_text(encoding="utf-8")
+    assert "predictor-latency" not in page
+    assert "0.990 (Spearman)" in page
+
+
+def test_a_run_without_its_predictor_still_has_a_page(make, capsys):
+    run = make(seen=(measured((4, 8), 0.68, True),))
+    (run.path / "latency.json").unlink()
+    print_report(run)
+    page = write_page(run)
+    assert charts(page) == ["history", "front", "widths", "cost-macs", "cost-params", "cost-activations"]
+    assert "latency.json is missing" in page.read_text(encoding="utf-8")
+    assert "best trials" in capsys.readouterr().out
 
 
 def test_measurements_before_the_run_gave_up_do_not_count(make):

@@ -83,6 +83,18 @@ def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
     assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 proxies, 0 of 1 finalists"
 
 
+def test_candidates_besides_the_strategys_count_until_they_are_done():
+    done = [proxy(n, 0.5 - n / 10) for n in range(4)]
+    extra = [(7,), (8,)]
+    first = Outlook.of(done, CONFIG, extra=extra)
+    assert (first.proxies, first.eta) == ((4, 6), "2 s + 2 finalists")
+    one = [*done, proxy(4, 0.9)]
+    one[-1] = replace(one[-1], widths=(7,))
+    assert Outlook.of(one, CONFIG, extra=extra).proxies == (5, 6)
+    both = [*one, replace(proxy(5, 0.9), widths=(8,))]
+    assert Outlook.of(both, CONFIG, extra=extra).proxies == (6, 6)
+
+
 def test_progress_lines_name_the_metric_and_both_fidelities():
     out = io.StringIO()
     done = [proxy(n, 0.5 - n / 10, 2.0) for n in range(3)]

@@ -157,7 +157,7 @@ def test_why_a_search_has_ended():
 def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, monkeypatch):
     kept = record(
         entry(0, 2.0), entry(1, 5.0, 2.0, error="no room on this device"), entry(2, None, 5.0, worker="worker-1"),
-        heard=(5.0, datetime.now()),
+        heard=(5.0, datetime.now() + timedelta(days=1)),  # the future: however slow this machine is, 5 s at work
     )  # fmt: skip
     run = run_at(tmp_path, kept, replace(CONFIG, time="2h", target="top1>=90%"))
     stopped = shown(run, monkeypatch)

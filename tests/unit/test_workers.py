@@ -16,14 +16,15 @@ import pytest
 from torch import nn
 
 from autoprune.config import RunConfig
-from autoprune.controller import WAIT, SearchController
+from autoprune.controller import WAIT, Job, SearchController
 from autoprune.data import load
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
 from autoprune.problem import Problem, Proposal
 from autoprune.runs import Recipe
 from autoprune.schedule import Halving
-from autoprune.workers import Slot, child, pickled, run_processes
+from autoprune.workers import Slot, child, memory, pickled, run_processes
+from autoprune.workers.cluster import worker
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.processes import _Pool
 
@@ -157,15 +158,52 @@ def test_the_others_are_not_asked_when_one_has_to_wait():
     assert asked == ["a"]
 
 
-def test_a_child_inherits_few_kernels_unless_the_user_says_how_many(monkeypatch):
-    monkeypatch.delenv(child.KERNELS, raising=False)
-    with child._birth(3):
-        assert (os.environ[child.KERNELS], os.environ["OMP_NUM_THREADS"]) == (child.MOST_KERNELS, "3")
-    assert child.KERNELS not in os.environ
-    monkeypatch.setenv(child.KERNELS, "7")
-    with child._birth(3):
-        assert os.environ[child.KERNELS] == "7"
-    assert os.environ[child.KERNELS] == "7"
+@pytest.fixture
+def without_ray(monkeypatch):
+    """Ray as far as a worker of a cluster calls it."""
+    there = SimpleNamespace(get_gpu_ids=list, get=lambda answer: answer, tune=SimpleNamespace(report=lambda row: None))
+    monkeypatch.setitem(sys.modules, "ray", there)
+
+
+@pytest.mark.parametrize("settle", [lambda: child._settle(Slot()), lambda: worker.settle(1)], ids=["child", "ray"])
+def test_a_worker_keeps_few_kernels_unless_the_user_says_how_many(settle, without_ray, monkeypatch):
+    monkeypatch.setenv(memory.KERNELS, "7")
+    settle()
+    assert os.environ[memory.KERNELS] == "7"
+    monkeypatch.delenv(memory.KERNELS)
+    settle()
+    assert os.environ[memory.KERNELS] == memory.MOST_KERNELS
+    monkeypatch.setenv(memory.KERNELS, "7")  # what monkeypatch takes back in the end
+
+
+FEW = """
+import torch
+from autoprune.workers import memory
+memory.MOST_KERNELS = "1"
+memory.keep_few_kernels()
+layers = [torch.nn.Conv2d(3, width, 3) for width in (8, 24)]
+with torch.inference_mode():
+    for layer in layers * 2:
+        layer(torch.zeros(2, 3, 32, 32))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere other kernels may be used")
+def test_onednn_heeds_it_although_torch_is_imported():
+    env = {k: v for k, v in os.environ.items() if k != memory.KERNELS} | {"ONEDNN_VERBOSE": "profile_create"}
+    done = subprocess.run([sys.executable, "-c", FEW], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.count("create:cache_miss,cpu,convolution") == 4  # with room for both: 2
+
+
+def test_a_worker_of_a_cluster_gives_back_its_free_pages_after_each_candidate(without_ray, monkeypatch):
+    jobs, said = [Job(0, (1,), "proxy", None), Job(1, (2,), "proxy", None)], []
+    answers = iter([*((job, math.inf) for job in jobs), (None, 0.0)])
+    methods = {name: lambda *_: None for name in ("hello", "ready", "goodbye")} | {"exchange": lambda *_: next(answers)}
+    desk = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in methods.items()})
+    monkeypatch.setattr(worker, "give_back", lambda: said.append("given back"))
+    evaluate = SimpleNamespace(unpack=lambda: lambda device: lambda job: said.append(job.number) or {"loss": 1.0})
+    worker.work({"worker": "worker-0"}, desk=desk, luggage=evaluate, threads=1)
+    assert said == [0, "given back", 1, "given back"]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has malloc_trim")
@@ -176,7 +214,7 @@ def test_free_pages_go_back_to_the_system():
     blocks = [np.ones(8000) for _ in range(1000)]  # 64 kB each: from the heap
     pin, filled = blocks[-1], resident()  # what is free lies below it
     blocks.clear()
-    child._give_back()(0)
+    memory.give_back()
     assert resident() < filled - 30
     assert pin.sum() == 8000
 

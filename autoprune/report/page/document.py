@@ -20,11 +20,12 @@ from autoprune.report.page.hypervolume import hypervolume_chart
 from autoprune.report.page.inline import svg
 from autoprune.report.page.measured import measured_chart
 from autoprune.report.page.network import cost_chart, widths_chart
-from autoprune.report.page.predictor import cards
-from autoprune.report.page.prices import cost_label, is_latency
+from autoprune.report.page.predictor import cards, predictor_chart
+from autoprune.report.page.prices import cost_label
 from autoprune.report.page.ranking import ranking_chart
 from autoprune.report.page.tiles import tiles
 from autoprune.report.tables import number
+from objectives import is_latency
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -114,7 +115,7 @@ def grouped(facts: Facts) -> dict[str, list[Chart]]:
         "search": [history_chart(facts), *front_charts(facts), hypervolume_chart(facts)],
         "network": [widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)],
         "ranking": [ranking_chart(facts)],
-        "latency": [measured_chart(facts, name) for name in facts.latency],
+        "latency": [make(facts, name) for name in facts.latency for make in (predictor_chart, measured_chart)],
     }
     return {group: [chart for chart in charts if chart] for group, charts in made.items()}
 

@@ -14,8 +14,7 @@ from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page.prices import Priced
 from autoprune.report.progress import metric_label
-from autoprune.schedule import best, is_cached
-from autoprune.tradeoff import TradeOff
+from autoprune.schedule import is_cached
 from objectives import Budget, parse
 from objectives.latency import Latency
 from search_spaces import SearchSpace, Widths
@@ -23,6 +22,7 @@ from search_spaces import SearchSpace, Widths
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
     from autoprune.runs.measured import Measurement
+    from autoprune.tradeoff import TradeOff
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,8 @@ class Facts(Priced):
         export: The parsed best/architecture.json; None before there is one.
         latency: Metric -> predictor of the budgets on a latency.
         measurements: What was measured of finalists on their devices, in that order.
+        tradeoff: What counts in a run with several goals; None: the loss.
+        winner: The trial to deliver, of those so far; None before the first complete one.
     """
 
     path: Path
@@ -50,6 +52,8 @@ class Facts(Priced):
     export: Mapping[str, Any] | None = None
     latency: Mapping[str, Latency] = field(default_factory=dict)
     measurements: tuple[Measurement, ...] = ()
+    tradeoff: TradeOff | None = None
+    winner: Trial | None = None
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:
@@ -62,6 +66,7 @@ class Facts(Priced):
         from autoprune.runs.measured import Measured
 
         record = run.record()
+        measured = Measured.of(record.notes)
         return cls(
             path=run.path,
             config=run.config,
@@ -71,7 +76,9 @@ class Facts(Priced):
             writer=", ".join(writers(run.path, record, run.config.ledger, run.study)),
             export=read_architecture(run.best) if (run.best / "architecture.json").is_file() else None,
             latency=run.latency(),
-            measurements=Measured.of(record.notes).every,
+            measurements=(*measured.past, *measured.every),
+            tradeoff=run.tradeoff(record),
+            winner=run.leader(record),
         )
 
     @property
@@ -98,20 +105,6 @@ class Facts(Priced):
     def budgets(self) -> tuple[Budget, ...]:
         """What must hold."""
         return tuple(parse(text) for text in self.config.budget)
-
-    @cached_property
-    def tradeoff(self) -> TradeOff | None:
-        """What counts in a run with several goals; None: the loss."""
-        if not self.config.front:
-            return None
-        return TradeOff.read(self.fingerprint, self.space, self.latency, bool(self.config.budget))
-
-    @cached_property
-    def winner(self) -> Trial | None:
-        """The best candidate so far; once networks were measured, the best of those that held (if any did)."""
-        held = {m.widths for m in self.measurements if m.holds}
-        trials = [t for t in self.trials if not held or t.widths in held]
-        return (self.tradeoff.best if self.tradeoff else best)(trials, self.config.schedule.fidelities)
 
     @property
     def widths(self) -> Widths | None:

@@ -36,8 +36,9 @@ def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
 
 
 def front_charts(facts: Facts) -> list[Chart | None]:
-    """Loss against each cost of the front; without one, against that of the first budget."""
-    return [front_chart(facts, metric) for metric in facts.config.front or (facts.budgets[0].metric,)]
+    """Loss against each cost of the front; without one, against that of the first budget (that can be priced)."""
+    known = [b.metric for b in facts.budgets if facts.can_price(b.metric)]
+    return [front_chart(facts, metric) for metric in facts.config.front or (*known, "macs")[:1]]
 
 
 def front_chart(facts: Facts, metric: str) -> Chart | None:

@@ -29,7 +29,7 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     lines: list[tuple[int, str, list[tuple[float, Trial]]]] = []
     for i, (name, facts) in enumerate(zip(names(runs), runs, strict=True)):
         first = [t for t in _first(facts) if t.state is TrialState.COMPLETE and math.isfinite(t.loss) and not t.probe]
-        if first and (metric in facts.latency or not metric.startswith("latency@")):
+        if first and facts.can_price(metric):
             share = 100 * facts.priced(metric, [t.widths for t in first])
             cost = {t.number: float(c) for t, c in zip(first, share, strict=True)}
             lines.append((i, name, [(cost[t.number], t) for t in line(first, cost)]))

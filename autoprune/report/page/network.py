@@ -5,8 +5,9 @@ from __future__ import annotations
 from autoprune.report.page.bars import Bar, bars
 from autoprune.report.page.drawing import Chart
 from autoprune.report.page.facts import Facts
-from autoprune.report.page.prices import cost_label, is_latency, milliseconds, slug
+from autoprune.report.page.prices import cost_label, milliseconds, slug
 from autoprune.report.tables import counted, number, percent
+from objectives import is_latency
 
 
 def widths_chart(facts: Facts) -> Chart | None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from autoprune.report.page import drawing as ink
+from autoprune.report.page.dots import dots
+from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import points
-from autoprune.report.page.prices import amount, cost_label
+from autoprune.report.page.prices import amount, cost_label, slug
 from autoprune.report.tables import counted
 from objectives.latency import Target
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SETTINGS = ("backend", "command", "device", "threads", "system")  # of `Latency.about`; the rest are versions
 ACCURATE, RANKED = 8.0, 0.95  # an error in percent, and a rank correlation, that are good enough to search with
+LOOKS = {
+    "held-out": {"label": "held out", "color": ink.PRUNED, "alpha": 0.7, "linewidths": 0, "s": 20},
+    "finalists": {"label": "finalist", "color": ink.FINAL, "marker": "D", "s": 30},
+}
 
 
 class Card(NamedTuple):
@@ -49,6 +59,48 @@ def _card(facts: Facts, metric: str) -> Card:
         words += f" But it was {mean:.0f} % off, on average, on the networks that this run measured: trust those."
     label = cost_label(metric)
     return Card(label[0].upper() + label[1:], words, [(name, value) for name, value in lines if value])
+
+
+def predictor_chart(facts: Facts, metric: str) -> Chart | None:
+    """Predicted against measured milliseconds; None where the run has not kept those of the held-out candidates.
+
+    Finalists stand where they would have in the minutes in which the predictor was made: at their share of what the
+    dense network took then.
+    """
+    latency = facts.latency[metric]
+    if not latency.quality.points:
+        return None
+    found = points(facts, metric)
+    kinds = {
+        "held-out": [("held out", ms, predicted) for predicted, ms in latency.quality.points],
+        "finalists": [(p.name, p.took.share * latency.dense, p.predicted_ms) for p in found],
+    }
+    every = [ms for some in kinds.values() for _, *both in some for ms in both]
+    ends = min(every) - 0.05 * max(every), 1.05 * max(every)
+
+    def draw(axes: Axes, narrow: bool) -> Tips:
+        below, above = ([x * share for x in ends] for share in (1 - ACCURATE / 100, 1 + ACCURATE / 100))
+        axes.fill_between(ends, below, above, color=ink.GRID, linewidth=0)
+        axes.plot(ends, ends, color=ink.MUTED, linewidth=1.2, label=f"as predicted, ± {ACCURATE:.0f} %")
+        for kind, some in kinds.items():
+            dots(axes, kind, [x for _, x, _ in some], [y for _, _, y in some], **LOOKS[kind])  # type: ignore[arg-type]
+        axes.set(xlabel="measured, ms", ylabel="predicted, ms", xlim=ends, ylim=ends)
+        return {
+            kind: [f"{name}: measured {amount(metric, x)}, predicted {amount(metric, y)}" for name, x, y in some]
+            for kind, some in kinds.items()
+        }
+
+    caption = f"{counted(len(latency.quality.points), 'candidate')}. Above the line: quicker than predicted."
+    if found:
+        caption += " Finalists are drawn at the pace that the machine had when the predictor was made."
+    rows = [
+        (name, amount(metric, x), amount(metric, y), f"{100 * (y / x - 1):+.1f} %".replace("-", "−"))
+        for some in kinds.values()
+        for name, x, y in sorted(some, key=lambda row: row[1])
+    ]
+    label = cost_label(metric)
+    head = ("network", "measured", "predicted", "off by")
+    return Chart(f"predictor-{slug(metric)}", f"Held-out candidates, {label}", caption, 300, draw, head, rows)
 
 
 def verdict(mape: float, spearman: float) -> str:

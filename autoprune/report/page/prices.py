@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.report.tables import counted, number
-from objectives import ArithmeticCost, Budget, cost
+from objectives import ArithmeticCost, Budget, cost, is_latency
 from objectives.costs import PricesBatch
 from objectives.latency import Latency, Target
 from search_spaces import SearchSpace, Widths
@@ -27,11 +27,6 @@ def cost_label(metric: str) -> str:
     said += [counted(target.threads, "thread")] * (target.threads != usual.threads)
     said += [target.device] * (target.device != usual.device and target.backend != "tensorrt")
     return ", ".join(said)
-
-
-def is_latency(metric: str) -> bool:
-    """Whether a cost is milliseconds on a device, predicted and not computed."""
-    return metric.startswith("latency@")
 
 
 def amount(metric: str, value: float) -> str:
@@ -67,6 +62,10 @@ class Priced:
 
         made = {name: kind(self.space) for name, kind in COSTS.items() if issubclass(kind, ArithmeticCost)}
         return {"macs": made.pop("macs"), **self.latency, "params": made.pop("params"), **made}
+
+    def can_price(self, metric: str) -> bool:
+        """Whether a cost is known: a latency needs its predictor, which another run may have, or had once."""
+        return metric in self.latency or not is_latency(metric)
 
     def price(self, metric: str, widths: Widths) -> float:
         """A cost of one candidate, in its own unit."""

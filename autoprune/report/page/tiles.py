@@ -7,8 +7,9 @@ from typing import NamedTuple
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
-from autoprune.report.page.prices import amount, cost_label, is_latency, milliseconds
+from autoprune.report.page.prices import amount, cost_label, milliseconds
 from autoprune.report.tables import number, percent
+from objectives import is_latency
 from search_spaces import Widths
 
 
@@ -26,7 +27,8 @@ def tiles(facts: Facts) -> list[Tile]:
     found = [_accuracy(facts)] if facts.winner or facts.export else []
     if facts.widths:
         for name in dict.fromkeys(["macs", *(b.metric for b in facts.budgets), *facts.config.front, "params"]):
-            found.append(_cost(facts, name, facts.widths))
+            if facts.can_price(name):
+                found.append(_cost(facts, name, facts.widths))
     weights = facts.path / "best" / "weights.safetensors"
     if facts.export and weights.is_file():
         found.append(Tile("Size on disk", f"{number(weights.stat().st_size)}B", "weights.safetensors"))

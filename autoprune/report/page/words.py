@@ -27,7 +27,7 @@ class Failure(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A budget, "kept" or "broken", and how much of it is used."""
+    """A budget, "kept", "broken" or "unknown", and how much of it is used."""
 
     budget: str
     state: str
@@ -65,6 +65,8 @@ def nothing(facts: Facts) -> str:
     """Why there is no number to show."""
     if facts.failed:
         return f"No candidate could be evaluated: {counted(len(facts.failed), 'trial')} failed; see why below."
+    if facts.measurements:
+        return "No network that was measured has held the latency budget yet; see below. Make this page again later."
     return "No candidate has been evaluated yet, so there is nothing to show; make this page again later."
 
 
@@ -86,6 +88,8 @@ def budgets(facts: Facts) -> list[Held]:
 
 
 def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
+    if not facts.can_price(budget.metric):
+        return Held(text, "unknown", "latency.json is missing, so nothing is predicted")
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
     holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
     if took := took_of(facts, name, widths):

@@ -14,6 +14,7 @@ from autoprune.controller import Job
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.desk import Result
 from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.memory import give_back, keep_few_kernels
 
 REPORT_S = 2.0  # a row of Tune's table is renewed at most so often: each report waits for the driver
 FOREVER_S = 1e8  # a limit beyond it is none
@@ -57,6 +58,7 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
             continue
         with doomed(limit_s):
             result = attempt(evaluate, job)
+        give_back()
         number = latest = job.number
         count, pause_s = count + 1, PAUSES_S[0]
         if isinstance(result, dict) and not result.get("abandoned"):
@@ -69,7 +71,7 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
 
 
 def settle(threads: int) -> str:
-    """Take the share that Ray gave: the threads, and the GPU with this worker's part of its memory.
+    """Take the share that Ray gave: the threads, and the GPU with this worker's part of its memory; keep few kernels.
 
     Returns:
         The device.
@@ -77,6 +79,7 @@ def settle(threads: int) -> str:
     import ray
     import torch
 
+    keep_few_kernels()
     limit = os.environ.get("OMP_NUM_THREADS", "")  # the user's, or else Ray's: the cores that it has reserved
     torch.set_num_threads(max(1, min(threads, int(limit) if limit.isdecimal() else threads)))
     if not ray.get_gpu_ids():
