@@ -65,9 +65,14 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 def front(points: ArrayLike) -> tuple[int, ...]:
     """Indices of the points [P, M] that no other dominates, ascending (equal points all stay; NaN never does)."""
     table = _table(points)
-    no_worse = (table[:, None] <= table[None]).all(axis=2)  # [P, P]: row is nowhere worse than column
-    dominated = (no_worse & ~no_worse.T).any(axis=0)
-    return tuple(int(i) for i in np.flatnonzero(~dominated & ~np.isnan(table).any(axis=1)))
+    left = np.flatnonzero(~np.isnan(table).any(axis=1))
+    left = left[np.lexsort(table[left].T)] if left.size else left  # whoever dominates a point comes before it
+    found = 0
+    while found < len(left):  # one turn for each point of the front, not for each of them all
+        here, others = table[left[found]], table[left]
+        left = left[~((here <= others).all(axis=1) & (here < others).any(axis=1))]
+        found += 1
+    return tuple(sorted(int(i) for i in left))
 
 
 def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoprune.allocation import uniform
 from autoprune.problem import Problem, Proposal, Trial
@@ -68,8 +67,7 @@ class NSGA2(Encoded):
         trials = self.scored()
         if not trials:
             return ()
-        ranks, crowding = rank([(t.loss, *self.costs(t.widths)) for t in trials])
-        order = sorted(range(len(trials)), key=lambda i: (ranks[i], -crowding[i], i))[: self.population]
+        order = survivors([(t.loss, *self.costs(t.widths)) for t in trials], self.population)
         # `order` is from best to worst, so the better of two drawn is the one that comes first.
         return tuple(trials[order[int(rng.integers(len(order), size=2).min())]] for _ in range(2))
 
@@ -103,16 +101,19 @@ class NSGA2(Encoded):
         return self._known_costs[key]
 
 
-def rank(points: Sequence[tuple[float, ...]]) -> tuple[NDArray[np.int64], Floats]:
-    """Number of the front [P] (0: not dominated) and crowding distance [P] in it; lower is better throughout."""
+def survivors(points: Sequence[tuple[float, ...]], count: int) -> list[int]:
+    """The best `count` of the points [P], best first: by front, then by crowding distance; lower is better throughout.
+
+    Fronts are peeled off until there are enough: with thousands of points there may be hundreds.
+    """
     table = np.array(points, dtype=np.float64)
-    ranks, crowding = np.zeros(len(table), dtype=np.int64), np.zeros(len(table))
-    left, number = np.arange(len(table)), 0
-    while len(left):
+    found: list[int] = []
+    left = np.arange(len(table))
+    while len(left) and len(found) < count:
         best = left[list(front(table[left]))]
-        ranks[best], crowding[best] = number, _crowding(table[best])
-        left, number = np.setdiff1d(left, best), number + 1
-    return ranks, crowding
+        found += best[np.argsort(-_crowding(table[best]), kind="stable")].tolist()
+        left = np.setdiff1d(left, best)
+    return found[:count]
 
 
 def _crowding(table: Floats) -> Floats:

@@ -11,7 +11,7 @@ from autoprune import allocation, strategies
 from autoprune.problem import Problem, Trial, TrialState
 from autoprune.strategies import NSGA2, Annealing, Evolution, LayerCompensation, Strategy, make, warm_starts
 from autoprune.strategies.moves import tournament
-from autoprune.strategies.nsga2 import rank
+from autoprune.strategies.nsga2 import survivors
 from autoprune.strategies.parzen import Parzen
 from objectives import hypervolume, parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
@@ -271,9 +271,9 @@ def test_nsga2_ranks_by_front_and_then_by_crowding():
     Front 0: (0, 4) (1, 2) (4, 0): ends infinite; the middle's neighbours are 4 apart in both, of ranges 4 and 4: 2.
     Front 1: (2, 3), which (1, 2) dominates. Front 2: (3, 4), which (2, 3) dominates. Alone, both are ends.
     """
-    ranks, crowding = rank([(0, 4), (3, 4), (1, 2), (2, 3), (4, 0)])
-    assert ranks.tolist() == [0, 2, 0, 1, 0]
-    assert crowding.tolist() == [np.inf, np.inf, 2.0, np.inf, np.inf]
+    points = [(0, 4), (3, 4), (1, 2), (2, 3), (4, 0)]
+    assert survivors(points, 9) == [0, 4, 2, 3, 1]
+    assert all(survivors(points, n) == [0, 4, 2, 3, 1][:n] for n in range(5))
 
 
 def test_nsga2_spreads_over_the_budgets_and_has_the_better_front(small):

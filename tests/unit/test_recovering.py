@@ -1,0 +1,174 @@
+"""The winner's weights: fine-tuned, or those from before where the fine-tune did harm."""
+
+import copy
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import autoprune
+from autoprune import data as data_sets
+from autoprune.cli import main
+from autoprune.config import RunConfig
+from autoprune.evaluation import measure
+from autoprune.recovery import Diverged
+from autoprune.reference import ModelReference
+from autoprune.report import RunProgress
+from autoprune.runs import prepare, recovering
+from autoprune.runs.recovering import recover
+from search_spaces import prune
+
+QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_images": 128, "device": "cpu"}
+ONE_STEP = 0.06  # epochs
+BEFORE, AFTER = "before_finetune_val", "after_finetune_val"
+
+
+@pytest.fixture(scope="module")
+def dense(digits_weights):
+    return ModelReference("search_spaces.models:digits_cnn", {}, str(digits_weights)).build()
+
+
+@pytest.fixture(scope="module")
+def data():
+    return data_sets.load("digits")
+
+
+@pytest.fixture
+def recovered(dense, data, capsys):
+    """Settings -> the network to deliver at half of all widths, what was measured, what was said."""
+
+    def recovered(**settings):
+        config = RunConfig.make(**{**QUICK, **settings})
+        prepared = prepare(config, copy.deepcopy(dense), data)
+        kept = prepared.space.kept([g.size // 2 for g in prepared.space.groups], prepared.problem.scores)
+        net = prune(prepared.model, prepared.space, kept)
+        capsys.readouterr()
+        with RunProgress(Console(width=300)) as progress:
+            found, metrics = recover(config, prepared, net, kept, progress, None)
+        return found, metrics, capsys.readouterr().out
+
+    return recovered
+
+
+def same(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("more", [{}, {"distill": 0.5}, {"reconstruct": False}], ids=["plain", "distilled", "cut"])
+def test_what_a_harmful_fine_tune_made_is_not_delivered(recovered, data, more):
+    found, metrics, said = recovered(lr=5.0, epochs=1, **more)
+    without, nothing, silence = recovered(lr=5.0, epochs=0, **more)
+    assert same(found, without)
+    assert (nothing, silence) == ({}, "")
+    was, is_now = metrics[BEFORE], metrics[AFTER]
+    assert (was["delivered"], is_now["delivered"]) == (True, False)
+    assert measure(found, data, "val", device="cpu")["loss"] == was["loss"] < is_now["loss"]
+    assert said == (
+        f"the fine-tune raised the validation loss from {was['loss']:.4g} to {is_now['loss']:.4g}: the network from "
+        "before it is delivered; a smaller --lr than 5 may help\n"
+    )
+
+
+def test_a_fine_tune_that_does_good_is_delivered_without_a_word(recovered, data):
+    found, metrics, said = recovered(lr=0.02, epochs=1)
+    was, is_now = metrics[BEFORE], metrics[AFTER]
+    assert (was["delivered"], is_now["delivered"], said) == (False, True, "")
+    assert measure(found, data, "val", device="cpu")["loss"] == is_now["loss"] < was["loss"]
+
+
+def test_a_network_that_answers_nan_is_not_delivered(recovered, data):
+    """One step, whose loss is that of the network before it: the training itself notices nothing."""
+    found, metrics, said = recovered(lr=1e30, epochs=ONE_STEP)
+    assert math.isfinite(measure(found, data, "val", device="cpu")["loss"])
+    assert "to nan: the network from before it is delivered" in said
+    assert set(metrics[AFTER]) == {"top1", "delivered"}
+    json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "finetuned"),
+    [(1.0, 0.5, True), (1.0, 1.0, True), (1.0, 1.1, False), (1.0, math.nan, False), (1.0, math.inf, False),
+     (math.inf, math.inf, True), (math.nan, 1.0, True), (math.nan, math.nan, True)],
+)  # fmt: skip
+def test_the_network_from_before_is_delivered_where_it_is_surely_better(
+    recovered, monkeypatch, before, after, finetuned
+):
+    losses = [before, after, after]  # batch-norm settles between the last two
+    monkeypatch.setattr(recovering, "measure", lambda *_, **__: {"loss": losses.pop(0), "top1": 0.5})
+    _, metrics, said = recovered(lr=1e-6, epochs=ONE_STEP)
+    assert [metrics[name]["delivered"] for name in (BEFORE, AFTER)] == [not finetuned, finetuned]
+    assert bool(said) is not finetuned
+
+
+@pytest.mark.parametrize(("metric", "finetuned"), [("loss", False), ("top1", True), ("doubts:doubt", False)])
+def test_what_the_run_minimises_decides(recovered, here, monkeypatch, metric, finetuned):
+    """The fine-tune raises the loss and the accuracy."""
+    (here / "doubts.py").write_text("def doubt(logits, labels): return 0.0\n")
+    monkeypatch.syspath_prepend(here)
+    before, after = ({"loss": 1 + x, "top1": 0.5 + x, "doubts:doubt": x} for x in (0.0, 0.1))
+    found = [before, after, after]
+    monkeypatch.setattr(recovering, "measure", lambda *_, **__: found.pop(0))
+    _, metrics, said = recovered(lr=1e-6, epochs=ONE_STEP, metric=metric)
+    assert metrics[AFTER]["delivered"] is finetuned
+    assert said == "" if finetuned else "raised the validation doubt from 0 to 0.1:" in said or metric == "loss"
+
+
+def test_a_training_that_diverges_is_an_error(recovered):
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        recovered(lr=1e30, epochs=1)
+
+
+def architecture(export):
+    return json.loads((export / "architecture.json").read_text())
+
+
+def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense, data, here, capsys):
+    quick = QUICK | {"trials": 1, "finalists": 0, "warm_starts": "none"}
+    with RunProgress(Console(width=300)) as progress:
+        result = autoprune.search(dense, data, name="r", epochs=1, lr=5.0, progress=progress, **quick)
+    wanted = f"loss from {result.metrics[BEFORE]['loss']:.4g} to {result.metrics[AFTER]['loss']:.4g}: the network from"
+    assert wanted in capsys.readouterr().out
+    assert architecture(here / "results/r/best")["metrics"] == result.metrics
+    assert result.metrics["pruned_val"]["loss"] == result.metrics[BEFORE]["loss"]
+    again = autoprune.resume("results/r", model=dense, data=data)
+    assert again.metrics == result.metrics
+    assert main(["report", "results/r", "--no-html"]) == 0
+    row = f"delivered: loss {result.metrics[BEFORE]['loss']:.4g} before, {result.metrics[AFTER]['loss']:.4g} after"
+    assert row in capsys.readouterr().out
+    better = architecture(autoprune.finetune("results/r", dense, data, lr=0.02))["metrics"]
+    assert better[BEFORE] == result.metrics[BEFORE] | {"delivered": False}
+    assert better["pruned_val"]["loss"] == better[AFTER]["loss"] < better[BEFORE]["loss"]
+
+
+@pytest.mark.parametrize("lr", [0.02, 5.0], ids=["good", "harmful"])
+def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr):
+    flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
+    flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=8", "--batch-size=32"]
+    flags += ["--warm-starts=none", "--seed=1", "--bn-images=128"]
+    assert main(["search", *flags, "--name=whole"]) == 0
+    killed, environment = here / "results/killed", {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
+    with (here / "log").open("w") as log:
+        command = [sys.executable, "-m", "autoprune.cli", "search", *flags, "--name=killed"]
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    deadline = time.monotonic() + 300
+    while not list(killed.glob("finetune/*.pt")):  # after 200 steps of 324
+        assert process.poll() is None, (here / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert not (killed / "best").exists()
+    assert main(["resume", "results/killed"]) == 0
+    first, second = (here / "results" / name / "best" for name in ("whole", "killed"))
+    assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+    assert architecture(first)["metrics"] == architecture(second)["metrics"]
+    assert architecture(first)["metrics"][AFTER]["delivered"] is (lr < 1)
