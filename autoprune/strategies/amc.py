@@ -97,8 +97,8 @@ class AMC(Strategy):
         return number < self.warmup * self._stretch
 
     def _settled(self, number: int) -> int:
-        """Trials below this number have finished, in all likelihood: as many run as are missing, among the latest."""
-        return number - 2 * max(0, number - len(self.trials))
+        """Trials below this number have finished, in all likelihood: those that run are among the latest."""
+        return number - 2 * len(self.running)
 
     def _agent(self, settled: int) -> DDPG:
         """The agent that has learnt from all trials told below this number."""

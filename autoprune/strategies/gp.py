@@ -67,16 +67,16 @@ class GP(Encoded):
         candidates = self.candidates(best, rng)
         told = [t for t in self.trials if not t.probe]
         widths = np.array([self._ratios.encode(w) for w in candidates])
-        worth = log_improvement(self.kernel(told, number), self._points(told), _levelled(told), widths)
+        worth = log_improvement(self.kernel(told), self._points(told), _levelled(told), widths)
         return list(candidates.values())[int(worth.argmax())]
 
-    def kernel(self, told: Sequence[Trial], number: int) -> Kernel:
+    def kernel(self, told: Sequence[Trial]) -> Kernel:
         """The kernel that fits the first of the trials told.
 
         How many that are grows by a quarter at a time, and leaves out as many as are running: one that comes late
         would change it.
         """
-        settled = max(self.startup, len(told) - max(0, number - len(self.trials)))
+        settled = max(self.startup, len(told) - len(self.running))
         count = int(self.startup * self.growth ** math.floor(math.log(settled / self.startup, self.growth) + 1e-9))
         first = list(told[:count])
         known, kernel = self._fits.get(count, ([], None))
