@@ -10,7 +10,7 @@ from rich.table import Table
 
 from autoprune.ledger import Record
 from autoprune.problem import Trial
-from autoprune.schedule import is_cached, ranked
+from autoprune.schedule import ranked
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -52,7 +52,7 @@ def best_table(
 def verdicts_of(run: RunDirectory, record: Record) -> dict[int, str]:
     """By its number, which trial won, or leads so far, and which broke a latency budget when they were measured.
 
-    A network that was evaluated more than once counts as its last trial, as on the page.
+    A network that was evaluated more than once counts as its last complete trial.
 
     Raises:
         ValueError: If the export cannot be read.
@@ -60,7 +60,7 @@ def verdicts_of(run: RunDirectory, record: Record) -> dict[int, str]:
     from autoprune.export import read_architecture
     from autoprune.runs.measured import Measured
 
-    numbers = {t.widths: t.number for t in record.trials if not is_cached(t)}
+    numbers = {t.widths: t.number for t in sorted(ranked(record.trials), key=lambda t: t.number)}
     measured = Measured.of(record.notes)
     holds = {m.widths: m.holds for m in (*measured.past, *measured.every)}  # as it was measured last
     said = {numbers[w]: "broke a latency budget" for w, held in holds.items() if not held and w in numbers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -111,9 +112,9 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
 
 def finetune_row(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str, str]:
     """The row for `comparison_table` that says what the fine-tune did on the validation images (see `recover`)."""
-    losses = f"loss {before['loss']:.4g} before, {after['loss']:.4g} after"
+    losses = f"loss {before.get('loss', math.nan):.4g} before, {after.get('loss', math.nan):.4g} after"
     verdict = "delivered: " if before["delivered"] else ""
-    return "top-1 before its fine-tune", "", f"{before['top1']:.4f}", verdict + losses
+    return "top-1 before the fine-tune", "", f"{before['top1']:.4f}", verdict + losses
 
 
 def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:

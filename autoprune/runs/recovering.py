@@ -15,7 +15,7 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, metric_label
 from autoprune.runs.prepare import Prepared
 from search_spaces import Kept
 
@@ -30,8 +30,8 @@ def recover(
     """Give a pruned network its accuracy back.
 
     A fine-tune may do harm, where there is little data or the learning rate is too high for it: the network from before
-    is delivered then, by the loss on the validation images, and the user is told. A run that was killed in the middle
-    comes to the same: what was before is made and measured again, from the same images.
+    is delivered then, by what the run minimises on the validation images, and the user is told. A run that was killed
+    in the middle comes to the same: what was before is made and measured again, from the same images.
 
     Args:
         config: How long, at which rate.
@@ -43,7 +43,11 @@ def recover(
 
     Returns:
         The network to deliver, and what was measured on the validation images "before_finetune_val" and
-        "after_finetune_val": "loss", "top1", "delivered" (whether it is that one); nothing if there is no fine-tune.
+        "after_finetune_val": "loss", "top1", the metric of the run, each if it is a finite number, and "delivered":
+        whether it is that one. Nothing if there is no fine-tune.
+
+    Raises:
+        Diverged: If the training loss becomes NaN or infinite.
     """
     data = prepared.data
     batch = min(config.batch_size, len(data.train))
@@ -55,7 +59,7 @@ def recover(
         return model, {}
     untouched = copy.deepcopy(model)
     _reestimate(untouched, data, config)
-    before = measure(untouched, data, "val", device=config.device)
+    before = _validate(untouched, data, config)
     untouched.cpu()
     progress.begin("fine-tuning", steps)
     finetune(
@@ -73,14 +77,15 @@ def recover(
     )
     progress.end()
     after = _settle(model, data, config)
-    if harmed := _is_worse(after, before):
+    was, is_now = (_minimised(found, config) for found in (before, after))
+    if harmed := _is_worse(is_now, was):
         progress.say(
-            f"the fine-tune raised the validation loss from {before['loss']:.4g} to {after['loss']:.4g}: the network "
-            f"from before it is delivered; a smaller --lr than {config.lr:g} may help"
+            f"the fine-tune raised the validation {metric_label(config.metric)} from {was:.4g} to {is_now:.4g}: the "
+            f"network from before it is delivered; a smaller --lr than {config.lr:g} may help"
         )
     return untouched if harmed else model, {
-        "before_finetune_val": {**before, "delivered": harmed},
-        "after_finetune_val": {**after, "delivered": not harmed},
+        "before_finetune_val": {**_finite(before), "delivered": harmed},
+        "after_finetune_val": {**_finite(after), "delivered": not harmed},
     }
 
 
@@ -107,14 +112,14 @@ def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, f
     Returns:
         What is measured on the validation images then.
     """
-    lagging = measure(model, data, "val", device=config.device)
+    lagging = _validate(model, data, config)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return lagging
     running = [copy.deepcopy(dict(m.named_buffers())) for m in norms]
     _reestimate(model, data, config)
-    settled = measure(model, data, "val", device=config.device)
-    if not _is_worse(settled, lagging):
+    settled = _validate(model, data, config)
+    if not _is_worse(_minimised(settled, config), _minimised(lagging, config)):
         return settled
     for norm, buffers in zip(norms, running, strict=True):
         for name, buffer in norm.named_buffers():
@@ -122,6 +127,20 @@ def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, f
     return lagging
 
 
-def _is_worse(found: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Whether a loss is higher, or no number."""
-    return math.isnan(found["loss"]) or found["loss"] > before["loss"]
+def _validate(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, float]:
+    return measure(model, data, "val", metric=config.metric, device=config.device)
+
+
+def _minimised(found: Mapping[str, float], config: RunConfig) -> float:
+    """The metric of the run, lower is better."""
+    return 1 - found["top1"] if config.metric == "top1" else found[config.metric]
+
+
+def _is_worse(found: float, before: float) -> bool:
+    """Whether it is higher than it was, or no longer a number."""
+    return not (found <= before or math.isnan(before))
+
+
+def _finite(found: Mapping[str, float]) -> dict[str, float]:
+    """Without what no JSON can say."""
+    return {name: value for name, value in found.items() if math.isfinite(value)}

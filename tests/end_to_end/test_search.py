@@ -128,7 +128,8 @@ def test_the_run_says_what_it_did(result):
     assert sum(r["fidelity"] == "short" for r in rows) == QUICK["finalists"]
     dense_macs = result.costs["macs"]["dense"]
     assert all(float(r["macs"]) <= 0.5 * dense_macs for r in rows)
-    assert {"dense_val", "pruned_val", "dense_test", "pruned_test"} == set(result.metrics)
+    measured = {f"{which}_{split}" for which in ("dense", "pruned") for split in ("val", "test")}
+    assert measured | {"before_finetune_val", "after_finetune_val"} == set(result.metrics)
 
 
 def test_resuming_a_finished_run_changes_nothing_and_gives_the_same(dense, result):

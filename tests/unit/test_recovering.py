@@ -152,15 +152,18 @@ def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense,
 @pytest.mark.parametrize("lr", [0.02, 5.0], ids=["good", "harmful"])
 def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
-    flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=8", "--batch-size=32"]
+    flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=4", "--batch-size=16"]
     flags += ["--warm-starts=none", "--seed=1", "--bn-images=128"]
     assert main(["search", *flags, "--name=whole"]) == 0
-    killed, environment = here / "results/killed", {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
+    killed, environment = (
+        here / "results/killed",
+        {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])},
+    )
     with (here / "log").open("w") as log:
         command = [sys.executable, "-m", "autoprune.cli", "search", *flags, "--name=killed"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     deadline = time.monotonic() + 300
-    while not list(killed.glob("finetune/*.pt")):  # after 200 steps of 324
+    while not list(killed.glob("finetune/*.pt")):  # after 200 of 324 steps
         assert process.poll() is None, (here / "log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.005)
