@@ -173,7 +173,7 @@ def test_a_budget_that_the_device_breaks_is_broken_whatever_was_predicted(make):
         ((measured((4, 8), 0.71, False), measured((4, 8), 0.69, True)), 2),
         ((measured((4, 8), 0.69, True), measured((4, 8), 0.71, False), measured((6, 12), 0.69, True)), 0),
         ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False)), None),
-        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False), None), 2),  # given up: to be measured anew
+        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False), None), None),  # given up: to be measured anew, but nobody's winner
     ],
 )
 def test_the_page_the_status_and_the_export_name_the_same_winner(make, capsys, seen, winner):
@@ -228,10 +228,10 @@ def test_a_run_without_its_predictor_still_has_a_page(make, capsys):
     assert "best trials" in capsys.readouterr().out
 
 
-def test_measurements_before_the_run_gave_up_do_not_count(make):
-    seen = measured((4, 8), 0.5, True)
-    assert len(Facts.of(make("a", seen=(seen,))).measurements) == 1
-    assert Facts.of(make("b", seen=(seen, None))).measurements == ()
+def test_measurements_before_the_run_gave_up_are_shown(make):
+    seen = measured((4, 8), 0.5, False)
+    for name, notes in (("a", (seen,)), ("b", (seen, None))):
+        assert [m.widths for m in Facts.of(make(name, seen=notes)).measurements] == [(4, 8)]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def frame(losses: Iterable[float]) -> tuple[float, float]:
         return 0.0, 1.0
     low, usual, high = float(values.min()), float(np.quantile(values, 0.9)), float(values.max())
     high = min(high, low + 3 * (usual - low)) if usual > low else high
-    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    room = 0.06 * (high - low) if high - low > 1e-6 * abs(high) else 0.05 * abs(high) or 0.5
     return low - room, high + room
 
 
