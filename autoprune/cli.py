@@ -209,12 +209,16 @@ def _key_value(name: str, text: str) -> tuple[str, Any]:
 
 
 def _profile(arguments: dict[str, Any]) -> None:
-    from autoprune.report import console, print_latency, print_profile
+    from autoprune.report import RunProgress, console, print_latency, print_profile
+    from autoprune.runs.dense import about_dense
     from autoprune.runs.prepare import expected_cost, prepare
 
     timed = arguments.pop("latency", False)
-    prepared = prepare(_complete(settings(arguments)))
+    say = RunProgress().say
+    prepared = prepare(_complete(settings(arguments)), say=say)
     print_profile(prepared, expected_cost(prepared))
+    for line in about_dense(prepared):
+        say(line)
     if timed:
         print_latency(console(), prepared)
 

@@ -213,8 +213,8 @@ OPTIONS: Mapping[str, Option] = {
             "data_args": (
                 "KEY=VALUE",
                 "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, "
-                "mean=.5,.5,.5 and std=.5,.5,.5 (what the network was trained with), val_images=5000 and seed=0 (of "
-                "the split)",
+                "mean=.5,.5,.5 and std=.5,.5,.5 (what the network was trained with; 0 and 1 leave pixels in 0..1), "
+                "val_images=5000 and seed=0 (of the split)",
             ),
             "input": (
                 "NxCxHxW",

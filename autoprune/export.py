@@ -41,6 +41,7 @@ def export(
     costs: Mapping[str, Mapping[str, float]] | None = None,
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     example_inputs: Any = None,
     onnx: bool = False,
     pt2: bool = False,
@@ -57,6 +58,7 @@ def export(
         costs: Per cost name, its "dense" and "pruned" value.
         metrics: What was measured.
         provenance: Where it comes from: versions, seed, budgets, data, strategy.
+        inputs: What the network is to be fed with (`autoprune.data.input_of`): image shape, mean, std, their formula.
         example_inputs: One batch, needed for ONNX and torch.export.
         onnx: Also write model.onnx (checked against torch).
         pt2: Also write model.pt2 (torch.export).
@@ -80,6 +82,7 @@ def export(
         "costs": {k: dict(v) for k, v in (costs or {}).items()},
         "metrics": dict(metrics or {}),
         "provenance": dict(provenance or {}),
+        "input": dict(inputs or {}),
         "space": space.to_json(),
     }
     # Tied tensors are stored once each: safetensors has no aliases.
@@ -130,6 +133,9 @@ def check_target(directory: Path) -> None:
 def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
     """Rebuild an exported network, in eval mode, on the CPU. Needs only torch and the code of the dense model.
 
+    It wants images normalised as in its training: "input" in architecture.json says how (shape, mean, std, formula);
+    the ONNX and torch.export files want the same.
+
     Args:
         directory: What `export` wrote, e.g. "results/<run>/best".
         model: The dense network or a function that builds it; needed where the export does not name a factory.
@@ -174,6 +180,7 @@ def copy_export(
         costs=architecture.get("costs"),
         metrics=architecture.get("metrics"),
         provenance=architecture.get("provenance"),
+        inputs=architecture.get("input"),
         example_inputs=example_inputs,
         onnx=onnx,
         pt2=pt2,

@@ -17,13 +17,13 @@ from torch import nn
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
-from autoprune.data import ImageData
+from autoprune.data import ImageData, describe
 from autoprune.errors import LedgerUnwritable, SearchStopped
 from autoprune.export import copy_export, load, read_architecture
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import Outlook, RunProgress, metric_label, write_csv
+from autoprune.report import Outlook, RunProgress, counted, metric_label, write_csv
 from autoprune.runs import (
     Bench,
     Held,
@@ -38,6 +38,7 @@ from autoprune.runs import (
     changed_run,
     check_joined,
     deliver,
+    doubt,
     example_tensors,
     hold,
     joined_latency,
@@ -114,7 +115,7 @@ def search(
     if example_inputs is not None:
         example_tensors(example_inputs)
     latency = joined_latency(config, path) if config.join else None
-    prepared = prepare(config, live_model, live_data, example_inputs, scores, latency)
+    prepared = prepare(config, live_model, live_data, example_inputs, scores, latency, say=progress.say)
     if config.join:
         check_joined(prepared, path)
     recipe = Recipe(config, prepared.problem, live_model, live_data, str(RunDirectory(path, config).finalists))
@@ -127,11 +128,12 @@ def search(
     with reserved(config) as share:
         run = RunDirectory.create(path, config, prepared.problem, prepared.example)
         progress.say(
-            f"run {run.path}: {prepared.name}, {len(prepared.space.groups)} groups, {config.goal}; "
+            f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
             f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
         )
-        if prepared.divisors:
-            progress.say(prepared.divisors)
+        for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors):
+            if line:
+                progress.say(line)
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=not (config.join or share))
 
 
@@ -214,7 +216,7 @@ def _on_cluster(
     except ValueError:  # it begins
         trials, worked_s = [], 0.0
     if trials:
-        progress.say(f"run {run.path}: {len(trials)} trials so far")
+        progress.say(f"run {run.path}: {counted(len(trials), 'trial')} so far")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
@@ -242,7 +244,7 @@ def _go(
         if not fresh:
             if not config.cluster:
                 said = "joined" if config.join else "resumed"
-                progress.say(f"run {run.path}: {said}, {len(ledger.trials)} trials so far")
+                progress.say(f"run {run.path}: {said}, {counted(len(ledger.trials), 'trial')} so far")
             run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
         agree_on_schedule(ledger, config, run.path)
         before = list(ledger.trials)

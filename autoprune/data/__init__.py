@@ -4,3 +4,6 @@ from autoprune.data.augmentation import augment as augment
 from autoprune.data.images import ImageData as ImageData
 from autoprune.data.images import Split as Split
 from autoprune.data.load import load as load
+from autoprune.data.normalisation import describe as describe
+from autoprune.data.normalisation import input_of as input_of
+from autoprune.data.normalisation import unnormalised as unnormalised

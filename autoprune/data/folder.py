@@ -55,8 +55,9 @@ def read(spec: str, directory: Path, image_size: int | None, max_images: int | N
     _check_memory(spec, sum(map(len, listed.values())), width * height * 3)
     splits = {name: _decode(spec, s, width, height, resize=image_size is not None) for name, s in listed.items()}
     return Source(
-        splits["train"], splits.get("val"), splits.get("test"), classes, IMAGENET_MEAN, IMAGENET_STD, "crop-flip"
-    )
+        splits["train"], splits.get("val"), splits.get("test"), classes, IMAGENET_MEAN, IMAGENET_STD,
+        origin="of ImageNet",
+    )  # fmt: skip
 
 
 def _list(spec: str, directory: Path) -> tuple[tuple[str, ...], list[Sample]]:

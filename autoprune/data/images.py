@@ -63,6 +63,7 @@ class ImageData:
         augmentation: What training does to an image: "crop-flip", "crop" or "none".
         spec: What was loaded.
         split: How train and val were told apart, in words.
+        origin: Whose mean and std these are, in words.
 
     Raises:
         ValueError: If a split is unusable (see `check`).
@@ -77,6 +78,7 @@ class ImageData:
     augmentation: str = "crop-flip"
     spec: str = ""
     split: str = ""
+    origin: str = "as given"
 
     def __post_init__(self) -> None:
         """Check that the three splits fit together."""
@@ -89,7 +91,7 @@ class ImageData:
         channels = self.train.images.shape[1]
         if not (len(self.mean) == len(self.std) == channels) or min(self.std) <= 0:
             raise ValueError(f"data '{self.spec}': mean and std need one number for each of the {channels} image "
-                             f"channels, std above 0; got {self.mean} and {self.std}")  # fmt: skip
+                             f"channels (or one for all), std above 0; got {self.mean} and {self.std}")  # fmt: skip
         for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
             self._check(name, part)
 

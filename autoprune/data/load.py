@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from autoprune.data import folder, sources
-from autoprune.data.images import ImageData, Split
+from autoprune.data import folder, functions, sources
+from autoprune.data.images import ImageData
+from autoprune.data.normalisation import choose
 from autoprune.data.sources import Source
 
 KNOWN = "digits, cifar10:DIR, cifar100:DIR, imagefolder:DIR, package.module:function"
@@ -20,8 +22,8 @@ def load(
     val_images: int | None = None,
     image_size: int | None = None,
     max_images: int | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: float | tuple[float, ...] | None = None,
+    std: float | tuple[float, ...] | None = None,
     augmentation: str | None = None,
     test: bool = True,
 ) -> ImageData:
@@ -33,12 +35,13 @@ def load(
     Args:
         spec: "digits" (1,797 of 8 x 8, comes with scikit-learn), "cifar10:DIR" or "cifar100:DIR" (as torchvision
             stores them), "imagefolder:DIR" (DIR/train/<class>/ and DIR/test or DIR/val, see `folder.read`), or
-            "package.module:function" (see `sources.from_function`).
+            "package.module:function" (see `functions.from_function`).
         seed: Of the split.
         val_images: Images held out for validation; default a tenth of the training images.
         image_size: Pixels of a side; images of a folder are resized and cropped to it.
         max_images: Keep at most so many training and so many test images, drawn by the seed.
-        mean: What the network was trained with, per channel, for pixels in 0..1 (default: the data set's usual).
+        mean: What the network was trained with, per channel or one number for all, for pixels in 0..1 (default: the
+            data set's usual, else that of the training images); 0, with std 1, leaves pixels in 0..1 as they are.
         std: Likewise.
         augmentation: "crop-flip", "crop" or "none" (default: the data set's usual).
         test: Whether to load the test images too; a worker of a search has no use for them.
@@ -51,8 +54,10 @@ def load(
     """
     kind, _, place = spec.partition(":")
     for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
-        if value is not None and value < 1:
-            raise ValueError(f"data '{spec}': {name} must be at least 1, got {value}")
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"data '{spec}': {name} must be at least 1 and whole, got {value!r}")
+    if not isinstance(seed, int):
+        raise ValueError(f"data '{spec}': seed must be a whole number, got {seed!r}")
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")
     if kind == "digits" and not place:
@@ -62,7 +67,7 @@ def load(
     elif kind == "imagefolder":
         source = folder.read(spec, Path(place), image_size, max_images, seed, test)
     elif place:
-        source = sources.from_function(spec)
+        source = functions.from_function(spec)
     else:
         raise ValueError(f"unknown data '{spec}'; known: {KNOWN}")
     return _split(spec, source, seed, val_images, max_images, mean, std, augmentation, test)
@@ -74,8 +79,8 @@ def _split(
     seed: int,
     val_images: int | None,
     max_images: int | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
+    mean: Any,
+    std: Any,
     augmentation: str | None,
     test: bool,
 ) -> ImageData:
@@ -93,15 +98,8 @@ def _split(
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         words = f"the first {count} of torch.randperm({len(train)}), seed {seed}, validate; the other images train"
         train, val = train[order[count:]], train[order[:count]]
-    usual_mean, usual_std = (source.mean, source.std) if source.mean else _statistics(train)
+    chosen_mean, chosen_std, origin = choose(f"data '{spec}'", mean, std, source, train)
     return ImageData(
-        train=train, val=val, test=held_out, mean=tuple(mean or usual_mean), std=tuple(std or usual_std),
-        classes=source.classes, augmentation=augmentation or source.augmentation, spec=spec, split=words,
+        train=train, val=val, test=held_out, mean=chosen_mean, std=chosen_std, classes=source.classes,
+        augmentation=augmentation or source.augmentation, spec=spec, split=words, origin=origin,
     )  # fmt: skip
-
-
-def _statistics(train: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, measured on (at most 10,000) training images."""
-    pixels = train.images[:10_000].double() / 255
-    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
-    return tuple(mean.tolist()), tuple(std.clamp(min=1e-3).tolist())

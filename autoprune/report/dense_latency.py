@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoprune.report.tables import counted
 from objectives.latency import BACKENDS, Backend, Target, Timing, make
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def layers_table(target: Target, layers: dict[str, float]) -> Table:
         table.add_row(escape(name), f"{layers[name]:.3f}", f"{100 * layers[name] / total:.1f} %")
     if rest := slowest[_LAYERS:]:
         left = sum(layers[name] for name in rest)
-        table.add_row(f"{len(rest)} others", f"{left:.3f}", f"{100 * left / total:.1f} %")
+        table.add_row(counted(len(rest), "other"), f"{left:.3f}", f"{100 * left / total:.1f} %")
     return table
 
 

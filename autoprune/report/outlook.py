@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from autoprune.config import RunConfig
 from autoprune.limits import duration, met
 from autoprune.problem import Trial, TrialState
-from autoprune.report.tables import seconds
+from autoprune.report.tables import counted, seconds
 from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
 from search_spaces import Widths
 
@@ -62,7 +62,7 @@ class Outlook:
         more = sum(widths not in known for widths in plan.extra)
         count_done = tally.evaluated + len(plan.extra) - more
         left = more + (begun if end else max(0, config.trials - tally.evaluated))
-        proxies, parts = (count_done, count_done + left), [("proxies", left, _pace(below))]
+        proxies, parts = (count_done, count_done + left), [("proxy", left, _pace(below))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
@@ -71,7 +71,7 @@ class Outlook:
                 left = max(0, (count if left else min(count, len(leaders))) - len(tried))
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
-            name = "finalists" if fidelity == "short" else f"at {fidelity}"
+            name = "finalist" if fidelity == "short" else f"at {fidelity}"
             parts.append((name, left, _pace(here)))
             below = here
         shorts = [t for t in done if t.fidelity != plan.first]
@@ -89,12 +89,13 @@ class Outlook:
         return self.proxies[1] + self.finalists[1]
 
     def __str__(self) -> str:
-        return "{} of {} proxies, {} of {} finalists".format(*self.proxies, *self.finalists)
+        (done, proxies), (ended, finalists) = self.proxies, self.finalists
+        return f"{done} of {_named(proxies, 'proxy')}, {ended} of {_named(finalists, 'finalist')}"
 
 
 def _end(tally: Tally, below: Sequence[Trial], config: RunConfig, worked_s: float, over: bool) -> str:
     """Which limit closed the list of candidates; the last one left is the time."""
-    limits, after = config.limits, f" after {tally.evaluated} of {config.trials} candidates"
+    limits, after = config.limits, f" after {tally.evaluated} of {counted(config.trials, 'candidate')}"
     if tally.evaluated >= config.trials:
         return ""
     if limits.target and (first := met(below, limits.target, config.fidelity)):
@@ -104,6 +105,11 @@ def _end(tally: Tally, below: Sequence[Trial], config: RunConfig, worked_s: floa
     if limits.time_s < math.inf and (over or worked_s >= limits.time_s) and ranked(below):
         return f"time limit of {duration(limits.time_s)} reached{after}"
     return ""
+
+
+def _named(count: int, name: str) -> str:
+    """So many of a part of the search: "1 finalist", "4 proxies", "2 at short:25"."""
+    return f"{count} {name}" if name.startswith("at ") else counted(count, name).replace("proxys", "proxies")
 
 
 def _pace(trials: Sequence[Trial]) -> float | None:
@@ -118,5 +124,5 @@ def _eta(parts: Sequence[tuple[str, int, float | None]], workers: int, time_left
     known = [n * pace for n, pace in rounds if n and pace is not None]
     if rounds[0][0] and rounds[0][1] is not None:  # what is begun before the limit is finished
         known[0] = min(known[0], max(0.0, time_left_s) + rounds[0][1])
-    unknown = [f"{left} {name}" for name, left, pace in parts if left and pace is None]
+    unknown = [_named(left, name) for name, left, pace in parts if left and pace is None]
     return " + ".join([seconds(sum(known))] * bool(known) + unknown) or "0 s"

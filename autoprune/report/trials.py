@@ -12,7 +12,7 @@ from rich.table import Table
 
 from autoprune.files import write_text
 from autoprune.problem import Trial, TrialState
-from autoprune.report.tables import number, percent
+from autoprune.report.tables import counted, number, percent
 from autoprune.schedule import ranked
 from objectives import Feasibility, is_latency
 
@@ -96,7 +96,7 @@ def proxy_quality(trials: Iterable[Trial]) -> str:
                 first.setdefault(trial.widths, trial.loss)  # the lower rungs come later
     both = [w for w in short if w in first]
     if len(both) < 3:
-        return f"rank correlation of proxy and trained loss: not known from {len(both)} finalists"
+        return f"rank correlation of proxy and trained loss: not known from {counted(len(both), 'finalist')}"
     untrained, trained = ([losses[w] for w in both] for losses in (first, short))
     if min(len(set(untrained)), len(set(trained))) == 1:
         return f"rank correlation of proxy and trained loss: none, the {len(both)} finalists all have the same loss"

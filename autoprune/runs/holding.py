@@ -9,6 +9,7 @@ from typing import Any
 from autoprune.controller import SearchController
 from autoprune.errors import SearchStopped
 from autoprune.problem import Problem, Trial
+from autoprune.report.tables import counted
 from autoprune.runs.bench import Bench
 from autoprune.runs.correcting import corrected, planned, used
 from autoprune.runs.measured import NOTE, Measured, Measurement
@@ -63,7 +64,8 @@ def hold(
     def more() -> bool:
         measured = Measured.of(ledger.notes)
         if extra := _further(problem, schedule, measured, ledger.trials):
-            bench.say(f"predictor corrected by {measured.closed} measured networks: {len(extra)} more candidates")
+            told, further = counted(measured.closed, "measured network"), counted(len(extra), "more candidate")
+            bench.say(f"predictor corrected by {told}: {further}")
             note("candidates", widths=[list(widths) for widths in extra])
         return bool(extra)
 

@@ -8,7 +8,7 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +30,7 @@ from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
+from autoprune.report.tables import counted
 from objectives import Budget, Feasibility, measure, parse, resolve_metric
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
 from objectives.latency.environment import cores, cpu_model
@@ -72,8 +73,9 @@ class Prepared:
         if self.config.divisor != "auto" or not self.problem.latency:
             return ""
         counts = Counter(group.divisor for group in self.space.groups)
-        chosen = ", ".join(f"{divisor} for {counted}" for divisor, counted in sorted(counts.items(), reverse=True))
-        return f"divisor auto: {chosen} of {len(self.space.groups)} groups, by {' and '.join(self.problem.latency)}"
+        chosen = ", ".join(f"{divisor} for {count}" for divisor, count in sorted(counts.items(), reverse=True))
+        groups = counted(len(self.space.groups), "group")
+        return f"divisor auto: {chosen} of {groups}, by {' and '.join(self.problem.latency)}"
 
     def fingerprint(self) -> dict[str, Any]:
         """What this problem is: a resumed run must say the same."""
@@ -120,8 +122,9 @@ def expected_cost(prepared: Prepared) -> str:
     short = sum(count * passed(fidelity) for count, fidelity in config.schedule.rungs) * per_image
     recovery = config.epochs * len(data.train) * 3 * per_image
     return (
-        f"expected cost on this CPU, at the dense network's pace: {config.trials} candidates x {scored} images = "
-        f"{search:.0f} s, {config.finalists} finalists = {short:.0f} s, fine-tune of the winner = {recovery:.0f} s"
+        f"expected cost on this CPU, at the dense network's pace: {counted(config.trials, 'candidate')} x {scored} "
+        f"images = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
+        f"fine-tune of the winner = {recovery:.0f} s"
     )
 
 
@@ -133,6 +136,7 @@ def prepare(
     scores: Sequence[NDArray[np.float64]] | None = None,
     latency: Mapping[str, Latency] | None = None,
     divisors: Sequence[int] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Build, check and score all that a run needs; nothing is written.
 
@@ -144,6 +148,7 @@ def prepare(
         scores: The criterion's scores, where they are known.
         latency: Predictors of measured latencies by metric, where they are known; others are measured.
         divisors: Of the groups, where `auto` has chosen them before.
+        say: Called with a line before something takes minutes.
 
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
@@ -174,7 +179,7 @@ def prepare(
     space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
         raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
-    measured = predictors(budgets, dense, space, example, config.latency_command, latency)
+    measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     feasibility = Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything

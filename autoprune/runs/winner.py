@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.data import input_of
 from autoprune.evaluation import measure
 from autoprune.export import export
 from autoprune.problem import Trial
@@ -85,6 +86,7 @@ def deliver(
         costs=costs,
         metrics=metrics,
         provenance=_provenance(run, prepared, trial, time.monotonic() - started),
+        inputs=input_of(data),
         example_inputs=prepared.example,
         onnx=config.onnx,
         pt2=config.pt2,

@@ -57,6 +57,7 @@ def study(
     most: int = MOST,
     folder: Path | None = None,
     around: Around = at_once,
+    say: Callable[[str], None] | None = None,
 ) -> Latency:
     """The predictor of a network on a device; measured once, then read from the cache.
 
@@ -70,6 +71,7 @@ def study(
         most: How many candidates at most.
         folder: The cache; default `cache_folder()`.
         around: Called with each burst of measuring (a benchmark that shares a machine rests in between).
+        say: Called with a line before anything is measured.
 
     Raises:
         ValueError: If the backend refuses the network.
@@ -85,6 +87,8 @@ def study(
 
     known, end = _read(path), time.monotonic() + seconds
     if known is None:
+        if say:
+            say(f"measuring networks for the predictor of {name} (up to {most}, about {seconds:.0f} s; then kept) ...")
         known = Measured()
         with backend.ready():
             measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -32,6 +32,7 @@ def predictors(
     example: Any,
     command: str = "",
     known: Mapping[str, Latency] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Latency]:
     """Metric -> predictor of the budgets on a latency; measured here where it is not known.
 
@@ -42,6 +43,7 @@ def predictors(
         example: One batch as it is called with.
         command: What the remote backend calls.
         known: Predictors that a run has kept.
+        say: Called with a line before networks are measured; not if the cache has what they took.
 
     Raises:
         ValueError: If a backend cannot measure here, or refuses the network.
@@ -49,4 +51,6 @@ def predictors(
     known = known or {}
     wanted = tuple(b for b in budgets if b.is_latency)
     here = backends((b for b in wanted if b.metric not in known), command)
-    return {b.metric: known.get(b.metric) or study(here[b.metric], b.metric, model, space, example) for b in wanted}
+    return {
+        b.metric: known.get(b.metric) or study(here[b.metric], b.metric, model, space, example, say=say) for b in wanted
+    }

@@ -47,6 +47,11 @@ def files(here, digits_weights):
         "def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
         "def nan(logits, labels): return torch.full((len(labels),), float('nan'))\n"
         "class NotAStrategy: pass\n"
+        "X, Y = torch.zeros(40, 8, 8, 1, dtype=torch.uint8), torch.arange(40) % 10\n"
+        "def rooted(root): return (X, Y), None\n"
+        "def one_pair(): return X, Y\n"
+        "def channels_last(): return (X, Y), None\n"
+        "def one_hot(): return (X.permute(0, 3, 1, 2), nn.functional.one_hot(Y)), None\n"
         "class Fixed(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
@@ -65,6 +70,10 @@ CASES = {
     "unknown budget metric": (
         ["--budget=watts<=50%"],
         r"budget 'watts<=50%': unknown metric 'watts'; known: activations, latency, macs",
+    ),
+    "scores per a cost that is none": (
+        ["--score-per=watts"],
+        r"score_per 'watts': must be none or a cost of this run \(activations, macs, params\)",
     ),
     "unreachable budget": (
         ["--budget=macs<=0.1%"],
@@ -109,6 +118,19 @@ CASES = {
         ["--data-args=colour=1"],
         r"data_args: unknown colour; known: augmentation, image_size, ",
     ),
+    "mean that is no number": (
+        ["--data-args=mean=none"],
+        r"mean must be a number or one number per channel, got 'none'; .*give mean=0 std=1 for pixels of 0\.\.1",
+    ),
+    "mean of three channels": (["--data-args=mean=0,0,0"], r"one number for each of the 1 image channels"),
+    "number of images that is none": (["--data-args=max_images=1e3"], r"max_images must be at least 1 and whole, got"),
+    "data function that needs arguments": (["--data=mine:rooted"], r"must take no arguments, but needs root; give"),
+    "data function that returns one pair": (
+        ["--data=mine:one_pair"],
+        r"must return \(train, test\), .* got \(Tensor \[40, 8, 8, 1\], Tensor \[40\]\)",
+    ),
+    "images with the channels last": (["--data=mine:channels_last"], r"must be \[N, C, H, W\] .* give .*permute"),
+    "one-hot labels": (["--data=mine:one_hot"], r"labels must be \[N\] class numbers, .* as labels\.argmax\(1\)"),
     "unknown strategy": (
         ["--strategy=luck"],
         r"unknown strategy 'luck'; known: .*evolution.*, or give package\.module:Name",

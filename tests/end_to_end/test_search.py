@@ -116,6 +116,7 @@ def test_the_export_is_the_winner(dense, result):
     torch.testing.assert_close(loaded(x), result.model(x))
     data = json.loads((result.run_dir / "best" / "architecture.json").read_text())
     assert tuple(data["widths"]) == result.widths
+    assert (data["input"]["shape"], data["input"]["mean"], data["input"]["std"]) == ([1, 8, 8], [0.305], [0.376])
     assert data["provenance"]["trial"] == result.trial.number
 
 

@@ -19,6 +19,7 @@ from search_spaces import prune, trace
 from search_spaces.models import digits_cnn
 
 REFERENCE = ModelReference("search_spaces.models:digits_cnn", {"num_classes": 7})
+INPUT = {"shape": [1, 8, 8], "mean": [0.305], "std": [0.376], "normalisation": "x = ..."}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ def exported(dense, tmp_path_factory):
         metrics={"top1": 0.5},
         costs={"macs": {"dense": 2.0, "pruned": 1.0}},
         provenance={"seed": 0},
+        inputs=INPUT,
         example_inputs=example,
         onnx=True,
         pt2=True,
@@ -92,7 +94,16 @@ def test_the_architecture_says_what_it_is(exported):
     assert data["model"] == {"factory": "search_spaces.models:digits_cnn", "args": {"num_classes": 7}}
     assert [len(k) for k in data["kept"]] == data["widths"]
     assert data["costs"] == {"macs": {"dense": 2.0, "pruned": 1.0}}
+    assert data["input"] == INPUT
     assert data["onnx_max_difference"] < 1e-4
+
+
+def test_a_copy_says_what_it_is_fed_with_too(copy, tmp_path):
+    copy_export(copy, tmp_path / "copy", onnx=False, pt2=False)
+    assert json.loads((tmp_path / "copy" / "architecture.json").read_text())["input"] == INPUT
+    edit(copy, lambda a: a.pop("input"))  # of an older version
+    copy_export(copy, tmp_path / "older", onnx=False, pt2=False)
+    assert json.loads((tmp_path / "older" / "architecture.json").read_text())["input"] == {}
 
 
 def test_onnx_and_torch_export_take_any_batch_size(exported):

@@ -173,7 +173,7 @@ def test_a_budget_that_the_device_breaks_is_broken_whatever_was_predicted(make):
         ((measured((4, 8), 0.71, False), measured((4, 8), 0.69, True)), 2),
         ((measured((4, 8), 0.69, True), measured((4, 8), 0.71, False), measured((6, 12), 0.69, True)), 0),
         ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False)), None),
-        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False), None), None),  # given up: to be measured anew, but nobody's winner
+        ((measured((4, 8), 0.71, False), measured((6, 12), 0.71, False), None), None),  # gave up: nobody
     ],
 )
 def test_the_page_the_status_and_the_export_name_the_same_winner(make, capsys, seen, winner):

@@ -80,7 +80,7 @@ def test_what_runs_is_left_and_what_is_cached_counts_nothing():
 
 def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
     cached = [replace(proxy(n, 0.5), metrics={"loss": 0.5, "cached": True}) for n in range(1, 51)]
-    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 proxies, 0 of 1 finalists"
+    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 proxy, 0 of 1 finalist"
 
 
 def test_candidates_besides_the_strategys_count_until_they_are_done():

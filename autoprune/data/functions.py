@@ -1,0 +1,86 @@
+"""The user's own function: what it may return, and a sentence for what it must not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from autoprune.data.images import Split
+from autoprune.data.normalisation import per_channel
+from autoprune.data.pixels import described, to_split
+from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
+from objectives import find
+
+PARTS = ("train", "val", "test")
+KEYS = (*PARTS, "mean", "std", "classes", "augmentation")
+
+
+def from_function(spec: str) -> Source:
+    """What the user's function returns: (train, test), (train, val, test), or a dict with these names.
+
+    Each part is a data set of (image, class number) as torchvision has them, or a pair of tensors. Images are PIL
+    images, uint8 tensors or floats in 0..1, [C, H, W], not normalised. A dict may also bring "mean" and "std" (per
+    channel or one number for all: what the network was trained with), "classes" and "augmentation"; `val` may be None.
+
+    Raises:
+        ValueError: If the function is missing, needs arguments or returns something else.
+    """
+    where = f"data '{spec}'"
+    function = find("data", spec, {})
+    if not callable(function):
+        raise ValueError(f"{where}: expected a function, found {type(function).__name__}")
+    if needed := _needed(function):
+        raise ValueError(f"{where}: the function must take no arguments, but needs {', '.join(needed)}; give them "
+                         "defaults")  # fmt: skip
+    found = _named(where, function())
+    train, val, test = (
+        None if found.get(name) is None else to_split(f"{where}: {name}", found[name]) for name in PARTS
+    )
+    assert train is not None  # `_named` checks it
+    channels = train.images.shape[1]
+    mean, std = (per_channel(where, name, found.get(name), channels) for name in ("mean", "std"))
+    origin = "as the function says"
+    if channels == 3 and not mean and not std:
+        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "of ImageNet"
+    augmentation = found.get("augmentation") or "crop-flip"
+    return Source(train, val, test, _classes(where, found, train), mean, std, augmentation, origin)
+
+
+def _needed(function: Any) -> list[str]:
+    """The arguments that it cannot be called without."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have none to show
+        return []
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+
+
+def _classes(where: str, found: Mapping[str, Any], train: Split) -> tuple[str, ...]:
+    """The names of the classes: given, else the data set's own, else as many numbers as there are labels."""
+    given = found.get("classes")
+    given = getattr(found["train"], "classes", None) if given is None else given
+    if given is None:
+        given = range(int(train.labels.max()) + 1 if len(train) else 0)
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise ValueError(f"{where}: classes must be a list of names, in the order of the labels, got {given!r}")
+    return tuple(map(str, given))
+
+
+def _named(where: str, returned: Any) -> Mapping[str, Any]:
+    """What the function returned, by the names of its parts."""
+    found = returned
+    if isinstance(found, (tuple, list)) and len(found) in (2, 3):
+        found = dict(zip(("train", "test") if len(found) == 2 else PARTS, found, strict=True))
+    if (
+        not isinstance(found, Mapping)
+        or found.get("train") is None
+        or any(hasattr(found.get(name), "shape") for name in PARTS)  # an array is no data set: it returned (x, y)
+    ):
+        raise ValueError(f"{where}: the function must return (train, test), (train, val, test) or a dict with these "
+                         f"names, each a pair (images, labels) or a data set; got {described(returned)}")  # fmt: skip
+    if unknown := [str(key) for key in found if key not in KEYS]:
+        raise ValueError(f"{where}: the function returned a dict with unknown {', '.join(unknown)}; known: "
+                         f"{', '.join(KEYS)}")  # fmt: skip
+    return found
