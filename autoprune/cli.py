@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_type_hints
 
-from autoprune.config import OPTIONS, RunConfig
+from autoprune.config import RunConfig
 from autoprune.errors import DeliveredElsewhere, SearchStopped
+from autoprune.options import OPTIONS
 from autoprune.recovery import Diverged
 
 EXAMPLES = """\

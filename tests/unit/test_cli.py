@@ -3,7 +3,8 @@
 import pytest
 
 from autoprune.cli import main, parser, settings
-from autoprune.config import OPTIONS, RunConfig
+from autoprune.config import RunConfig
+from autoprune.options import OPTIONS
 
 
 def given(*arguments):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from autoprune.config import OPTIONS, RunConfig, replace
+from autoprune.config import RunConfig, replace
+from autoprune.options import OPTIONS
 
 
 def test_toml_gives_the_same_configuration_back(tmp_path):
