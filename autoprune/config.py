@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of one run, resolved and checked: every default a user may turn. `OPTIONS` (options.py) explains them.
+    """The settings of one run, resolved and checked: every default a user may turn; `OPTIONS` explains them.
 
     Raises:
         ValueError: If a setting is out of its range.

@@ -1,4 +1,4 @@
-"""What the user is told of every setting: its group, what stands for its value, what it does. Flags are made from it."""
+"""What the user is told of every setting: its group, what stands for its value, what it does. Flags are made of it."""
 
 from __future__ import annotations
 
