@@ -46,13 +46,14 @@ HOW: dict[str, dict[str, Any]] = {
 }
 PAYS = {"trials": 40, "finalists": 4, "short_steps": 50}
 CONCLUSION = """
-- The budget holds in 5 of 5 runs of both networks, searched (at `--divisor auto`, the default) and measured while nobody
-  else used the machine's other core; the host was not quiet all the same (see the spreads, and 0.78 to 0.98 ms for one
-  dense network). An earlier version held it in 5 of 5 at divisor 1, likewise on a quiet machine.
+- The budget holds in 5 of 5 runs of both networks, searched (at `--divisor auto`, the default) and measured while
+  nobody else used the machine's other core; the host was not quiet all the same (see the spreads, and 0.78 to 0.98 ms
+  for one dense network). An earlier version held it in 5 of 5 at divisor 1, likewise on a quiet machine.
 - On a machine that is loaded all the time it does not always: ten searches beside a benchmark on the other core ended
   within the budget eight times; the other two files measured 60.4 ± 2.0 % (ResNet-20) and 60.04 ± 1.7 % (MobileNetV2).
 - What is left unused is the price of noise: a finalist counts as over the budget if its measurement, two standard
-  errors added, is; then the predictor is corrected, by one factor. ResNet-20 ended at 54 to 60 %, MobileNetV2 at 53 to 58.
+  errors added, is; then the predictor is corrected, by one factor. ResNet-20 ended at 54 to 60 %, MobileNetV2 at 53 to
+  58 %.
 - MobileNetV2 has random weights: its runs show that the tools keep the budget, and nothing about accuracy.
 - A MACs budget does not buy milliseconds here: at 60 % of the MACs ResNet-20 took as long as the dense network, because
   widths that are no multiple of the device's blocks cost as much as the next block or more. At about the same measured
