@@ -74,6 +74,7 @@ class SearchController:
         project: Makes what the strategy proposes feasible: a plug-in may forget to.
         limits: What ends the search before its last trial.
         tradeoff: What counts in a search with several goals; None: the loss.
+        measured: Whether finalists are measured for a latency budget: none is given up early then.
     """
 
     def __init__(

@@ -123,6 +123,7 @@ def search(
         pickled(recipe)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
+    said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)
     with reserved(config) as share:
@@ -131,9 +132,8 @@ def search(
             f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
             f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
         )
-        for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors):
-            if line:
-                progress.say(line)
+        for line in said:
+            progress.say(line)
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=not (config.join or share))
 
 
@@ -212,13 +212,13 @@ def _on_cluster(
     config = run.config
     try:
         record = run.record()
-        trials, worked_s = record.trials, record.worked_s
+        trials, worked_s, extra = record.trials, record.worked_s, Measured.of(record.notes).extra
     except ValueError:  # it begins
-        trials, worked_s = [], 0.0
+        trials, worked_s, extra = [], 0.0, ()
     if trials:
         progress.say(f"run {run.path}: {counted(len(trials), 'trial')} so far")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s)
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, extra)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent)

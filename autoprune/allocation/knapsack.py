@@ -26,7 +26,7 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
         normalise: Divide scores by the mean of their group first, for criteria whose values do not compare across
             groups (norms do not; Taylor and Fisher do: both are changes of the loss).
     """
-    groups = len(problem.space.groups)
+    groups, step = len(problem.space.groups), np.array([group.divisor for group in problem.space.groups])
     ranking = Ranking(problem.space, normalised(problem.scores) if normalise else problem.scores)
     widths = np.array(problem.space.full)
     excess = float(loads(problem, widths[None]).max(initial=1.0))
@@ -34,9 +34,11 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
         here = loads(problem, widths[None])[0]
         if (here <= left).all():
             continue
-        fewer = np.maximum(widths - np.eye(groups, dtype=np.int64), 0)  # row g: one unit of group g gone
-        freed = _freed(problem, widths, fewer, here > left)
-        scale = freed.max() / np.maximum(freed, 1e-9 * freed.max())  # worth = score per cost
+        # Row g: one step of group g gone. A unit less may cost more, where the device likes multiples.
+        fewer = np.maximum(widths - np.diag(step), 0)
+        freed = _freed(problem, widths, fewer, here > left) / (1 if problem.score_per == "none" else step)
+        most = freed.max()
+        scale = most / np.maximum(freed, 1e-9 * most) if most > 0 else np.ones(groups)  # worth = score per cost
         now = widths
 
         def fits(table: NDArray[np.int64], now: NDArray[np.int64] = now, left: float = left) -> NDArray[np.bool_]:

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+import torch
+
 from autoprune.data.images import Split
 from autoprune.data.normalisation import per_channel
 from autoprune.data.pixels import described, to_split
@@ -76,7 +79,9 @@ def _named(where: str, returned: Any) -> Mapping[str, Any]:
     if (
         not isinstance(found, Mapping)
         or found.get("train") is None
-        or any(hasattr(found.get(name), "shape") for name in PARTS)  # an array is no data set: it returned (x, y)
+        or any(
+            isinstance(found.get(name), (np.ndarray, torch.Tensor)) for name in PARTS
+        )  # an array is no data set: it returned (x, y)
     ):
         raise ValueError(f"{where}: the function must return (train, test), (train, val, test) or a dict with these "
                          f"names, each a pair (images, labels) or a data set; got {described(returned)}")  # fmt: skip

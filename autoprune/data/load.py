@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def load(
     """
     kind, _, place = spec.partition(":")
     for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not _is_whole(value) or value < 1):
             raise ValueError(f"data '{spec}': {name} must be at least 1 and whole, got {value!r}")
-    if not isinstance(seed, int):
+    if not _is_whole(seed):
         raise ValueError(f"data '{spec}': seed must be a whole number, got {seed!r}")
+    seed = int(seed)
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")
     if kind == "digits" and not place:
@@ -71,6 +73,10 @@ def load(
     else:
         raise ValueError(f"unknown data '{spec}'; known: {KNOWN}")
     return _split(spec, source, seed, val_images, max_images, mean, std, augmentation, test)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _split(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,13 +79,15 @@ def to_image(where: str, image: Any) -> Tensor:
 
 def to_bytes(where: str, pixels: Tensor) -> Tensor:
     """Pixels as uint8; floats must lie in 0..1."""
-    if pixels.dtype == torch.uint8:
-        return pixels
+    if pixels.dtype in (torch.uint8, torch.bool):
+        return pixels.to(torch.uint8) * (255 if pixels.dtype == torch.bool else 1)
     values = pixels if pixels.is_floating_point() else pixels.double()
     low, high = (float(v) for v in values.aminmax()) if values.numel() else (0.0, 0.0)
-    if pixels.is_floating_point() and 0 <= low <= high <= 1:
-        return pixels.mul(255).round().to(torch.uint8)
-    if not pixels.is_floating_point():
+    if pixels.is_floating_point() and -1e-3 <= low <= high <= 1 + 1e-3:  # resizing rounds
+        return pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
+    if math.isnan(low):
+        way = "find out where the NaN come from"
+    elif not pixels.is_floating_point():
         way = "give 0..255 as uint8, or divide by the largest value there can be"
     elif low >= 0:
         way = "divide by the largest value there can be"
@@ -101,7 +104,7 @@ def channels_last(shape: Sequence[int]) -> bool:
     """
     *_, height, width, channels = shape
     short, long = sorted((height, width))
-    return channels in COLOURS and short >= LEAST and long <= OBLONG * short
+    return channels in COLOURS and short >= LEAST and (short == long if channels == 1 else long <= OBLONG * short)
 
 
 def _pair(where: str, images: Any, labels: Any) -> Split:

@@ -77,6 +77,8 @@ def print_export(directory: str | Path) -> None:
 
 def print_report(run: RunDirectory) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
+    from autoprune.runs.measured import Measured
+
     out = console()
     record, metric = run.record(), metric_label(run.config.metric)
     trials, activity = record.trials, Activity.of(record)
@@ -94,7 +96,8 @@ def print_report(run: RunDirectory) -> None:
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     live, over = bool(holder(run.path)), (run.best / "architecture.json").is_file()
-    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live).end:
+    extra = Measured.of(record.notes).extra
+    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live, extra=extra).end:
         out.print(f"end: {end}")
     out.print(best_table(trials, metric, verdicts_of(run, record)))
     out.print(proxy_quality(trials), markup=False)

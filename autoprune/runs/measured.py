@@ -51,6 +51,7 @@ class Measured:
         rounds: Such rounds.
         extra: Candidates that the corrected predictor asked for.
         num_notes: Notes read.
+        past: The measurements from before it gave up.
     """
 
     every: tuple[Measurement, ...] = ()

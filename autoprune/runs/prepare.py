@@ -205,15 +205,12 @@ def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
     """The data that the settings describe.
 
     Raises:
-        ValueError: If a data argument is unknown or of the wrong type, or as `autoprune.data.load`.
+        ValueError: If a data argument is unknown, or as `autoprune.data.load`.
     """
     known = set(inspect.signature(data_sets.load).parameters) - {"spec", "test"}
     if unknown := config.data_args.keys() - known:
         raise ValueError(f"data_args: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-    try:
-        return data_sets.load(config.data, **config.data_args, test=test)
-    except TypeError as error:
-        raise ValueError(f"data_args {config.data_args}: a value is of the wrong type ({error})") from error
+    return data_sets.load(config.data, **config.data_args, test=test)
 
 
 def knows_nothing(data: ImageData, metric: str) -> float:

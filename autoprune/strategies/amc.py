@@ -104,7 +104,7 @@ class AMC(Strategy):
         """The agent that has learnt from all trials told below this number."""
         trials = [t for t in self.trials if not t.probe and t.number < settled]
         opening = sum(self._warming(t.number) for t in trials)
-        ends = [opening, *waves(trials, opening, last=settled >= len(self.trials))]
+        ends = [opening, *waves(trials, opening, last=not self.running)]
         same = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(self._learnt, trials, strict=False))))
         usable = [s for s in self._snapshots if s[0] in ends and s[0] <= same]
         self._snapshots = usable or [(opening, self._start(trials[:opening]))]

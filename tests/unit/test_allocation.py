@@ -99,6 +99,23 @@ def test_knapsack_divides_by_what_the_budget_limits():
     assert found[""] == found["macs"] != found["none"]
 
 
+def test_knapsack_prices_a_step_and_not_a_unit():
+    """On a device that computes in blocks of 4 and dislikes other widths a unit less costs more, not less."""
+
+    def ms(widths):
+        a, b = (np.ceil(n / 4) * 4 + 2 * (n % 4 > 0) for n in np.asarray(widths).T)
+        return 3 * a + b
+
+    found = {}
+    for per in ("blocks", "none"):  # per unit the first group is worth more, per millisecond the second
+        space, scores = chain(16, 16, pixels=[1, 1, 1]).with_limits(divisor=4), (np.full(16, 1.0), np.full(16, 0.6))
+        problem = Problem(space, (parse("macs<=60%"),), scores, score_per=per)
+        problem.feasibility.costs["blocks"] = ms
+        found[per] = knapsack(problem)
+    assert found["blocks"][0] < found["blocks"][1]
+    assert found["none"][0] > found["none"][1]
+
+
 def test_knapsack_is_near_the_best_there_is():
     """Against all the widths of a space small enough: at least 97 % of the best kept score."""
     for seed in range(5):

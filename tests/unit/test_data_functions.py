@@ -43,6 +43,9 @@ def data(tmp_path, monkeypatch):
         ("return [(torch.full((8, 8), .2), y) for y in Y], None", (1, 8, 8)),  # grey, [H, W]
         ("return {'train': (np.full((20, 4, 1, 3), 51, np.uint8), Y)}", (4, 1, 3)),
         ("return {'train': (np.full((20, 12, 99, 1), 51, np.uint8), Y)}", (12, 99, 1)),  # 12 signals
+        ("return {'train': (np.full((20, 40, 101, 1), 51, np.uint8), Y)}", (40, 101, 1)),  # 40 bins as channels
+        ("return (np.where(X, .2, 0) + 1e-8 * (Y[:, None, None, None] - .5), Y), None", (1, 8, 8)),
+        ("D = TensorDataset(torch.tensor(X), torch.tensor(Y)); D.shape = (1, 8, 8); return D, None", (1, 8, 8)),
         ("return {'train': (np.full((20, 64, 1, 1), 51, np.uint8), Y)}", (64, 1, 1)),
         ("return {'train': (np.full((20, 3, 3, 3), 51, np.uint8), Y), 'augmentation': None}", (3, 3, 3)),
     ],
@@ -119,6 +122,22 @@ def test_images_of_usual_channels_are_never_taken_for_channels_last(channels, he
 def test_any_picture_is_taken_as_it_is_whatever_its_sides(mode, height, width):
     found = to_image("here", Image.new(mode, (width, height)))
     assert found.shape == (1 if mode == "L" else 3, height, width)
+
+
+def test_what_resizing_rounds_and_what_is_black_or_white_is_taken():
+    light = torch.tensor([-2e-7, 0.5, 1 + 2.4e-7]).expand(1, 1, 3, 3)
+    assert to_split("here", (light, torch.tensor([0]))).images.unique().tolist() == [0, 128, 255]
+    assert to_split("here", (light > 0, torch.tensor([0]))).images.unique().tolist() == [0, 255]
+    with pytest.raises(ValueError, match="NaN"):
+        to_split("here", (light * torch.nan, torch.tensor([0])))
+
+
+@pytest.mark.parametrize("settings", [{"seed": np.int64(1)}, {"val_images": np.int32(200)}])
+def test_integers_of_numpy_are_integers(settings):
+    plain = {name: int(value) for name, value in settings.items()}
+    assert load("digits", **settings).fingerprint == load("digits", **plain).fingerprint
+    with pytest.raises(ValueError, match="whole"):
+        load("digits", **dict.fromkeys(settings, True))
 
 
 def test_a_series_is_taken_in_its_order():

@@ -70,8 +70,15 @@ def test_tells_the_layers_apart(name, toy):
     assert sum(layers.values()) > 0
 
 
-def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch):
-    """More of one class than Dynamo keeps compilations of a function (eight)."""
+def broken_in_two(s, x):
+    """Nothing, but the compiler has to stop there."""
+    torch._dynamo.graph_break()
+    return x
+
+
+@pytest.mark.parametrize(("forward", "graphs"), [(lambda s, x: x, 1), (broken_in_two, 2)])
+def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch, forward, graphs):
+    """More of one class than Dynamo keeps compilations of a function (eight), with a graph break and without."""
     ran, compile_ = [], torch.compile
 
     def noting(graph, inputs):
@@ -79,7 +86,7 @@ def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", lambda model, **options: compile_(model, backend=noting, **options))
     monkeypatch.setattr("objectives.latency.compiled.shutil.which", lambda name: name)
-    model, example = toy(lambda s, x: x).eval(), torch.randn(1, 3, 16, 16)
+    model, example = toy(forward).eval(), torch.randn(1, 3, 16, 16)
     space = trace(model, example)
     build = BACKENDS["compile"](Setting()).candidates(model, space, example)
     runs = [build(tuple(max(1, n - less) for n in space.full)) for less in range(10)]
@@ -87,7 +94,7 @@ def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch):
         ran.clear()
         for run in runs:
             run()
-    assert len(ran) == len(runs)
+    assert len(ran) == graphs * len(runs)
 
 
 def test_the_time_grows_with_the_work(toy):

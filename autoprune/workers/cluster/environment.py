@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 TABLE_S = 30  # seconds between two tables
+ALWAYS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output has no table of one's own columns
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger has it all, and Tune leaves its files open when stopped
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # finalists have no loss between rungs
+}
 
 
 @contextlib.contextmanager
-def tune_environment(**values: str) -> Iterator[None]:
-    """Environment variables for the time of the block: these, and what every run of Tune here needs."""
-    values |= {
-        "RAY_AIR_NEW_OUTPUT": "0",  # the new output has no table of one's own columns
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger has it all, and Tune leaves its files open when stopped
-    }
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def tune_environment() -> Iterator[None]:
+    """What every run of Tune here needs among the environment variables, for the time of the block."""
+    before = {name: os.environ.get(name) for name in ALWAYS}
+    os.environ.update(ALWAYS)
     try:
         yield
     finally:

@@ -97,7 +97,7 @@ def tune_finalists(
             verbose=1 if table else 0,
         ),
     )
-    with tune_environment(TUNE_DISABLE_STRICT_METRIC_CHECKING="1"):  # between rungs there is no loss
+    with tune_environment():
         tuner.fit()
     if ray.get(desk.num_waiting.remote(sorted(jobs))):
         raise KeyboardInterrupt

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from autoprune.workers.cluster.environment import ALWAYS
 
 WAIT_S = 10.0  # for the first sign of life of a `ray://` address
 INSTALL = "pip install 'autoprune[ray]'"
@@ -124,8 +127,11 @@ def connect(address: str, **options: Any) -> Cluster:
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
     with _explained(address, ray.__version__):
         if address.startswith("ray://"):
+            if not importlib.util.find_spec("grpc"):
+                raise ValueError(f"cluster '{address}': needs Ray's client (grpcio); {INSTALL}")
             _await(address)
-            ray.init(address, **quiet)
+            # Tune runs in a process of the head node then, which does not see this one's environment.
+            ray.init(address, runtime_env={"env_vars": ALWAYS}, **quiet)
             return Cluster(address, ours=True)
         if address == "auto":
             with contextlib.suppress(ConnectionError):
@@ -146,7 +152,10 @@ def _explained(address: str, version: str) -> Iterator[None]:
         if "ersion" in text and "mismatch" in text.lower():
             cure = f"install the same Ray and Python on both sides (here Ray {version})"
             raise ValueError(f"cluster '{address}': runs another version ({text[:300]}); {cure}") from error
-        raise ValueError(f"cluster '{address}': no connection ({text[:300]}); check that it runs there") from error
+        cure = "check that it runs there"
+        if address.startswith("ray://"):
+            cure += " and, if it wants a token, that RAY_AUTH_MODE=token is set here and ~/.ray/auth_token is its own"
+        raise ValueError(f"cluster '{address}': no connection ({text[:300]}); {cure}") from error
 
 
 def _await(address: str) -> None:
