@@ -70,14 +70,20 @@ def test_tells_the_layers_apart(name, toy):
     assert sum(layers.values()) > 0
 
 
-def broken_in_two(s, x):
-    """Nothing, but the compiler has to stop there."""
-    torch._dynamo.graph_break()
-    return x
+class Broken(nn.Module):
+    """The compiler has to stop in the middle of it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, width), nn.Linear(width, 8)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        torch._dynamo.graph_break()
+        return self.b(x)
 
 
-@pytest.mark.parametrize(("forward", "graphs"), [(lambda s, x: x, 1), (broken_in_two, 2)])
-def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch, forward, graphs):
+def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch):
     """More of one class than Dynamo keeps compilations of a function (eight), with a graph break and without."""
     ran, compile_ = [], torch.compile
 
@@ -86,15 +92,18 @@ def test_every_network_that_takes_turns_runs_compiled(toy, monkeypatch, forward,
 
     monkeypatch.setattr(torch, "compile", lambda model, **options: compile_(model, backend=noting, **options))
     monkeypatch.setattr("objectives.latency.compiled.shutil.which", lambda name: name)
-    model, example = toy(forward).eval(), torch.randn(1, 3, 16, 16)
+    model, example = toy(lambda s, x: x).eval(), torch.randn(1, 3, 16, 16)
     space = trace(model, example)
-    build = BACKENDS["compile"](Setting()).candidates(model, space, example)
-    runs = [build(tuple(max(1, n - less) for n in space.full)) for less in range(10)]
-    for _ in range(2):
-        ran.clear()
-        for run in runs:
-            run()
-    assert len(ran) == graphs * len(runs)
+    backend = BACKENDS["compile"](Setting())
+    build = backend.candidates(model, space, example)
+    whole = [build(tuple(max(1, n - less) for n in space.full)) for less in range(10)]
+    broken = [backend.load(Broken(width).eval(), torch.randn(1, 8)) for width in range(8, 18)]
+    for runs, graphs in ((whole, 1), (broken, 2)):
+        for _ in range(2):
+            ran.clear()
+            for run in runs:
+                run()
+        assert len(ran) == graphs * len(runs)
 
 
 def test_the_time_grows_with_the_work(toy):
