@@ -212,13 +212,13 @@ def _on_cluster(
     config = run.config
     try:
         record = run.record()
-        trials, worked_s, extra = record.trials, record.worked_s, Measured.of(record.notes).extra
+        trials, worked_s, measured = record.trials, record.worked_s, Measured.of(record.notes)
     except ValueError:  # it begins
-        trials, worked_s, extra = [], 0.0, ()
+        trials, worked_s, measured = [], 0.0, Measured()
     if trials:
         progress.say(f"run {run.path}: {counted(len(trials), 'trial')} so far")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, extra)
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent)
@@ -316,15 +316,15 @@ def _candidates(
     controller = make_controller(ledger, config, prepared.problem)
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
-    extra = Measured.of(ledger.notes).extra
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, extra)
+    measured = Measured.of(ledger.notes)
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured)
     if places:
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress)
     else:
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
-    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True, extra=extra).end
+    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True, measured=measured).end
     if why and len(done) < len(ledger.trials):  # else it was said before
         progress.say(why)
     if not ranked(ledger.trials):

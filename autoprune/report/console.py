@@ -96,8 +96,8 @@ def print_report(run: RunDirectory) -> None:
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     live, over = bool(holder(run.path)), (run.best / "architecture.json").is_file()
-    extra = Measured.of(record.notes).extra
-    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live, extra=extra).end:
+    measured = Measured.of(record.notes)
+    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live, measured=measured).end:
         out.print(f"end: {end}")
     out.print(best_table(trials, metric, verdicts_of(run, record)))
     out.print(proxy_quality(trials), markup=False)

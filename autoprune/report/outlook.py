@@ -6,13 +6,16 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from autoprune.config import RunConfig
 from autoprune.limits import duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import counted, seconds
 from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
-from search_spaces import Widths
+
+if TYPE_CHECKING:
+    from autoprune.runs.measured import Measured
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Outlook:
         worked_s: float = 0.0,
         workers: int = 0,
         over: bool = False,
-        extra: Sequence[Widths] = (),
+        measured: Measured | None = None,
     ) -> Outlook:
         """The outlook of a run with these trials; those still running count as left.
 
@@ -49,16 +52,16 @@ class Outlook:
             worked_s: Seconds that controllers were at work, for the time limit.
             workers: Who share what is left; default those of the settings.
             over: There will be no new candidate, by whichever limit.
-            extra: Candidates besides the strategy's; see `Halving`.
+            measured: What was measured for a latency budget, and which other candidates that asked for.
         """
         done = [t for t in trials if t.state is not TrialState.RUNNING]
         running = [t for t in trials if t.state is TrialState.RUNNING and not is_cached(t)]
-        plan, limits = replace(config.schedule, extra=tuple(extra)), config.limits
+        plan, limits = replace(config.schedule, extra=measured.extra if measured else ()), config.limits
         below = [t for t in done if t.fidelity == plan.first]
         tally = plan.tally(below)
         end = _end(tally, below, config, worked_s, over)
         begun = sum(plan.is_proposal(t) for t in running)
-        known = {t.widths for t in below}
+        known, broken = {t.widths for t in below}, measured.broken if measured else frozenset()
         more = sum(widths not in known for widths in plan.extra)
         count_done = tally.evaluated + len(plan.extra) - more
         left = more + (begun if end else max(0, config.trials - tally.evaluated))
@@ -66,7 +69,7 @@ class Outlook:
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
-            leaders = ranked(below)[:count]
+            leaders = ranked([t for t in below if t.widths not in broken])[:count]
             if config.front:  # they are chosen along the front, which asks for prices; so many they are
                 left = max(0, (count if left else min(count, len(leaders))) - len(tried))
             else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +22,9 @@ from autoprune.config import RunConfig
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
 from autoprune.schedule import is_cached
-from search_spaces import Widths
+
+if TYPE_CHECKING:
+    from autoprune.runs.measured import Measured
 
 
 class RunProgress:
@@ -38,7 +41,7 @@ class RunProgress:
         self._config = RunConfig()
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
-        self._extra: Sequence[Widths] = ()
+        self._measured: Measured | None = None
         self._began = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -54,7 +57,11 @@ class RunProgress:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def begin_search(
-        self, config: RunConfig, trials: Iterable[Trial] = (), worked_s: float = 0.0, extra: Sequence[Widths] = ()
+        self,
+        config: RunConfig,
+        trials: Iterable[Trial] = (),
+        worked_s: float = 0.0,
+        measured: Measured | None = None,
     ) -> None:
         """The search begins, or goes on.
 
@@ -62,9 +69,9 @@ class RunProgress:
             config: Of the run.
             trials: Finished before.
             worked_s: Seconds that controllers were at work before.
-            extra: Candidates besides the strategy's.
+            measured: What was measured for a latency budget so far.
         """
-        self._config, self._trials, self._best, self._extra = config, list(trials), {}, extra
+        self._config, self._trials, self._best, self._measured = config, list(trials), {}, measured
         self._began = time.monotonic() - worked_s
         for trial in self._trials:
             self._is_better(trial)
@@ -111,7 +118,7 @@ class RunProgress:
             )
 
     def _outlook(self) -> Outlook:
-        return Outlook.of(self._trials, self._config, time.monotonic() - self._began, extra=self._extra)
+        return Outlook.of(self._trials, self._config, time.monotonic() - self._began, measured=self._measured)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()

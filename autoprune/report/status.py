@@ -58,8 +58,8 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     began = datetime.fromtimestamp(lock.stat().st_mtime) if (lock := run.path / ".lock").exists() else None
     activity = Activity.of(record, now_s(record, began) if crew else None)
     is_exported = (run.best / "architecture.json").is_file()
-    extra, at_work = Measured.of(record.notes).extra, activity.at_work if crew else 0
-    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_exported and not crew, extra)
+    measured, at_work = Measured.of(record.notes), activity.at_work if crew else 0
+    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_exported and not crew, measured)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), metric_label(config.metric)
     lines = {

@@ -86,6 +86,11 @@ class Measured:
         return self.every[: self.closed]
 
     @property
+    def broken(self) -> frozenset[Widths]:
+        """Networks of earlier rounds that did not hold: others are finalists in their place."""
+        return frozenset(m.widths for m in self.told) - {m.widths for m in self.every if m.holds}
+
+    @property
     def level(self) -> float:
         """Which quantile of their errors corrects it: the median at first, so that the budget is used up; then all."""
         return 0.5 if self.rounds == 1 else 1.0

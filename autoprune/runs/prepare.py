@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -89,7 +90,7 @@ class Prepared:
             "budgets": sorted(map(str, self.problem.budgets)),
             **({"front": [list(self.problem.front), self.problem.worst]} if self.problem.front else {}),
             "criterion": config.criterion,
-            **({"score_per": config.score_per} if config.score_per else {}),
+            **({"score_per": self.problem.score_per} if self.problem.score_per else {}),
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             "metric": config.metric,
             "seed": config.seed,
@@ -179,21 +180,18 @@ def prepare(
     space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
         raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
+    score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
     measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
-    feasibility = Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
-    if config.score_per not in ("", "none", *feasibility.costs):
-        raise ValueError(f"score_per '{config.score_per}': must be none or a cost of this run "
-                         f"({', '.join(feasibility.costs)}); a latency or a cost of your own needs a budget on it, "
-                         "if only 100%")  # fmt: skip
+    Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     verify(dense, space, example)
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     worst = knows_nothing(data, config.metric) if config.front else math.inf
-    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst, config.score_per)
+    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst, score_per)
     strategies.open_with(
         config.warm_starts,
         strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),
@@ -211,6 +209,17 @@ def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
     if unknown := config.data_args.keys() - known:
         raise ValueError(f"data_args: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     return data_sets.load(config.data, **config.data_args, test=test)
+
+
+def _cost_of_scores(name: str, costs: Iterable[str]) -> str:
+    """The cost that scores are divided by, spelled as among the costs of the run."""
+    known, (cost, at, where) = dict.fromkeys(costs), name.partition("@")
+    with contextlib.suppress(ValueError):  # unknown
+        name = parse(f"{cost}<=100%{at}{where}").metric if cost not in ("", "none") else name
+    if name not in ("", "none", *known):
+        raise ValueError(f"score_per '{name}': must be none or a cost of this run ({', '.join(known)}); a latency or a "
+                         "cost of your own needs a budget on it, if only 100%")  # fmt: skip
+    return name
 
 
 def knows_nothing(data: ImageData, metric: str) -> float:

@@ -30,6 +30,9 @@ from autoprune.runs import patience, prepare
 from objectives import Macs
 from search_spaces.models import digits_cnn
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+import slow_device
+
 QUICK = {
     "trials": 7,
     "finalists": 2,
@@ -108,6 +111,16 @@ def test_the_cost_that_scores_are_divided_by_is_part_of_the_problem(dense):
     plain, per = (prepare(s, dense, data) for s in settings)
     assert set(per.fingerprint()) - set(plain.fingerprint()) == {"score_per"}
     assert per.problem.score_per == "activations"
+
+
+@pytest.mark.parametrize(
+    "said", ["latency@slow_device:Slow", "latency@slow_device:Slow,threads=1,batch=1", "flops", "none"]
+)
+def test_costs_are_named_as_in_budgets(dense, said, monkeypatch):
+    monkeypatch.setattr("objectives.latency.needed.study", slow_device.study)
+    config = RunConfig(criterion="l1", score_per=said, budget=(slow_device.BUDGET,))
+    found = prepare(config, dense, data_sets.load("digits")).problem.score_per
+    assert found == {"flops": "macs", "none": "none"}.get(said, slow_device.METRIC)
 
 
 def test_the_export_is_the_winner(dense, result):

@@ -21,6 +21,7 @@ from autoprune.report import (
     print_export,
 )
 from autoprune.report.trials import proxy_quality
+from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
@@ -85,14 +86,24 @@ def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
 
 def test_candidates_besides_the_strategys_count_until_they_are_done():
     done = [proxy(n, 0.5 - n / 10) for n in range(4)]
-    extra = [(7,), (8,)]
-    first = Outlook.of(done, CONFIG, extra=extra)
+    asked = Measured(extra=((7,), (8,)))
+    first = Outlook.of(done, CONFIG, measured=asked)
     assert (first.proxies, first.eta) == ((4, 6), "2 s + 2 finalists")
     one = [*done, proxy(4, 0.9)]
     one[-1] = replace(one[-1], widths=(7,))
-    assert Outlook.of(one, CONFIG, extra=extra).proxies == (5, 6)
+    assert Outlook.of(one, CONFIG, measured=asked).proxies == (5, 6)
     both = [*one, replace(proxy(5, 0.9), widths=(8,))]
-    assert Outlook.of(both, CONFIG, extra=extra).proxies == (6, 6)
+    assert Outlook.of(both, CONFIG, measured=asked).proxies == (6, 6)
+
+
+def test_finalists_that_broke_a_latency_budget_have_others_in_their_place():
+    done = [proxy(n, 0.5 - n / 10) for n in range(4)]
+    done += [short(4, done[3]), short(5, done[2])]
+    assert Outlook.of(done, CONFIG).finalists == (2, 2)
+    broke = tuple(Measurement(trial.widths, {}, False) for trial in done[2:4])
+    asked = Measured(every=broke, closed=2, rounds=1)
+    assert Outlook.of(done, CONFIG, measured=asked).finalists == (2, 4)
+    assert Outlook.of(done, CONFIG, measured=replace(asked, every=(*broke, replace(broke[0], holds=True)))).total == 7
 
 
 def test_progress_lines_name_the_metric_and_both_fidelities():
