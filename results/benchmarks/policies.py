@@ -83,9 +83,10 @@ peers, and at 15 % for the policies that lead there. Open: three seeds of the fi
   (`annealing`, `gp` 66.9 ± 3.2, `evolution` 64.7 ± 3.2). `tpe` has 66.8 and 66.3, `cmaes` 64.6. All reach the same
   proxy loss (about 1.3); free widths reach it with bottlenecks that the fit bridges and training does not, and the
   finalists are then all alike.
-- `amc`, `nsga2`, and `cmaes` and `tpe` over compensation find nothing at 15 % with seed 0 that beats a closed form they
-  begin with (all four deliver the same widths, 63.9; `amc` has 66.0 with seed 1). `reinforce` (64.9), NetAdapt and both sensitivity policies (62.7 to 63.7)
-  are level with FastNAS (63.4). The published LeGR (l2 norms, no warm start) has 55.8, exemplar counts alone 53.1.
+- `amc`, `nsga2`, and `cmaes` and `tpe` over compensation find nothing at 15 % with seed 0 that beats a closed form
+  they begin with (all four deliver the same widths, 63.9; `amc` has 66.0 with seed 1). `reinforce` (64.9), NetAdapt and
+  both sensitivity policies (62.7 to 63.7) are level with FastNAS (63.4). The published LeGR (l2 norms, no warm start)
+  has 56.0 ± 0.3, exemplar counts alone 53.1.
 - Last at 50 % among ours: exemplar counts alone (79.5), `uniform` (82.1), `global_ranking` (82.8); then random search.
 - Random's final loss is reached after 10 (50 %) and 5 evaluations (30, 15 %) in the mean of three seeds. Seed by seed
   it is not always a quarter: at 50 % with seed 0 `combined` needs 41, as random has one lucky draw there (0.529 at the
