@@ -119,7 +119,7 @@ def parser() -> Parser:
         "go on with a run that was stopped or killed",
         {
             "search": "trials time target max_failures max_failure_rate",
-            "run": "join workers devices per_device timeout device onnx pt2",
+            "run": "join workers devices per_device cluster timeout device onnx pt2",
         },
     )
     status = verb("status", _status, "show how far a run is, and who does what, also while it is running")

@@ -140,7 +140,7 @@ OPTIONS: Mapping[str, Option] = {
             "cluster": (
                 "RAY",
                 "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port "
-                "(pip install 'autoprune[ray]')",
+                "(pip install 'autoprune[ray]'; '': not, e.g. in a resume)",
             ),
             "timeout": (
                 "SECONDS",

@@ -154,9 +154,9 @@ def resume(
         data: The data, if the run was started with an `ImageData` object.
         progress: Where to show progress; default nowhere.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
-        **settings: What may change: workers, devices, per_device, device, timeout, onnx, pt2; trials, time, target,
-            max_failures and max_failure_rate (remembered); and join (add this process to the controllers that
-            search on the run's database server).
+        **settings: What may change: workers, devices, per_device, cluster ("" for none), device, timeout, onnx, pt2;
+            trials, time, target, max_failures and max_failure_rate (remembered); and join (add this process to the
+            controllers that search on the run's database server).
 
     Raises:
         ValueError: If it is no run, another problem, or is being written by another process.
