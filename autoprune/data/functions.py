@@ -79,9 +79,8 @@ def _named(where: str, returned: Any) -> Mapping[str, Any]:
     if (
         not isinstance(found, Mapping)
         or found.get("train") is None
-        or any(
-            isinstance(found.get(name), (np.ndarray, torch.Tensor)) for name in PARTS
-        )  # an array is no data set: it returned (x, y)
+        # An array is no data set: the function returned (images, labels).
+        or any(isinstance(found.get(name), (np.ndarray, torch.Tensor)) for name in PARTS)
     ):
         raise ValueError(f"{where}: the function must return (train, test), (train, val, test) or a dict with these "
                          f"names, each a pair (images, labels) or a data set; got {described(returned)}")  # fmt: skip

@@ -109,7 +109,7 @@ def export_run(
         chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
         progress = progress or RunProgress(quiet=True)
         if budgets:
-            prepared = priced(prepared, budgets)
+            prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None)
             chosen, measured = cut_until_held(run, prepared, budgets, cut, progress.say)
             prepared = replace(prepared, problem=replace(prepared.problem, budgets=budgets))

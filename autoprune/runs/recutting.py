@@ -16,14 +16,14 @@ from objectives import Budget
 from objectives.latency import predictors
 
 
-def priced(prepared: Prepared, budgets: tuple[Budget, ...]) -> Prepared:
-    """The problem with predictors for other budgets; a device that is new to it is studied.
+def priced(prepared: Prepared, budgets: tuple[Budget, ...], say: Callable[[str], None]) -> Prepared:
+    """The problem with predictors for other budgets; a device that is new to it is studied, which is told by `say`.
 
     Raises:
         ValueError: As `predictors`.
     """
     problem, command = prepared.problem, prepared.config.latency_command
-    found = predictors(budgets, prepared.model, problem.space, prepared.example, command, problem.latency)
+    found = predictors(budgets, prepared.model, problem.space, prepared.example, command, problem.latency, say)
     return replace(prepared, problem=replace(problem, latency={**problem.latency, **found}))
 
 

@@ -19,7 +19,6 @@ from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, versions
-from autoprune.runs.recovering import FIT_IMAGES as FIT_IMAGES
 from autoprune.runs.recovering import recover
 from search_spaces import prune
 

@@ -27,7 +27,7 @@ from autoprune.data import ImageData, load
 from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.recovery import Reconstruction, finetune
-from autoprune.runs.winner import FIT_IMAGES
+from autoprune.runs.recovering import FIT_IMAGES
 from search_spaces import prune, trace
 from search_spaces.models import resnet20
 

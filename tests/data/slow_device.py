@@ -51,8 +51,10 @@ class Slow(Backend):
         return build
 
 
-def study(backend, name, model, space, example, **_):
+def study(backend, name, model, space, example, say=None, **_):
     """The predictor, from what it believes."""
+    if say:
+        say(f"measuring networks for the predictor of {name}")
     sites = sites_of(model, space, example)
     widths = np.array([sample(space, n) for n in range(96)])
     ms = believed(sites, len(space.groups), widths)

@@ -61,3 +61,11 @@ def test_a_folded_network_computes_the_same(make, count):
 @pytest.mark.parametrize("make", [Twice, Shared])
 def test_what_cannot_be_folded_is_not(make):
     assert find_pairs(randomise(make()), IMAGES) == ()
+
+
+def test_a_network_that_overflows_is_not_folded_and_no_error():
+    model = randomise(digits_cnn())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1e30)
+    assert find_pairs(model, IMAGES) == ()

@@ -18,6 +18,7 @@ from autoprune import export_run, finetune, resume, search
 from autoprune.cli import main
 from autoprune.errors import DeliveredElsewhere, SearchStopped
 from autoprune.problem import Problem, Trial, TrialState
+from autoprune.report import RunProgress
 from autoprune.report.page.facts import Facts
 from autoprune.runs import RunDirectory
 from autoprune.runs.bench import Bench
@@ -144,7 +145,11 @@ def test_afterwards_networks_are_measured_but_not_searched(run, capsys):
     said = json.loads((looser / "architecture.json").read_text())
     assert true_share(run.space, said["widths"]) <= 0.8
     assert said["metrics"][slow_device.METRIC]["share"] == pytest.approx(true_share(run.space, said["widths"]))
-    other = export_run(run.run_dir, budget="latency<=80%@slow_device:Slow,batch=4", to="batched")
+    capsys.readouterr()
+    with RunProgress() as progress:
+        batched = "latency<=80%@slow_device:Slow,batch=4"
+        other = export_run(run.run_dir, budget=batched, to="batched", progress=progress)
+    assert "measuring networks for the predictor of" in "".join(capsys.readouterr())  # minutes on a real device
     assert json.loads((other / "architecture.json").read_text())["metrics"]
     loser = Measured.of(RunDirectory.open(run.run_dir).record().notes).every[0]
     number = next(t.number for t in more_trials(run) if t.widths == loser.widths)
