@@ -317,7 +317,3 @@ def _version() -> str:
     import autoprune
 
     return f"autoprune {autoprune.__version__}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

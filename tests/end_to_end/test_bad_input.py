@@ -283,7 +283,7 @@ def cli(where, *arguments, limit=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
     before = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     return subprocess.run(
-        [sys.executable, "-B", "-m", "autoprune.cli", *arguments],
+        [sys.executable, "-B", "-m", "autoprune", *arguments],
         cwd=where,
         env=environment,
         text=True,

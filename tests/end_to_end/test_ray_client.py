@@ -65,7 +65,7 @@ def told(name):
 
 def autoprune(*arguments, env=None):
     return subprocess.Popen(
-        [sys.executable, "-m", "autoprune.cli", *arguments], env=env or environment(), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "autoprune", *arguments], env=env or environment(), stderr=subprocess.PIPE, text=True
     )
 
 

@@ -59,7 +59,7 @@ def test_every_command_works_as_it_stands(tmp_path, digits_weights):
     (tmp_path / "results/digits_cnn.safetensors").write_bytes(digits_weights.read_bytes())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
     for command in [c for c in COMMANDS if c.startswith("autoprune")]:
-        arguments = [sys.executable, "-m", "autoprune.cli", *shlex.split(command, comments=True)[1:]]
+        arguments = [sys.executable, "-m", "autoprune", *shlex.split(command, comments=True)[1:]]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     done = subprocess.run(

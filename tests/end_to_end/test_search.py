@@ -287,7 +287,7 @@ class Run:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
         self.log = where / f"{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
-            command = [sys.executable, "-m", "autoprune.cli", *arguments]
+            command = [sys.executable, "-m", "autoprune", *arguments]
             self.process = subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log)
 
     def end(self):

@@ -160,7 +160,7 @@ def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weig
         {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])},
     )
     with (here / "log").open("w") as log:
-        command = [sys.executable, "-m", "autoprune.cli", "search", *flags, "--name=killed"]
+        command = [sys.executable, "-m", "autoprune", "search", *flags, "--name=killed"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     deadline = time.monotonic() + 300
     while not list(killed.glob("finetune/*.pt")):  # after 200 of 324 steps
