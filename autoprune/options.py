@@ -74,8 +74,8 @@ OPTIONS: Mapping[str, Option] = {
             "strategy": (
                 "NAME",
                 "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, "
-                "nsga2, amc, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, global_ranking, "
-                "knapsack, exemplars (closed forms); or package.module:Name",
+                "nsga2, amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
+                "global_ranking, knapsack, exemplars (closed forms); or package.module:Name",
             ),
             "encoding": (
                 "NAME",
@@ -106,7 +106,11 @@ OPTIONS: Mapping[str, Option] = {
             ),
             "finalists": ("N", "best candidates that are compared again after a short fine-tune (0: trust the proxy)"),
             "short_steps": ("STEPS", "SGD steps of that short fine-tune"),
-            "rungs": ("N", "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each"),
+            "rungs": (
+                "N",
+                "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with "
+                "--cluster: one training, in which half are stopped at half of the steps)",
+            ),
             "metric": (
                 "NAME",
                 "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "

@@ -91,6 +91,7 @@ class Problem:
         worst: Of a front: the loss from which a candidate is worth nothing.
         score_per: The cost by which `allocation.knapsack` divides scores: a key of `feasibility.costs`, "none", or ""
             for the costs that the budgets limit.
+        metric: What the loss of a trial is: "loss" (cross-entropy), "top1" (1 - top-1), or the user's own.
     """
 
     space: SearchSpace
@@ -101,6 +102,7 @@ class Problem:
     front: tuple[str, ...] = ()
     worst: float = math.inf
     score_per: str = ""
+    metric: str = "loss"
 
     @cached_property
     def feasibility(self) -> Feasibility:

@@ -37,6 +37,7 @@ from autoprune.runs import (
     at_home,
     changed_run,
     check_joined,
+    check_sendable,
     deliver,
     doubt,
     example_tensors,
@@ -121,6 +122,8 @@ def search(
     recipe = Recipe(config, prepared.problem, live_model, live_data, str(RunDirectory(path, config).finalists))
     if in_processes:
         pickled(recipe)
+    if config.cluster:
+        check_sendable(recipe, prepared)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
@@ -221,7 +224,7 @@ def _on_cluster(
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
     try:
-        search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent)
+        search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
     finally:
         progress.end()
 

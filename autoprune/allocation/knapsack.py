@@ -21,6 +21,12 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
     in HALP (Shen et al. 2022, https://arxiv.org/abs/2110.10811). The cost is `problem.score_per`; where that says
     nothing, it is what the budgets limit: those that do not hold yet count, each in units of its limit.
 
+    This is the greedy solution, one threshold on score per cost in each of 24 rounds, and not HALP's: there each round
+    solves a 0/1 knapsack over all units by dynamic programming, the most score for the round's latency, where a unit
+    costs what the latency table says for its rank in its layer (the steps of the staircase included) and is taken only
+    after the better ones. Here all units of a group cost the same within a round; what that leaves of the budgets,
+    projection fills. `multiple_choice` solves a knapsack exactly, over measured losses.
+
     Args:
         problem: Space, budgets, scores and the cost to divide them by.
         normalise: Divide scores by the mean of their group first, for criteria whose values do not compare across

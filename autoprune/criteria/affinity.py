@@ -25,7 +25,9 @@ def exemplars(distances: NDArray[Any], factor: float) -> tuple[NDArray[np.int64]
 
     A unit's preference is `factor` times the median of its similarities (minus squared distances): the larger the
     factor, the fewer exemplars. Of exemplars at distance zero the first counts. If even strong damping leaves none
-    (all units equally far from each other), it is the unit that alone would stand best for all.
+    (all units equally far from each other), it is the unit that alone would stand best for all. Messages that still
+    swing after the last round at the strongest damping, but name some exemplars, are taken as they stand then, without
+    a notice: near the answer, not exactly it.
 
     Args:
         distances: [C, C] squared Euclidean distances, zero on the diagonal.

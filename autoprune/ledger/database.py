@@ -21,7 +21,7 @@ def address(url: str) -> str:
     """The full SQLAlchemy URL: "postgresql://..." need not name a driver.
 
     Raises:
-        ValueError: If it is no URL, of an unknown kind of database, or no driver for it is installed.
+        ValueError: If it is no URL, of an unknown kind of database or one in memory, or no driver for it is installed.
     """
     try:
         parts = sqlalchemy.make_url(url.replace("postgres://", "postgresql://", 1))
@@ -31,6 +31,12 @@ def address(url: str) -> str:
     kind = parts.drivername.partition("+")[0]
     if kind not in _DRIVERS:
         raise ValueError(f"ledger '{kind}://...': unknown kind of database; known: {', '.join(_DRIVERS)}")
+    if kind == "sqlite" and _in_memory(parts):
+        file = f"/{parts.database}" if parts.database else ""
+        raise ValueError(
+            f"ledger 'sqlite://{file}': is in memory, where nothing can be read afterwards; give a file, "
+            "sqlite:///path.db, or leave --ledger out"
+        )
     if "+" in parts.drivername:
         return parts.render_as_string(hide_password=False)
     for module, driver in _DRIVERS[kind].items():
@@ -38,6 +44,12 @@ def address(url: str) -> str:
             return parts.set(drivername=f"{kind}+{driver}").render_as_string(hide_password=False)
     names = " or ".join(_DRIVERS[kind])
     raise ValueError(f"ledger '{kind}://...': needs the Python package {names}, which is not installed")
+
+
+def _in_memory(parts: sqlalchemy.URL) -> bool:
+    """Whether SQLite keeps no file (https://www.sqlite.org/inmemorydb.html)."""
+    where = parts.database or ""
+    return where in ("", ":memory:") or where.startswith("file::memory:") or parts.query.get("mode") == "memory"
 
 
 def shown(url: str) -> str:

@@ -5,6 +5,7 @@ from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.afterwards import reopen as reopen
 from autoprune.runs.bench import Bench as Bench
+from autoprune.runs.controlling import check_sendable as check_sendable
 from autoprune.runs.controlling import make_controller as make_controller
 from autoprune.runs.controlling import patience as patience
 from autoprune.runs.controlling import reserved as reserved

@@ -24,7 +24,7 @@ from autoprune.runs.recipe import Recipe
 from autoprune.schedule import Halving
 from autoprune.strategies import make, open_with
 from autoprune.tradeoff import TradeOff
-from autoprune.workers.cluster import Finals, Search, Share, connect, run_cluster
+from autoprune.workers.cluster import Finals, Search, Share, connect, luggage, run_cluster
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,
 PATIENCE = 20  # nor before so many times as long as the slowest candidate of the same fidelity took
@@ -141,6 +141,20 @@ def reserved(config: RunConfig) -> Iterator[Share | None]:
         yield cluster.share(config.workers, config.per_device, config.device)
 
 
+def check_sendable(recipe: Recipe, prepared: Prepared) -> None:
+    """Check that a cluster's workers can be sent what they need, while nothing has been written yet.
+
+    Raises:
+        ValueError: Naming the part of the model or the data that cannot be sent to another process.
+    """
+    luggage.check_sendable(_sent(recipe, prepared))
+
+
+def _sent(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """The recipe with the very network and data of this process: no other machine looks for them."""
+    return replace(recipe, model=prepared.model, data=prepared.data.without_test())
+
+
 def search_on_cluster(
     run: RunDirectory,
     prepared: Prepared,
@@ -149,6 +163,7 @@ def search_on_cluster(
     listener: Listener,
     callbacks: Sequence[Any] = (),
     extent: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Evaluate all candidates of a run on the cluster; its ledger must be closed here meanwhile.
 
@@ -159,9 +174,8 @@ def search_on_cluster(
     at = replace(run, path=run.path.resolve())
     open_search = OpenSearch(at, prepared.problem, fingerprint, extent or {})
     config = run.config
-    model, data = prepared.model, prepared.data.without_test()
-    recipe = replace(recipe, model=model, data=data, weights=fingerprint["weights"])
+    recipe = replace(_sent(recipe, prepared), weights=fingerprint["weights"])
     open_finals, trainer = replace(open_search, finals=True), partial(CandidateTrainer, recipe)
     finals = Finals(open_finals, trainer, config.short_steps, config.rungs) if config.finalists else None
-    told: dict[str, Any] = {"listener": listener, "callbacks": callbacks, "table": True}
+    told: dict[str, Any] = {"listener": listener, "callbacks": callbacks, "table": True, "say": say}
     run_cluster(open_search, recipe, share, at.path / "ray", finals=finals, **told)

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.config import RunConfig
-from autoprune.errors import DeliveredElsewhere
+from autoprune.errors import DeliveredElsewhere, LedgerMismatch
 from autoprune.ledger import Ledger, check_same, plain
 from autoprune.problem import Problem, Trial
 from autoprune.runs.prepare import Prepared
+from autoprune.source import code
 from objectives.latency import Latency
 
 SCORES, LATENCY, SCHEDULE, DELIVERED = "scores", "latency", "schedule", "delivered"  # left in the ledger by the first
+CODE = "code"  # that the controller in the lead runs: no part of the problem, a search may go on with another
 
 
 def shared(problem: Problem) -> dict[str, Sequence[NDArray[np.float64]]]:
@@ -58,31 +60,42 @@ def joined_latency(config: RunConfig, path: Path) -> dict[str, Latency]:
 
 
 def check_joined(prepared: Prepared, path: Path) -> None:
-    """Check that the problem and its schedule are those of the search that is to be joined.
+    """Check that the problem, its schedule and the code are those of the search that is to be joined.
 
     Raises:
-        LedgerMismatch: Naming the fields that differ.
+        LedgerMismatch: Naming what differs.
     """
     record = Ledger.read(path, url=prepared.config.ledger)
     check_same(record.fingerprint, prepared.fingerprint(), f"run '{path}'")
     _check_schedule(record.notes.get(SCHEDULE), prepared.config, path)
+    _check_code(record.notes.get(CODE), path)
 
 
 def agree_on_schedule(ledger: Ledger, config: RunConfig, path: Path) -> None:
-    """Have all controllers of a search plan the same trials: the first one says which.
+    """Have all controllers of a search plan the same trials, by the same code: the first one says which.
 
     Raises:
         LedgerMismatch: Naming what differs.
     """
     if config.join:
         _check_schedule(ledger.fresh_note(SCHEDULE), config, path)
+        _check_code(ledger.fresh_note(CODE), path)
     elif ledger.me:
         ledger.note(SCHEDULE, _planned(config))
+        ledger.note(CODE, code())
 
 
 def _check_schedule(there: Any, config: RunConfig, path: Path) -> None:
     if there:
         check_same(there, _planned(config), f"run '{path}'")
+
+
+def _check_code(there: Any, path: Path) -> None:
+    if there and there != code():
+        raise LedgerMismatch(
+            f"run '{path}': this machine has autoprune {code()} instead of {there}; install the same as where the "
+            "search was started, or stop all its controllers and resume the first without --join"
+        )
 
 
 def say_delivered(ledger: Ledger, trial: Trial, run: Path, best: Trial | None = None) -> None:

@@ -16,24 +16,24 @@ from autoprune.strategies import Encoded
 from autoprune.strategies.encoded import make_encoding
 from objectives import Budget, Feasibility, InfeasibleBudget
 from search_spaces import Widths
-from search_spaces.encodings import Encoding, Floats, LayerCompensation
+from search_spaces.encodings import Encoding, Floats, LayerCompensation, Preferences
+
+Learnt = LayerCompensation | Preferences  # smaller budgets give smaller widths in every group
 
 NEAR = 0.9  # of the way from the smallest network to the best untrained one: so large a trained one is preferred to it
 
 
-def rebudget(
-    problem: Problem, budgets: tuple[Budget, ...], ranking: LayerCompensation, x: Floats, of: Widths
-) -> Widths:
+def rebudget(problem: Problem, budgets: tuple[Budget, ...], ranking: Learnt, x: Floats, of: Widths) -> Widths:
     """The widths at other budgets, on the chain of nested networks that a ranking puts around those of a trial.
 
-    The threshold of the ranking is moved to the lowest that fits. Below the trial's own budget no group gets wider than
-    it was, above it none narrower, and what rounding leaves of the budget stays: so any two answers are nested, the
-    smaller one's units all in the larger one.
+    The threshold of the ranking (of preferences: their common factor) is moved to the lowest that fits. Below the
+    trial's own budget no group gets wider than it was, above it none narrower, and what rounding leaves of the budget
+    stays: so any two answers are nested, the smaller one's units all in the larger one.
 
     Args:
         problem: With the budgets of the search.
         budgets: The other ones.
-        ranking: In which the point stands for the trial.
+        ranking: In which the point stands for the trial; or preferences.
         x: The point [D].
         of: The widths of the trial.
 
@@ -49,12 +49,11 @@ def rebudget(
     return widths
 
 
-def learnt_ranking(
-    problem: Problem, config: RunConfig, trial: Trial, trials: Sequence[Trial]
-) -> tuple[LayerCompensation, Floats]:
-    """The ranking that a run learnt: its encoding, and the point [D] of a trial in it.
+def learnt_ranking(problem: Problem, config: RunConfig, trial: Trial, trials: Sequence[Trial]) -> tuple[Learnt, Floats]:
+    """The ranking, or the preferences, that a run learnt: its encoding, and the point [D] of a trial in it.
 
-    A run over another encoding learnt no ranking: then it is the shift of each group that gives the trial's widths.
+    A run over the ratios, or over no encoding, learnt neither: then it is the shift of each group that gives the
+    trial's widths.
 
     Args:
         problem: Of the run.
@@ -63,7 +62,7 @@ def learnt_ranking(
         trials: All of the run: a finalist has the genes of the candidate it was.
     """
     encoding = _encoding(problem, config)
-    if not isinstance(encoding, LayerCompensation):
+    if not isinstance(encoding, Learnt):
         encoding = LayerCompensation(problem.space, problem.scores)
         return encoding, encoding.encode(trial.widths)
     genes = next((t.genes for t in [trial, *trials] if t.widths == trial.widths and t.genes), ())

@@ -168,7 +168,7 @@ def prepare(
     Fidelity.parse(config.fidelity)
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
-    dense = reference.build() if model is None else copy.deepcopy(model).cpu().eval()
+    dense = reference.build() if model is None else _copied(model)
     if data is None:
         data = load_data(config)
     if example is None:
@@ -191,7 +191,8 @@ def prepare(
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     worst = knows_nothing(data, config.metric) if config.front else math.inf
-    problem = Problem(space, budgets, tuple(scores), distances, measured, config.front, worst, score_per)
+    more = (config.front, worst, score_per, config.metric)
+    problem = Problem(space, budgets, tuple(scores), distances, measured, *more)
     strategies.open_with(
         config.warm_starts,
         strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),
@@ -270,6 +271,15 @@ def versions() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         **({"gpu": ", ".join(map(torch.cuda.get_device_name, used))} if used else {}),
     }
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """The user's network stays as it is, wherever it is."""
+    try:
+        return copy.deepcopy(model).cpu().eval()
+    except (TypeError, RuntimeError) as error:
+        cure = "remove what cannot (a lock, an open file, a tensor with a graph), or give its factory by name"
+        raise ValueError(f"model {type(model).__name__}: cannot be copied ({error}); {cure}") from error
 
 
 def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:

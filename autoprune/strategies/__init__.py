@@ -7,6 +7,7 @@ from typing import Any
 
 from autoprune.problem import Problem
 from autoprune.strategies.amc import AMC as AMC
+from autoprune.strategies.amc_guaranteed import AMCGuaranteed as AMCGuaranteed
 from autoprune.strategies.annealing import Annealing as Annealing
 from autoprune.strategies.cmaes import CMAES as CMAES
 from autoprune.strategies.combined import Combined as Combined

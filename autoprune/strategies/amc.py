@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, ndtr, ndtri
 
 from autoprune.allocation import uniform
 from autoprune.problem import Problem, Trial
@@ -19,23 +19,21 @@ from autoprune.strategies.waves import waves
 from search_spaces import Widths
 from search_spaces.encodings import Floats
 
-REWARDS = ("resource", "accuracy")
-
 
 class AMC(Strategy):
     """AMC, AutoML for model compression (He et al. 2018, https://arxiv.org/abs/1802.03494).
 
     An agent (DDPG) decides the groups one after the other; an episode is a trial, and its reward is given to each of
-    its decisions. As published: rewards, networks, replay of the last 100 episodes, baseline, one gradient step per
-    decision after each episode, noise of 0.5 (a truncated normal distribution), for 100 episodes to fill the replay
-    and 300 in which it falls by 0.95 each; here both are scaled to `num_trials`.
+    its decisions. As published: the reward of the resource-constrained search (the accuracy; `amc_guaranteed` has the
+    other one), networks, replay of the last 100 episodes, baseline, one gradient step per decision after each episode,
+    noise of 0.5 (a truncated normal distribution), for 100 episodes to fill the replay and 300 in which it falls by
+    0.95 each; here both are scaled to `num_trials`.
 
     Differs from the publication: the wall is exact (see `Walk`), what is left of the budgets after the walk is filled
     up, and an episode is remembered by the ratios that came out, so that candidates of other sources are episodes too.
     The first episodes are drawn around the best one told, not uniformly, and when learning begins the actor imitates
     it: from random weights the actor is no better than random search in 60 evaluations (its best loss over that of
-    random search, mean of 5 problems: 1.02; so: 0.86). Without a top-1 accuracy, exp(-loss) stands for it, the
-    geometric mean of the probability of the true class.
+    random search, mean of 5 problems: 1.02; so: 0.86). See `accuracy` for what is learnt from with which `--metric`.
 
     With several workers the episodes that run side by side (successive trials of different workers) make a wave; the
     agent is frozen while it runs and then takes as many steps as after one episode. It is a function of the seed and
@@ -46,10 +44,6 @@ class AMC(Strategy):
         problem: Space, budgets and scores.
         seed: Of all draws.
         num_trials: How many evaluations the search plans, for the schedule.
-        reward: "resource" (accuracy) or "accuracy" (-error * log(cost): of two equally good ones the cheaper).
-
-    Raises:
-        ValueError: If there is no such reward.
     """
 
     name = "amc"
@@ -58,11 +52,8 @@ class AMC(Strategy):
     memory = 100  # episodes in the replay
     snapshots = 16
 
-    def __init__(self, problem: Problem, *, seed: int = 0, num_trials: int = 100, reward: str = "resource") -> None:
+    def __init__(self, problem: Problem, *, seed: int = 0, num_trials: int = 100) -> None:
         super().__init__(problem, seed=seed, num_trials=num_trials)
-        if reward not in REWARDS:
-            raise ValueError(f"reward '{reward}': unknown; known: {', '.join(REWARDS)}")
-        self._prize = reward
         self._walk = Walk(problem)
         self._stretch = num_trials / (self.warmup + self.trained)  # trials per published episode
         self._learnt: list[Trial] = []  # what the last snapshot has seen
@@ -79,7 +70,7 @@ class AMC(Strategy):
         for group in range(len(best)):
             mean = float(agent.act(self._walk.states(widths, group))[0] if agent else best[group])
             widths.append(self._walk.step(widths, truncated_normal(mean, sigma, rng.random())))
-        return self.fresh(tuple(widths), rng)
+        return self.fresh(tuple(widths), rng, fill=self.fills)
 
     def noise(self, number: int) -> float:
         """The standard deviation of the noise of an episode."""
@@ -88,10 +79,20 @@ class AMC(Strategy):
 
     def reward(self, trial: Trial) -> float:
         """Higher is better; not a number for a failed trial."""
-        if not math.isfinite(trial.loss):
-            return math.nan
-        accuracy = float(trial.metrics.get("top1", math.exp(-max(trial.loss, 0.0))))
-        return accuracy if self._prize == "resource" else -(1 - accuracy) * math.log(self._walk.cost(trial.widths))
+        return self.accuracy(trial) if math.isfinite(trial.loss) else math.nan
+
+    def accuracy(self, trial: Trial) -> float:
+        """A number in [0, 1] that rises as a candidate gets better.
+
+        With the metrics "loss" and "top1" it is the top-1 accuracy, as published (where an evaluator gives none,
+        exp(-loss): the geometric mean of the probability of the true class). With any other metric it is the logistic
+        function of minus the trial's loss, 1 / (1 + exp(loss)), for losses of either sign; the reward tells candidates
+        apart best where losses lie within a few units of 0. An abandoned trial's loss is an estimate for all images,
+        but its top-1 is that of the images it has seen.
+        """
+        if self.problem.metric in ("loss", "top1"):
+            return float(trial.metrics.get("top1", math.exp(-max(trial.loss, 0.0))))
+        return float(expit(-trial.loss))
 
     def _warming(self, number: int) -> bool:
         return number < self.warmup * self._stretch

@@ -15,8 +15,9 @@ class CMAES(Encoded):
 
     Optuna's sampler keeps its state in the trials it proposed itself and wants whole generations of these; here trials
     may come from anybody, in any order. So the optimiser is made again for each question: it starts at the best of the
-    first trials told (the closed forms), is told the others in generations by number, at the points that their
-    projected widths encode, and draws with the question's own seed.
+    first trials told (the closed forms), is told the others in generations by number, and draws with the question's
+    own seed. A trial is told at the point that its projected widths encode; over an encoding of rankings or preferences
+    at its genes, the point it was decoded from before projection (only who has none at what its widths encode).
 
     Args:
         problem: Space, budgets and scores.

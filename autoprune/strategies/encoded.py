@@ -21,7 +21,7 @@ ENCODINGS: dict[str, Callable[[Problem], Encoding]] = {
     "affine": lambda problem: Affine(problem.space, problem.scores),
     "exemplars": lambda problem: Preferences(problem.space, factors(problem)),
 }
-RANKINGS = ("compensation", "shift", "affine")  # those that order all units, so that any budget is a cut
+RANKINGS = ("compensation", "shift", "affine", "exemplars")  # any budget is a cut, nested in those of larger ones
 NEEDS = {"exemplars": frozenset({"distances"})}  # what `Problem` must hold for an encoding besides the scores
 
 

@@ -30,14 +30,17 @@ class Evolution(Encoded):
         if not members:
             return self.first(number, rng)
         parent = tournament(members, self.sample, rng)
-        groups = max(self.fewest, round(self.share * len(self.problem.space.groups)))
         step = self.step(min(1.0, number / self.num_trials))
-        return self.encoding.mutate(self.at(parent), rng, groups=groups, step=step)
+        return self.encoding.mutate(self.at(parent), rng, groups=self.moving(), step=step)
 
     def first(self, number: int, rng: np.random.Generator) -> Floats:
         """A point before there is a population: far from the uniform allocation."""
         start = self.encoding.encode(uniform(self.problem))
         return self.encoding.mutate(start, rng, groups=len(self.problem.space.groups), step=self.first_step)
+
+    def moving(self) -> int:
+        """How many groups a mutation moves."""
+        return max(self.fewest, round(self.share * len(self.problem.space.groups)))
 
     def step(self, progress: float) -> float:
         """The size of a mutation at a progress from 0 to 1."""

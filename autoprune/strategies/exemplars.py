@@ -1,4 +1,4 @@
-"""As many units per group as can stand for all of it."""
+"""About as many units per group as can stand for all of it."""
 
 from __future__ import annotations
 

@@ -79,15 +79,19 @@ class Strategy(ABC):
         """The candidates with a finite loss, by number (no probes); to be read only."""
         return self._scored
 
-    def fresh(self, widths: Widths, rng: np.random.Generator, problem: Problem | None = None) -> Widths:
+    def fresh(
+        self, widths: Widths, rng: np.random.Generator, problem: Problem | None = None, *, fill: bool = True
+    ) -> Widths:
         """`widths` projected on the budgets and, if they were told or run, moved on a little (a bounded effort).
 
         Args:
             widths: Any widths.
             rng: Draws.
             problem: With the budgets to keep; the strategy's own unless told otherwise.
+            fill: Whether the budgets are used up; otherwise what holds them stays as it is.
         """
-        project = (problem or self.problem).project
+        where = problem or self.problem
+        project = where.project if fill else where.repair
         candidate, busy = project(widths), set(self.running.values())
         for attempt in range(16):
             if candidate not in self._known and candidate not in busy:

@@ -53,10 +53,6 @@ class Walk:
         shares = [np.asarray(c(candidates)) / dense for c, dense in zip(self._costs, self._dense, strict=True)]
         return np.asarray(np.mean(shares, axis=0))
 
-    def cost(self, widths: Sequence[int]) -> float:
-        """What the first budget limits (without a budget: the MACs), in its unit."""
-        return float(np.asarray(self._costs[0](np.array([widths], dtype=np.float64)))[0])
-
     def states(self, widths: Sequence[int], until: int | None = None) -> Floats:
         """The states [G, 11] on the way to `widths`; only those of the groups up to `until` if it is told.
 

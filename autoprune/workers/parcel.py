@@ -7,12 +7,14 @@ import mmap
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from multiprocessing import reduction
 from typing import IO, Any
 
 from torch import Tensor, nn
+
+CURE = "give the model (and a metric of your own) as 'package.module:function', or evaluate here with workers=0"
 
 
 class Parcel:
@@ -75,20 +77,32 @@ def pickled(make_evaluator: Any) -> bytes:
     try:
         return pickle.dumps(make_evaluator)
     except Exception as error:  # each type has its own way to refuse
-        where = _culprit(make_evaluator)
-        raise ValueError(
-            f"workers: {where or 'the evaluator'} cannot be sent to another process ({error}); "
-            "give the model (and a metric of your own) as 'package.module:function', or evaluate here with workers=0"
-        ) from error
+        raise refusal(make_evaluator, error) from error
 
 
-def _culprit(what: Any, limit: int = 12) -> str:
+def refusal(
+    what: Any, error: Exception, dump: Callable[[Any], Any] = pickle.dumps, who: str = "workers", cure: str = CURE
+) -> ValueError:
+    """What to tell the user.
+
+    Args:
+        what: Cannot be sent.
+        error: Says why.
+        dump: Refuses the parts that cannot.
+        who: Wanted it.
+        cure: The way out.
+    """
+    part = _culprit(what, dump) or "the evaluator"
+    return ValueError(f"{who}: {part} cannot be sent to another process ({error}); {cure}")
+
+
+def _culprit(what: Any, dump: Callable[[Any], Any], limit: int = 12) -> str:
     """The path to the innermost part that cannot be pickled: "model.layer1.0.act"."""
     for name, part in _parts(what) if limit else ():
         try:
-            pickle.dumps(part)
+            dump(part)
         except Exception:
-            return ".".join(filter(None, (name, _culprit(part, limit - 1))))
+            return ".".join(filter(None, (name, _culprit(part, dump, limit - 1))))
     return ""
 
 

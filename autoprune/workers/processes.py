@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -50,6 +51,11 @@ def run_processes(
         while pool.offer(controller):
             pool.listen(controller)
         pool.dismiss()
+    except KeyboardInterrupt:  # no candidate is to blame, and other controllers need not wait for the dead
+        with contextlib.suppress(Exception):
+            for child in pool.children.values():
+                controller.release(child.name)
+        raise
     finally:
         for child in pool.children.values():
             child.end()

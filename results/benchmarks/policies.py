@@ -58,12 +58,12 @@ POLICIES: dict[str, dict[str, Any]] = {  # every strategy with its default setti
     **{name: ONE if issubclass(kind, ClosedForm) else {} for name, kind in STRATEGIES.items()},
     **VARIANTS,
 }
-FINAL = (  # the best five of the screening, then those the judgement names
-    "evolution",
+FINAL = (  # the best five of the screening (sum of both budgets), then those the judgement names
+    "annealing",
+    "lcp",
     "layer_compensation",
+    "evolution-bn",
     "tpe",
-    "cmaes",
-    "cmaes-compensation",
     "combined",
     "legr-published",
     "random",

@@ -3,8 +3,8 @@
     python results/benchmarks/proxies.py --data ../shared/data [--budget 'macs<=50%'] [--candidates 40]
         [--only raw,proxy:1000,truth] [--shard 0/2] [--tabulate]
 
-The candidates, one of each kind in turn: closed forms, the better half of a short evolution, mutations of both, and
-random ones; all projected on the budget. The truth is one epoch under the fixed protocol of
+The candidates, one of each kind in turn: closed forms, the better half of a short evolution by "proxy", mutations of
+both, and random ones; all projected on the budget. The truth is one epoch under the fixed protocol of
 `protocol.py`, from the pruned weights, seed 0; what is compared with it is the accuracy on the 5,000 held
 out images (test is measured as well, and kept for the record only). "adapted" is weight-sharing adaptation, once, then
 batch-norm re-estimation of each candidate; "truth:reconstructed" is the same epoch from reconstructed weights. Any
@@ -123,6 +123,7 @@ class Bench:
     def evolve(self, path: Path) -> None:
         partial = path.with_name("run.partial")
         how = {"strategy": "evolution", "trials": self.trials, "finalists": 0, "epochs": 0, "name": str(partial)}
+        how |= {"fidelity": "proxy"}  # whatever the default is: the pools of all budgets compare
         if partial.exists():
             autoprune.resume(partial, model=self.dense, data=self.data)
         else:

@@ -79,7 +79,11 @@ class Shift(LayerCompensation):
 
 
 class Affine(LayerCompensation):
-    """`alpha * score + kappa` on the scores as they are: LeGR as published."""
+    """`alpha * score + kappa` on the scores as they are, mutated as the authors' code does: LeGR as published.
+
+    Coordinates: per group kappa in [-2, 2] in the unit of the scores, then per group `log(alpha)` in [-2, 2]. Whatever
+    the scores, the cube is no bound: a mutation leaves it where it must.
+    """
 
     def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
         super().__init__(space, scores)
@@ -90,6 +94,18 @@ class Affine(LayerCompensation):
         """Scale [G] and shift [G] at a point [D]: kappa is added after the scale."""
         scale, kappa = super().theta(x)
         return scale, kappa / scale
+
+    def mutate(self, x: Floats, rng: np.random.Generator, *, groups: int, step: float) -> Floats:
+        """As published: alpha times exp(N(0, step)), kappa plus N(0, spread) however small `step` is.
+
+        The spread is the standard deviation of the group's scores. The groups are drawn with replacement, so fewer may
+        move (one drawn twice moves once); all of them do if `groups` is no less than their number.
+        """
+        total = len(self.spread)
+        moved = np.zeros(total, dtype=bool)
+        moved[rng.integers(total, size=groups) if groups < total else slice(None)] = True
+        noise = np.concatenate([self.spread, np.full(total, step)]) * rng.standard_normal(self.dim)
+        return np.asarray(x + noise * np.resize(moved, self.dim) / self.reach / 2)
 
 
 def _between(ascending: Floats, width: int) -> float:

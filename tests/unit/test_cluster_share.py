@@ -1,7 +1,6 @@
 """What each worker gets of a cluster, and what is said where it cannot be had; Ray itself is not started."""
 
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -60,8 +59,27 @@ def test_nobody_at_the_address(monkeypatch):
     monkeypatch.setattr("autoprune.workers.cluster.reach.WAIT_S", 0.1)
     with pytest.raises(ValueError, match=r"'ray://127\.0\.0\.1:9': no answer within 0 s .*refused"):
         connect("ray://127.0.0.1:9")
-    with pytest.raises(ValueError, match=r"expected ray://host:port"):
-        connect("ray://head")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "head",
+        ":10001",
+        "head:",
+        "head:port",
+        "head:0",
+        "head:65536",
+        f"head:{10**30}",
+        "a..b:10001",
+        f"{'x' * 64}:10001",
+    ],
+)
+def test_an_address_that_nobody_can_have_is_refused_at_once(address, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("somebody was asked"))
+    with pytest.raises(ValueError, match=rf"^cluster 'ray://{address}': expected ray://host:port, e\.g\. ray://head:1"):
+        connect(f"ray://{address}")
 
 
 def test_another_version_of_ray_is_named():
@@ -73,13 +91,3 @@ def test_another_version_of_ray_is_named():
     with pytest.raises(ValueError, match=r"'auto': runs another version .*2\.0\.0.*install the same Ray"):
         with _explained("auto", "2.60.0"):
             check_version_info({"ray_version": "2.0.0", "python_version": "3.11.7"}, "here")
-
-
-def test_luggage_is_not_unpacked_by_other_versions():
-    pytest.importorskip("ray", reason="Ray is not installed")
-    from autoprune.workers.cluster.luggage import Luggage
-
-    luggage = Luggage.pack(["anything"])
-    assert luggage.unpack() == ["anything"]
-    with pytest.raises(ValueError, match=r"this machine has torch .* instead of 1\.0; install"):
-        replace(luggage, versions={**luggage.versions, "torch": "1.0"}).unpack()

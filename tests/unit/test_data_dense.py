@@ -1,6 +1,7 @@
 """What is said of the dense network before a search: its normalisation, its accuracy, and a warning near chance."""
 
 import re
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -207,3 +208,11 @@ def test_layers_that_never_run_are_listed():
 def test_every_layer_of_a_network_that_uses_them_all_runs(trained):
     space = trace(trained, torch.zeros(1, 1, 8, 8))
     assert unused_layers(SimpleNamespace(space=space, model=trained)) == []
+
+
+def test_a_network_that_cannot_be_copied_is_named_with_a_way_out(here):
+    model = digits_cnn()
+    model.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"model \w+: cannot be copied \(.*lock.*\); remove what cannot"):
+        autoprune.search(model, "digits", budget="macs<=60%", trials=1)
+    assert not (here / "results").exists()

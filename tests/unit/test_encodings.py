@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import ChannelGroup, SearchSpace
-from search_spaces.encodings import LayerCompensation, Preferences, Ranking, Ratios, normalised
+from search_spaces.encodings import Affine, LayerCompensation, Preferences, Ranking, Ratios, normalised
 
 
 def space_of(*sizes, divisor=1, floor=1):
@@ -97,6 +98,53 @@ def test_a_shift_means_the_same_whatever_the_unit_of_the_scores():
     for units in (3, 4, 5):
         raw = LayerCompensation(SPACE, SCORES).decode(x, at_most(units))
         assert LayerCompensation(SPACE, (SCORES[0] * 1e6, SCORES[1] * 1e-6)).decode(x, at_most(units)) == raw
+
+
+def test_affine_by_hand():
+    """LeGR as published: alpha * score + kappa on raw scores 1, 2, 3, 6 and 10, 30 (the last unit of a group stays)."""
+    encoding = Affine(SPACE, SCORES)
+
+    def point(kappas, alphas):  # kappa = 4 x - 2, log alpha = 4 x - 2
+        return np.concatenate([kappas, np.log(alphas)]) / 4 + 0.5
+
+    # The identity takes raw scores for comparable: 1, 2 and 3 go first, then 10.
+    answers = [encoding.decode(np.full(4, 0.5), at_most(units)) for units in (6, 5, 4, 3, 2)]
+    assert answers == [(4, 2), (3, 2), (2, 2), (1, 2), (1, 1)]
+    # s / 4 + 4: 4.25, 4.5, 4.75, 5.5; s / 2 - 1: 4, 14. (With the shift before the scale 1.25 would go before 4.5.)
+    x = point((4, -1), (0.25, 0.5))
+    assert [encoding.decode(x, at_most(units)) for units in (5, 4, 3, 2)] == [(4, 1), (3, 1), (2, 1), (1, 1)]
+    # s / 2 - 1: 4, 14; s / 4 + 3.6: 3.85, 4.1, 4.35, 5.1: the second group's unit comes second.
+    x = point((3.6, -1), (0.25, 0.5))
+    assert [encoding.decode(x, at_most(units)) for units in (5, 4, 3, 2)] == [(3, 2), (3, 1), (2, 1), (1, 1)]
+
+
+def test_affine_mutates_as_published():
+    """Deviations: 1, 2, 3, 6 about 3: (4 + 1 + 0 + 9) / 4 = 3.5; 10, 30: 10; 5, 9: 2. Drawn are groups 1 and 1."""
+    encoding, middle = Affine(space_of(4, 2, 2), (*SCORES, np.array([9.0, 5.0]))), np.full(6, 0.5)
+    normal = np.array([0.5, -1.0, 2.0, 0.7, 0.3, 9.0])
+    drawn = types.SimpleNamespace(integers=lambda high, size: [1] * size, standard_normal=lambda size: normal)
+    # Twice drawn, it moves once. kappa += 10 * -1; log alpha += 0.2 * 0.3: only the scale's noise has the step.
+    scale, shift = encoding.theta(encoding.mutate(middle, drawn, groups=2, step=0.2))
+    np.testing.assert_allclose(scale, [1, np.exp(0.06), 1])
+    np.testing.assert_allclose(scale * shift, [0, -10, 0], atol=1e-12)
+    # All of them: kappa 0.5 * sqrt(3.5), 10 * -1, 2 * 2; log alpha 0.2 * (0.7, 0.3, 9).
+    scale, shift = encoding.theta(encoding.mutate(middle, drawn, groups=3, step=0.2))
+    np.testing.assert_allclose(scale, np.exp([0.14, 0.06, 1.8]))
+    np.testing.assert_allclose(scale * shift, [0.5 * 3.5**0.5, -10, 4])
+
+
+def test_affine_draws_groups_with_replacement():
+    """Two of three: the same one twice in a third of all cases (of 2000, give or take 21 at one standard deviation)."""
+    encoding, rng, middle = (
+        Affine(space_of(4, 2, 2), (*SCORES, np.array([9.0, 5.0]))),
+        np.random.default_rng(0),
+        6 * [0.5],
+    )
+    moved = [encoding.mutate(np.array(middle), rng, groups=2, step=1.0) != middle for _ in range(2000)]
+    counts = [int(m[:3].sum()) for m in moved]
+    assert all((m[:3] == m[3:]).all() for m in moved)
+    assert set(counts) == {1, 2}
+    assert counts.count(1) == pytest.approx(2000 / 3, abs=90)
 
 
 def test_one_point_serves_many_budgets_and_they_are_nested():

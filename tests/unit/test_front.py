@@ -321,7 +321,7 @@ def bounded(shares, seed):
     return problem_of(*(Budget(m, low[m] + s * (high[m] - low[m])) for m, s in shares.items()), seed=seed)
 
 
-SLOW = ("gp", "tpe", "cmaes", "amc", "reinforce")
+SLOW = ("gp", "tpe", "cmaes", "amc", "amc_guaranteed", "reinforce")
 
 
 @pytest.mark.parametrize("name", [name for name in strategies.STRATEGIES if name not in SLOW])

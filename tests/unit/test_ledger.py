@@ -234,6 +234,7 @@ def test_an_old_ledger_always_loads(tmp_path):
         ("postgres://host/db", "postgresql+psycopg2://host/db"),
         ("postgresql+psycopg2://host/db", "postgresql+psycopg2://host/db"),
         ("sqlite:///a.db", "sqlite+pysqlite:///a.db"),
+        ("sqlite:///a.db?mode=rwc", "sqlite+pysqlite:///a.db?mode=rwc"),
     ],
 )
 def test_addresses(given, taken):
@@ -242,11 +243,29 @@ def test_addresses(given, taken):
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [("results/run", "not the address of a database"), ("oracle://host/db", "unknown kind of database; known: post")],
+    [
+        ("results/run", "not the address of a database"),
+        ("oracle://host/db", "unknown kind of database; known: post"),
+        ("sqlite://", r"ledger 'sqlite://': is in memory, .* give a file, sqlite:///path\.db, or leave --ledger out"),
+        ("sqlite:///", "is in memory"),
+        ("sqlite:///:memory:", "ledger 'sqlite:///:memory:': is in memory"),
+        ("sqlite+pysqlite://", "is in memory"),
+        ("sqlite:///file::memory:?cache=shared&uri=true", "is in memory"),
+        ("sqlite:///file:books?mode=memory&uri=true", "is in memory"),
+    ],
 )
 def test_addresses_that_are_none(given, reason):
     with pytest.raises(ValueError, match=reason):
         address(given)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_ledger_in_memory_is_refused_before_anything_is_written(tmp_path, url):
+    with pytest.raises(ValueError, match="is in memory"):
+        Ledger.open(tmp_path / "run", GROUPS, PROBLEM, url=url)
+    with pytest.raises(ValueError, match="is in memory"):
+        refuse_password(url)  # what a search asks first
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

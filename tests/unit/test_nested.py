@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 
 from autoprune.config import RunConfig
 from autoprune.problem import Problem, Trial
-from autoprune.runs.nested import learnt_ranking, rebudget
+from autoprune.runs.nested import Learnt, learnt_ranking, rebudget
+from autoprune.strategies import ENCODINGS, RANKINGS, check_front
+from autoprune.strategies.encoded import make_encoding
 from objectives import InfeasibleBudget, parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
-from search_spaces.encodings import Affine, LayerCompensation, Shift
+from search_spaces.encodings import LayerCompensation, Preferences, Shift
 
 SIZES = (8, 13, 24, 32)
 
 
 def problem_of(seed=0, divisor=1, budget="macs<=50%"):
-    """A chain of 1x1 convolutions with random pixels and scores."""
+    """A chain of 1x1 convolutions with random pixels, scores and filters."""
     rng = np.random.default_rng(seed)
     axes = [Axis(3, 3), *(Axis(c, 0, ((g, 1),)) for g, c in enumerate(SIZES)), Axis(5, 5)]
     layers = tuple(
@@ -26,15 +28,17 @@ def problem_of(seed=0, divisor=1, budget="macs<=50%"):
     )
     groups = tuple(ChannelGroup(f"g{g}", c, (), divisor) for g, c in enumerate(SIZES))
     scores = tuple(np.exp(rng.standard_normal(c) + rng.standard_normal()) for c in SIZES)
-    return Problem(SearchSpace(groups, (), layers, ()), (parse(budget),), scores)
+    filters = [rng.standard_normal((c, 4)) * rng.lognormal(0, 0.5, (c, 1)) for c in SIZES]
+    distances = tuple(((f[:, None] - f[None]) ** 2).sum(2) for f in filters)
+    return Problem(SearchSpace(groups, (), layers, ()), (parse(budget),), scores, distances)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([LayerCompensation, Shift, Affine]), st.sampled_from([1, 4]))
-@settings(max_examples=60, deadline=None)
-def test_all_budgets_of_one_ranking_are_one_chain(seed, kind, divisor):
+@given(st.integers(0, 10**6), st.sampled_from(RANKINGS), st.sampled_from([1, 4]))
+@settings(max_examples=80, deadline=None)
+def test_all_budgets_of_one_ranking_are_one_chain(seed, name, divisor):
     """Whatever the ranking, and even where the trial was filled up beyond what the ranking says."""
     problem = problem_of(seed % 7, divisor)
-    ranking = kind(problem.space, problem.scores)
+    ranking = make_encoding(name, problem)
     rng = np.random.default_rng(seed)
     x = ranking.mutate(np.full(ranking.dim, 0.5), rng, groups=len(SIZES), step=1.0)
     winner = problem.project(ranking.decode(x, problem.feasibility.fits))
@@ -89,3 +93,32 @@ def test_the_ranking_of_a_run():
         assert ranking.decode(x, problem.feasibility.fits) == widths
     shifted = RunConfig(strategy="evolution", encoding="shift")
     assert isinstance(learnt_ranking(problem, shifted, finalist, [candidate])[0], Shift)
+
+
+def test_learnt_preferences_are_cut_at_other_budgets():
+    """They and not the shifts that give the same widths say what goes; the smaller network is in the larger one."""
+    problem, config = problem_of(), RunConfig(strategy="evolution", encoding="exemplars")
+    preferences = make_encoding("exemplars", problem)
+    genes = np.array([0.9, 0.2, 0.7, 0.4])
+    widths = problem.project(preferences.decode(genes, problem.feasibility.fits))
+    winner = Trial(3, widths, genes=tuple(genes))
+    ranking, x = learnt_ranking(problem, config, Trial(9, widths, fidelity="short"), [winner])
+    assert isinstance(ranking, Preferences)
+    assert x.tolist() == genes.tolist()
+    shifts = LayerCompensation(problem.space, problem.scores)
+    small, large = (parse("macs<=20%"),), (parse("macs<=35%"),)
+    answers = [rebudget(problem, budget, ranking, x, widths) for budget in (small, large)]
+    assert answers != [rebudget(problem, budget, shifts, shifts.encode(widths), widths) for budget in (small, large)]
+    inner, outer = (problem.space.kept(w, problem.scores) for w in answers)
+    assert all(set(a) <= set(b) for a, b in zip(inner, outer, strict=True))
+    assert sum(map(len, inner)) < sum(map(len, outer)) < sum(widths)
+    # Nobody's genes: those that give the widths at the common factor 1.
+    ranking, x = learnt_ranking(problem, config, Trial(9, widths), [])
+    assert ranking.decode(x, problem.feasibility.fits) == widths
+
+
+def test_those_that_serve_a_front_are_those_that_can_be_cut():
+    problem = problem_of()
+    assert set(RANKINGS) == {name for name in ENCODINGS if isinstance(make_encoding(name, problem), Learnt)}
+    for name in RANKINGS:
+        check_front("evolution", name, True)

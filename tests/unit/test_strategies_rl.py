@@ -9,7 +9,7 @@ import torch
 from scipy.stats import beta, truncnorm
 
 from autoprune.problem import Problem, Trial, TrialState
-from autoprune.strategies import AMC, Reinforce
+from autoprune.strategies import AMC, AMCGuaranteed, Reinforce
 from autoprune.strategies.amc import truncated_normal
 from autoprune.strategies.ddpg import DDPG
 from autoprune.strategies.policy_gradient import natural_gradient, utilities
@@ -113,21 +113,82 @@ def test_truncated_normal(mean, sigma):
     assert truncated_normal(0.7, 1e-6, 0.3) == pytest.approx(0.7, abs=1e-5)
 
 
-def test_rewards():
-    # MACs of (1, 1): 12 + 1 + 2 = 15, of (2, 1): 24 + 2 + 2 = 28
-    def trial(widths, top1):
-        return Trial(0, widths, TrialState.COMPLETE, {"loss": 0.5, "top1": top1})
+def trial(widths, top1, loss=0.5):
+    return Trial(0, widths, TrialState.COMPLETE, {"loss": loss, "top1": top1})
 
+
+def test_rewards():
     resource = AMC(tiny("macs<=50%"))
     assert resource.reward(trial((1, 1), 0.9)) == 0.9
     assert resource.reward(Trial(0, (1, 1), TrialState.COMPLETE, {"loss": 0.5})) == pytest.approx(math.exp(-0.5))
     assert math.isnan(resource.reward(Trial(0, (1, 1), TrialState.FAIL)))
-    accuracy = AMC(tiny("macs<=50%"), reward="accuracy")
-    assert accuracy.reward(trial((1, 1), 0.9)) == pytest.approx(-0.1 * math.log(15))
-    assert accuracy.reward(trial((1, 1), 0.9)) > accuracy.reward(trial((2, 1), 0.9))  # equal error: the cheaper
-    assert accuracy.reward(trial((2, 1), 0.95)) > accuracy.reward(trial((2, 1), 0.9))
-    with pytest.raises(ValueError, match="reward 'speed': unknown; known: resource, accuracy"):
-        AMC(tiny("macs<=50%"), reward="speed")
+    # With a metric of the user's own it is the loss that counts, of whatever sign: 1 / (1 + e^0.5), 1 / (1 + e^-2).
+    own = AMC(replace(tiny("macs<=50%"), metric="package.module:badness"))
+    assert own.reward(trial((1, 1), 0.9)) == pytest.approx(1 / (1 + math.exp(0.5)))
+    assert own.reward(trial((1, 1), 0.1, loss=-2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
+    assert AMC(replace(tiny("macs<=50%"), metric="top1")).reward(trial((1, 1), 0.9, loss=0.2)) == 0.9
+
+
+def test_the_guaranteed_reward():
+    # MACs of (1, 1): 12 + 1 + 2 = 15, of (2, 1): 24 + 2 + 2 = 28, of the dense network 72, which count as 1e9.
+    amc = AMCGuaranteed(tiny("macs<=50%"))
+    assert amc.reward(trial((1, 1), 0.9)) == pytest.approx(-0.1 * math.log(15 / 72 * 1e9))
+    assert amc.reward(trial((4, 4), 0.9)) == pytest.approx(-0.1 * math.log(1e9))
+    assert amc.reward(trial((1, 1), 0.9)) > amc.reward(trial((2, 1), 0.9))  # equal error: the cheaper
+    assert amc.reward(trial((2, 1), 0.95)) > amc.reward(trial((1, 1), 0.9))  # half the error: twice the cost is paid
+    assert amc.reward(trial((1, 1), 1.0)) == 0 > amc.reward(trial((1, 1), 0.99))
+    assert math.isnan(amc.reward(Trial(0, (1, 1), TrialState.FAIL)))
+
+
+def test_the_guaranteed_reward_is_the_same_in_any_unit_of_the_cost():
+    """A cost of thousandths (milliseconds, say), of which no network has 1: its logarithm is below 0."""
+    amcs = []
+    for unit in (1.0, 1e-6):
+        problem = tiny("macs<=50%")
+        macs = problem.feasibility.costs["macs"]
+        problem.feasibility.costs["macs"] = lambda table, macs=macs, unit=unit: unit * macs(table)
+        amcs.append(AMCGuaranteed(problem))
+    plain, tiny_unit = ([amc.reward(trial(w, 0.7)) for w in ((1, 1), (2, 3), (4, 4))] for amc in amcs)
+    assert tiny_unit == pytest.approx(plain)
+    assert plain == sorted(plain, reverse=True)  # cheaper is better
+    assert amcs[1].reward(trial((1, 1), 0.8)) > amcs[1].reward(trial((1, 1), 0.7))  # and so are fewer errors
+
+
+def test_the_guaranteed_search_stays_below_the_budget_and_gets_smaller(monkeypatch):
+    """4 units of the first group are enough for a top-1 of 90 %: costs count only in the reward, and shrink by it."""
+    monkeypatch.setattr(DDPG, "hidden", 64)
+    monkeypatch.setattr(DDPG, "imitations", 50)
+    problem = chain((8, 16, 16), (16, 4, 4, 1), (9, 9, 9, 1), "macs<=80%")
+
+    class Blind(AMCGuaranteed):
+        """The same without the cost in its reward."""
+
+        reward = AMC.reward
+
+    def shares(cls, seed, count=40):
+        """Of the budget that each candidate takes."""
+        strategy, found = cls(problem, seed=seed, num_trials=40), []
+        for number in range(count):
+            widths = strategy.ask(number)
+            top1 = 0.9 if widths[0] >= 4 else 0.2
+            strategy.tell(replace(trial(widths, top1, loss=1 - top1), number=number))
+            found.append(problem.feasibility.price(widths)["macs"] / problem.feasibility.limits["macs"])
+        return found
+
+    assert min(shares(AMC, 0, 10)) > 0.9  # filled up
+    guaranteed, blind = (np.array([shares(cls, seed) for seed in range(3)]) for cls in (AMCGuaranteed, Blind))
+    assert guaranteed.max() <= 1
+    assert np.median(guaranteed) < 0.7
+    assert guaranteed[:, 20:].mean() < 0.8 * blind[:, 20:].mean()
+
+
+def test_the_guaranteed_search_begins_with_the_highest_reward_and_not_the_lowest_loss():
+    problem = chain((8, 16, 16), (16, 4, 4, 1), (9, 9, 9, 1), "macs<=100%")
+    dense, small = trial(problem.space.full, 0.9, loss=0.30), trial((4, 8, 8), 0.9, loss=0.31)
+    told = [replace(t, number=n) for n, t in enumerate((dense, small))]
+    assert AMCGuaranteed(problem)._best(told) == (4, 8, 8)
+    assert AMC(problem)._best(told) == problem.space.full
+    assert AMCGuaranteed(problem)._best([Trial(0, (4, 8, 8), TrialState.FAIL)]) == problem.space.full  # uniform
 
 
 @pytest.fixture

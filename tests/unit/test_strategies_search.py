@@ -146,6 +146,24 @@ def test_layer_compensation_mutates_even_few_groups():
     assert len({strategy.ask(n) for n in range(2, 22)}) > 8
 
 
+def test_legr_mutates_as_published(monkeypatch):
+    """27 groups: int(2.7) = 2 of them; trial 80 of 400: a step of 1 - 80 / (1.25 * 400) = 0.84; 63 is the identity."""
+    axes = [Axis(8, 0, ((i, 1),)) for i in range(27)]
+    layers = tuple(Layer(f"g{i}", "conv", 1, 1, Axis(3, 3), axis) for i, axis in enumerate(axes))
+    space = SearchSpace(tuple(ChannelGroup(f"g{i}", 8, ()) for i in range(27)), (), layers, ())
+    problem = Problem(space, (parse("macs<=50%"),), tuple(np.random.default_rng(0).random((27, 8))))
+    strategy, moves = told(make("legr", problem, num_trials=400), 80), []
+    strategy_mutate = strategy.encoding.mutate
+    monkeypatch.setattr(
+        strategy.encoding, "mutate", lambda x, rng, **move: (moves.append(move), strategy_mutate(x, rng, **move))[1]
+    )
+    rng = np.random.default_rng(0)
+    assert (strategy.point(63, rng) == 0.5).all()
+    assert (strategy.point(62, rng) != 0.5).all()  # random: every group's scale and shift
+    strategy.point(80, rng)
+    assert moves == [{"groups": 27, "step": 1.0}, {"groups": 2, "step": pytest.approx(0.84)}]
+
+
 ENCODED = sorted(n for n, c in strategies.STRATEGIES.items() if issubclass(c, strategies.Encoded))
 
 
@@ -313,7 +331,7 @@ def test_gp_refuses_a_long_search_and_says_why(problem):
         make("gp", problem, num_trials=201)
 
 
-@pytest.mark.parametrize("name", sorted(strategies.STRATEGIES))
+@pytest.mark.parametrize("name", sorted(set(strategies.STRATEGIES) - {"amc_guaranteed"}))  # is as fast as amc
 def test_a_question_takes_milliseconds(name, problem):
     """But for a Gaussian process, which must stay well below an evaluation of one or two seconds."""
     strategy: Strategy = told(make(name, problem), 100)

@@ -257,8 +257,10 @@ if __name__ == "__main__":
     assert parent.returncode == -how
     pids = {line[1] for line in side(tmp_path)}
     wait_until(lambda: not any(alive(pid) for pid in pids))
-    with control(tmp_path, [3]).ledger as ledger:  # free, and resumable
+    resumed = control(tmp_path, [3])
+    with resumed.ledger as ledger:  # free, and resumable
         assert [(e.trial.state.value, e.deaths) for e in ledger.entries] == [("running", 0)]
+        assert list(resumed.in_flight) == ["" if how is signal.SIGINT else "worker-0"]  # let go of, in good order
 
 
 def alive(pid):

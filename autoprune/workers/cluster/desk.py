@@ -6,6 +6,7 @@ again by Ray, anywhere in a search, and goes on; a call that it did not answer i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,11 +49,13 @@ class News:
         trials: Finished since, in the order they finished.
         over: Whether the search is over.
         error: Why, if not in good order.
+        said: What the user should know of the database, all of it.
     """
 
     trials: list[Trial]
     over: bool
     error: Exception | None
+    said: tuple[str, ...] = ()
 
 
 class Desk:
@@ -61,11 +64,14 @@ class Desk:
     Args:
         open_search: Opens the ledger and makes the controller.
         again: Whether a desk of the same search stood here before and died: what is in flight then belongs to workers
-            that live, and is not handed to others.
+            that live, and is not handed to others. Else it belonged to workers that went with their driver, which no
+            candidate kills: nobody is blamed.
     """
 
     def __init__(self, open_search: Callable[[], Search], again: bool = False) -> None:
         self._told: list[Trial] = []
+        self._said: list[str] = []
+        self._jobs: dict[int, Job] = {}  # what has been handed out, by number
         self._error: Exception | None = None
         self._over = False
         self._ready: set[str] = set()
@@ -78,8 +84,11 @@ class Desk:
         controller, entries = self._search.controller, self._search.ledger.entries
         self._told += [e.trial for e in sorted(entries, key=lambda e: e.order) if e.order >= 0]
         controller.listener = self
+        self._search.ledger.hear(self._said.append)
         if again:
             controller.keep_owners()
+        else:
+            self._release_all()
 
     def hello(self, worker: str) -> None:
         """A worker process starts; what an earlier one of this name had in hand, it lost."""
@@ -124,9 +133,14 @@ class Desk:
             self._stop(error)
             return None, 0.0
         if isinstance(job, Job):
+            self._jobs[job.number] = job
             return job, self._search.limit_s(job)
         self._over = job is None
         return (None if job is None else WAIT), 0.0
+
+    def limit_s(self, number: int) -> float:
+        """The seconds that a job may take, as they are known by now; infinite after the desk was made again."""
+        return self._search.limit_s(self._jobs[number]) if number in self._jobs and self._error is None else math.inf
 
     def in_finals(self) -> bool:
         """Whether finalists were in training when the run was stopped."""
@@ -147,9 +161,11 @@ class Desk:
         controller = self._search.controller
         jobs: list[tuple[Job, float]] = []
         controller.listener, self._over = self, False
+        self._search.ledger.hear(self._said.append)
         try:
-            while isinstance(job := controller.ask(f"finalist-{len(jobs)}"), Job):
+            while isinstance(job := controller.ask(finalist(len(jobs))), Job):
                 jobs.append((job, self._search.limit_s(job)))
+                self._jobs[job.number] = job
         except Exception as error:
             self._stop(error)
             return []
@@ -162,17 +178,18 @@ class Desk:
             return 0
         return sum(self._search.ledger.trials[n].state is TrialState.RUNNING for n in numbers)
 
-    def tell(self, worker: str, number: int, result: Result) -> None:
-        """Take a result, without a new job."""
+    def tell(self, number: int, result: Result) -> None:
+        """Take a result from whoever has the job, without a new one."""
         if not self._over:
             try:
+                worker = next((w for w, n in self._search.controller.in_flight.items() if n == number), "")
                 self._search.controller.tell(worker, number, result)
             except Exception as error:
                 self._stop(error)
 
     def news(self, since: int = 0) -> News:
         """What has happened after the first `since` finished trials."""
-        return News(self._told[since:], self._over, self._error)
+        return News(self._told[since:], self._over, self._error, tuple(self._said))
 
     def is_over(self) -> bool:
         """Whether there is nothing left to ask for."""
@@ -187,8 +204,7 @@ class Desk:
         self._over = True
         if hasattr(self, "_search"):
             try:
-                for worker in self._search.controller.in_flight:
-                    self._search.controller.release(worker)
+                self._release_all()
             finally:
                 self._search.ledger.close()
 
@@ -198,6 +214,10 @@ class Desk:
     def on_told(self, trial: Trial) -> None:
         """A trial has finished."""
         self._told.append(trial)
+
+    def _release_all(self) -> None:
+        for worker in self._search.controller.in_flight:
+            self._search.controller.release(worker)
 
     def _lose(self, worker: str, why: str) -> None:
         """The job of a dead worker waits for the next one; whoever says so second changes nothing."""
@@ -211,6 +231,11 @@ class Desk:
 
     def _stop(self, error: Exception) -> None:
         self._over, self._error = True, self._error or error
+
+
+def finalist(index: int) -> str:
+    """The worker that fine-tunes the finalist of this rank."""
+    return f"finalist-{index}"
 
 
 def _opened(open_search: Callable[[], Search]) -> Search:

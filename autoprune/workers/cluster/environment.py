@@ -32,3 +32,10 @@ def reporter(**columns: str) -> Any:
     from ray import tune
 
     return tune.CLIReporter(metric_columns=columns, max_report_frequency=TABLE_S)
+
+
+def reason(trial: Any) -> str:
+    """The last error of a Tune trial, in a few words."""
+    error = trial.get_pickled_error() if trial.pickled_error_file else None
+    text = " ".join(str(error).split()) if error else "its process died"
+    return text[:300]

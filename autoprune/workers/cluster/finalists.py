@@ -9,10 +9,10 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.workers.cluster.desk import MAX_DEATHS, Search
-from autoprune.workers.cluster.environment import reporter, tune_environment
+from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.cluster.reach import Share
-from autoprune.workers.cluster.trainer import Trainer, finalist, train
+from autoprune.workers.cluster.trainer import Trainer, name, train
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def tune_finalists(
 
 
 def _name(trial: Any) -> str:
-    return finalist(trial.config["number"])
+    return name(trial.config["number"])
 
 
 def _last_checkpoint(storage: Path, number: int) -> str:
     """The newest whole checkpoint of an earlier attempt; "" if there is none."""
-    found = sorted(storage.glob(f"finalists-*/{finalist(number)}/checkpoint_*/*.pt"), key=lambda p: p.stat().st_mtime)
+    found = sorted(storage.glob(f"finalists-*/{name(number)}/checkpoint_*/*.pt"), key=lambda p: p.stat().st_mtime)
     return str(found[-1].parent) if found else ""
 
 
@@ -126,10 +126,10 @@ def _ends(desk: Any, steps: int) -> Any:
             last = trial.last_result or {}
             if "loss" in last and last["steps"] < steps:
                 result = {k: last[k] for k in ("loss", "top1", "steps") if k in last} | {"abandoned": True}
-                ray.get(desk.tell.remote(_name(trial), trial.config["number"], result))
+                ray.get(desk.tell.remote(trial.config["number"], result))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            why = f"killed its worker {MAX_DEATHS} times, at last while it was fine-tuned"
-            ray.get(desk.tell.remote(_name(trial), trial.config["number"], why))
+            why = f"its fine-tune ended {MAX_DEATHS} times in the middle, at last: {reason(trial)}"
+            ray.get(desk.tell.remote(trial.config["number"], why))
 
     return Ends()

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-@dataclass(frozen=True)
+from autoprune.source import code
+from autoprune.workers.parcel import refusal
+
+CURE = "make it without that, or evaluate on this machine with cluster='' and workers=0"
+
+
+@dataclass(frozen=True, eq=False)
 class Luggage:
     """An object on its way; in Ray's object store it reaches each node once, however many workers unpack it there.
 
     Attributes:
-        data: The object, pickled.
+        data: The object, pickled, read-only: the workers of a node look at the same memory (of `bytes`, Ray would give
+            each worker its own, for its whole life).
         versions: Of what computes: autoprune and torch.
         path: Of the driver's modules: the user's own are found on every node that has the same folders.
     """
 
-    data: bytes
+    data: NDArray[np.uint8]
     versions: dict[str, str]
     path: tuple[str, ...]
 
@@ -32,15 +44,12 @@ class Luggage:
 
         try:
             data = cloudpickle.dumps(what)
-        except Exception:
-            from autoprune.workers import pickled  # says in words what is wrong
-
-            pickled(what)
-            raise
-        return cls(data, versions(), tuple(sys.path))
+        except Exception as error:  # each type has its own way to refuse
+            raise refusal(what, error, _dry_run, "cluster", CURE) from error
+        return cls(np.frombuffer(data, np.uint8), versions(), tuple(sys.path))
 
     def unpack(self) -> Any:
-        """The object, made anew.
+        """The object, made anew: nothing of it lies in the store, which is read-only.
 
         Raises:
             ValueError: If other versions are installed here.
@@ -53,13 +62,37 @@ class Luggage:
                 f"this machine has {' and '.join(wrong)}; install the same as where the search was started"
             )
         sys.path.extend(place for place in self.path if place not in sys.path)
-        return cloudpickle.loads(self.data)
+        return cloudpickle.loads(self.data.data)
 
 
 def versions() -> dict[str, str]:
     """What a result may depend on."""
-    import torch
+    return {"autoprune": code(), "torch": torch.__version__}
 
-    import autoprune
 
-    return {"autoprune": autoprune.__version__, "torch": torch.__version__}
+def check_sendable(what: Any) -> None:
+    """Check what `Luggage.pack` would refuse, without a copy of its tensors and arrays.
+
+    Raises:
+        ValueError: If it cannot be sent to another process; names the part that cannot.
+    """
+    try:
+        _dry_run(what)
+    except ImportError:  # no Ray: `connect` says so
+        return
+    except Exception as error:
+        raise refusal(what, error, _dry_run, "cluster", CURE) from error
+
+
+def _dry_run(what: Any) -> None:
+    """Pickle all but the numbers."""
+    from ray import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """Leaves out what can always be sent, and may be large."""
+
+        def persistent_id(self, part: Any) -> str | None:
+            tensor = type(part) in (Tensor, nn.Parameter) and not vars(part)
+            return "numbers" if tensor or (type(part) is np.ndarray and not part.dtype.hasobject) else None
+
+    Pickler(io.BytesIO()).dump(what)

@@ -160,13 +160,11 @@ def _explained(address: str, version: str) -> Iterator[None]:
 
 def _await(address: str) -> None:
     """Wait until somebody listens at `ray://host:port`."""
-    host, _, port = address.removeprefix("ray://").partition(":")
-    if not host or not port.isdecimal():
-        raise ValueError(f"cluster '{address}': expected ray://host:port, e.g. ray://head:10001")
+    host, port = _host_and_port(address)
     give_up = time.monotonic() + WAIT_S
     while True:
         try:
-            return socket.create_connection((host, int(port)), timeout=WAIT_S).close()
+            return socket.create_connection((host, port), timeout=WAIT_S).close()
         except OSError as error:
             if time.monotonic() > give_up or isinstance(error, socket.gaierror):
                 raise ValueError(
@@ -174,3 +172,11 @@ def _await(address: str) -> None:
                     "the head node runs (`ray status` there) and that its client port is open"
                 ) from error
             time.sleep(0.5)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("ray://").partition(":")
+    with contextlib.suppress(UnicodeError):  # a name with an empty or a very long part, as in a..b
+        if host.encode("idna") and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16:
+            return host, int(port)
+    raise ValueError(f"cluster '{address}': expected ray://host:port, e.g. ray://head:10001")

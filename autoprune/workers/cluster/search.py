@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.controller import Listener
+from autoprune.errors import SearchStopped
 from autoprune.workers.attempt import Evaluate
 from autoprune.workers.cluster.desk import News, Search, hire
-from autoprune.workers.cluster.environment import reporter, tune_environment
+from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.finalists import Finals, tune_finalists
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.cluster.reach import Share
@@ -31,6 +32,7 @@ def run_cluster(
     finals: Finals | None = None,
     callbacks: Sequence[Any] = (),
     table: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Run a search to its end on the cluster that this process is connected to.
 
@@ -45,16 +47,17 @@ def run_cluster(
         finals: How finalists are fine-tuned; None: the workers evaluate all that `open_search` orders.
         callbacks: Of `ray.tune`, for Weights & Biases, MLflow ...
         table: Whether Tune prints its table, one row per worker.
+        say: Where to tell what the user should know of the database.
 
     Raises:
-        SearchStopped: If an evaluator cannot be built, or too many candidates fail in a row.
+        SearchStopped: If an evaluator cannot be built, too many candidates fail in a row, or the cluster is lost.
         LedgerUnwritable: If the ledger is lost; everything told before is safe.
         KeyboardInterrupt: If it was stopped; it can be resumed.
     """
     import ray
 
     storage = Path(storage).resolve()
-    with hired(open_search, listener) as desk:
+    with _lost_in_words(), hired(open_search, listener, say) as desk:
         in_finals = finals is not None and ray.get(desk.in_finals.remote())
         if not in_finals:
             _run_workers(desk, make_evaluator, share, storage, callbacks, table)
@@ -94,7 +97,24 @@ def _run_workers(
 
 
 @contextlib.contextmanager
-def hired(open_search: Callable[[], Search], listener: Listener | None) -> Iterator[Any]:
+def _lost_in_words() -> Iterator[None]:
+    """What Ray raises when the head, or all of the cluster, is gone."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError:  # an error of ours, in an actor
+        raise
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        what = " ".join(str(error).split())[:300]
+        raise SearchStopped(
+            f"the cluster is lost ({type(error).__name__}: {what}); every trial that was told is kept: resume the run "
+            "when it is back, or elsewhere (--cluster)"
+        ) from error
+
+
+@contextlib.contextmanager
+def hired(open_search: Callable[[], Search], listener: Listener | None, say: Callable[[str], None]) -> Iterator[Any]:
     """A desk for the time of the block; its news go to the listener, its error is raised here."""
     import ray
 
@@ -103,7 +123,7 @@ def hired(open_search: Callable[[], Search], listener: Listener | None) -> Itera
         first: News = ray.get(desk.news.remote())
         if first.error is not None:
             raise first.error
-        with _listening(desk, listener, len(first.trials)):
+        with _listening(desk, listener, len(first.trials), say):
             yield desk
         last: News = ray.get(desk.news.remote())
         if last.error is not None:
@@ -117,18 +137,22 @@ def hired(open_search: Callable[[], Search], listener: Listener | None) -> Itera
 
 
 @contextlib.contextmanager
-def _listening(desk: Any, listener: Listener | None, since: int) -> Iterator[None]:
-    """Tells the listener what finishes during the block."""
+def _listening(desk: Any, listener: Listener | None, since: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Tells the listener what finishes during the block, and the user what he should know."""
     import ray
 
     ended = threading.Event()
 
     def listen() -> None:
-        seen, last = since, False
+        seen, heard, last = since, 0, False
         while not last:
             last = ended.wait(NEWS_S)
             with contextlib.suppress(Exception):  # no news: the desk is being made again
-                for trial in ray.get(desk.news.remote(seen), timeout=10).trials:
+                news: News = ray.get(desk.news.remote(seen), timeout=10)
+                for line in news.said[heard:]:
+                    say(line)
+                heard = len(news.said)
+                for trial in news.trials:
                     seen += 1
                     if listener is not None:
                         listener.on_told(trial)
@@ -155,18 +179,11 @@ def _watch(desk: Any) -> Any:
         """Waits for the desk's answer: the successor is started only then."""
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            ray.get(desk.died.remote(_name(trial), _reason(trial)))
+            ray.get(desk.died.remote(_name(trial), reason(trial)))
 
         on_trial_error = on_trial_recover
 
     return Watch()
-
-
-def _reason(trial: Any) -> str:
-    """The kind of its last error, in a few words."""
-    error = trial.get_pickled_error() if trial.pickled_error_file else None
-    text = " ".join(str(error).split()) if error else "its process died"
-    return text[:300]
 
 
 def _when_over(desk: Any) -> Any:

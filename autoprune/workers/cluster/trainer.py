@@ -7,13 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.controller import Job
-from autoprune.workers.attempt import attempt
+from autoprune.workers.attempt import attempt, describe
 from autoprune.workers.cluster.luggage import Luggage
-from autoprune.workers.cluster.worker import doomed, settle
+from autoprune.workers.cluster.worker import doomed, limit_now, settle
 
 HISTORY = "history.json"  # [steps, metrics] at each rung so far
 
@@ -77,10 +78,14 @@ def train(
                 (folder / HISTORY).write_text(json.dumps(history))
             tune.report({"steps": done, **metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
 
-        trainer: Trainer = luggage.unpack()(settle(threads), str(folder), every)
-        with doomed(limit_s):
+        try:
+            trainer: Trainer = luggage.unpack()(settle(threads), str(folder), every)
+        except Exception as error:  # another version, a lost file: no fault of this candidate
+            why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
+            return ray.get(desk.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
+        with doomed(limit_s, partial(limit_now, desk, job.number)):
             result = attempt(lambda job: trainer(job, listen), job)
-        ray.get(desk.tell.remote(finalist(job.number), job.number, result))
+        ray.get(desk.tell.remote(job.number, result))
         if isinstance(result, dict):
             tune.report({"steps": config["steps"], **{k: v for k, v in result.items() if k in KEPT}})
 
@@ -88,6 +93,6 @@ def train(
 KEPT = ("loss", "top1")  # of the metrics: what a table shows
 
 
-def finalist(number: int) -> str:
-    """The name of the worker that fine-tunes this trial."""
+def name(number: int) -> str:
+    """What Tune calls the training of this trial, in every attempt."""
     return f"finalist-{number}"

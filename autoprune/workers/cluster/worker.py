@@ -5,9 +5,11 @@ from __future__ import annotations
 import faulthandler
 import math
 import os
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from autoprune.controller import Job
@@ -15,8 +17,10 @@ from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.desk import Result
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.memory import give_back, keep_few_kernels
+from autoprune.workers.slots import MEMORY
 
 REPORT_S = 2.0  # a row of Tune's table is renewed at most so often: each report waits for the driver
+AGAIN_S = 20.0  # between two questions for a limit that is not known yet
 FOREVER_S = 1e8  # a limit beyond it is none
 PAUSES_S = (0.01, 1.0)  # the first and the longest pause of a worker that has nothing to do
 
@@ -56,7 +60,7 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSES_S[1])
             continue
-        with doomed(limit_s):
+        with doomed(limit_s, partial(limit_now, desk, job.number)):
             result = attempt(evaluate, job)
         give_back()
         number = latest = job.number
@@ -86,18 +90,48 @@ def settle(threads: int) -> str:
         return "cpu"
     share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0)
     if share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, 0)
+        torch.cuda.set_per_process_memory_fraction(MEMORY * share, 0)
     return "cuda:0"  # Ray shows each worker only its own
 
 
 @contextmanager
-def doomed(limit_s: float) -> Iterator[None]:
-    """Ends this process if the block takes longer: by a thread in C, which needs no lock that a hung call holds."""
-    if not 0 < limit_s < FOREVER_S:
-        yield
-        return
-    faulthandler.dump_traceback_later(limit_s, exit=True, file=2)
+def doomed(limit_s: float, ask: Callable[[], float]) -> Iterator[None]:
+    """Ends this process if the block takes longer: by a thread in C, which needs no lock that a hung call holds.
+
+    Args:
+        limit_s: Seconds; beyond `FOREVER_S`: not known yet.
+        ask: Seconds from the block's beginning as they are known by now, asked again and again until there are
+            some. (A first candidate that hangs with the interpreter's lock is not noticed: nothing here runs then.)
+    """
+    ended, begin = threading.Event(), time.monotonic()
+
+    def arm(limit_s: float) -> bool:
+        if not 0 < limit_s < FOREVER_S:
+            return False
+        left_s = begin + limit_s - time.monotonic()
+        faulthandler.dump_traceback_later(max(left_s, 0.1), exit=True, file=2)
+        return True
+
+    def watch() -> None:
+        while not ended.wait(AGAIN_S):
+            with suppress(Exception):  # the desk is being made again
+                if arm(ask()):
+                    return
+
+    thread = None if arm(limit_s) else threading.Thread(target=watch, name="autoprune-limit", daemon=True)
+    if thread:
+        thread.start()
     try:
         yield
     finally:
+        ended.set()
+        if thread:
+            thread.join()
         faulthandler.cancel_dump_traceback_later()
+
+
+def limit_now(desk: Any, number: int) -> float:
+    """The seconds that a job may take, as its desk knows by now."""
+    import ray
+
+    return float(ray.get(desk.limit_s.remote(number), timeout=10))

@@ -1,0 +1,123 @@
+"""The desk of a search on a cluster, asked as workers and drivers ask it; no Ray."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoprune.controller import MAX_END_DEATHS, SearchController
+from autoprune.ledger import Ledger
+from autoprune.problem import TrialState
+from autoprune.schedule import Halving
+from autoprune.workers.cluster.desk import Desk, Search, finalist
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "data"))
+import toys  # noqa: E402
+
+
+class Driver:
+    """Opens desks; dies without a word."""
+
+    def __init__(self, run):
+        self.run, self.limit_s = run, 60.0
+
+    def open(self, rungs=()):
+        ledger = Ledger.open(self.run, toys.GROUPS, {})
+        controller = SearchController(ledger, toys.Evolution(3), Halving(5, rungs))
+        self.search = Search(ledger, controller, lambda job: self.limit_s)
+        return self.search
+
+    def die(self):
+        """The kernel lets go of the lock of a killed process; what is in hand stays in the ledger as it was."""
+        self.search.ledger.close()
+
+
+@pytest.fixture
+def driver(tmp_path):
+    return Driver(tmp_path)
+
+
+def test_a_candidate_is_not_blamed_for_the_deaths_of_drivers(driver):
+    numbers = set()
+    for _ in range(MAX_END_DEATHS + 1):
+        desk = Desk(driver.open)
+        desk.hello("worker-0")
+        job, _ = desk.exchange("worker-0")
+        numbers.add(job.number)
+        driver.die()
+    assert numbers == {0}
+    (entry,) = Ledger.read(driver.run).entries
+    assert (entry.trial.state, entry.deaths) == (TrialState.RUNNING, 0)
+
+
+def test_a_candidate_is_blamed_for_the_deaths_of_workers(driver):
+    desk = Desk(driver.open)
+    for _ in range(3):
+        desk.hello("worker-0")
+        assert desk.exchange("worker-0")[0].number == 0
+        desk.died("worker-0", "segmentation fault")
+    assert desk.exchange("worker-0")[0].number == 1
+    assert "killed its worker 3 times, at last: segmentation fault" in Ledger.read(driver.run).trials[0].error
+
+
+def test_a_desk_that_was_made_again_leaves_every_job_to_its_worker(driver):
+    first = Desk(driver.open)
+    job, _ = first.exchange("worker-0")
+    driver.die()
+    desk = Desk(driver.open, again=True)
+    assert desk.exchange("worker-1")[0].number != job.number
+    assert desk.exchange("worker-0")[0] == job
+
+
+def test_a_limit_that_was_not_known_is_known_later(driver):
+    driver.limit_s = float("inf")
+    desk = Desk(driver.open)
+    job, limit_s = desk.exchange("worker-0")
+    assert limit_s == desk.limit_s(job.number) == float("inf")
+    driver.limit_s = 3.0
+    assert desk.limit_s(job.number) == 3.0
+    assert desk.limit_s(99) == float("inf")
+
+
+def test_a_finalist_is_told_by_its_number_and_kept_under_the_name_that_had_it(driver):
+    class Finals:
+        def unpack(self):
+            return lambda: driver.open((toys.FINALISTS,))
+
+    desk, job = Desk(driver.open), None
+    result = (-1, "")
+    while (job := desk.exchange("worker-0", *result)[0]) is not None:
+        result = job.number, toys.measure(job) if sum(job.widths) % 17 else "the loss is NaN"
+    jobs = [job for job, _ in desk.finalists(Finals())]
+    assert set(driver.search.controller.in_flight) == {finalist(k) for k in range(len(jobs))}
+    for job in reversed(jobs):
+        desk.tell(job.number, toys.measure(job))
+    told = {t.number: t.worker for t in Ledger.read(driver.run).trials}
+    assert [told[job.number] for job in jobs] == ["finalist-0", "finalist-1", "finalist-2"]
+
+
+HUNG = """
+import math, time
+from autoprune.workers.cluster import worker
+worker.AGAIN_S = 0.1
+answers = iter([math.inf, math.inf, 0.5])
+with worker.doomed(math.inf, lambda: next(answers)):
+    time.sleep(0.2)
+print("well", flush=True)
+answers = iter([math.inf, OSError, 0.5])
+with worker.doomed(math.inf, lambda: next(answers)):
+    time.sleep(60)
+print("too late", flush=True)
+"""
+
+
+def test_a_worker_that_hangs_before_a_limit_is_known_ends_once_it_is():
+    begin = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", HUNG], cwd=ROOT, capture_output=True, text=True, timeout=55)
+    assert ended.returncode != 0
+    assert ended.stdout == "well\n"
+    assert "Timeout" in ended.stderr
+    assert time.monotonic() - begin < 55

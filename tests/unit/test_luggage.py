@@ -1,0 +1,133 @@
+"""What goes to other machines: one copy for each worker, from the same code, and nothing is written if it cannot go."""
+
+import copy
+import gc
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.data import load
+from autoprune.source import digest
+from search_spaces.models import digits_cnn
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+from autoprune.workers.cluster import connect  # noqa: E402
+from autoprune.workers.cluster.luggage import Luggage, check_sendable  # noqa: E402
+
+MIB = 2**20
+
+
+def test_it_arrives_as_it_was_packed():
+    there = Luggage.pack({"numbers": torch.arange(3), "function": lambda x: x + 1}).unpack()
+    assert there["function"](1) == 2
+    there["numbers"] += 1  # its own: what lies in the store is read-only
+    assert there["numbers"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("what", [torch.ones(MIB, dtype=torch.uint8), np.ones(MIB, np.uint8)], ids=["torch", "numpy"])
+def test_its_bytes_travel_outside_the_pickle(what):
+    """So that Ray's workers look at the one copy of their node instead of taking one each."""
+    outside = []
+    inside = pickle.dumps(Luggage.pack(what), protocol=5, buffer_callback=outside.append)
+    assert len(inside) < MIB / 10
+    assert [buffer.raw().nbytes >= MIB for buffer in outside] == [True]
+    store = [memoryview(buffer).toreadonly() for buffer in outside]
+    there = pickle.loads(inside, buffers=store)
+    assert np.shares_memory(there.data, np.frombuffer(store[0], np.uint8))
+    assert there.unpack().sum() == MIB
+
+
+@pytest.mark.slow  # a cluster of its own
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_worker_holds_one_copy(monkeypatch):
+    size = 100 * MIB
+
+    def copies(references):
+        """How many more there are in this worker's own memory once it has received and unpacked."""
+
+        def own():
+            with open("/proc/self/smaps_rollup") as file:
+                return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_"))
+
+        Luggage.pack(torch.ones(1)).unpack()  # imports what is needed
+        gc.collect()
+        before = own()
+        held = ray.get(references[0])
+        packed = held if isinstance(held, Luggage) else Luggage(np.frombuffer(held, np.uint8), {}, ())
+        what = packed.unpack()
+        gc.collect()
+        assert what.nbytes == size
+        return (own() - before) / size
+
+    luggage = replace(Luggage.pack(np.ones(size, np.uint8)), versions={})  # whoever edits the sources meanwhile
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves it beside other tests
+    with connect("local", num_cpus=1, object_store_memory=4 * size):
+        measure = ray.remote(num_cpus=1, max_calls=1)(copies)  # a new process each
+        assert ray.get(measure.remote([ray.put(luggage)])) < 1.5
+        one_too_many = ray.put(luggage.data.tobytes())
+        assert ray.get(measure.remote([one_too_many])) > 1.8  # a copy of each worker's own is seen
+    gc.collect()  # what Ray leaves open: here, where its warnings are filtered
+
+
+def test_it_is_not_unpacked_by_other_versions():
+    luggage = Luggage.pack(["anything"])
+    assert luggage.unpack() == ["anything"]
+    with pytest.raises(ValueError, match=r"^this machine has torch .* instead of 1\.0; install the same as where the"):
+        replace(luggage, versions={**luggage.versions, "torch": "1.0"}).unpack()
+    one = autoprune.__version__
+    other = replace(luggage, versions={**luggage.versions, "autoprune": f"{one} (code 5e6f7a8b)"})
+    with pytest.raises(
+        ValueError, match=rf"has autoprune {one} \(code {digest()}\) instead of {one} \(code 5e6f7a8b\)"
+    ):
+        other.unpack()
+
+
+class Part:
+    """Of a network; can be copied here, and cannot be sent."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle 'Part' object")
+
+
+def test_the_part_that_cannot_be_sent_is_named_without_a_copy_of_the_numbers(monkeypatch):
+    model = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))
+    model[1].harmless = lambda x: x  # sent by value
+    counted = []
+    monkeypatch.setattr(torch.storage.UntypedStorage, "__reduce__", lambda self: counted.append(1))
+    monkeypatch.setattr(torch.storage.TypedStorage, "__reduce__", lambda self: counted.append(1))
+    check_sendable({"model": model, "images": torch.ones(9), "scores": np.ones(9)})
+    model[1].part = Part()
+    with pytest.raises(ValueError, match=r"^cluster: model\.1\.part cannot be sent .*cluster='' and workers=0$"):
+        check_sendable({"model": model})
+    assert not counted
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"^cluster: model\.1\.part cannot be sent .*cannot pickle 'Part'"):
+        Luggage.pack({"model": model})
+
+
+@pytest.mark.parametrize("where", ["model", "data"])
+def test_a_search_that_cannot_be_sent_leaves_nothing(where, here, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["autoprune.search"], "reserved", lambda config: pytest.fail("a cluster was asked for")
+    )
+    model, data = digits_cnn(), load("digits")
+    if where == "model":
+        model.part = Part()
+    else:
+        data = copy.copy(data)
+        object.__setattr__(data, "origin", Part())
+    settings = {"criterion": "l1", "cluster": "local", "device": "cpu", "name": "run"}
+    named = {"model": r"model\.part", "data": r"data\.origin"}[where]
+    with pytest.raises(ValueError, match=f"cluster: {named} cannot be sent to another process .*workers=0"):
+        autoprune.search(model, data, **settings)
+    assert list(here.iterdir()) == []
