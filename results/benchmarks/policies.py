@@ -72,8 +72,8 @@ FINAL = (  # the best five of the screening (sum of both budgets), then those th
 )
 CONCLUSION = """
 Every policy but `legr` over the default criterion and `amc_guaranteed` has been screened at 50 % and 15 % with one
-seed. Three seeds so far at all budgets for the default, random search, two peers, `lcp` and `layer_compensation`; at 15 % for
-all of the final set but `reinforce` (two). Open: `annealing`, `tpe`, `evolution-bn`, `amc`, `reinforce` and
+seed. Three seeds so far at all budgets for the default, random search, two peers, `lcp` and `layer_compensation`; at
+15 % for all of the final set but `reinforce` (two). Open: `annealing`, `tpe`, `evolution-bn`, `amc`, `reinforce` and
 `legr-published` at 50 % and 30 %.
 
 - `combined` is above the best peer and above random search by more than the spread between seeds at all three budgets.
