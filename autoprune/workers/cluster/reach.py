@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import socket
 import time
@@ -130,6 +131,7 @@ def connect(address: str, **options: Any) -> Cluster:
             if not importlib.util.find_spec("grpc"):
                 raise ValueError(f"cluster '{address}': needs Ray's client (grpcio); {INSTALL}")
             _await(address)
+            logging.getLogger("ray.util.client").setLevel(logging.CRITICAL)  # a lost head is said once, in words
             # Tune runs in a process of the head node then, which does not see this one's environment.
             ray.init(address, runtime_env={"env_vars": ALWAYS}, **quiet)
             return Cluster(address, ours=True)
