@@ -43,7 +43,6 @@ def predictors(
         example: One batch as it is called with.
         command: What the remote backend calls.
         known: Predictors that a run has kept.
-        say: Where to tell what is measured, and how good it is.
         say: Called with a line before networks are measured; not if the cache has what they took.
 
     Raises:

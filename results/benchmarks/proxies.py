@@ -122,8 +122,8 @@ class Bench:
 
     def evolve(self, path: Path) -> None:
         partial = path.with_name("run.partial")
-        how = {"strategy": "evolution", "trials": self.trials, "finalists": 0, "epochs": 0, "name": str(partial)}
-        how |= {"fidelity": "proxy"}  # whatever the default is: the pools of all budgets compare
+        how = {"strategy": "evolution", "trials": self.trials, "finalists": 0, "epochs": 0, "name": str(partial),
+               "fidelity": "proxy"}  # whatever the default is: the pools of all budgets compare  # fmt: skip
         if partial.exists():
             autoprune.resume(partial, model=self.dense, data=self.data)
         else:

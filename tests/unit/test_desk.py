@@ -53,6 +53,16 @@ def test_a_candidate_is_not_blamed_for_the_deaths_of_drivers(driver):
     assert (entry.trial.state, entry.deaths) == (TrialState.RUNNING, 0)
 
 
+def test_a_ledger_that_cannot_be_written_at_the_start_is_told_and_no_error_of_the_constructor(driver, monkeypatch):
+    Desk(driver.open).exchange("worker-0")
+    driver.die()
+    monkeypatch.setattr(SearchController, "release", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    desk = Desk(driver.open)
+    assert "no space left" in str(desk.news().error)
+    assert desk.exchange("worker-0") == (None, 0.0)
+    driver.die()
+
+
 def test_a_candidate_is_blamed_for_the_deaths_of_workers(driver):
     desk = Desk(driver.open)
     for _ in range(3):

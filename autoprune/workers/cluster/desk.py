@@ -71,24 +71,21 @@ class Desk:
     def __init__(self, open_search: Callable[[], Search], again: bool = False) -> None:
         self._told: list[Trial] = []
         self._said: list[str] = []
-        self._jobs: dict[int, Job] = {}  # what has been handed out, by number
+        self._jobs: dict[int, Job] = {}  # what is in hand, by number
         self._error: Exception | None = None
         self._over = False
         self._ready: set[str] = set()
         self._false_starts = 0
         try:
-            self._search = _opened(open_search)
+            self._begin(_opened(open_search))
+            ended = sorted((e for e in self._search.ledger.entries if e.order >= 0), key=lambda e: e.order)
+            self._told += [e.trial for e in ended]
+            if again:
+                self._search.controller.keep_owners()
+            else:
+                self._release_all()
         except Exception as error:  # told by `news`: an actor whose constructor fails would be made again for ever
-            self._error, self._over = error, True
-            return
-        controller, entries = self._search.controller, self._search.ledger.entries
-        self._told += [e.trial for e in sorted(entries, key=lambda e: e.order) if e.order >= 0]
-        controller.listener = self
-        self._search.ledger.hear(self._said.append)
-        if again:
-            controller.keep_owners()
-        else:
-            self._release_all()
+            self._stop(error)
 
     def hello(self, worker: str) -> None:
         """A worker process starts; what an earlier one of this name had in hand, it lost."""
@@ -157,11 +154,10 @@ class Desk:
         if self._error is not None:
             return []
         self._search.ledger.close()
-        self._search = luggage.unpack()()
+        self._begin(luggage.unpack()())
         controller = self._search.controller
         jobs: list[tuple[Job, float]] = []
-        controller.listener, self._over = self, False
-        self._search.ledger.hear(self._said.append)
+        self._over = False
         try:
             while isinstance(job := controller.ask(finalist(len(jobs))), Job):
                 jobs.append((job, self._search.limit_s(job)))
@@ -214,6 +210,12 @@ class Desk:
     def on_told(self, trial: Trial) -> None:
         """A trial has finished."""
         self._told.append(trial)
+        self._jobs.pop(trial.number, None)
+
+    def _begin(self, search: Search) -> None:
+        self._search = search
+        search.controller.listener = self
+        search.ledger.hear(self._said.append)
 
     def _release_all(self) -> None:
         for worker in self._search.controller.in_flight:
