@@ -33,7 +33,7 @@ from autoprune.runs import (
     RunDirectory,
     SearchResult,
     Winner,
-    agree_on_schedule,
+    agree_on_plan,
     at_home,
     changed_run,
     check_joined,
@@ -249,7 +249,7 @@ def _go(
                 said = "joined" if config.join else "resumed"
                 progress.say(f"run {run.path}: {said}, {counted(len(ledger.trials), 'trial')} so far")
             run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
-        agree_on_schedule(ledger, config, run.path)
+        agree_on_plan(ledger, config, run.path)
         before = list(ledger.trials)
         try:
             while True:

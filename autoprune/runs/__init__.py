@@ -18,7 +18,7 @@ from autoprune.runs.directory import refuse_existing as refuse_existing
 from autoprune.runs.directory import run_path as run_path
 from autoprune.runs.holding import Held as Held
 from autoprune.runs.holding import hold as hold
-from autoprune.runs.joining import agree_on_schedule as agree_on_schedule
+from autoprune.runs.joining import agree_on_plan as agree_on_plan
 from autoprune.runs.joining import check_joined as check_joined
 from autoprune.runs.joining import joined_latency as joined_latency
 from autoprune.runs.joining import joined_scores as joined_scores

@@ -71,7 +71,7 @@ def check_joined(prepared: Prepared, path: Path) -> None:
     _check_code(record.notes.get(CODE), path)
 
 
-def agree_on_schedule(ledger: Ledger, config: RunConfig, path: Path) -> None:
+def agree_on_plan(ledger: Ledger, config: RunConfig, path: Path) -> None:
     """Have all controllers of a search plan the same trials, by the same code: the first one says which.
 
     Raises:

@@ -109,6 +109,17 @@ def test_a_finalist_is_told_by_its_number_and_kept_under_the_name_that_had_it(dr
     assert [told[job.number] for job in jobs] == ["finalist-0", "finalist-1", "finalist-2"]
 
 
+def test_finalists_that_cannot_be_ordered_stop_the_search_with_the_reason(driver):
+    class Finals:
+        def unpack(self):
+            raise OSError("no space left")
+
+    desk = Desk(driver.open)
+    assert desk.finalists(Finals()) == []
+    assert desk.is_over()
+    assert "no space left" in str(desk.news().error)
+
+
 HUNG = """
 import math, time
 from autoprune.workers.cluster import worker

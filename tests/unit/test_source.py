@@ -7,7 +7,7 @@ import pytest
 from autoprune import source
 from autoprune.config import RunConfig
 from autoprune.errors import LedgerMismatch
-from autoprune.runs import agree_on_schedule, joining
+from autoprune.runs import agree_on_plan, joining
 from autoprune.source import code
 
 
@@ -31,14 +31,14 @@ def test_who_joins_runs_the_code_of_who_leads(monkeypatch, tmp_path):
     notes = {}
     ledger = SimpleNamespace(me="a", note=notes.__setitem__, fresh_note=notes.get)
     joins = RunConfig(join=True)
-    agree_on_schedule(ledger, joins, tmp_path)  # an older one leads, which says nothing
-    agree_on_schedule(ledger, RunConfig(), tmp_path)
+    agree_on_plan(ledger, joins, tmp_path)  # an older one leads, which says nothing
+    agree_on_plan(ledger, RunConfig(), tmp_path)
     assert notes["code"] == code()
-    agree_on_schedule(ledger, joins, tmp_path)
+    agree_on_plan(ledger, joins, tmp_path)
     monkeypatch.setattr(joining, "code", lambda: "0.1.0 (code 1a2b3c4d)")
     with pytest.raises(
         LedgerMismatch, match=r"this machine has autoprune .*1a2b3c4d\) instead of .*; install the same"
     ):
-        agree_on_schedule(ledger, joins, tmp_path)
-    agree_on_schedule(ledger, RunConfig(), tmp_path)  # a plain resume may bring another one,
-    agree_on_schedule(ledger, joins, tmp_path)  # which is then the one to have
+        agree_on_plan(ledger, joins, tmp_path)
+    agree_on_plan(ledger, RunConfig(), tmp_path)  # a plain resume may bring another one,
+    agree_on_plan(ledger, joins, tmp_path)  # which is then the one to have

@@ -153,13 +153,12 @@ class Desk:
         """
         if self._error is not None:
             return []
-        self._search.ledger.close()
-        self._begin(luggage.unpack()())
-        controller = self._search.controller
         jobs: list[tuple[Job, float]] = []
         self._over = False
         try:
-            while isinstance(job := controller.ask(finalist(len(jobs))), Job):
+            self._search.ledger.close()
+            self._begin(luggage.unpack()())
+            while isinstance(job := self._search.controller.ask(finalist(len(jobs))), Job):
                 jobs.append((job, self._search.limit_s(job)))
                 self._jobs[job.number] = job
         except Exception as error:
