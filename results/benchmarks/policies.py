@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # name: settings of autoprune.search
     "evolution-bn": {"strategy": "evolution", "fidelity": "proxy"},
     "random-bn": {"strategy": "random", "fidelity": "proxy", "warm_starts": "none"},
     "legr-published": {"strategy": "legr", "criterion": "l2", "warm_starts": "none"},
+    "combined-halving": {"strategy": "combined", "trials": 87, "finalists": 4, "rungs": 2},  # as many steps in all
     "cmaes-compensation": {"strategy": "cmaes", "encoding": "compensation"},
     "tpe-compensation": {"strategy": "tpe", "encoding": "compensation"},
 }
