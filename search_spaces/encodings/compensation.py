@@ -36,9 +36,7 @@ class LayerCompensation(Encoding):
         groups = [g.name for g in space.groups]
         self.names = (*(f"{g}.shift" for g in groups), *(f"{g}.scale" for g in groups))
         self.ranking = Ranking(space, normalised(scores))
-        # The standard deviation of a normal distribution, from the quartiles: Fisher scores have long tails.
-        quartiles = [np.quantile(s, (0.25, 0.75)) for s in self.ranking.ascending]
-        self.spread: Floats = np.array([(high - low) / 1.35 for low, high in quartiles]).clip(min=1e-3)  # [G]
+        self.spread: Floats = np.array([_spread(s) for s in self.ranking.ascending]).clip(min=1e-3)  # [G]
 
     def theta(self, x: Floats) -> tuple[Floats, Floats]:
         """Scale [G] and shift [G] at a point [D]."""
@@ -66,7 +64,11 @@ class LayerCompensation(Encoding):
 
 
 class Shift(LayerCompensation):
-    """The shift alone: LcP, layer-compensated pruning (Chin et al. 2018, https://arxiv.org/abs/1810.00518)."""
+    """The shift alone: LcP, layer-compensated pruning (Chin et al. 2018, https://arxiv.org/abs/1810.00518).
+
+    Published on raw scores; here they are divided by their group's mean first, as in `LayerCompensation`: at one budget
+    the same widths are within reach, but the mean acts as a fixed scale when the budget moves.
+    """
 
     def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
         super().__init__(space, scores)
@@ -81,14 +83,20 @@ class Shift(LayerCompensation):
 class Affine(LayerCompensation):
     """`alpha * score + kappa` on the scores as they are, mutated as the authors' code does: LeGR as published.
 
-    Coordinates: per group kappa in [-2, 2] in the unit of the scores, then per group `log(alpha)` in [-2, 2]. Whatever
-    the scores, the cube is no bound: a mutation leaves it where it must.
+    Coordinates: per group kappa in [-2, 2] in `unit`, then per group `log(alpha)` in [-2, 2]. The cube is no bound: a
+    mutation leaves it where it must.
+
+    Attributes:
+        unit: One number that all scores are divided by, which changes neither the ranking nor what a mutation does: the
+            mean over the groups of their standard deviation. The cube means nothing in the unit of the scores.
     """
 
     def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
         super().__init__(space, scores)
-        self.ranking = Ranking(space, scores)
-        self.spread = np.array([float(np.std(s)) for s in self.ranking.ascending]).clip(min=1e-12)
+        deviations = np.array([float(np.std(np.asarray(s, dtype=float))) for s in scores])
+        self.unit = float(deviations.mean()) or 1.0
+        self.ranking = Ranking(space, [np.asarray(s, dtype=float) / self.unit for s in scores])
+        self.spread = (deviations / self.unit).clip(min=1e-12)
 
     def theta(self, x: Floats) -> tuple[Floats, Floats]:
         """Scale [G] and shift [G] at a point [D]: kappa is added after the scale."""
@@ -106,6 +114,15 @@ class Affine(LayerCompensation):
         moved[rng.integers(total, size=groups) if groups < total else slice(None)] = True
         noise = np.concatenate([self.spread, np.full(total, step)]) * rng.standard_normal(self.dim)
         return np.asarray(x + noise * np.resize(moved, self.dim) / self.reach / 2)
+
+
+def _spread(scores: Floats) -> float:
+    """The standard deviation of a normal distribution, from the quartiles: Fisher scores have long tails.
+
+    At least a tenth of their own standard deviation, for groups most of whose units are worth the same.
+    """
+    low, high = np.quantile(scores, (0.25, 0.75))
+    return max(float(high - low) / 1.35, 0.1 * float(np.std(scores)))
 
 
 def _between(ascending: Floats, width: int) -> float:

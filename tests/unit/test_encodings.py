@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import ChannelGroup, SearchSpace
-from search_spaces.encodings import Affine, LayerCompensation, Preferences, Ranking, Ratios, normalised
+from search_spaces.encodings import Affine, LayerCompensation, Preferences, Ranking, Ratios, Shift, normalised
 
 
 def space_of(*sizes, divisor=1, floor=1):
@@ -104,8 +104,11 @@ def test_affine_by_hand():
     """LeGR as published: alpha * score + kappa on raw scores 1, 2, 3, 6 and 10, 30 (the last unit of a group stays)."""
     encoding = Affine(SPACE, SCORES)
 
-    def point(kappas, alphas):  # kappa = 4 x - 2, log alpha = 4 x - 2
-        return np.concatenate([kappas, np.log(alphas)]) / 4 + 0.5
+    # Deviations: 1, 2, 3, 6 about 3: (4 + 1 + 0 + 9) / 4 = 3.5; 10, 30: 10.
+    unit = (3.5**0.5 + 10) / 2
+
+    def point(kappas, alphas):  # kappa / unit = 4 x - 2, log alpha = 4 x - 2
+        return np.concatenate([np.array(kappas) / unit, np.log(alphas)]) / 4 + 0.5
 
     # The identity takes raw scores for comparable: 1, 2 and 3 go first, then 10.
     answers = [encoding.decode(np.full(4, 0.5), at_most(units)) for units in (6, 5, 4, 3, 2)]
@@ -119,18 +122,43 @@ def test_affine_by_hand():
 
 
 def test_affine_mutates_as_published():
-    """Deviations: 1, 2, 3, 6 about 3: (4 + 1 + 0 + 9) / 4 = 3.5; 10, 30: 10; 5, 9: 2. Drawn are groups 1 and 1."""
+    """Deviations: sqrt(3.5), as above, 10, and 2 of 5, 9. Drawn are groups 1 and 1."""
     encoding, middle = Affine(space_of(4, 2, 2), (*SCORES, np.array([9.0, 5.0]))), np.full(6, 0.5)
     normal = np.array([0.5, -1.0, 2.0, 0.7, 0.3, 9.0])
     drawn = types.SimpleNamespace(integers=lambda high, size: [1] * size, standard_normal=lambda size: normal)
     # Twice drawn, it moves once. kappa += 10 * -1; log alpha += 0.2 * 0.3: only the scale's noise has the step.
     scale, shift = encoding.theta(encoding.mutate(middle, drawn, groups=2, step=0.2))
     np.testing.assert_allclose(scale, [1, np.exp(0.06), 1])
-    np.testing.assert_allclose(scale * shift, [0, -10, 0], atol=1e-12)
+    unit = (3.5**0.5 + 10 + 2) / 3
+    np.testing.assert_allclose(scale * shift * unit, [0, -10, 0], atol=1e-12)
     # All of them: kappa 0.5 * sqrt(3.5), 10 * -1, 2 * 2; log alpha 0.2 * (0.7, 0.3, 9).
     scale, shift = encoding.theta(encoding.mutate(middle, drawn, groups=3, step=0.2))
     np.testing.assert_allclose(scale, np.exp([0.14, 0.06, 1.8]))
-    np.testing.assert_allclose(scale * shift, [0.5 * 3.5**0.5, -10, 4])
+    np.testing.assert_allclose(scale * shift * unit, [0.5 * 3.5**0.5, -10, 4])
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1.0, 1e6])
+def test_affine_searches_the_same_cube_whatever_the_unit_of_the_scores(factor):
+    rng = np.random.default_rng(0)
+    scores = [rng.exponential(size=32) for _ in range(4)]
+    points = rng.uniform(0, 1, (50, 8))
+    fits = at_most(64)
+    encoding, other = (Affine(space_of(32, 32, 32, 32), [s * f for s in scores]) for f in (1.0, factor))
+    found = [encoding.decode(x, fits) for x in points]
+    assert [other.decode(x, fits) for x in points] == found
+    assert len(set(found)) == 50
+    thin, wide = (other.encode(4 * (width,)) for width in (8, 24))
+    assert ((wide - thin)[:4] > 0.05).all()
+
+
+@pytest.mark.parametrize("kind", [Shift, LayerCompensation])
+def test_a_group_most_of_whose_units_are_worth_the_same_still_moves(kind):
+    rng = np.random.default_rng(0)
+    scores = [np.concatenate([np.full(52, 1e-5), rng.exponential(size=12)]) for _ in range(4)]
+    encoding = kind(space_of(64, 64, 64, 64), scores)
+    parent = encoding.encode((6, 6, 6, 6))
+    children = {encoding.decode(encoding.mutate(parent, rng, groups=2, step=1.0), at_most(24)) for _ in range(100)}
+    assert len(children) > 10
 
 
 def test_affine_draws_groups_with_replacement():
