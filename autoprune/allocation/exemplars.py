@@ -16,9 +16,9 @@ def exemplars(problem: Problem) -> Widths:
     """Each group keeps about as many units as it has exemplars at one common preference factor, solved for the budgets.
 
     EPruner (Lin et al. 2021, https://arxiv.org/abs/2101.07985) counts the exemplars that affinity propagation finds
-    among a group's filters, at a factor chosen by hand per network. Such factors do not transfer (METHODS 2.2: 0.76
-    leaves 39 % of the authors' ResNet-56 and 9 % of another one), so here the smallest factor that keeps to the budgets
-    is found by bisection. Floors hold. Which units stay is the criterion's word, as everywhere.
+    among a group's filters, at a factor chosen by hand per network. Such factors do not transfer (0.76 leaves
+    39 % of the authors' ResNet-56 and 9 % of another one), so here the smallest factor that keeps to the budgets is
+    found by bisection. Floors hold. Which units stay is the criterion's word, as everywhere.
 
     A group's count at a factor is read off a curve through at most 10 factors where it was worked out (see
     `criteria.affinity.departures`), so it is near the number of exemplars and not the number itself: at 7 factors on

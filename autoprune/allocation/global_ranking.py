@@ -13,7 +13,7 @@ def global_ranking(problem: Problem) -> Widths:
     """The units with the lowest scores of the whole network go until the budgets hold.
 
     Scores are divided by the mean of their group: raw norms of different layers do not compare, and leave some layers
-    empty (measured on ResNet-56, METHODS 5). It is layer compensation with scale 1 and shift 0.
+    empty. It is layer compensation with scale 1 and shift 0.
     """
     ones = np.ones(len(problem.space.groups))
     ranking = Ranking(problem.space, normalised(problem.scores))

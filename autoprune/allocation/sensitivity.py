@@ -64,9 +64,10 @@ def loss_rises(problem: Problem, dense: float, losses: Sequence[Mapping[int, flo
 def threshold(problem: Problem, drops: Drops) -> Widths:
     """Every group takes its narrowest width whose loss rise is within one bound, the least that the budgets allow.
 
-    The closed form of ModelOpt FastNAS, AIMET, PaddleSlim and Vitis (PEERS, fact 2): groups are taken for independent
-    and the worst one counts. The bound is found by bisection among the values of the table; what rounding leaves of the
-    budgets is filled by projection.
+    The closed form of ModelOpt FastNAS (https://github.com/NVIDIA/Model-Optimizer), AIMET
+    (https://github.com/quic/aimet), PaddleSlim (https://github.com/PaddlePaddle/PaddleSlim) and Vitis: groups are taken
+    for independent and the worst one counts. The bound is found by bisection among the values of the table; what
+    rounding leaves of the budgets is filled by projection.
 
     Args:
         problem: Space and budgets.

@@ -2,7 +2,9 @@
 
 Mask gradients (Liu et al. 2021, https://arxiv.org/abs/2108.00708): a mask m, all ones, on the channels that a layer
 reads. For image n, dL_n/dm = sum over positions of A_n * dL_n/dA_n, where A is the layer's input and dA its gradient
-*through this layer only*. One unit has one mask: the sum runs over all its positions in all the layers that read it.
+*through this layer only*. One unit has one mask: the sum runs over all its positions in all the layers that read it
+and end it. (A depthwise or grouped convolution passes the unit on and has no mask of its own; in the published code it
+has, so that units in such a chain are counted twice.)
 
 A bare parameter (`x @ self.w`) has no module whose input could be watched. The mask scales the weights w that read it,
 so sum over n of dL_n/dm = sum over these weights of w * dL/dw, exactly, but for the batch as a whole: the group then

@@ -16,7 +16,9 @@ WIDEST = 4096  # features; beyond it A [I, I] does not fit, and the spread alone
 
 
 def inf_fs(responses: Tensor) -> Tensor:
-    """Importance [I] of features by the values of all paths through them (Roffo et al. 2015, ICCV, pp. 4202-4210).
+    """Importance [I] of features by the values of all paths through them (Roffo et al. 2015).
+
+    https://openaccess.thecvf.com/content_iccv_2015/html/Roffo_Infinite_Feature_Selection_ICCV_2015_paper.html
 
     A_ij = alpha * max(sigma_i, sigma_j) + (1 - alpha) * (1 - |Spearman_ij|), with the standard deviations sigma divided
     by the largest; scores = (sum over l >= 1 of (r A)^l) 1 = ((I - r A)^-1 - I) 1. A constant feature counts as

@@ -14,7 +14,8 @@ class Lamp(Criterion):
 
     The squared norm of the unit's filter over the sum of those that are at least as large in its group, itself
     included. The paper scores single weights; a unit's weights, coupled filters together, stand for one here. The order
-    within a group is that of the norms; the largest unit of every group is worth 1, so that no group is emptied.
+    within a group is that of the norms; the largest unit of every group is worth 1 (two as large share it), so that no
+    group is emptied.
     """
 
     name = "lamp"

@@ -11,11 +11,11 @@ from autoprune.criteria.tensors import GroupTensors
 class OptimalBrainDamage(Criterion):
     """Sum of 1/2 h w^2 over the filter's weights: optimal brain damage, channel-wise and without the Hessian.
 
-    LeCun et al. 1990 (Optimal Brain Damage) for weights; per channel as C-OBD in Wang et al. 2019 (EigenDamage,
-    https://arxiv.org/abs/1905.05934). The diagonal h is that of the empirical Fisher matrix, estimated from the mean
-    gradient g over all N images as N g^2: the expectation is the same where the images' gradients average to zero, as
-    they do at the minimum that training ends in. One weight's estimate is noisy; a filter sums over hundreds. N / 2 is
-    the same for all units and left out. Coupled filters: summed.
+    LeCun et al. 1990 (https://papers.nips.cc/paper/250-optimal-brain-damage) for weights; per channel as C-OBD in Wang
+    et al. 2019 (EigenDamage, https://arxiv.org/abs/1905.05934). The diagonal h is that of the empirical Fisher matrix,
+    estimated from the mean gradient g over all N images as N g^2: the expectation is the same where the images'
+    gradients average to zero, as they do at the minimum that training ends in. One weight's estimate is noisy; a filter
+    sums over hundreds. N / 2 is the same for all units and left out. Coupled filters: summed.
 
     `orthoreg` squares the filter's sum of g*w instead, so that its weights' contributions may cancel; `group_fisher` is
     the Fisher information of one mask on the whole unit, from the images' own gradients.

@@ -84,7 +84,8 @@ def distances(model: nn.Module, space: SearchSpace) -> tuple[NDArray[np.float64]
         parts = collect(group, parameters, {}, None).filters
         nothing = torch.zeros(group.size, 0, dtype=torch.float64)  # for a group that owns no parameter
         table = torch.cat([nothing, *(p.value.double().cpu() for p in parts)], dim=1)
-        gram = (table - table.mean(0)) @ (table - table.mean(0)).T  # centred: less is lost in the difference below
+        table -= table.mean(0)  # centred: less is lost in the difference below
+        gram = table @ table.T
         norms = gram.diagonal()
         found.append((norms[:, None] + norms - 2 * gram).clamp(min=0).fill_diagonal_(0).numpy())
     return tuple(found)

@@ -19,9 +19,10 @@ class Annealing(Encoded):
     better one is accepted, one that is worse by `d` with probability `exp(-d / T)`. The next candidate is a neighbour
     of where the chain stands; with several workers some are neighbours of where it stood before.
 
-    NNI's pruner cools from 100 to 20 while its accuracies lie in [0, 1], so it accepts everything (METHODS 2.17). Here
-    the temperature starts in the unit of the losses: a fraction of how far the first ones lie from each other (the
-    median, as abandoned candidates lie far off), and the steps shrink along with it.
+    NNI's pruner (https://github.com/microsoft/nni, version 2.10) cools from 100 to 20 while its accuracies lie in
+    [0, 1], so it accepts everything. Here the temperature starts in the unit of the losses: a fraction of how far the
+    first ones lie from each other (the median, as abandoned candidates lie far off), and the steps shrink along with
+    it.
     """
 
     name = "annealing"

@@ -18,7 +18,10 @@ MOST = 200  # planned trials: the cost of a question grows with their cube
 
 
 class GP(Encoded):
-    """A Gaussian process over the kept ratios and its expected improvement (Jones et al. 1998).
+    """A Gaussian process over the kept ratios and its expected improvement.
+
+    Jones et al. 1998, https://doi.org/10.1023/A:1008306431147 (EGO); its logarithm by Ament et al. 2023,
+    https://arxiv.org/abs/2310.20708.
 
     Kernel and priors are those of Optuna's GPSampler. That one looks for the largest expected improvement in the whole
     unit cube, where it lies outside the budgets, and the projection would move it to who knows where. Here the

@@ -16,10 +16,10 @@ class LayerCompensation(Evolution):
     falls from 1 to 0.2; the published population 64 and sample 16 (of 400 evaluations) are smaller here, for about 90.
     What was learnt at one budget can be decoded at another (`autoprune export --budget`).
 
-    Differs from the published code where that goes wrong (METHODS 2.1): at least one group is mutated however few there
-    are; the shift's noise is in units of the spread of its group's normalised scores and is annealed too; nothing is
-    lost when every loss is large; and a told candidate without genes stands for those with scale 1 that give its
-    widths. `legr` is the published form.
+    Differs from the published code (https://github.com/cmu-enyac/LeGR) where that goes wrong: at least one group is
+    mutated however few there are; the shift's noise is in units of the spread of its group's normalised scores and is
+    annealed too; nothing is lost when every loss is large; and a told candidate without genes stands for those with
+    scale 1 that give its widths. `legr` is the published form.
     """
 
     name = "layer_compensation"

@@ -9,7 +9,7 @@ from search_spaces.encodings import Floats
 
 
 class LeGR(LayerCompensation):
-    """LeGR as published (Chin et al. 2020, https://arxiv.org/abs/1904.12368; settings from its code, METHODS 2.1).
+    """LeGR as published (Chin et al. 2020, https://arxiv.org/abs/1904.12368; https://github.com/cmu-enyac/LeGR).
 
     `alpha * score + kappa` on the raw scores (the paper's are `--criterion l2`), 64 random rankings first, the last one
     the identity; then children of the best of 16, drawn with replacement, out of the last 64. A child has int(0.1 * G)

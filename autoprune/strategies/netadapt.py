@@ -16,7 +16,7 @@ ROUNDING = 1e-12  # relative
 
 
 class NetAdapt(Rounds):
-    """NetAdapt (Yang et al. 2018, https://arxiv.org/abs/1804.03230; settings from its code, METHODS 2.6).
+    """NetAdapt (Yang et al. 2018, https://arxiv.org/abs/1804.03230; settings: https://github.com/denru01/netadapt).
 
     The load of a network is its cost as a multiple of the limit, of the budget that is worst off; it falls from that of
     the dense network, `D`, to 1 in `N` rounds, the steps cooling by `gamma`. In each round every group alone is shrunk

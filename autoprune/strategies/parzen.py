@@ -17,7 +17,7 @@ class Parzen:
     """A normal distribution around each point and a wide one around the middle, all cut off at the cube's faces.
 
     Widths, weights and prior as in Optuna's multivariate TPE (Akiba et al. 2019, https://arxiv.org/abs/1907.10902): a
-    width is the larger distance to the two neighbours in that coordinate, no less than a hundredth of the cube.
+    width is the larger distance to the two neighbours in that coordinate, no less than 1 / min(100, N + 2) of the cube.
 
     Args:
         points: [N, D] in the unit cube, in the order of their age, the oldest first.

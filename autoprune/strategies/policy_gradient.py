@@ -14,7 +14,9 @@ CONCENTRATIONS = (2.5, 200.0)  # a standard deviation of about 0.27 and 0.035 in
 
 
 class Reinforce(Encoded):
-    """REINFORCE (Williams 1992) on a Beta distribution per coordinate of an encoding, with natural gradients.
+    """REINFORCE on a Beta distribution per coordinate of an encoding, with natural gradients.
+
+    Williams 1992, https://doi.org/10.1007/BF00992696.
 
     A policy without states suits workers that finish out of order: an evaluation is one sample of it, whoever asked
     for it and when. The Beta distribution keeps to the range of a ratio (Chou et al. 2017,

@@ -59,10 +59,11 @@ class Scan(Rounds):
 
 
 class Sensitivity(Scan):
-    """Scan and threshold as ModelOpt FastNAS does it (PEERS 2), then the neighbours of the answer.
+    """Scan and threshold as ModelOpt FastNAS does it, then the neighbours of the answer.
 
-    FastNAS scans in steps of 5 %; here it is `(0.85 * num_trials - 2) // G` widths per group. FastNAS never scores the
-    joint network; here it is a trial like any other.
+    FastNAS (https://github.com/NVIDIA/Model-Optimizer, modelopt/torch/prune/fastnas.py) scans in steps of 5 %; here it
+    is `(0.85 * num_trials - 2) // G` widths per group. FastNAS never scores the joint network; here it is a trial like
+    any other.
     """
 
     name = "sensitivity"
