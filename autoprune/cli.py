@@ -17,11 +17,13 @@ from autoprune.recovery import Diverged
 
 EXAMPLES = """\
 examples:
-  autoprune profile --model search_spaces.models:resnet20 --data digits --data-args image_size=32
-  autoprune search  --model search_spaces.models:digits_cnn --data digits --budget "macs<=50%"
+  autoprune profile --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits
+  autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
+                    --budget "macs<=50%"           (`autoprune demo` trains these weights)
   autoprune search  --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
                     --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
-  autoprune search  --model search_spaces.models:digits_cnn --data digits --front macs,params --name sizes
+  autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
+                    --front macs,params --name sizes
   autoprune export  results/sizes --budget "macs<=35%" --epochs 5          (any point of that front)
   autoprune status  results/small18        (from another terminal, while it runs)
   autoprune resume  results/small18        (after Ctrl-C, kill -9 or a reboot)
@@ -85,10 +87,11 @@ def parser() -> Parser:
     verbs = top.add_subparsers(title="commands", metavar="<command>", required=True)
 
     def verb(name: str, command: Any, help: str, groups: Mapping[str, str] | None = None, run: bool = True) -> Parser:
+        kept = " What is not given stays as in the run." if run and groups else ""
         sub = verbs.add_parser(
             name,
             help=help,
-            description=help[0].upper() + help[1:] + ".",
+            description=f"{help[0].upper()}{help[1:]}.{kept}",
             formatter_class=raw,
             argument_default=argparse.SUPPRESS,
             epilog=EXAMPLES,
@@ -99,7 +102,7 @@ def parser() -> Parser:
         elif groups:
             sub.add_argument("--config", metavar="FILE", help="a TOML file with the same names as these flags")
         for group, only in (groups or {}).items():
-            add_options(sub, group, only.split())
+            add_options(sub, group, only.split(), of_run=run)
         return sub
 
     everything = {"problem": "", "search": "", "recovery": "", "run": ""}
@@ -134,7 +137,7 @@ def parser() -> Parser:
         "search with --front, the best candidate of the front within it",
     )
     elsewhere.add_argument("--epochs", type=float, metavar="EPOCHS", help="epochs of a fine-tune there (default: 0)")
-    add_options(export, "recovery", ["lr", "distill"])
+    add_options(export, "recovery", ["lr", "distill"], of_run=True)
     finetune = verb(
         "finetune", _finetune, "fine-tune the winner of a run anew, or another trial", {"recovery": "", **files}
     )
@@ -163,8 +166,8 @@ def parser() -> Parser:
     return top
 
 
-def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str] = ()) -> None:
-    """One flag for each setting of the group (or for some of them)."""
+def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str] = (), of_run: bool = False) -> None:
+    """One flag for each setting of the group (or for some of them); those of a run have no default of their own."""
     defaults = RunConfig()
     types = get_type_hints(RunConfig)
     box = target.add_argument_group(group)
@@ -174,7 +177,7 @@ def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str]
         flag, kind, default = f"--{name.replace('_', '-')}", types[name], getattr(defaults, name)
         shown = " ".join(default) if isinstance(default, tuple) else default
         text = option.help.replace("%", "%%") + (
-            f" (default: {shown})".replace("%", "%%") if shown not in ("", {}) else ""
+            f" (default: {shown})".replace("%", "%%") if shown not in ("", {}) and not of_run else ""
         )
         if kind is bool:
             box.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)

@@ -131,7 +131,7 @@ def check_target(directory: Path) -> None:
 
 
 def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
-    """Rebuild an exported network, in eval mode, on the CPU. Needs only torch and the code of the dense model.
+    """Rebuild an exported network, in eval mode, on the CPU. Needs the code of the dense model, no data.
 
     It wants images normalised as in its training: "input" in architecture.json says how (shape, mean, std, formula);
     the ONNX and torch.export files want the same.

@@ -80,7 +80,7 @@ def search(
     Args:
         model: The dense network, or "package.module:factory" (with `weights="file"`). A run of an nn.Module object can
             be resumed by `resume(run_dir, model=...)` only, since nothing on disk says how to build it.
-        data: "digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function", or an `ImageData`.
+        data: "digits", "cifar10:DIR", "cifar100:DIR", "imagefolder:DIR", "package.module:function", or an `ImageData`.
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...; default "macs<=50%", or none where
             the whole trade-off is searched (`front="macs"`).
         example_inputs: What the network is called with; default one training image.
@@ -91,7 +91,7 @@ def search(
 
     Raises:
         ValueError: If something is wrong with what was given; nothing has been written then.
-        SearchStopped: If every candidate fails, or none holds a latency budget when it is measured; the run can be
+        SearchStopped: If too many candidates fail, or none holds a latency budget when it is measured; the run can be
             resumed.
         DeliveredElsewhere: If it joined (`join`) a search and another controller delivers the winner.
 

@@ -181,11 +181,11 @@ def prepare(
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
         raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
     score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
+    verify(dense, space, example)
     measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
-    verify(dense, space, example)
     if scores is None:
         batches = _score_batches(data, config)
         scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)

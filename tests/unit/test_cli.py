@@ -1,8 +1,11 @@
 """The command line says what the configuration says; flags win over the file."""
 
+import re
+import shlex
+
 import pytest
 
-from autoprune.cli import main, parser, settings
+from autoprune.cli import EXAMPLES, main, parser, settings
 from autoprune.config import RunConfig
 from autoprune.options import OPTIONS
 
@@ -44,6 +47,15 @@ def test_every_command_has_help_with_units_and_examples(verb, capsys):
     text = capsys.readouterr().out
     assert "examples:" in text
     assert "multiply-adds" in text
+
+
+def test_the_examples_are_commands():
+    joined = EXAMPLES.replace("\\\n", " ")
+    commands = [re.sub(r"\s\(.*\)$", "", line.strip()) for line in joined.splitlines() if "  autoprune " in line]
+    asked = [vars(parser().parse_args(shlex.split(command)[1:])) for command in commands]
+    assert len(asked) == len(set(commands)) == 9
+    for settings_ in (a for a in asked if a.get("data") == "digits"):  # random weights would be searched otherwise
+        assert settings_["weights"] == "results/digits_cnn.safetensors"
 
 
 def test_search_offers_every_setting(capsys):
