@@ -16,10 +16,10 @@ from autoprune.options import OPTIONS
 from autoprune.recovery import Diverged
 
 EXAMPLES = """\
-examples:
+examples: (the weights of digits_cnn are made by `autoprune demo`)
   autoprune profile --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits
   autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
-                    --budget "macs<=50%"           (`autoprune demo` trains these weights)
+                    --budget "macs<=50%"
   autoprune search  --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
                     --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
   autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
