@@ -84,8 +84,7 @@ seed. Three seeds at all budgets for the default, random search, two peers, `lcp
   `layer_compensation` 84.7 ± 0.3, 79.5 ± 0.2 and 67.7 ± 0.4, the default 84.7 ± 0.1, 79.7 ± 0.5 and 68.6 ± 0.9.
 - Scored by batch-norm re-estimation alone ("-bn") evolution is the best of all at 50 % (85.1, two seeds), and at 15 %
   nearly the worst: 66.6, 61.0, and with the third seed 32.7. Hence the default score.
-- `annealing` is as good as the default at 30 % (80.0 ± 0.1), at 50 % (85.0, 84.4) and steadier there than
-  at 15 %.
+- `annealing` is as good as the default at 30 % (80.0 ± 0.1) and at 50 % (85.0, 84.4), and steadier there than at 15 %.
 - `reinforce` is as good as the default at 50 % (84.9 ± 0.4) and 30 % (79.3 ± 0.5), not at 15 % (66.4 ± 2.3). `amc` has
   84.6 ± 0.2, 79.0 ± 0.2 and 65.3 ± 1.2: level with the peers at 50 % and 30 %, above them at 15 %.
 - Methods separate at 15 %. `lcp`, `combined`, `layer_compensation` and `annealing` (67.6 ± 3.3) lead, `tpe` follows

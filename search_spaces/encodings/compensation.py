@@ -93,10 +93,9 @@ class Affine(LayerCompensation):
 
     def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
         super().__init__(space, scores)
-        deviations = np.array([float(np.std(np.asarray(s, dtype=float))) for s in scores])
-        self.unit = float(deviations.mean()) or 1.0
-        self.ranking = Ranking(space, [np.asarray(s, dtype=float) / self.unit for s in scores])
-        self.spread = (deviations / self.unit).clip(min=1e-12)
+        self.unit = float(np.mean([np.std(s) for s in scores])) or 1.0
+        self.ranking = Ranking(space, [s / self.unit for s in scores])
+        self.spread = np.array([float(np.std(s)) for s in self.ranking.ascending]).clip(min=1e-12)
 
     def theta(self, x: Floats) -> tuple[Floats, Floats]:
         """Scale [G] and shift [G] at a point [D]: kappa is added after the scale."""
