@@ -25,7 +25,7 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
     solves a 0/1 knapsack over all units by dynamic programming, the most score for the round's latency, where a unit
     costs what the latency table says for its rank in its layer (the steps of the staircase included) and is taken only
     after the better ones. Here all units of a group cost the same within a round; what that leaves of the budgets,
-    projection fills. `multiple_choice` solves a knapsack exactly, over measured losses.
+    projection fills. `multiple_choice` solves a knapsack by integer programming, over measured losses.
 
     Args:
         problem: Space, budgets, scores and the cost to divide them by.

@@ -127,11 +127,15 @@ def check_front(name: str, encoding: str, bounded: bool) -> None:
 def open_with(name: str, strategy: Strategy) -> Strategy:
     """The strategy after the warm starts called `name`: "closed", "sensitivity", "none".
 
+    Strategies that begin on their own (closed forms, scans, NetAdapt) stay as they are.
+
     Raises:
-        ValueError: If there are no such warm starts.
+        ValueError: If there are no such warm starts, or a scan is asked for where it is of no use.
     """
     if name not in (*OPENINGS, "none"):
         raise ValueError(f"warm starts '{name}': unknown; known: {', '.join(OPENINGS)}, none")
+    if name == "sensitivity" and not strategy.opens:
+        raise ValueError(f"warm starts '{name}': strategy '{strategy.name}' begins on its own; leave them out")
     if name == "none" or not strategy.opens:
         return strategy
     whole = strategy.problem.front and not strategy.fills

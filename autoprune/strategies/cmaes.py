@@ -17,7 +17,8 @@ class CMAES(Encoded):
     may come from anybody, in any order. So the optimiser is made again for each question: it starts at the best of the
     first trials told (the closed forms), is told the others in generations by number, and draws with the question's
     own seed. A trial is told at the point that its projected widths encode; over an encoding of rankings or preferences
-    at its genes, the point it was decoded from before projection (only who has none at what its widths encode).
+    at its genes, the point it was decoded from before projection (only who has none at what its widths encode). What
+    lies outside the unit cube, as the rankings of some closed forms do, counts as on its edge.
 
     Args:
         problem: Space, budgets and scores.

@@ -17,7 +17,7 @@ from search_spaces.encodings import Encoding, Floats
 class TPE(Encoded):
     """Multivariate TPE (Bergstra et al. 2011, https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization).
 
-    Its numbers are Optuna's (Akiba et al. 2019, https://arxiv.org/abs/1907.10902).
+    Its numbers but `startup` are Optuna's (Akiba et al. 2019, https://arxiv.org/abs/1907.10902).
 
     The best tenth of the trials told, at most 25, and all others each make a density; of 24 points drawn from the first
     the one where it exceeds the second most is tried. Abandoned trials count with their estimated loss, failed ones as

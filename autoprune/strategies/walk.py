@@ -75,7 +75,7 @@ class Walk:
         """The width of the next group: `ratio` of it, rounded up, but no more than the wall allows.
 
         The wall (the paper's algorithm 1, without its linear formula): the widest choice that fits every budget with
-        all later groups at their floor.
+        all later groups at their floor (where a latency falls as a width grows: below the first that does not fit).
 
         Args:
             widths: Of the groups before.

@@ -62,6 +62,14 @@ def test_is_near_the_best_choice_there_is(seed):
     assert net(exemplars(table, 0.7)[0]) >= 1.02 * max(map(net, subsets))  # negative numbers
 
 
+@pytest.mark.parametrize("factor", [1.3, 1.5])
+def test_messages_that_swing_are_damped_until_they_settle(monkeypatch, factor):
+    grid = distances(list(itertools.product(range(3), repeat=2)))
+    assert exemplars(grid, factor)[0].tolist() == [4]  # the one in the middle, 12 off in all; the next best is 15 off
+    monkeypatch.setattr(affinity, "DAMPING", affinity.DAMPING[:1])
+    assert exemplars(grid, factor)[0].tolist() == [1, 3, 5, 7]  # scikit-learn's damping alone: still swinging
+
+
 def test_never_empty_and_twins_count_once():
     assert exemplars(1 - np.eye(6), 1.5)[0].tolist() == [0]  # equally far from each other
     assert exemplars(np.zeros((5, 5)), 0.5)[0].tolist() == [0]  # all the same
@@ -124,6 +132,8 @@ def problem():
 def test_redundant_groups_keep_less(problem):
     widths = allocation.exemplars(problem)
     assert problem.feasibility.violation(widths) == 0
+    wider = [tuple(w + (i == g) for i, w in enumerate(widths)) for g in range(4) if widths[g] < 16]
+    assert all(problem.feasibility.violation(w) > 0 for w in wider)  # nothing is left over
     assert min(widths[:2]) > max(widths[2:])
 
 

@@ -222,6 +222,17 @@ def test_multiple_choice_by_hand():
     assert multiple_choice(problem, (np.array([0.35, 0.3, 0.1, 0.0]), drops[1])) == (1, 3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_multiple_choice_of_wide_groups_is_near_the_best(seed):
+    """Of 100 widths only 32 are priced; projection fills what that leaves."""
+    problem = additive((100, 70), (1, 2), "macs<=50%")
+    drops = drops_of(problem, seed)
+    answer = multiple_choice(problem, drops)
+    assert problem.feasibility.violation(answer) == 0
+    least = min(total(problem, drops, w) for w in everything(problem))
+    assert least - 1e-9 <= total(problem, drops, answer) <= 1.1 * least
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("make", [
     lambda s: additive((5, 6, 7, 4), (1, 3, 2, 5), "macs<=50%"),
@@ -395,5 +406,7 @@ def test_only_searches_are_opened():
     problem = chain((8, 12), "macs<=50%")
     for cls in PLANNED:
         strategy = cls(problem)
-        assert open_with("sensitivity", strategy) is strategy
+        assert open_with("closed", strategy) is strategy
+        with pytest.raises(ValueError, match=f"strategy '{cls.name}' begins on its own"):
+            open_with("sensitivity", strategy)
         assert strategies.STRATEGIES[cls.name] is cls
