@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import schedules
 import torch
 from protocol import CACHE, HERE, images, processor
 from safetensors.torch import load_file, save_file
@@ -283,7 +284,13 @@ def table(bench: Bench, candidates: list[dict[str, Any]]) -> str:
         for kind in ("closed", "evolved", "mutated", "random")
         if (v := [100 * t["top1"] for n, t in truth.items() if candidates[n]["kind"] == kind])
     )
-    return "\n".join([*lines, "", f"Mean truth by kind of candidate: {kinds}.", ""])
+    measured = {
+        what: {n: p for n in truth if (p := bench.read(n, what))}
+        for what in MEASURES
+        if what not in ("adapted", "truth")
+    }
+    replays = schedules.table(measured, {n: 100 * t["top1"] for n, t in truth.items()})
+    return "\n".join([*lines, "", f"Mean truth by kind of candidate: {kinds}.", "", *replays])
 
 
 def main() -> None:
