@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 from autoprune.config import RunConfig as RunConfig
 from autoprune.export import load as load
 from autoprune.runs import SearchResult as SearchResult
+from autoprune.runs import adapt as adapt
 from autoprune.runs import export_run as export_run
 from autoprune.runs import finetune as finetune
 from autoprune.search import resume as resume

@@ -115,6 +115,22 @@ def parser() -> Parser:
         run=False,
     )
     profile.add_argument("--latency", action="store_true", help="time the dense network, too: every backend, per layer")
+    adapt = verb(
+        "adapt",
+        _adapt,
+        "train the dense network to serve narrow ones, before a search at a small budget",
+        {"problem": "", "search": "batch_size", "recovery": "lr", "run": "device"},
+        run=False,
+    )
+    adapt.add_argument(
+        "--steps", type=int, metavar="STEPS", help="SGD steps of weight-sharing adaptation (default: 100)"
+    )
+    adapt.add_argument(
+        "--to",
+        metavar="FILE",
+        required=True,
+        help="where the weights go, e.g. adapted.safetensors; their scores are put beside it",
+    )
     verb("search", _search, "search, fine-tune the winner and export it", everything, run=False)
     verb(
         "resume",
@@ -234,6 +250,21 @@ def _complete(given: dict[str, Any]) -> RunConfig:
         if not getattr(config, name):
             raise ValueError(f"--{name}: missing; {OPTIONS[name].help}")
     return config
+
+
+def _adapt(arguments: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    from autoprune.report import RunProgress
+    from autoprune.runs import adapt, scores_beside
+
+    extra = {name: arguments.pop(name) for name in ("steps", "to") if name in arguments}
+    given = settings(arguments)
+    _complete(given)
+    with RunProgress() as progress:
+        adapt(given.pop("model"), given.pop("data"), progress=progress, **extra, **given)
+        scores = scores_beside(Path(extra["to"]))
+        progress.say(f"search it with --weights {extra['to']} --criterion {scores}, all else as here")
 
 
 def _search(arguments: dict[str, Any]) -> None:

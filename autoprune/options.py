@@ -52,7 +52,8 @@ OPTIONS: Mapping[str, Option] = {
             "criterion": (
                 "NAME",
                 "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
-                "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, or package.module:Name",
+                "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, package.module:Name, or a "
+                "file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
             ),
             "score_images": ("IMAGES", "training images whose gradients score the channels"),
             "score_per": (

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from autoprune.criteria.criterion import Criterion
 from autoprune.criteria.gathering import Gathered, gather
+from autoprune.criteria.saved import SUFFIX, SavedScores
 from autoprune.criteria.tensors import collect
 from objectives.plugins import find
 from search_spaces import SearchSpace
@@ -20,13 +21,15 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def make(name: str, *, seed: int = 0) -> Criterion:
-    """The criterion called `name`, or the class "package.module:Name".
+    """The criterion called `name`, the class "package.module:Name", or the scores in the file "name.safetensors".
 
     Raises:
         ValueError: If there is no such criterion.
     """
     from autoprune.criteria import CRITERIA  # the facade's import lines are the registry
 
+    if name.endswith(SUFFIX):
+        return SavedScores(name, seed=seed)
     found = find("criterion", name, CRITERIA)
     if not (isinstance(found, type) and issubclass(found, Criterion)):
         raise ValueError(f"criterion '{name}': expected a subclass of autoprune.criteria.Criterion, got {found!r}")
@@ -37,7 +40,7 @@ def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches 
     """The scores of every unit of every group by one criterion.
 
     Args:
-        name: "l1", "group_fisher", ... or "package.module:Name".
+        name: "l1", "group_fisher", ..., "package.module:Name" or "file.safetensors".
         model: The dense network; left as it is.
         space: Its groups.
         batches: Pairs of images (float) and labels, for criteria that need gradients or activations.

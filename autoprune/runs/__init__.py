@@ -1,5 +1,7 @@
 """One run: its directory, its problem as prepared, what workers are sent, its winner's way out, what comes after."""
 
+from autoprune.runs.adapting import adapt as adapt
+from autoprune.runs.adapting import scores_beside as scores_beside
 from autoprune.runs.afterwards import changed_run as changed_run
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune

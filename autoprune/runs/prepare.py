@@ -25,6 +25,7 @@ from autoprune import criteria, strategies
 from autoprune import data as data_sets
 from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
+from autoprune.criteria.saved import SavedScores
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
 from autoprune.errors import LedgerMismatch
@@ -161,7 +162,9 @@ def prepare(
     budgets += tuple(Budget(metric, 1.0, relative=True) for metric in config.front if metric not in bounded)
     unmeasured = (b for b in budgets if b.metric not in (latency or {}))
     backends(unmeasured, config.latency_command)  # refuses what is not there, before anything costs
-    make_criterion(config.criterion, seed=config.seed)
+    criterion = make_criterion(config.criterion, seed=config.seed)
+    if scores is None and isinstance(criterion, SavedScores):
+        criterion.read()
     needs = strategies.needs(config.strategy, config.encoding)
     if config.front:
         strategies.check_front(config.strategy, config.encoding, bool(config.budget))

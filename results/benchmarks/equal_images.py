@@ -52,17 +52,19 @@ class Variant:
         settings: Of `autoprune.search`, on top of `defaults`.
         adaptation: Steps of weight-sharing adaptation before the search.
         epoch: Steps in all, that adaptation, short fine-tunes and final training share.
+        scored_anew: Whether the adapted network's channels are scored again, instead of kept in the adaptation's order.
     """
 
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
     adaptation: int = 0
     epoch: int = EPOCH
+    scored_anew: bool = False
 
     @property
     def how(self) -> dict[str, Any]:
         """All that the search is told."""
-        order = {"criterion": "adapted:AdaptedOrder"} if self.adaptation else {}
+        order = {"criterion": "adapted:AdaptedOrder"} if self.adaptation and not self.scored_anew else {}
         defaults = {"strategy": "evolution", "trials": ALLOWED, "finalists": 0, "reconstruct": False}
         return {**defaults, **order, **self.settings}
 
@@ -83,6 +85,9 @@ VARIANTS = {
     "reconstructed-start": Variant("evolution by reconstruction, reconstructed weights", FITTED),
     "adapted": Variant("adapted, evolution by batch-norm, adapted weights", {"fidelity": "proxy"}, 100),
     "adapted-reconstructed": Variant("adapted, evolution by reconstruction, reconstructed weights", FITTED, 100),
+    "adapted-scored-anew": Variant(
+        "adapted, scored anew, evolution by reconstruction, reconstructed weights", FITTED, 100, scored_anew=True
+    ),
     "short": Variant("evolution by reconstruction, 3 finalists of 30 steps, reconstructed weights", SHORT),
 }
 HEAD = f"""# Equal training images: what a truthful proxy costs, taken off the final epoch
@@ -100,9 +105,10 @@ them: 2,048 images with labels that score the channels (all variants; once, on t
 labels that re-estimate batch-norm of each candidate, and 500 images without labels on which layers are fitted to the
 dense network's outputs (all variants "by reconstruction"). An image of the adaptation is counted once, but passes
 through four networks, forwards and backwards: the dense one, the smallest and two random ones, of which one keeps to
-the budget. Adapted candidates keep their channels in the order that the adaptation trained them in, and reconstruction
-then fits them to the adapted dense network. Finalists' short fine-tunes start from reconstructed layers and are thrown
-away. Seconds are wall time on a machine that does other work, for a resumed search those of its last part.
+the budget. Adapted candidates keep their channels in the order that the adaptation trained them in (or, *scored anew*,
+in that of the adapted network's own scores), and reconstruction then fits them to the adapted dense network.
+Finalists' short fine-tunes start from reconstructed layers and are thrown away. Seconds are wall time on a machine
+that does other work, for a resumed search those of its last part.
 """
 
 

@@ -36,7 +36,7 @@ def test_flags_win_over_the_file(tmp_path):
     assert (config.trials, config.seed, config.budget) == (9, 3, ("macs<=20%",))
 
 
-VERBS = ["profile", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"]
+VERBS = ["profile", "adapt", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,0 +1,109 @@
+"""`adapt`: the dense network learns to serve narrow ones before it is searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from autoprune import recovery
+from autoprune.config import RunConfig
+from autoprune.criteria.saved import SUFFIX, save_scores
+from autoprune.data import ImageData
+from autoprune.files import disk, save_tensors
+from autoprune.report import RunProgress
+from autoprune.runs.prepare import prepare
+from autoprune.runs.recipe import Recipe
+
+STEPS = 100  # results/benchmarks/equal_images.md
+
+
+def adapt(
+    model: nn.Module | str,
+    data: ImageData | str,
+    budget: str | list[str] | tuple[str, ...] | None = None,
+    *,
+    to: str | Path,
+    steps: int = STEPS,
+    example_inputs: Any = None,
+    progress: RunProgress | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """Weight-sharing adaptation: a network of the same shape whose narrower versions are better. Search that one.
+
+    In each step the dense network learns the labels, and three narrower ones learn its answers (see
+    `autoprune.recovery.adapt`); one of them keeps to the budget. It is worth its time for small budgets. The narrower
+    ones keep the channels with the highest scores, so the search must keep them in the same order: give it the scores,
+    too.
+
+    Args:
+        model: The trained network, or "package.module:factory" (with `weights="file"`); left as it is.
+        data: As in `search`; only training images are used, and the validation images to say what came out.
+        budget: As in `search`: the one that will be searched.
+        to: File of the adapted weights, "adapted.safetensors"; the scores are put beside it, as
+            "adapted.scores.safetensors".
+        steps: SGD steps, of `batch_size` images; each takes as long as four or more of a narrow network.
+        example_inputs: As in `search`.
+        progress: Where to show progress; default nowhere.
+        **settings: Other fields of `RunConfig`: criterion, seed, lr, batch_size, device, min_keep, divisor, freeze ...
+
+    Returns:
+        The adapted network, in eval mode, on the CPU.
+
+    Raises:
+        ValueError: If something is wrong with what was given; nothing has been written then.
+        Diverged: If a loss becomes NaN or infinite.
+
+    Example:
+        adapted = autoprune.adapt(model, data, "macs<=15%", to="adapted.safetensors")
+        result = autoprune.search(adapted, data, "macs<=15%", criterion="adapted.scores.safetensors")
+    """
+    weights = Path(to)
+    if weights.suffix != SUFFIX:
+        raise ValueError(f"to '{to}': must be the name of a {SUFFIX} file")
+    scores = scores_beside(weights)
+    for path in (weights, scores):
+        if path.exists():
+            raise ValueError(f"'{path}': is there already; remove it, or choose another place")
+    with disk(weights):
+        weights.parent.mkdir(parents=True, exist_ok=True)
+    references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
+    bounds = {} if budget is None else {"budget": budget}
+    config = RunConfig.make(**references, **bounds, **settings)
+    progress = progress or RunProgress(quiet=True)
+    live_model, live_data = None if isinstance(model, str) else model, None if isinstance(data, str) else data
+    prepared = prepare(config, live_model, live_data, example_inputs, say=progress.say)
+    train, problem = prepared.data.without_test(), prepared.problem
+    recipe = Recipe(config, problem)
+    before = recipe.evaluator(prepared.model, train).evaluate_dense()
+    progress.begin("adapting", steps)
+    adapted = recovery.adapt(
+        prepared.model,
+        train,
+        problem.space,
+        problem.scores,
+        steps=steps,
+        learning_rate=config.lr,
+        batch=min(config.batch_size, len(train.train)),
+        seed=config.seed,
+        device=config.device,
+        project=problem.project,
+        listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
+    )
+    progress.end()
+    after = recipe.evaluator(adapted, train).evaluate_dense()
+    progress.say(
+        f"adapted in {steps} steps: the dense network's top-1 on the validation images is {after['top1']:.4f}, it was "
+        f"{before['top1']:.4f}; its narrow versions are what has become better"
+    )
+    state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in adapted.state_dict().items()}
+    save_scores(scores, problem.space, problem.scores)
+    save_tensors(save_file, state, weights)  # last: where it is, the other is, too
+    return adapted.cpu()
+
+
+def scores_beside(weights: Path) -> Path:
+    """Where the scores are kept by which the channels of these adapted weights are ordered."""
+    return weights.with_suffix(f".scores{SUFFIX}")
