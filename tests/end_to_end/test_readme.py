@@ -32,7 +32,7 @@ def test_every_command_is_one_that_exists(command):
 
 def test_every_verb_is_shown():
     shown = {c.split()[1] for c in COMMANDS if c.startswith("autoprune")}
-    assert shown == {"profile", "search", "resume", "status", "export", "finetune", "report", "compare"}
+    assert shown == {"profile", "adapt", "search", "resume", "status", "export", "finetune", "report", "compare"}
 
 
 def test_every_own_part_is_used():
