@@ -118,7 +118,7 @@ def parser() -> Parser:
     adapt = verb(
         "adapt",
         _adapt,
-        "train the dense network to serve narrow ones, before a search at a small budget",
+        "train the dense network to serve narrow ones, before a search",
         {"problem": "", "search": "batch_size", "recovery": "lr", "run": "device"},
         run=False,
     )

@@ -34,9 +34,9 @@ def adapt(
     """Weight-sharing adaptation: a network of the same shape whose narrower versions are better. Search that one.
 
     In each step the dense network learns the labels, and three narrower ones learn its answers (see
-    `autoprune.recovery.adapt`); one of them keeps to the budget. It is worth its time for small budgets. The narrower
-    ones keep the channels with the highest scores, so the search must keep them in the same order: give it the scores,
-    too.
+    `autoprune.recovery.adapt`); one of them keeps to the budget. The narrower ones keep the channels with the highest
+    scores, so the search must keep them in the same order: give it the scores, too. Candidates are better before they
+    are trained; after a final fine-tune that is as many steps longer they are not (results/benchmarks/equal_images.md).
 
     Args:
         model: The trained network, or "package.module:factory" (with `weights="file"`); left as it is.
