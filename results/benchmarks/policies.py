@@ -88,33 +88,33 @@ Torch-Pruning with L2 and FastNAS with divisor 1 (other peers fewer: see n).
   84.6 ± 0.2, 79.0 ± 0.2 and 65.3 ± 1.2: level with the peers at 50 % and 30 %, above them at 15 %.
 - Methods separate at 15 %. `lcp`, `combined`, `layer_compensation` and `annealing` (67.6 ± 3.3) lead, `tpe` follows
   (67.2 ± 1.1): learnt rankings are steadier than free widths (`annealing`, `gp` 66.9 ± 3.2, `evolution` 64.7 ± 3.2,
-  `cmaes` 64.6, `legr` over the default criterion 64.9). All reach the same proxy loss (about 1.3); free widths reach it with bottlenecks that the fit bridges
-  and training does not, and the finalists are then all alike.
+  `cmaes` 64.6, `legr` over the default criterion 64.9). All reach the same proxy loss (about 1.3); free widths reach
+  it with bottlenecks that the fit bridges and training does not, and the finalists are then all alike.
 - `amc`, `amc_guaranteed`, `nsga2`, `legr`, and `cmaes` and `tpe` over compensation deliver at 15 % with seed 0 a
-  closed form that they begin with, all the same widths: their finalists find none of their own better. NetAdapt and both sensitivity policies (62.7 to 63.7) are
-  level with FastNAS (63.4). Exemplar counts alone have 53.1.
+  closed form that they begin with, all the same widths: their finalists find none of their own better. NetAdapt and
+  both sensitivity policies (62.7 to 63.7) are level with FastNAS (63.4). Exemplar counts alone have 53.1.
 - The published LeGR (l2 norms, no warm start) loses as the budget shrinks: 84.4 ± 0.2, 73.3 ± 5.3, 53.2 ± 5.3. It was
   made for 400 evaluations; of 93 proposals its 64 random rankings leave 29 children.
 - Successive halving (`combined-halving`: 87 proxies, 8 finalists of 25 steps, 4 of 100, as many steps in all as the
-  default's 6 of 100) does not win: at 15 % seed by seed 2.0 and 0.2 points behind the default, and once the same widths
-  (67.9 ± 1.8). It stays an option, `--rungs`.
+  default's 6 of 100) does not win: at 15 % seed by seed 2.0 and 0.2 points behind the default, and once the same
+  widths (67.9 ± 1.8). It stays an option, `--rungs`.
 - Last at 50 % among ours: exemplar counts alone (79.5), `uniform` (82.1), `global_ranking` (82.8); then random search.
 - Random's final loss is reached after 10 (50 %) and 5 evaluations (30, 15 %) in the mean of three seeds. Seed by seed
   it is not always a quarter: at 50 % with seed 0 `combined` needs 41, as random has one lucky draw there (0.529 at the
   eighth candidate; its other seeds end at 0.59 and 0.60). Below 50 % it is the last of the closed forms with which
   every search begins that is at random's loss already: the speed there is theirs, not that of what follows.
-- As delivered (layers reconstructed on 4,000 images before the epoch) the default gains 4.6 points at 15 %, 0.6 at 30 %
-  and nothing at 50 %, where its margin over the best peer (0.14) is then no larger than the spread (0.16). Random
+- As delivered (layers reconstructed on 4,000 images before the epoch) the default gains 4.6 points at 15 %, 0.6 at 30
+  % and nothing at 50 %, where its margin over the best peer (0.14) is then no larger than the spread (0.16). Random
   search gains 8.9, 1.0 and nothing; the default stays ahead of it by 2.6, 1.3 and 0.8, more than the spread each time.
 - Rows ending in "-bn" score candidates by batch-norm re-estimation, all others after least-squares reconstruction,
   which ranks far better at 15 % (proxies-macs-15.md).
 - Torch-Pruning cannot go below 17.7 % with L2: its tracing cannot prune the padded residual streams. ModelOpt FastNAS
   at divisor 8 cannot reach 30 % (its floor is 30.5 %).
 - Two machines (told row by row in policies.csv). The same network, seed and steps end elsewhere on the other one: the
-  default's at 15 % with seed 0 at 67.7 instead of 67.9, the widths that six policies share at 64.9 instead of 63.9. All
-  rows that the bars compare are of the first machine.
-- The rows of `gp` are of an earlier implementation (through Optuna), with the same model and other draws. The wall time
-  of `tpe` at 15 % contains a pause of 40 minutes in one of its seeds.
+  default's at 15 % with seed 0 at 67.7 instead of 67.9, the widths that six policies share at 64.9 instead of 63.9.
+  All rows that the bars compare are of the first machine.
+- The rows of `gp` are of an earlier implementation (through Optuna), with the same model and other draws. The wall
+  time of `tpe` at 15 % contains a pause of 40 minutes in one of its seeds.
 """  # what a fair reader concludes, kept by hand
 
 
