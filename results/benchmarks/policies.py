@@ -73,7 +73,7 @@ FINAL = (  # the best five of the screening (sum of both budgets), then those th
 )
 CONCLUSION = """
 Every policy has been screened at 50 % and 15 % with one seed; the final set has three seeds at all budgets, as have
-Torch-Pruning with L2 and FastNAS with divisor 1 (other peers fewer: see n).
+Torch-Pruning and FastNAS with divisor 1 (with divisor 8: one, at 50 %).
 
 - `combined` is above the best peer and above random search by more than the spread between seeds at all three budgets.
   At 50 % the margin over the peer is small (0.15 points): everything between the peers' best and the first in the
