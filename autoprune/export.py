@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.files import save_tensors, whole_directory, write_text
-from autoprune.reference import ModelReference, load_weights
+from autoprune.files import whole_directory, write_text
+from autoprune.reference import ModelReference, load_weights, save_weights
 from search_spaces import Kept, SearchSpace, Widths, prune
 
 FORMAT = "autoprune architecture 1"
@@ -85,11 +85,9 @@ def export(
         "input": dict(inputs or {}),
         "space": space.to_json(),
     }
-    # Tied tensors are stored once each: safetensors has no aliases.
-    state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
     failures = []
     with whole_directory(directory) as scratch:
-        save_tensors(save_file, state, scratch / "weights.safetensors")
+        save_weights(model, scratch / "weights.safetensors")
         for name, asked, write in (("model.onnx", onnx, to_onnx), ("model.pt2", pt2, to_torch_export)):
             try:
                 if asked:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autoprune.files import save_tensors
 from objectives import find
 
 
@@ -96,6 +97,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(data, Mapping) or not all(isinstance(v, Tensor) for v in data.values()):
         raise ValueError(f"weights '{path}': expected a state dict (name -> tensor); save model.state_dict()")
     return {str(k): v for k, v in data.items()}
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write what `read_weights` reads; tied tensors are stored once each, as safetensors has no aliases.
+
+    Raises:
+        DiskError: If it cannot be written.
+    """
+    state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
+    save_tensors(save_file, state, path)
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -1,6 +1,9 @@
 """What all tests share: one thread each, a working directory of their own, a trained toy network."""
 
+import importlib
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -15,6 +18,20 @@ torch.set_num_threads(1)
 def seeded():
     """Every test draws the same weights and images, in whatever order and process it runs."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def script():
+    """Imports a script of results/benchmarks as the scripts import each other: by name, from their folder."""
+    folder = str(Path(__file__).parents[1] / "results" / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(folder)
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(folder):
+                del sys.modules[name]
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from autoprune import recovery
 from autoprune.config import RunConfig
 from autoprune.criteria.saved import SUFFIX, save_scores
 from autoprune.data import ImageData
-from autoprune.files import disk, save_tensors
+from autoprune.files import disk
+from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
 from autoprune.runs.recipe import Recipe
@@ -67,14 +67,14 @@ def adapt(
     for path in (weights, scores):
         if path.exists():
             raise ValueError(f"'{path}': is there already; remove it, or choose another place")
-    with disk(weights):
-        weights.parent.mkdir(parents=True, exist_ok=True)
     references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
     bounds = {} if budget is None else {"budget": budget}
     config = RunConfig.make(**references, **bounds, **settings)
     progress = progress or RunProgress(quiet=True)
     live_model, live_data = None if isinstance(model, str) else model, None if isinstance(data, str) else data
     prepared = prepare(config, live_model, live_data, example_inputs, say=progress.say)
+    with disk(weights):  # now, while nothing has been trained for nothing
+        weights.parent.mkdir(parents=True, exist_ok=True)
     train, problem = prepared.data.without_test(), prepared.problem
     recipe = Recipe(config, problem)
     before = recipe.evaluator(prepared.model, train).evaluate_dense()
@@ -98,9 +98,8 @@ def adapt(
         f"adapted in {steps} steps: the dense network's top-1 on the validation images is {after['top1']:.4f}, it was "
         f"{before['top1']:.4f}; its narrow versions are what has become better"
     )
-    state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in adapted.state_dict().items()}
     save_scores(scores, problem.space, problem.scores)
-    save_tensors(save_file, state, weights)  # last: where it is, the other is, too
+    save_weights(adapted, weights)  # last: where it is, the other is, too
     return adapted.cpu()
 
 

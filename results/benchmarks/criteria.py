@@ -108,10 +108,10 @@ def table(found: dict[tuple[Row, str], dict[str, Any]], budget: str, question: s
         "| criterion | fitted: held out | test | one epoch: held out | test | n | each run, test | widths, seed 0 |",
         "|" + "---|" * 8,
     ]
-    lists = {}
-    for name in {c for c, _, _ in of}:
-        runs = {stage: [of[name, s, stage] for s in range(99) if (name, s, stage) in of] for stage in STAGES}
-        lists[name] = runs
+    lists = {
+        name: {stage: [of[key] for key in sorted(of) if key[::2] == (name, stage)] for stage in STAGES}
+        for name in sorted({c for c, _, _ in of})
+    }
 
     def rank(name: str) -> tuple[float, ...]:
         return tuple(-statistics.mean([f["val"] for f in lists[name][s]] or [0.0]) for s in reversed(STAGES))

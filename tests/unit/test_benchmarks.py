@@ -1,29 +1,18 @@
 """The pure parts of the benchmark harness: rows, table and resume. Nothing is searched or trained here."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from autoprune.config import RunConfig
 
-FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
 NAMES = ("protocol", "peers", "record", "report", "policies")
 
 
 @pytest.fixture(scope="module")
-def bench():
-    """The scripts, imported as they import each other: by name, from their folder."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in NAMES:
-            sys.modules.pop(name, None)
+def bench(script):
+    return SimpleNamespace(**{name: script(name) for name in NAMES})
 
 
 def row(bench, policy="random", seed=0, top1=80.0, curve="1:3.0 50:2.0 93:2.0", **more):

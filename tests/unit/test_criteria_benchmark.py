@@ -1,25 +1,11 @@
 """The pure parts of the comparison of criteria: its table and its given widths. Nothing is trained here."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
-SCRIPTS = ("protocol", "peers", "record", "report", "policies", "criteria")
 
 
 @pytest.fixture(scope="module")
-def bench():
-    """The script, imported as it imports others: by name, from its folder."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("criteria")
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in SCRIPTS:
-            sys.modules.pop(name, None)
+def bench(script):
+    return script("criteria")
 
 
 def test_the_best_on_the_held_out_images_comes_first(bench):

@@ -1,8 +1,5 @@
 """The pure parts of the benchmark at equal training images: what each variant spends. Nothing is trained here."""
 
-import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,20 +8,10 @@ import torch
 from autoprune.config import RunConfig
 from autoprune.criteria.scoring import make
 
-FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
-SCRIPTS = ("protocol", "peers", "record", "report", "policies", "adapted", "equal_images")
-
 
 @pytest.fixture(scope="module")
-def bench():
-    """The scripts, imported as they import each other: by name, from their folder."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("equal_images")
-    finally:
-        sys.path.remove(str(FOLDER))
-        for name in SCRIPTS:
-            sys.modules.pop(name, None)
+def bench(script):
+    return script("equal_images")
 
 
 def test_every_variant_is_a_legal_configuration_within_the_evaluations(bench):

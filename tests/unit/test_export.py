@@ -303,7 +303,7 @@ def test_an_export_that_fails_leaves_the_old_one(dense, copy, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autoprune.export.save_file", full)
+    monkeypatch.setattr("autoprune.reference.save_file", full)
     with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\); free some space"):
         export(copy, dense, space=space, kept=kept)
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == before

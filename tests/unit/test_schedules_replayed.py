@@ -1,22 +1,11 @@
 """The replay of schedules on measured candidates: worked out by hand."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "results" / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def bench():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        yield importlib.import_module("schedules")
-    finally:
-        sys.path.remove(str(FOLDER))
-        sys.modules.pop("schedules", None)
+def bench(script):
+    return script("schedules")
 
 
 def measured(**losses):
