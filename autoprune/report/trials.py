@@ -17,6 +17,19 @@ from autoprune.schedule import ranked
 from objectives import Feasibility, is_latency
 
 COLUMNS = ("number", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # with what a spreadsheet takes a text for a formula
 
 
 def write_csv(
@@ -24,13 +37,15 @@ def write_csv(
 ) -> None:
     """Write one row per trial: what became of it, its costs (by trial number), and one column of kept units per group.
 
+    Texts that a spreadsheet would run begin with an apostrophe (see `quoted`).
+
     Raises:
         DiskError: If it cannot be written.
     """
     text = io.StringIO()
     names = list(next(iter(costs.values()), {}))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *names, *groups])
+    writer.writerow([*COLUMNS, *map(quoted, names), *map(quoted, groups)])
     for trial in trials:
         loss = f"{trial.loss:.6g}" if math.isfinite(trial.loss) else ""
         top1 = f"{trial.metrics['top1']:.6g}" if "top1" in trial.metrics else ""
@@ -38,17 +53,27 @@ def write_csv(
             [
                 trial.number,
                 trial.state.value,
-                trial.fidelity,
+                quoted(trial.fidelity),
                 loss,
                 top1,
                 f"{trial.seconds:.3f}",
-                trial.worker,
-                trial.error,
+                quoted(trial.worker),
+                quoted(trial.error),
                 *(f"{costs[trial.number][n]:.12g}" for n in names),
                 *trial.widths,
             ]
         )
     write_text(path, text.getvalue())
+
+
+def quoted(text: str) -> str:
+    """A cell that no spreadsheet runs: an apostrophe before what looks like a formula; numbers stay as they are."""
+    try:
+        float(text)
+    except ValueError:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # a bare one would begin a row
+        return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
+    return text
 
 
 def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> Table | None:

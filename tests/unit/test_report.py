@@ -1,5 +1,6 @@
 """What a user is told: how far, how long, how well the proxy ranked, what was exported."""
 
+import csv
 import io
 import json
 import re
@@ -20,7 +21,7 @@ from autoprune.report import (
     metric_label,
     print_export,
 )
-from autoprune.report.trials import proxy_quality
+from autoprune.report.trials import proxy_quality, write_csv
 from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
@@ -191,3 +192,43 @@ def test_one_budget_has_no_front():
     feasibility = Feasibility(SearchSpace((ChannelGroup("g", 1000, ()),), (), (layer,), ()), ())
     trials = [replace(proxy(n, 0.9 - n / 10), widths=(496 + n,)) for n in range(5)]
     assert front_table(trials, feasibility, "macs") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '=HYPERLINK("http://x")',
+        "+1+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "  =1",
+        "＝1",
+        "-",
+        "-x",
+    ],
+)
+def test_no_cell_of_the_table_is_a_formula(tmp_path, text):
+    shown = "'" + text.replace("\r", "\n")
+    failed = Trial(0, (4,), TrialState.FAIL, {}, text, worker=text, error=text)
+    write_csv(tmp_path / "trials.csv", [failed], {0: {text: -0.5}}, [text])
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        head, row = csv.reader(file)
+    assert head[-2:] == [shown] * 2
+    assert dict(zip(head, row, strict=True)) | {"fidelity": "", "worker": "", "error": ""} == {
+        "number": "0", "state": "fail", "fidelity": "", "loss": "", "top1": "", "seconds": "0.000", "worker": "",
+        "error": "", shown: "4",
+    }  # fmt: skip
+    assert [row[head.index(name)] for name in ("fidelity", "worker", "error")] == [shown] * 3
+
+
+@pytest.mark.parametrize(
+    "text", ["-0.5", "+3", "-1e-3", "-inf", "plain", "a=b", "it's", "'quoted'", "out of memory - again"]
+)
+def test_numbers_and_plain_texts_stay_as_they_are(tmp_path, text):
+    write_csv(tmp_path / "trials.csv", [Trial(0, (4,), TrialState.FAIL, error=text)], {0: {"macs": -0.5}}, ["stem"])
+    with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["error"], row["macs"]) == (text, "-0.5")
