@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.files import whole_directory, write_text
+from autoprune.files import sweep, whole_directory, write_text
 from autoprune.reference import ModelReference, load_weights, save_weights
 from search_spaces import Kept, SearchSpace, Widths, prune
 
@@ -111,20 +111,30 @@ def export(
 def check_target(directory: Path) -> None:
     """Check that an export may go there: nothing is there, an empty directory, or an older export and nothing else.
 
+    What exports left there that were killed is swept.
+
     Raises:
         ValueError: If something would be lost.
     """
+    sweep(directory)
     if not os.path.lexists(directory):
         return
     try:
         found = {path.name for path in directory.iterdir()}
-        ours = not found or (found <= FILES and bool(read_architecture(directory)))
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
+        foreign = sorted(found - FILES)
+        what = f"'{foreign[0]}'" if foreign else ""
+        if found and not foreign:
+            read_architecture(directory)
+    except NotADirectoryError:
+        what = "a file"
+    except OSError as error:
+        what = f"something that cannot be read ({error.strerror})"
+    except ValueError as error:
+        what = f"no export that can be read: {str(error).rpartition(';')[0]}"
+    if what:
         raise ValueError(
-            f"'{directory}': expected a new or empty directory or an older export, but something else is there and "
-            "would be lost; remove it, or choose another place"
+            f"'{directory}': expected a new or empty directory or an older export, but found {what}, which would be "
+            "lost; remove it, or choose another place"
         )
 
 

@@ -1,15 +1,34 @@
-"""Files that are there whole or not at all: everything is written beside its place and then renamed."""
+"""Files that are there whole or not at all: everything is written beside its place and then renamed.
+
+What is being written lies under a name that no other process has, and its writer holds a lock on it, which its death
+sets free: what dead writers left is swept by the next one. (A process number would not do: in a container the next
+process often has the same one.)
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
+
+PARTIAL, OLD = ".partial", ".old"  # what is being written, and what it is about to replace
+_CURES = {
+    errno.EROFS: "make it writable or choose another place",
+    errno.EACCES: "make it writable or choose another place",
+    errno.EPERM: "make it writable or choose another place",
+    errno.ENOENT: "was its directory removed? choose another place",
+    errno.ESTALE: "is the file server there? mount it again or choose another place",
+    errno.EFBIG: "allow larger files (ulimit -f) or choose another place",
+}
 
 
 class DiskError(OSError, ValueError):
@@ -27,8 +46,23 @@ def disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cause = error.__cause__ if isinstance(error, DiskError) and isinstance(error.__cause__, OSError) else error
-        why = cause.strerror or str(cause)
-        raise DiskError(f"'{path}': cannot be written ({why}); free some space or choose another place") from cause
+        cure = _CURES.get(cause.errno or 0, "free some space or choose another place")
+        raise DiskError(f"'{path}': cannot be written ({cause.strerror or cause}); {cure}") from cause
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file for the block to write, which takes the place of `path` when the block ends well.
+
+    Raises:
+        DiskError: If it cannot be written.
+    """
+    with disk(path), _scratch(path, lambda partial: partial.touch(exist_ok=False)) as partial:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,20 +71,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DiskError: If it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with disk(path):
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def save_tensors(save: Callable[[Any, Path], None], tensors: Mapping[str, Any], path: Path) -> None:
-    """Write a safetensors file.
+    """Write a safetensors file whole or not at all.
 
     Args:
         save: safetensors' `save_file` for torch or for numpy.
@@ -60,14 +86,16 @@ def save_tensors(save: Callable[[Any, Path], None], tensors: Mapping[str, Any], 
     Raises:
         DiskError: If it cannot be written.
     """
-    with disk(path):
+    with disk(path), _scratch(path, Path.mkdir) as folder:
+        partial = folder / path.name
         try:
-            save(dict(tensors), path)
+            save(dict(tensors), partial)
         except SafetensorError as error:  # its word for the OSError of a full disk
             raise OSError(str(error)) from error
         umask = os.umask(0)
         os.umask(umask)
-        path.chmod(0o666 & ~umask)  # safetensors makes it readable by the owner only
+        partial.chmod(0o666 & ~umask)  # safetensors makes it readable by the owner only
+        partial.replace(path)
 
 
 @contextmanager
@@ -84,17 +112,84 @@ def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
         DiskError: If something in the block could not be written, or `path` is there and may not be replaced.
     """
     place = path.resolve()  # "." has no name, and a symbolic link is not what is replaced
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
     with disk(path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _scratch(place, Path.mkdir) as partial:
+            old = partial.with_suffix(OLD)
+            try:
+                yield partial
+                if replace and place.exists():
+                    place.rename(old)
+                partial.rename(place)
+            finally:
+                _put_back(old, place)
+
+
+def sweep(path: Path) -> None:
+    """Remove what writers of `path` left that died in the middle; what they had moved aside comes back."""
+    here = path.resolve()
+
+    def left(suffix: str) -> list[Path]:
+        return [Path(found) for found in glob.glob(f"{glob.escape(str(here.parent / f'.{here.name}.'))}*{suffix}")]
+
+    for old in left(OLD):
+        if not _is_alive(old.with_suffix(PARTIAL)):
+            _put_back(old, here)
+    for partial in left(PARTIAL):
+        if not _is_alive(partial):
+            _remove(partial)
+
+
+@contextmanager
+def _scratch(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A file or directory beside `place` that is this process's own, for the time of the block."""
+    sweep(place)
+    while True:
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}{PARTIAL}")
         try:
-            partial.mkdir(parents=True)
-            yield partial
-            if replace and place.exists():
-                place.rename(old)
-            partial.rename(place)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if old.exists() and not place.exists():
-                old.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
+            make(partial)
+        except FileExistsError:
+            continue
+        lock = os.open(partial, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: nobody else can lock it either, so nobody sweeps it
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        if partial.exists():  # else a sweeper was here before the lock
+            break
+        os.close(lock)
+    try:
+        yield partial
+    finally:
+        os.close(lock)
+        _remove(partial)
+
+
+def _is_alive(partial: Path) -> bool:
+    """Whether the process that writes it lives, or that cannot be known."""
+    try:
+        file = os.open(partial, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _put_back(old: Path, place: Path) -> None:
+    """Let what was moved aside take its place again if nothing else has; else it is no longer needed."""
+    if old.exists() and not place.exists():
+        old.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

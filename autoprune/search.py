@@ -169,6 +169,7 @@ def resume(
         settings.setdefault("device", "auto")
     run = changed_run(RunDirectory.open(run_dir), "resume", settings, RESUMABLE)
     run = RunDirectory(run.path, at_home(run.config))
+    run.check_places()
     if not run.config.cluster:
         slots(run.config)  # refuses devices that are not there
     progress = progress or RunProgress(quiet=True)
@@ -303,6 +304,7 @@ def _formats(config: RunConfig) -> tuple[tuple[bool, str], ...]:
 def _deliver(run: RunDirectory, prepared: Prepared, held: Held, progress: RunProgress) -> Winner:
     """Fine-tune and export the winner."""
     trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
+    run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
     try:
         return deliver(run, prepared, trial, run.best, progress, checkpoint=kept, measured=held.figures)

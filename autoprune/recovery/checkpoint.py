@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
-from autoprune.files import disk
+from autoprune.files import disk, whole_file
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -18,20 +17,32 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         DiskError: If it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            written = _Written(file)
+            try:
+                torch.save(dict(state), cast("IO[bytes]", written))
+            except RuntimeError as error:  # "[enforce fail at inline_container.cc:672]": nothing a user can read
+                raise written.error or OSError(str(error).splitlines()[0]) from error
+
+
+class _Written:
+    """A file that remembers why it could not be written: torch says so in its own words, without the cause."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
         try:
-            with partial.open("wb") as file:
-                try:
-                    torch.save(dict(state), file)
-                except RuntimeError as error:  # torch's words for a full disk
-                    raise OSError(str(error).splitlines()[0]) from error
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:

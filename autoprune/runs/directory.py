@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import time
@@ -34,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autoprune.config import RunConfig, replace
+from autoprune.export import check_target
 from autoprune.files import disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
@@ -150,6 +152,20 @@ class RunDirectory:
         before = RunDirectory.open(self.path).config
         if (after := replace(before, **settings)) != before:
             write_text(self.path / "config.toml", after.to_toml())
+
+    def check_places(self) -> None:
+        """Check that what the end of a search writes will find its place; also sweeps what killed exports left.
+
+        Raises:
+            ValueError: If something else is there.
+        """
+        check_target(self.best)
+        for folder in (self.checkpoint, self.finalists, self.path / "ray"):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise ValueError(f"'{folder}': must be a directory of the run, but something else is there; remove it")
+        for file in (self.path / "trials.csv", self.path / "config.toml"):
+            if file.is_dir():
+                raise ValueError(f"'{file}': must be a file of the run, but a directory is there; remove it")
 
     def remove(self) -> None:
         """Take the run back: it was refused before its first trial."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ CHUNK = 24  # candidates that take turns, all in memory at once
 SECONDS = 150.0  # of measuring
 LEAST, MOST = 48, 144  # candidates
 AGAIN = 12  # that are measured twice
+OLD_S = 3600.0  # half-written measurements of that age belong to nobody
 _SCHEME = 4  # how candidates are chosen and measured: a cache of another one is not read
 
 Measure = Callable[[Sequence[Widths]], tuple[float, list[float]]]
@@ -150,9 +152,15 @@ def _read(path: Path) -> Measured | None:
 
 
 def _write(path: Path, measured: Measured, about: dict[str, str]) -> None:
-    scratch = path.with_suffix(f".{os.getpid()}")
+    data = {"about": about, "dense": measured.dense, "widths": measured.widths, "shares": measured.shares}
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = {"about": about, "dense": measured.dense, "widths": measured.widths, "shares": measured.shares}
-        scratch.write_text(json.dumps(data), encoding="utf-8")
-        scratch.replace(path)
+        for left in path.parent.glob(f".{path.stem}.*"):  # by a process that died in the instant between
+            if time.time() - left.stat().st_mtime > OLD_S:
+                left.unlink()
+        scratch = path.with_name(f".{path.stem}.{secrets.token_hex(8)}")  # process numbers repeat in containers
+        try:
+            scratch.write_text(json.dumps(data), encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)

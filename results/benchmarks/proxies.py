@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
 import statistics
@@ -38,6 +37,7 @@ from scipy.stats import spearmanr
 
 import autoprune
 from autoprune.evaluation import EvaluationSettings, Evaluator, measure
+from autoprune.files import write_text
 from autoprune.ledger import Ledger
 from autoprune.problem import Problem
 from autoprune.recovery import adapt, finetune, images_seen
@@ -322,9 +322,7 @@ def main() -> None:
                 known = bench.read(number, what)
                 if known is None or known["widths"] != found[number]["widths"]:
                     result = bench.measure(found[number]["widths"], what)
-                    partial = bench.piece(number, what).with_suffix(f".{os.getpid()}")
-                    partial.write_text(json.dumps(result))
-                    partial.replace(bench.piece(number, what))
+                    write_text(bench.piece(number, what), json.dumps(result))
                     print(f"{what} of {number} ({found[number]['kind']}): loss {result['loss']:.4f}, top-1 "
                           f"{result['top1']:.4f}, {result['seconds']:.1f} s", flush=True)  # fmt: skip
     if listing.is_file():

@@ -184,7 +184,7 @@ def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, mon
     monkeypatch.setattr(sys.modules["autoprune.runs.afterwards"], "prepare", lambda *_: pytest.fail("work was done"))
     for verb in (autoprune.finetune, export_run):
         for trial in (None, 1):
-            with pytest.raises(ValueError, match="something else is there and would be lost"):
+            with pytest.raises(ValueError, match=r"but found 'thesis\.tex', which would be lost"):
                 verb(result.run_dir, trial=trial, to=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 

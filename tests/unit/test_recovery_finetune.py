@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.data import Split, load
-from autoprune.recovery import SCHEDULES, Diverged, finetune
+from autoprune.recovery import SCHEDULES, Diverged, checkpoint, finetune
 
 SETTINGS = {"steps": 40, "learning_rate": 0.05, "batch": 32, "seed": 3, "checkpoint_every": 5}
 
@@ -196,6 +197,23 @@ def test_a_disk_that_will_not_have_it(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         finetune(network(), data, steps=1, checkpoint_path=tmp_path / "file" / "training.pt")
+
+
+def test_a_full_disk_is_named_and_the_state_before_stays(data, tmp_path):
+    """A file that may not grow stands for the disk; torch calls it "[enforce fail at inline_container.cc:672]"."""
+    path = tmp_path / "training.pt"
+    finetune(network(), data, steps=2, checkpoint_path=path)
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(ValueError, match=r"training\.pt': cannot be written \(File too large\); allow larger"):
+            checkpoint.save(path, checkpoint.read(path, torch.device("cpu")))
+        log = finetune(network(), data, steps=2, checkpoint_path=tmp_path / "other.pt", checkpoint_strict=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert log.steps == 2  # a candidate goes on without
+    assert [p.name for p in tmp_path.iterdir()] == ["training.pt"]
+    assert path.read_bytes() == before
 
 
 def test_nothing_to_train(data):
