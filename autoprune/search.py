@@ -119,7 +119,8 @@ def search(
     prepared = prepare(config, live_model, live_data, example_inputs, scores, latency, say=progress.say)
     if config.join:
         check_joined(prepared, path)
-    recipe = Recipe(config, prepared.problem, live_model, live_data, str(RunDirectory(path, config).finalists))
+    finalists, images = str(RunDirectory(path, config).finalists), prepared.data.fingerprint
+    recipe = Recipe(config, prepared.problem, live_model, live_data, finalists, images=images)
     if in_processes:
         pickled(recipe)
     if config.cluster:
@@ -174,7 +175,8 @@ def resume(
         slots(run.config)  # refuses devices that are not there
     progress = progress or RunProgress(quiet=True)
     prepared = reopen(run, model, data)
-    recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists))
+    images = prepared.data.fingerprint
+    recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists), images=images)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.data)
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=False)

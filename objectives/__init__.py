@@ -18,9 +18,11 @@ from objectives.pareto import growth as growth
 from objectives.pareto import hypervolume as hypervolume
 from objectives.pareto import parse_metrics as parse_metrics
 from objectives.plugins import find as find
+from objectives.quality import CLASSIFICATION as CLASSIFICATION
 from objectives.quality import METRICS as METRICS
 from objectives.quality import Metric as Metric
 from objectives.quality import agreement as agreement
+from objectives.quality import check_labels as check_labels
 from objectives.quality import loss as loss
 from objectives.quality import measure as measure
 from objectives.quality import resolve_metric as resolve_metric

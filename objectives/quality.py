@@ -12,14 +12,45 @@ from objectives.plugins import find
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]  # (logits, labels) -> one number, or one per image [N]
 
+CLASSIFICATION = "autoprune expects image classification: images [N, C, H, W] and one class number for each"
+INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
+
+def check_labels(labels: Tensor, logits: Tensor, values: bool = False) -> None:
+    """Check that labels are class numbers; torch's cross-entropy would read anything else in some way of its own.
+
+    Args:
+        labels: [N] integers.
+        logits: [N, K].
+        values: Also that they lie in 0..K-1, which waits for the device.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    found = f"{str(labels.dtype).removeprefix('torch.')} {list(labels.shape)}" if isinstance(labels, Tensor) else ""
+    found = found or type(labels).__name__
+    if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS or labels.dim() != 1:
+        raise ValueError(f"labels: must be [N] integers, the class number of each image, got {found}; {CLASSIFICATION}")
+    if logits.dim() != 2 or len(logits) != len(labels):
+        raise ValueError(f"labels: expected outputs [N, K], one score per class for each of {len(labels)} labels, got "
+                         f"{list(logits.shape)}; {CLASSIFICATION}")  # fmt: skip
+    if values and len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= logits.shape[1]:
+            last, other = logits.shape[1] - 1, low if low < 0 else high
+            raise ValueError(f"labels: with {last + 1} outputs class numbers run from 0 to {last}, found {other}; "
+                             "leave out images without a class")  # fmt: skip
+
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each image, in nats: [N] float32 (lower is better)."""
-    return functional.cross_entropy(logits.float(), labels, reduction="none")
+    check_labels(labels, logits)
+    return functional.cross_entropy(logits.float(), labels.long(), reduction="none")
 
 
 def top1(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the largest logit of each image is its label: [N] of 0.0 and 1.0 (the mean is the accuracy)."""
+    check_labels(labels, logits)
     return (logits.argmax(dim=1) == labels).float()
 
 

@@ -20,6 +20,7 @@ from autoprune.criteria.activations import Activations
 from autoprune.criteria.gradients import MaskGradients, logits
 from autoprune.criteria.propagation import Propagation
 from autoprune.criteria.sites import Listener
+from objectives import check_labels
 from search_spaces import SearchSpace
 
 GRADIENTS = frozenset({"gradients", "sample_gradients"})
@@ -51,11 +52,11 @@ def gather(
     Args:
         model: The dense network; left as it is.
         space: Its groups.
-        batches: Pairs of images (float, images along axis 0) and class labels.
+        batches: Pairs of images (float, images along axis 0) and class numbers [N], which gradients need.
         needs: Any of `NEEDS`.
 
     Raises:
-        ValueError: If there is no image, or a need is unknown.
+        ValueError: If there is no image, a need is unknown, or gradients are needed and labels are no class numbers.
     """
     if needs - NEEDS:
         raise ValueError(f"needs {sorted(needs - NEEDS)}: unknown; known: {', '.join(sorted(NEEDS))}")
@@ -79,7 +80,8 @@ def gather(
                 listener.begin(images)
             outputs = logits(net(images))
             if backwards:
-                loss = F.cross_entropy(outputs, labels.to(device), reduction="sum")
+                check_labels(labels, outputs, values=True)
+                loss = F.cross_entropy(outputs, labels.long().to(device), reduction="sum")
                 loss.backward()  # type: ignore[no-untyped-call]
             for listener in listeners:
                 listener.end()

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from objectives import CLASSIFICATION
+
 AUGMENTATIONS = ("crop-flip", "crop", "none")
 
 
@@ -88,6 +90,11 @@ class ImageData:
         if len(self.classes) < 2:
             raise ValueError(f"data '{self.spec}': found {len(self.classes)} class, but telling classes apart needs at "
                              "least two; give a data set with more classes")  # fmt: skip
+        for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if part.images.dim() != 4 or part.labels.dim() != 1:
+                found = f"found {list(part.images.shape)} and {list(part.labels.shape)}"
+                text = f"{name} needs images [N, C, H, W] and labels [N], {found}"
+                raise ValueError(f"data '{self.spec}': {text}; {CLASSIFICATION}")
         channels = self.train.images.shape[1]
         if not (len(self.mean) == len(self.std) == channels) or min(self.std) <= 0:
             raise ValueError(f"data '{self.spec}': mean and std need one number for each of the {channels} image "

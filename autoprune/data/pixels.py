@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from autoprune.data.images import Split
+from objectives import CLASSIFICATION
 
 COLOURS = (1, 3)  # how many channels images have, as a rule
 LEAST, OBLONG = 5, 4  # pixels of a side, and how many times the other one: what is smaller or longer may be anything
+ANOTHER = f"this is another task; {CLASSIFICATION}"
+TWICE = 64  # items that are read twice: one that is changed at random one time in ten is caught, but for 1 in 800
 
 
 def described(thing: Any) -> str:
@@ -30,7 +34,8 @@ def to_split(where: str, dataset: Any) -> Split:
     """A data set of (image, label), or a pair of tensors, as bytes in memory.
 
     Raises:
-        ValueError: If it holds no images, images of different sizes, or something that is no image.
+        ValueError: If it holds no images, images of different sizes, something that is no image, or gives an item read
+            twice in two ways.
     """
     if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and hasattr(dataset[0], "shape"):
         return _pair(where, *dataset)
@@ -39,31 +44,73 @@ def to_split(where: str, dataset: Any) -> Split:
                          f"label), got {described(dataset)}")  # fmt: skip
     images: list[Tensor] = []
     labels: list[int] = []
-    for i in range(len(dataset)):
-        item = dataset[i]
-        try:
-            image, label = item
-            labels.append(int(label))
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{where}: item {i} must be (image, class number), got {described(item)}") from error
-        image = to_image(f"{where} image {i}", image)
+    count = len(dataset)
+    for i in range(count):
+        image, label = _item(where, dataset, i)
+        labels.append(label)
         if images and image.shape != images[0].shape:
             raise ValueError(f"{where}: image {i} is {list(image.shape)} but the first is {list(images[0].shape)} "
                              "(C, H, W); resize them in the data set's transform")  # fmt: skip
         images.append(image)
     if not images:
         raise ValueError(f"{where}: no images found")
+    _check_fixed(where, dataset, images, labels)
     return Split(torch.stack(images), torch.tensor(labels))
+
+
+def _item(where: str, dataset: Any, i: int) -> tuple[Tensor, int]:
+    """Item `i`: its image [C, H, W] uint8, its class number."""
+    item = dataset[i]
+    try:
+        image, label = item
+    except (TypeError, ValueError) as error:
+        text = f"{where}: item {i} must be (image, class number), got {described(item)}; {CLASSIFICATION}"
+        raise ValueError(text) from error
+    number = _class_number(f"{where}: item {i}", item, label)
+    return to_image(f"{where} image {i}", image), number
+
+
+def _class_number(where: str, item: Any, label: Any) -> int:
+    """A class number as data sets give it: an int, or an array or tensor with one; 3.0 counts as 3."""
+    with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
+        if not isinstance(label, (str, bytes)) and float(label) == (number := int(label)):
+            return number
+    text = f"{where} must be (image, class number), got {described(item)}"
+    what = f" with the label {label!r}" if isinstance(label, (str, bytes, float)) else ""
+    raise ValueError(f"{text}{what}; {ANOTHER}")
+
+
+def _check_fixed(where: str, dataset: Any, images: Sequence[Tensor], labels: Sequence[int]) -> None:
+    """Check on some items, read once more, that the data set always gives the same.
+
+    It is read into memory once, so what it draws at random would be frozen as it happened to be.
+    """
+    if len(dataset) != len(images):
+        raise ValueError(f"{where}: had {len(images)} items when it was read and has {len(dataset)} now; "
+                         "give a data set that stays as it is")  # fmt: skip
+    for i in np.unique(np.linspace(0, len(images) - 1, num=TWICE).astype(int)).tolist():
+        image, label = _item(where, dataset, i)
+        if label != labels[i]:
+            raise ValueError(f"{where}: item {i} is of class {labels[i]} when it is read first and of class {label} "
+                             "when it is read again; give a data set in a fixed order (no shuffling)")  # fmt: skip
+        if image.shape != images[i].shape or not torch.equal(image, images[i]):
+            raise ValueError(
+                f"{where}: item {i} has other pixels each time it is read, but images are read once and kept; give "
+                "the plain pixels (no random transform, no shuffling) and name the augmentation instead: "
+                "augmentation='crop-flip', 'crop' or 'none' (--data-args augmentation=...)"
+            )
 
 
 def to_image(where: str, image: Any) -> Tensor:
     """[C, H, W] uint8 from a PIL image, an [H, W] or [H, W, C] array, or an [H, W] or [C, H, W] tensor."""
-    if hasattr(image, "convert"):  # PIL
+    if is_picture := hasattr(image, "convert"):  # PIL
         image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     if not isinstance(image, (np.ndarray, Tensor)) or image.ndim not in (2, 3):
         raise ValueError(f"{where}: expected a PIL image, an [H, W, C] array or a [C, H, W] tensor, "
                          f"got {described(image)}")  # fmt: skip
     if image.ndim == 2:
+        if not is_picture:
+            _check_picture(where, image.shape, "H, W")
         image = image[None]
     elif isinstance(image, Tensor):
         if channels_last(image.shape):
@@ -110,20 +157,33 @@ def channels_last(shape: Sequence[int]) -> bool:
 def _pair(where: str, images: Any, labels: Any) -> Split:
     """[N, C, H, W] or [N, H, W] pixels and [N] class numbers."""
     pixels, numbers = _tensor(where, images), _tensor(where, labels)
-    if pixels.dim() not in (3, 4) or (pixels.dim() == 4 and channels_last(pixels.shape)):
-        way = "; give images.transpose(0, 3, 1, 2) of an array, images.permute(0, 3, 1, 2) of a tensor"
-        raise ValueError(f"{where}: images must be [N, C, H, W] or [N, H, W], got {list(pixels.shape)}"
-                         f"{way if pixels.dim() == 4 else ''}")  # fmt: skip
+    if pixels.dim() not in (3, 4):
+        raise ValueError(f"{where}: images must be [N, C, H, W] or [N, H, W], got {list(pixels.shape)}; {ANOTHER}")
+    if pixels.dim() == 3:
+        _check_picture(where, pixels.shape, "N, H, W")
+    if pixels.dim() == 4 and channels_last(pixels.shape):
+        way = "give images.transpose(0, 3, 1, 2) of an array, images.permute(0, 3, 1, 2) of a tensor"
+        raise ValueError(f"{where}: images must be [N, C, H, W] or [N, H, W], got {list(pixels.shape)}; {way}")
+    whole = not numbers.is_complex() and torch.equal(numbers.long().to(numbers.dtype), numbers)
     if numbers.dim() != 1:
         one = numbers.dim() == 2 and numbers.shape[1] == 1
-        way = "give labels[:, 0]" if one else "one-hot labels have them as labels.argmax(1)"
+        one_hot = numbers.dim() == 2 and bool(((numbers == 0) | (numbers == 1)).all() and (numbers.sum(1) == 1).all())
+        way = "give labels[:, 0]" if one and whole else "give labels.argmax(1)" if one_hot and not one else ANOTHER
         raise ValueError(f"{where}: labels must be [N] class numbers, got {list(numbers.shape)}; {way}")
     if len(pixels) != len(numbers):
         raise ValueError(f"{where}: needs one label per image, got {len(pixels)} images but {len(numbers)} labels")
-    if not torch.equal(numbers.long().to(numbers.dtype), numbers):
-        raise ValueError(f"{where}: labels must be class numbers 0, 1, 2 ..., found fractions; round them")
+    if not whole:
+        raise ValueError(f"{where}: labels must be class numbers 0, 1, 2 ..., found fractions; {ANOTHER}")
     pixels = to_bytes(where, pixels)
     return Split(pixels if pixels.dim() == 4 else pixels[:, None], numbers.long())
+
+
+def _check_picture(where: str, shape: Sequence[int], letters: str) -> None:
+    """Check that what comes without a channel axis is a picture, and not a series such as sound [1, T]."""
+    short, long = sorted(shape[-2:])
+    if short < LEAST and long > OBLONG * short:
+        tiny = f"give so small images their channel axis, [{letters.replace('H', 'C, H')}]"
+        raise ValueError(f"{where}: {list(shape)} does not look like [{letters}]; {tiny}, or {ANOTHER}")
 
 
 def _tensor(where: str, values: Any) -> Tensor:

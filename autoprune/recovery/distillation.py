@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from objectives import check_labels
+
 
 def distillation_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, weight: float, temperature: float = 4.0
@@ -22,7 +24,11 @@ def distillation_loss(
 
     Returns:
         The mean over the images.
+
+    Raises:
+        ValueError: If the labels are no class numbers.
     """
+    check_labels(labels, student)
     hard = functional.cross_entropy(student.float(), labels)
     soft = functional.kl_div(
         functional.log_softmax(student.float() / temperature, dim=1),

@@ -30,6 +30,7 @@ class Recipe:
         data: The data, likewise.
         checkpoints: Folder of the run where candidates that are trained keep their state; "": none.
         weights: Fingerprint that the network must have where it is built; "": any.
+        images: Likewise of the data where they are loaded.
     """
 
     config: RunConfig
@@ -38,6 +39,7 @@ class Recipe:
     data: ImageData | None = None
     checkpoints: str = ""
     weights: str = ""
+    images: str = ""
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
@@ -53,14 +55,18 @@ class Recipe:
         """The dense network and the data, as they are here.
 
         Raises:
-            ValueError: If another network is built here.
+            ValueError: If another network is built here, or other data are loaded.
         """
         config = self.config
         model = self.model or ModelReference(config.model, config.model_args, config.weights).build()
         if self.weights and self.weights != (found := fingerprint(model)):
             raise ValueError(f"the network built here has the weights {found}, where the search was started "
                              f"{self.weights}; give this machine the same code and weights")  # fmt: skip
-        return model, self.data or load_data(config, test=False)
+        data = self.data or load_data(config, test=False)
+        if self.images and self.images != data.fingerprint:
+            raise ValueError(f"data '{data.spec}': a worker loads other images or labels than the search did; make the "
+                             "same data each time (no shuffling, a seed for every random split)")  # fmt: skip
+        return model, data
 
     def evaluator(self, model: nn.Module, data: ImageData, device: str = "") -> Evaluator:
         """The evaluator of this run."""

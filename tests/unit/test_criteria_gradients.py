@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoprune.criteria.gathering import gather
+from autoprune.criteria import CRITERIA
+from autoprune.criteria.gathering import GRADIENTS, gather
 from autoprune.criteria.gradients import logits
+from autoprune.criteria.scoring import score_all
 from search_spaces import ChannelGroup, Member, SearchSpace, trace
 
 BOTH = frozenset({"gradients", "sample_gradients"})
@@ -222,3 +224,14 @@ def test_logits(wrap):
 def test_no_logits():
     with pytest.raises(ValueError, match="must return class scores as a tensor"):
         logits("nothing")
+
+
+@pytest.mark.parametrize("name", sorted(n for n, c in CRITERIA.items() if c.needs & GRADIENTS))
+@pytest.mark.parametrize(
+    "labels", [torch.rand(4, 2), torch.rand(4, 4), torch.tensor([0, 1, 4, 0]), torch.tensor([0, -100, 1, 1])]
+)
+def test_criteria_of_gradients_refuse_labels_that_are_no_class_numbers(toy, name, labels):
+    model = toy(lambda s, x: x).eval()
+    space = trace(model, torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="labels: "):
+        score_all(name, model, space, [(torch.rand(4, 3, 8, 8), labels)])

@@ -75,8 +75,17 @@ def test_defaults_are_no_arguments_that_are_needed(data):
         ("return (X.transpose(0, 2, 3, 1), Y), None", r"\[N, C, H, W\].* got \[20, 8, 8, 1\]; give images\.transpose"),
         ("return [(torch.zeros(32, 40, 3), y) for y in Y], None", r"got \[32, 40, 3\]; give image\.permute\(2, 0, 1\)"),
         ("return [(np.zeros((3, 32, 40), 'u1'), y) for y in Y], None", r"\[3, 32, 40\]; give torch\.from_numpy"),
-        ("return (X.reshape(20, -1), Y), None", r"images must be \[N, C, H, W\] or \[N, H, W\], got \[20, 64\]$"),
-        ("return (X, np.eye(2)[Y]), None", r"must be \[N\] class numbers, got \[20, 2\]; .*labels\.argmax\(1\)"),
+        ("return (X.reshape(20, -1), Y), None", r"images must be .* or \[N, H, W\], got \[20, 64\]; this is another"),
+        ("return (X, np.eye(2)[Y]), None", r"must be \[N\] class numbers, got \[20, 2\]; give labels\.argmax\(1\)$"),
+        ("return (X, np.random.rand(20, 2)), None", r"got \[20, 2\]; this is another task; .* image classif"),
+        ("return (X, np.zeros((20, 17, 2))), None", r"got \[20, 17, 2\]; this is another task"),
+        ("return (X, np.random.rand(20, 1)), None", r"got \[20, 1\]; this is another task"),
+        ("return (np.zeros((20, 1, 999)), Y), None", r"\[20, 1, 999\] does not look like \[N, H, W\].* another task"),
+        ("return (np.zeros((20, 1, 2, 8, 8)), Y), None", r"got \[20, 1, 2, 8, 8\]; this is another task"),
+        ("return [(torch.zeros(2, 999), 1)] * 9, None", r"\[2, 999\] does not look like \[H, W\].* another task"),
+        ("return [(torch.zeros(1, 8, 8), 0.5)] * 9, None", r"item 0 must be .* the label 0\.5; this is another"),
+        ("return [(torch.zeros(1, 8, 8), '3')] * 9, None", r"item 0 must be .* the label '3'; this is another"),
+        ("return [(torch.zeros(1, 8, 8), {'boxes': 1})] * 9, None", r"item 0 must be .* another task"),
         ("return (X, Y[:, None]), None", r"must be \[N\] class numbers, got \[20, 1\]; give labels\[:, 0\]"),
         ("return (X, Y + .5), None", "labels must be class numbers 0, 1, 2 ..., found fractions"),
         ("return (X, np.array(['a'] * 20)), None", r"arrays or tensors of numbers, got ndarray \[20\]"),
@@ -144,3 +153,49 @@ def test_a_series_is_taken_in_its_order():
     labels = pd.Series([2, 0, 1], index=[7, 8, 9])
     found = to_split("here", (np.zeros((3, 8, 8), np.uint8), labels))
     assert found.labels.tolist() == [2, 0, 1]
+
+
+class Drawn:
+    """Items that are not what they were: `what` says how."""
+
+    def __init__(self, what):
+        self.what, self.reads = what, 0
+        self.generator = torch.Generator().manual_seed(1)
+
+    def __len__(self):
+        return 40 - (self.what == "length" and self.reads >= 40)
+
+    def __getitem__(self, i):
+        self.reads += 1
+        image = (torch.arange(64, dtype=torch.uint8) + i).reshape(1, 8, 8)
+        draw = torch.rand((), generator=self.generator)
+        if self.what == "flipped" and draw < 0.5:
+            image = image.flip(-1)
+        if self.what == "erased now and then" and draw < 0.2:
+            image[:, 2:4, 2:4] = 0
+        if self.what == "cropped to other sizes" and self.reads > 40:
+            image = image[:, 1:]
+        if self.what == "shuffled":
+            return image, (i + self.reads // 40) % 2
+        return image, i % 2
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("flipped", r"item \d+ has other pixels each time .* plain pixels .* augmentation='crop-flip'"),
+        ("erased now and then", "has other pixels each time it is read"),
+        ("cropped to other sizes", "item 0 has other pixels each time"),
+        ("shuffled", r"item 0 is of class 0 when it is read first and of class 1 .* fixed order"),
+        ("length", "had 40 items when it was read and has 39 now"),
+    ],
+)
+def test_what_is_drawn_at_random_is_not_frozen_without_a_word(what, words):
+    with pytest.raises(ValueError, match=words):
+        to_split("data", Drawn(what))
+
+
+def test_a_data_set_that_stays_as_it_is_is_taken():
+    found = to_split("data", Drawn("nothing"))
+    assert found.labels.tolist() == [0, 1] * 20
+    assert found.images[3].flatten().tolist() == list(range(3, 67))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from autoprune.recovery import distillation_loss
 from objectives import agreement, loss, measure, resolve_metric, top1
 
 LOGITS = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [0.0, 5.0]])  # probabilities 1/2, 3/4, ...
@@ -44,3 +45,20 @@ def test_bad_metrics():
         resolve_metric("math:pi")
     with pytest.raises(ValueError, match=r"expected one number or one per image, got shape \(3, 2\)"):
         measure("torch:mul", LOGITS, LABELS[:, None])
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.rand(4, 3), r"must be \[N\] integers, .* got float32 \[4, 3\]; .* image classification"),
+        (torch.rand(4, 3).long(), r"got int64 \[4, 3\]"),
+        (torch.tensor([0.0, 1, 2, 0]), r"got float32 \[4\]"),
+        (torch.tensor([True, False, True, False]), r"got bool \[4\]"),
+        ([0, 1, 2, 0], "got list"),
+        (torch.tensor([0, 1, 2]), r"for each of 3 labels, got \[4, 3\]"),
+    ],
+)
+@pytest.mark.parametrize("function", [loss, top1, lambda out, labels: distillation_loss(out, out, labels, 0.5)])
+def test_labels_that_are_no_class_numbers_are_refused(function, labels, words):
+    with pytest.raises(ValueError, match=words):
+        function(torch.zeros(4, 3), labels)
