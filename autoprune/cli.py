@@ -7,12 +7,11 @@ import ast
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, get_type_hints
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from autoprune.config import RunConfig
+from autoprune.config import SETTINGS, RunConfig, Setting
 from autoprune.errors import DeliveredElsewhere, SearchStopped
-from autoprune.options import OPTIONS
 from autoprune.recovery import Diverged
 
 EXAMPLES = """\
@@ -86,8 +85,9 @@ def parser() -> Parser:
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(title="commands", metavar="<command>", required=True)
 
-    def verb(name: str, command: Any, help: str, groups: Mapping[str, str] | None = None, run: bool = True) -> Parser:
-        kept = " What is not given stays as in the run." if run and groups else ""
+    def verb(name: str, command: Any, help: str, run: bool = True, without: Sequence[str] = ()) -> Parser:
+        takes = [about for about in SETTINGS.values() if about.is_taken_by(name) and about.name not in without]
+        kept = " What is not given stays as in the run." if run and takes else ""
         sub = verbs.add_parser(
             name,
             help=help,
@@ -99,29 +99,16 @@ def parser() -> Parser:
         sub.set_defaults(command=command)
         if run:
             sub.add_argument("run", help="the run's directory, e.g. results/small18")
-        elif groups:
+        elif takes:
             sub.add_argument("--config", metavar="FILE", help="a TOML file with the same names as these flags")
-        for group, only in (groups or {}).items():
-            add_options(sub, group, only.split(), of_run=run)
+        add_flags(sub, takes, of_run=run)
         return sub
 
-    everything = {"problem": "", "search": "", "recovery": "", "run": ""}
-    files = {"run": "device onnx pt2"}
     profile = verb(
-        "profile",
-        _profile,
-        "show what can be pruned, what it costs and which budgets can be reached",
-        everything,
-        run=False,
+        "profile", _profile, "show what can be pruned, what it costs and which budgets can be reached", run=False
     )
     profile.add_argument("--latency", action="store_true", help="time the dense network, too: every backend, per layer")
-    adapt = verb(
-        "adapt",
-        _adapt,
-        "train the dense network to serve narrow ones, before a search",
-        {"problem": "", "search": "batch_size", "recovery": "lr", "run": "device"},
-        run=False,
-    )
+    adapt = verb("adapt", _adapt, "train the dense network to serve narrow ones, before a search", run=False)
     adapt.add_argument(
         "--steps", type=int, metavar="STEPS", help="SGD steps of weight-sharing adaptation (default: 100)"
     )
@@ -131,19 +118,13 @@ def parser() -> Parser:
         required=True,
         help="where the weights go, e.g. adapted.safetensors; their scores are put beside it",
     )
-    verb("search", _search, "search, fine-tune the winner and export it", everything, run=False)
-    verb(
-        "resume",
-        _resume,
-        "go on with a run that was stopped or killed",
-        {
-            "search": "trials time target max_failures max_failure_rate",
-            "run": "join workers devices per_device cluster timeout device onnx pt2",
-        },
-    )
+    verb("search", _search, "search, fine-tune the winner and export it", run=False)
+    verb("resume", _resume, "go on with a run that was stopped or killed")
     status = verb("status", _status, "show how far a run is, and who does what, also while it is running")
     status.add_argument("--watch", action="store_true", help="go on showing it until the run ends (or Ctrl-C)")
-    export = verb("export", _export, "export the winner of a run, another trial, or either at another budget", files)
+    export = verb(
+        "export", _export, "export the winner of a run, another trial, or either at another budget", without=["epochs"]
+    )
     elsewhere = export.add_argument_group("another budget")
     elsewhere.add_argument(
         "--budget",
@@ -153,10 +134,7 @@ def parser() -> Parser:
         "search with --front, the best candidate of the front within it",
     )
     elsewhere.add_argument("--epochs", type=float, metavar="EPOCHS", help="epochs of a fine-tune there (default: 0)")
-    add_options(export, "recovery", ["lr", "distill"], of_run=True)
-    finetune = verb(
-        "finetune", _finetune, "fine-tune the winner of a run anew, or another trial", {"recovery": "", **files}
-    )
+    finetune = verb("finetune", _finetune, "fine-tune the winner of a run anew, or another trial")
     for sub, places in (
         (export, "<run>/best, <run>/trial-N, or <run>/macs-30pct"),
         (finetune, "<run>/finetuned, or <run>/finetuned-N"),
@@ -182,35 +160,29 @@ def parser() -> Parser:
     return top
 
 
-def add_options(target: argparse.ArgumentParser, group: str, only: Sequence[str] = (), of_run: bool = False) -> None:
-    """One flag for each setting of the group (or for some of them); those of a run have no default of their own."""
-    defaults = RunConfig()
-    types = get_type_hints(RunConfig)
-    box = target.add_argument_group(group)
-    for name, option in OPTIONS.items():
-        if option.group != group or (only and name not in only):
-            continue
-        flag, kind, default = f"--{name.replace('_', '-')}", types[name], getattr(defaults, name)
-        shown = " ".join(default) if isinstance(default, tuple) else default
-        text = option.help.replace("%", "%%") + (
-            f" (default: {shown})".replace("%", "%%") if shown not in ("", {}) and not of_run else ""
-        )
-        if kind is bool:
-            box.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        elif kind in (int, float, str):
-            box.add_argument(flag, type=kind, metavar=option.metavar, help=text)
-        elif kind == int | str:
-            box.add_argument(flag, metavar=option.metavar, help=text)
+def add_flags(target: argparse.ArgumentParser, settings: Sequence[Setting], of_run: bool) -> None:
+    """One flag for each setting, in the boxes of their groups; those of a run have no default of their own."""
+    boxes: dict[str, argparse._ArgumentGroup] = {}
+    for about in settings:
+        if about.group not in boxes:
+            boxes[about.group] = target.add_argument_group(about.group)
+        text = about.help + (f" (default: {about.usual})" if about.usual and not of_run else "")
+        told: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if about.kind is bool:
+            told["action"] = argparse.BooleanOptionalAction
         else:
-            box.add_argument(flag, action="append", metavar=option.metavar, help=text)
+            told["metavar"] = about.metavar
+            told |= {"type": about.kind} if about.kind in (int, float, str) else {}
+            told |= {"action": "append"} if about.kind in (tuple, dict) else {}
+        boxes[about.group].add_argument(about.flag, **told)
 
 
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """What the TOML file and the flags say together; flags win."""
     flags = dict(arguments)
     path = flags.pop("config", None)
-    for name, kind in get_type_hints(RunConfig).items():
-        if name in flags and kind == dict[str, Any]:
+    for name, about in SETTINGS.items():
+        if name in flags and about.kind is dict:
             flags[name] = dict(_key_value(name, text) for text in flags[name])
     return {**(RunConfig.read(path) if path else {}), **flags}
 
@@ -248,7 +220,7 @@ def _complete(given: dict[str, Any]) -> RunConfig:
     config = RunConfig.make(**given)
     for name in ("model", "data"):
         if not getattr(config, name):
-            raise ValueError(f"--{name}: missing; {OPTIONS[name].help}")
+            raise ValueError(f"--{name}: missing; {SETTINGS[name].help}")
     return config
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
@@ -61,8 +61,7 @@ from autoprune.schedule import ranked
 from autoprune.workers import pickled, run_here, run_processes
 from autoprune.workers.cluster import Share
 
-EXTENT = "trials time target max_failures max_failure_rate"  # how much is searched: a resume may change it for good,
-RESUMABLE = f"join workers devices per_device cluster device timeout {EXTENT} onnx pt2"  # and these for itself
+EXTENT = "trials time target max_failures max_failure_rate"  # how much is searched: a resume may change it for good
 
 
 def search(
@@ -110,7 +109,7 @@ def search(
         refuse_password(config.ledger)
     scores = joined_scores(config, path) if config.join else None
     if config.join and (path / "config.toml").is_file():  # it was here before
-        again = {name: getattr(config, name) for name in RESUMABLE.split() if name in settings}
+        again = {name: getattr(config, name) for name in names_of("resume") if name in settings}
         return resume(path, live_model, live_data, progress=progress, **again)
     refuse_existing(path)
     if example_inputs is not None:
@@ -168,7 +167,7 @@ def resume(
     """
     if "devices" in settings:
         settings.setdefault("device", "auto")
-    run = changed_run(RunDirectory.open(run_dir), "resume", settings, RESUMABLE)
+    run = changed_run(RunDirectory.open(run_dir), "resume", settings)
     run = RunDirectory(run.path, at_home(run.config))
     run.check_places()
     if not run.config.cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.config import names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.export import check_target, copy_export
@@ -53,7 +55,7 @@ def finetune(
         ValueError: If it is no run, or something else is where the export should go.
     """
     run = RunDirectory.open(run_dir)
-    changed = changed_run(run, "finetune", settings, "reconstruct epochs lr distill batch_size device onnx pt2")
+    changed = changed_run(run, "finetune", settings)
     target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     chosen = run.trial(trial)
@@ -100,7 +102,7 @@ def export_run(
     """
     run = RunDirectory.open(run_dir)
     budgets = tuple(parse(text) for text in ((budget,) if isinstance(budget, str) else budget))
-    changed = changed_run(run, "export", settings, "onnx pt2 device" + (" epochs lr distill" if budgets else ""))
+    changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
     target = Path(to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
     check_target(target)
     if budgets or trial is not None:
@@ -138,10 +140,11 @@ def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | 
     return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
 
 
-def changed_run(run: RunDirectory, verb: str, settings: dict[str, Any], allowed: str) -> RunDirectory:
-    """The run with other settings, those that a verb may change."""
-    if unfit := settings.keys() - set(allowed.split()):
-        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {allowed.replace(' ', ', ')} may")
+def changed_run(run: RunDirectory, verb: str, settings: Mapping[str, Any], without: Sequence[str] = ()) -> RunDirectory:
+    """The run with other settings, those that a verb may change (`without` some)."""
+    allowed = [name for name in names_of(verb) if name not in without]
+    if unfit := settings.keys() - set(allowed):
+        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {', '.join(allowed)} may")
     return RunDirectory(run.path, change(run.config, **settings))
 
 

@@ -6,8 +6,7 @@ import shlex
 import pytest
 
 from autoprune.cli import EXAMPLES, main, parser, settings
-from autoprune.config import RunConfig
-from autoprune.options import OPTIONS
+from autoprune.config import SETTINGS, RunConfig
 
 
 def given(*arguments):
@@ -62,7 +61,7 @@ def test_search_offers_every_setting(capsys):
     with pytest.raises(SystemExit):
         main(["search", "--help"])
     text = capsys.readouterr().out
-    assert [name for name in OPTIONS if f"--{name.replace('_', '-')}" not in text] == []
+    assert [name for name in SETTINGS if f"--{name.replace('_', '-')}" not in text] == []
 
 
 def test_the_help_names_what_the_facades_hold():
@@ -70,7 +69,7 @@ def test_the_help_names_what_the_facades_hold():
     from autoprune.strategies import STRATEGIES
 
     for registry, option in ((CRITERIA, "criterion"), (STRATEGIES, "strategy")):
-        assert [name for name in registry if name not in OPTIONS[option].help] == []
+        assert [name for name in registry if name not in SETTINGS[option].help] == []
 
 
 @pytest.mark.parametrize(

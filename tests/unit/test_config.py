@@ -2,8 +2,7 @@
 
 import pytest
 
-from autoprune.config import RunConfig, replace
-from autoprune.options import OPTIONS
+from autoprune.config import SETTINGS, RunConfig, names_of, replace
 
 
 def test_toml_gives_the_same_configuration_back(tmp_path):
@@ -50,6 +49,9 @@ def test_a_toml_file_may_spell_names_like_the_flags(tmp_path):
         ({"trials": True}, "trials: expected a whole number, got True"),
         ({"trials": 0}, "trials: must be at least 1, got 0"),
         ({"lr": float("nan")}, "lr: must be at least 0, got nan"),
+        ({"epochs": float("inf")}, "epochs: must be a finite number, got inf"),
+        ({"divisor": 0}, "divisor: must be at least 1, got 0"),
+        ({"divisor": "some"}, "divisor: must be auto or a whole number of at least 1, got 'some'"),
         ({"min_keep": 1.5}, "min_keep: must lie between 0 and 1, got 1.5"),
         ({"budget": []}, "budget: at least one is needed"),
         ({"budget": [1]}, "budget: expected one or more strings"),
@@ -79,6 +81,30 @@ def test_replace_checks_too():
         replace(RunConfig(), trials=-1)
 
 
+def test_a_configuration_made_in_python_is_checked_and_typed_like_one_from_a_file():
+    config = RunConfig(budget="macs<=40%", lr=1, divisor="8")
+    assert (config.budget, config.lr, config.divisor) == (("macs<=40%",), 1.0, 8)
+    assert isinstance(config.lr, float)
+    with pytest.raises(ValueError, match="trials: expected a whole number, got 'x'"):
+        RunConfig(trials="x")
+
+
+def test_a_front_has_other_defaults():
+    assert (RunConfig().strategy, RunConfig().budget) == ("combined", ("macs<=50%",))
+    for config in (RunConfig(front="macs"), RunConfig.make(front=["macs"])):
+        assert (config.strategy, config.budget) == ("nsga2", ())
+    given = RunConfig(front=("macs",), strategy="evolution", budget="macs<=60%")
+    assert (given.strategy, given.budget) == ("evolution", ("macs<=60%",))
+
+
 def test_every_setting_has_a_help_and_a_group():
-    assert {option.group for option in OPTIONS.values()} == {"problem", "search", "recovery", "run"}
-    assert all(option.help for option in OPTIONS.values())
+    assert {about.group for about in SETTINGS.values()} == {"problem", "search", "recovery", "run"}
+    assert all(about.help for about in SETTINGS.values())
+    assert all(about.metavar for about in SETTINGS.values() if about.kind is not bool)
+
+
+def test_a_setting_says_which_verbs_take_it():
+    assert names_of("search") == tuple(SETTINGS)
+    assert set(names_of("export")) == {"epochs", "lr", "distill", "device", "onnx", "pt2"}
+    assert {"trials", "workers", "timeout"} <= set(names_of("resume"))
+    assert "seed" not in names_of("resume")

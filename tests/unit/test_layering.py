@@ -14,7 +14,7 @@ FLOORS = {
     "strategies": 4, "recovery": 4,
     "evaluation": 5, "ledger": 5,
     "limits": 6, "schedule": 6, "tradeoff": 6, "controller": 6, "workers": 6,
-    "config": 7, "options": 7, "export": 7, "report": 7, "runs": 7,
+    "config": 7, "export": 7, "report": 7, "runs": 7,
     "search": 7,
     "cli": 8, "demo": 8, "__main__": 8,
 }  # fmt: skip

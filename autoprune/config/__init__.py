@@ -1,0 +1,7 @@
+"""What a run can be told: each setting stands in one place, with its type, default, range, unit and help."""
+
+from autoprune.config.run import SETTINGS as SETTINGS
+from autoprune.config.run import RunConfig as RunConfig
+from autoprune.config.run import names_of as names_of
+from autoprune.config.run import replace as replace
+from autoprune.config.setting import Setting as Setting

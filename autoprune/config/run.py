@@ -1,0 +1,241 @@
+"""`RunConfig`: all that a run can be told, once. Flags, TOML files, keywords and their help are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoprune.config import toml
+from autoprune.config.setting import Group, Setting
+
+if TYPE_CHECKING:
+    from autoprune.limits import Limits
+    from autoprune.schedule import Halving
+
+LATER: Any = None  # a default that depends on other settings
+problem, search, recovery, run = Group("problem", "adapt"), Group("search"), Group("recovery"), Group("run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings of one run, resolved and checked: every default a user may turn; `SETTINGS` explains them.
+
+    Example:
+        config = autoprune.RunConfig(model="mine:net", weights="net.safetensors", data="cifar10:data", trials=200)
+        result = autoprune.search(config=config)
+
+    Raises:
+        ValueError: If a setting is of the wrong type or out of its range.
+    """
+
+    # fmt: off
+    # the problem: what is pruned, to what, and by which scores
+    model: str = problem("", "REF", "what builds the dense network: package.module:factory")
+    model_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
+        "a keyword argument of the factory (repeatable), e.g. num_classes=10")
+    weights: str = problem("", "FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)")
+    data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR | package.module:function")
+    data_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
+        "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, mean=.5,.5,.5 "
+        "and std=.5,.5,.5 (what the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and "
+        "seed=0 (of the split)")
+    input: str = problem("", "NxCxHxW",
+        "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
+    budget: tuple[str, ...] = problem(LATER, "BUDGET",
+        "what must hold (repeatable; all hold at once): macs, params or activations <= a percentage of the dense "
+        "network (macs<=50%), a fraction of it (0.5x) or a number (params<=1.5M). flops is accepted and means MACs "
+        "(one multiply-add counts 1). A measured latency: latency<=60%@onnxruntime,batch=1,threads=1 or "
+        "latency<=3.5ms@torch (backends: onnxruntime, torch, compile, tensorrt, command)",
+        kind=tuple, usual="macs<=50%; none with front")
+    front: tuple[str, ...] = problem((), "COST",
+        "search the whole trade-off of the loss against these costs (comma separated or repeatable), e.g. "
+        "macs,latency@onnxruntime: one run, many budgets. Unless they are given, the strategy is then nsga2 and no "
+        "budget must hold; export any point with autoprune export RUN --budget ...")
+    latency_command: str = problem("", "COMMAND",
+        'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"')
+    criterion: str = problem("group_fisher", "NAME",
+        "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
+        "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, package.module:Name, or a file of "
+        "scores (as autoprune adapt writes it: FILE.scores.safetensors)")
+    score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1)
+    score_per: str = problem("", "COST",
+        "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
+        "frees of macs, params, activations (the memory of Group Fisher) or a latency@... that a budget names; or "
+        "none, the scores as they are (default: of what the budgets limit)")
+    divisor: int | str = problem("auto", "CHANNELS",
+        "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by group "
+        "(1 without such a budget)", kind=int | str, low=1)
+    min_keep: float = problem(0.05, "FRACTION", "fraction of each group's channels that always stays", low=0, high=1)
+    freeze: tuple[str, ...] = problem((), "GROUP",
+        "a group that must not be pruned (repeatable; names: autoprune profile)")
+    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0)
+    # the search
+    strategy: str = search("", "NAME",
+        "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
+        "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
+        "global_ranking, knapsack, exemplars (closed forms); or package.module:Name",
+        usual="combined; nsga2 with front")
+    encoding: str = search("", "NAME",
+        "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
+        "exemplars")
+    warm_starts: str = search("closed", "NAME",
+        "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
+        "every group alone, and its answers), or none")
+    trials: int = search(93, "N", "candidates that the search evaluates", low=1, verbs="resume")
+    time: str = search("", "DURATION",
+        "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run)", verbs="resume")
+    target: str = search("", "METRIC",
+        "no new candidate once one is so good: top1>=90% or loss<=0.4, on the validation images", verbs="resume")
+    max_failures: int = search(10, "N", "stop when so many candidates in a row have failed", low=1, verbs="resume")
+    max_failure_rate: float = search(0.8, "FRACTION",
+        "stop when more than this fraction of 20 or more candidates has failed", low=0, high=1, verbs="resume")
+    fidelity: str = search("reconstructed", "NAME",
+        "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
+        "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
+        "say how many images are used")
+    finalists: int = search(6, "N",
+        "best candidates that are compared again after a short fine-tune (0: trust the proxy)", low=0)
+    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1)
+    rungs: int = search(1, "N",
+        "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
+        "one training, in which half are stopped at half of the steps)", low=1)
+    metric: str = search("loss", "NAME",
+        "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
+        "package.module:function of (logits, labels), lower is better")
+    val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate", low=1)
+    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm", low=1)
+    batch_size: int = search(128, "IMAGES",
+        "images per batch, in the search and in the fine-tune", low=1, verbs="finetune adapt")
+    abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
+    # recovery of the winner
+    reconstruct: bool = recovery(True, "",
+        "start from layers fitted to the dense network's outputs by least squares", verbs="finetune")
+    epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)", low=0, verbs="finetune export")
+    lr: float = recovery(0.02, "LR",
+        "its peak learning rate; decays linearly to 0", low=0, verbs="finetune export adapt")
+    distill: float = recovery(0.0, "WEIGHT",
+        "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs="finetune export")
+    # where and how
+    name: str = run("", "NAME", "the run is kept in results/NAME (default: model and time)")
+    ledger: str = run("", "URL",
+        "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass (default: "
+        "a kill-proof file in the run's directory)")
+    join: bool = run(False, "",
+        "add this machine's workers to a search that another controller runs on the same database", verbs="resume")
+    workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, verbs="resume")
+    devices: tuple[str, ...] = run((), "DEVICE",
+        "what the workers share, in turn: cuda:0,cuda:1 (repeatable; default: every GPU, or the CPU)", verbs="resume")
+    per_device: int = run(0, "N",
+        "at most so many workers on one device, each with its share of the memory (0: any)", low=0, verbs="resume")
+    cluster: str = run("", "RAY",
+        "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
+        "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume")
+    timeout: float = run(0.0, "SECONDS",
+        "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
+        low=0, verbs="resume")
+    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt")
+    onnx: bool = run(False, "",
+        "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')",
+        verbs="resume finetune export")
+    pt2: bool = run(False, "", "also write best/model.pt2 (torch.export)", verbs="resume finetune export")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        """Bring every setting into its type, check the ranges, and choose what depends on another one."""
+        for name, about in SETTINGS.items():
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, about.value(given))
+        if self.budget is None:
+            object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
+        if not self.strategy:
+            object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
+        if self.divisor != "auto" and isinstance(self.divisor, str):
+            raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
+        if self.time or self.target:
+            _ = self.limits
+        if not (self.budget or self.front):
+            raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+        if self.front:
+            self._check_front()
+
+    def _check_front(self) -> None:
+        """Write the metrics of the front out, and refuse what makes no sense with several goals."""
+        from objectives import parse_metrics  # here, because --help need not wait for torch
+
+        object.__setattr__(self, "front", parse_metrics(self.front))
+        if self.target:
+            raise ValueError("target: one candidate that is good enough is no front; leave target or front out")
+        if self.cluster and self.rungs > 1:
+            raise ValueError("rungs: Ray stops finalists by their loss alone, which ends the front; leave it at 1")
+
+    @property
+    def goal(self) -> str:
+        """What is asked for, in words: the budgets, and what the loss is traded off against."""
+        bounds = ", ".join(self.budget)
+        if not self.front:
+            return bounds
+        return f"front of loss and {' and '.join(self.front)}" + (f", all within {bounds}" if bounds else "")
+
+    @property
+    def schedule(self) -> Halving:
+        """What is evaluated when, how well."""
+        from autoprune.schedule import Halving, halving  # here, because --help need not wait for torch
+
+        if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
+            rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
+            return Halving(self.trials, rungs, self.fidelity)
+        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
+
+    @property
+    def limits(self) -> Limits:
+        """What ends the search before its last trial."""
+        from autoprune.limits import Limits, parse_target, parse_time
+
+        return Limits(parse_time(self.time), parse_target(self.target), self.max_failures, self.max_failure_rate)
+
+    @classmethod
+    def make(cls, **settings: Any) -> RunConfig:
+        """A configuration from names that may be wrong: what TOML, flags and keywords have in common.
+
+        Raises:
+            ValueError: If a setting is unknown, of the wrong type or out of range, or cannot be written to a TOML file.
+        """
+        for name in settings:
+            if name not in SETTINGS:
+                near = difflib.get_close_matches(name, SETTINGS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(SETTINGS)}"
+                raise ValueError(f"unknown setting '{name}'; {hint}")
+        return cls(**settings)
+
+    @classmethod
+    def read(cls, path: str | Path) -> dict[str, Any]:
+        """The settings in a TOML file (not yet a `RunConfig`: flags may still win over them).
+
+        Raises:
+            ValueError: If there is no such file or it is not TOML.
+        """
+        return toml.read(path)
+
+    def to_toml(self) -> str:
+        """The whole configuration as TOML; `make(**read(file))` gives it back."""
+        note = "# This run as resolved; `autoprune search --config <this file> --name <new>` starts one like it.\n"
+        return note + toml.written({name: getattr(self, name) for name in SETTINGS})
+
+
+SETTINGS: Mapping[str, Setting] = {
+    field.name: dataclasses.replace(field.metadata["setting"], name=field.name) for field in fields(RunConfig)
+}
+
+
+def names_of(verb: str) -> tuple[str, ...]:
+    """The settings that a verb of the command line, or the function of its name, takes."""
+    return tuple(name for name, about in SETTINGS.items() if about.is_taken_by(verb))
+
+
+def replace(config: RunConfig, **settings: Any) -> RunConfig:
+    """The same configuration with other settings (checked like all settings)."""
+    return RunConfig.make(**{**{name: getattr(config, name) for name in SETTINGS}, **settings})

@@ -1,0 +1,130 @@
+"""`Setting`: all there is to know of one setting of a run; it stands as the metadata of its field in `RunConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autoprune.config.toml import as_read_back
+
+T = TypeVar("T")
+BEGIN = ("search", "profile")  # the verbs that take every setting
+WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a run: flags, TOML keys, keywords, help and checks are derived from it.
+
+    Attributes:
+        group: Where the help shows it: "problem", "search", "recovery" or "run".
+        metavar: What stands for its value in the help; "" for yes or no.
+        help: What it is, with its unit.
+        default: If it is not given.
+        kind: Of its value: str, int, float, bool, `int | str`, tuple (of strings) or dict (of keyword arguments).
+        low: The least value of a number,
+        high: and the largest; an infinite one is never legal.
+        usual: The default in words; empty where there is nothing to say.
+        verbs: Of those that do not take every setting, the ones that take this: "resume", "finetune" and "export" may
+            change it, "adapt" begins with it.
+        name: Of its field.
+    """
+
+    group: str
+    metavar: str
+    help: str
+    default: Any
+    kind: Any
+    low: float
+    high: float
+    usual: str
+    verbs: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def is_taken_by(self, verb: str) -> bool:
+        """Whether a verb of the command line, or the function of its name, takes it."""
+        return verb in BEGIN or verb in self.verbs
+
+    def value(self, given: Any) -> Any:
+        """What was given, as the kind of the setting.
+
+        Raises:
+            ValueError: If it is of another kind, out of range, or cannot be written to a TOML file.
+        """
+        value = _coerced(self.name, self.kind, given)
+        if type(value) in (int, float):
+            if not self.low <= value <= self.high:
+                bounds = (
+                    f"be at least {self.low:g}"
+                    if self.high == math.inf
+                    else f"lie between {self.low:g} and {self.high:g}"
+                )
+                raise ValueError(f"{self.name}: must {bounds}, got {value}")
+            if math.isinf(value):
+                raise ValueError(f"{self.name}: must be a finite number, got {value}")
+        return value
+
+
+@dataclass(frozen=True)
+class Group:
+    """Makes the fields of `RunConfig` for the settings that the help shows together.
+
+    Attributes:
+        name: Of the group.
+        verbs: That take all of its settings besides those that begin a run.
+    """
+
+    name: str
+    verbs: str = ""
+
+    def __call__(
+        self,
+        default: T,
+        metavar: str,
+        help: str,
+        *,
+        kind: Any = None,
+        low: float = -math.inf,
+        high: float = math.inf,
+        usual: str = "",
+        verbs: str = "",
+    ) -> T:
+        """A field: its default, with its `Setting` as metadata; see there for the arguments."""
+        if not usual and default not in ("", (), {}):
+            usual = " ".join(default) if isinstance(default, tuple) else str(default)
+        takers = (*self.verbs.split(), *verbs.split())
+        about = Setting(self.name, metavar, help, default, kind or type(default), low, high, usual, takers)
+        start: dict[str, Any] = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
+        field: T = dataclasses.field(**start, metadata={"setting": about})
+        return field
+
+
+def _coerced(name: str, kind: Any, value: Any) -> Any:
+    """`value` as a setting's kind, or a ValueError that says what was expected."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind == int | str:
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        kind = str if isinstance(value, str) else int
+    if kind is tuple:
+        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+        raise ValueError(f"{name}: expected one or more strings, got {value!r}")
+    if kind is dict and isinstance(value, Mapping):
+        return {key: as_read_back(name, key, item) for key, item in value.items()}
+    if isinstance(value, Path) and kind is str:
+        return str(value)
+    if type(value) is not kind:
+        raise ValueError(f"{name}: expected {WORDS[kind]}, got {value!r}")
+    return value
