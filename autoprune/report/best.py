@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from autoprune.ledger import Record
 from autoprune.problem import Trial
+from autoprune.report.fitting import FittingTable
 from autoprune.schedule import ranked
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def best_table(
     trials: Sequence[Trial], metric: str = "loss", verdicts: Mapping[int, str] | None = None, shown: int = 10
-) -> Table:
+) -> FittingTable:
     """The best trials of each fidelity, the trained ones first, and all on which there is a verdict.
 
     Args:
@@ -28,9 +27,10 @@ def best_table(
         shown: How many of each fidelity.
     """
     verdicts = verdicts or {}
-    table = Table(title="best trials", title_justify="left")
-    for column in ("trial", "fidelity", metric, "top-1", "seconds", *["verdict"] * bool(verdicts), "widths"):
-        table.add_column(column, justify="left" if column in ("fidelity", "verdict", "widths") else "right")
+    table = FittingTable(title="best trials", title_justify="left")
+    for column in ("trial", "fidelity", metric, "top-1", "seconds", *["verdict"] * bool(verdicts)):
+        table.add_column(column, justify="left" if column in ("fidelity", "verdict") else "right")
+    table.add_column("widths", no_wrap=True, min_width=11)  # the first of them tell candidates apart
     order = ranked(trials)
     for fidelity in sorted({t.fidelity for t in order}, key="short".__ne__):
         for place, trial in enumerate(t for t in order if t.fidelity == fidelity):

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from autoprune.report.console import console
+from autoprune.report.fitting import FittingTable
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
@@ -92,7 +92,7 @@ def side_by_side(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str
 def print_compare(runs: Sequence[Facts]) -> None:
     """Print the table of `side_by_side`."""
     head, rows = side_by_side(runs)
-    table = Table(title=counted(len(runs), "run"), title_justify="left")
+    table = FittingTable(title=counted(len(runs), "run"), title_justify="left")
     for column, name in enumerate(head):
         table.add_column(Text(name), justify="left" if len(runs) <= ACROSS or column < 4 else "right", overflow="fold")
     for row in rows:

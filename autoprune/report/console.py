@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from autoprune.report.tables import (
     timed_rows,
 )
 from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
+from autoprune.schedule import is_cached
 from objectives import Feasibility, parse
 
 if TYPE_CHECKING:
@@ -37,9 +39,9 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """A console that never cuts a table in a pipe or a log file."""
+    """As wide as the terminal; in a pipe or a log file wide enough for any table, unless COLUMNS says how wide."""
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=160)
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=160)
 
 
 def print_profile(prepared: Prepared, cost: str) -> None:
@@ -90,7 +92,7 @@ def print_report(run: RunDirectory) -> None:
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     out.print(f"trials: {counts(trials, live=bool(holder(run.path)))}", markup=False)
     seconds = sum(t.seconds for t in trials)
-    compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials)
+    compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
     if seconds:
         out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from autoprune.report.fitting import FittingTable
 from autoprune.report.tables import counted
 from objectives.latency import BACKENDS, Backend, Target, Timing, make
 
@@ -27,9 +27,10 @@ def print_latency(out: Console, prepared: Prepared) -> None:
     asked = [Target.parse(b.metric) for b in prepared.problem.budgets if b.is_latency]
     named = {t.backend for t in asked}
     every = [Target.parse(f"latency@{name}") for name in sorted(BACKENDS) if name not in named]
-    table = Table(title="latency of the dense network", title_justify="left")
+    table = FittingTable(title="latency of the dense network", title_justify="left")
     for column in ("backend", "median (ms)", "spread (ms)", "measured on"):
-        table.add_column(column, justify="right" if "(ms)" in column else "left")
+        is_number = "(ms)" in column
+        table.add_column(column, justify="right" if is_number else "left", overflow="ellipsis" if is_number else "fold")
     details = []
     for target in [*asked, *every]:
         try:
@@ -55,13 +56,14 @@ def measured(there: Backend, prepared: Prepared) -> tuple[Timing, dict[str, floa
     return timing, there.profile(prepared.model, prepared.example)
 
 
-def layers_table(target: Target, layers: dict[str, float]) -> Table:
+def layers_table(target: Target, layers: dict[str, float]) -> FittingTable:
     """The slowest layers, and what the others take together."""
     total = sum(layers.values()) or 1.0
     slowest = sorted(layers, key=lambda name: -layers[name])
-    table = Table(title=f"where the time goes on {target.backend}", title_justify="left")
+    table = FittingTable(title=f"where the time goes on {target.backend}", title_justify="left")
     for column in ("layer", "ms", "share"):
-        table.add_column(column, justify="left" if column == "layer" else "right")
+        is_name = column == "layer"
+        table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for name in slowest[:_LAYERS]:
         table.add_row(escape(name), f"{layers[name]:.3f}", f"{100 * layers[name] / total:.1f} %")
     if rest := slowest[_LAYERS:]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from autoprune.ledger import Record
 from autoprune.problem import Trial
+from autoprune.report.fitting import FittingTable
 from autoprune.report.progress import metric_label
 from autoprune.report.tables import counted, percent
 from autoprune.schedule import is_cached
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHOWN = 20  # points of a front
 
 
-def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metric: str) -> Table | None:
+def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metric: str) -> FittingTable | None:
     """The points that no other candidate of this fidelity beats; None if there are not more than two.
 
     Args:
@@ -38,7 +38,7 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
         return None
     some = {round(i) for i in np.linspace(0, len(found) - 1, SHOWN)} if len(found) > SHOWN else range(len(found))
     left_out = f", {len(some)} of {counted(len(found), 'point')}" if len(found) > SHOWN else ""
-    table = Table(title=f"front ({fidelity}{left_out})", title_justify="left")
+    table = FittingTable(title=f"front ({fidelity}{left_out})", title_justify="left")
     costs = (f"{name}, predicted" if is_latency(name) else name for name in tradeoff.metrics)
     for column in ("trial", *costs, metric, "top-1"):
         table.add_column(column, justify="right")

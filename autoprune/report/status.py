@@ -74,6 +74,8 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "ETA": _eta(outlook, over) if crew else "",
     }
     grid = Table.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for label, text in lines.items():
         if text:
             grid.add_row(Text(label), Text(text))

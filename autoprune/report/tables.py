@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from autoprune.limits import duration
+from autoprune.report.fitting import FittingTable
 from objectives import Feasibility, is_latency
 from search_spaces import SearchSpace, Widths
 
@@ -41,9 +41,9 @@ def seconds(value: float) -> str:
     return f"{value:.2g} s" if 0.005 < value < 1 else f"{value:.0f} s" if value < 100 else duration(value)
 
 
-def reachable_table(feasibility: Feasibility) -> Table:
+def reachable_table(feasibility: Feasibility) -> FittingTable:
     """What each cost can reach: the smallest network, uniform widths at the budget, the dense network."""
-    table = Table(title="reachable range", title_justify="left")
+    table = FittingTable(title="reachable range", title_justify="left")
     for column in ("cost", "smallest", "uniform at the budget", "dense", "budget"):
         table.add_column(column, justify="left" if column == "cost" else "right")
     for row in feasibility.reachable():
@@ -58,13 +58,13 @@ def reachable_table(feasibility: Feasibility) -> Table:
     return table
 
 
-def groups_table(space: SearchSpace, widths: Widths | None = None) -> Table:
+def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTable:
     """The prunable groups: how many channels, which widths are legal, which layers are tied to them."""
-    table = Table(title=counted(len(space.groups), "prunable group"), title_justify="left")
-    table.add_column("group")
+    table = FittingTable(title=counted(len(space.groups), "prunable group"), title_justify="left")
+    table.add_column("group", overflow="fold")
     table.add_column("channels", justify="right")
     table.add_column("legal widths" if widths is None else "kept", justify="right")
-    table.add_column("layers that shrink with it")
+    table.add_column("layers that shrink with it", overflow="fold")
     multiplying = {layer.name for layer in space.layers}
     for index, group in enumerate(space.groups):
         choices = group.choices()
@@ -76,22 +76,23 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> Table:
     return table
 
 
-def frozen_table(space: SearchSpace) -> Table:
+def frozen_table(space: SearchSpace) -> FittingTable:
     """The groups that cannot be pruned, and why."""
-    table = Table(title=counted(len(space.frozen), "frozen group"), title_justify="left")
-    table.add_column("group")
+    table = FittingTable(title=counted(len(space.frozen), "frozen group"), title_justify="left")
+    table.add_column("group", overflow="fold")
     table.add_column("channels", justify="right")
-    table.add_column("because")
+    table.add_column("because", overflow="fold")
     for group in space.frozen:
         table.add_row(group.name, str(group.size), group.frozen_because)
     return table
 
 
-def comparison_table(title: str, rows: Sequence[tuple[str, Any, Any, str]]) -> Table:
+def comparison_table(title: str, rows: Sequence[tuple[str, Any, Any, str]]) -> FittingTable:
     """Dense against pruned: (what, dense, pruned, ratio or difference) per row."""
-    table = Table(title=title, title_justify="left")
-    for column in ("", "dense", "pruned", ""):
-        table.add_column(column, justify="left" if not table.columns else "right")
+    table = FittingTable(title=title, title_justify="left")
+    table.add_column("", overflow="fold")
+    for column in ("dense", "pruned", ""):
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table
@@ -131,13 +132,13 @@ def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, s
     ]
 
 
-def workers_table(activity: Activity, is_live: bool, shown: int = 16) -> Table:
+def workers_table(activity: Activity, is_live: bool, shown: int = 16) -> FittingTable:
     """Who does what, since when, and how much they have done: those at work first to be listed, others counted."""
-    table = Table(title="workers", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table = FittingTable(title="workers", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
     table.add_column("worker", overflow="fold")
     for column in ("done", "failed", "for"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("now", min_width=20)
+    table.add_column("now")
     listed = sorted(activity.workers, key=lambda w: w.entry is None)[:shown]
     for worker in activity.workers:
         if worker in listed:
@@ -153,9 +154,9 @@ def workers_table(activity: Activity, is_live: bool, shown: int = 16) -> Table:
     return table
 
 
-def failures_table(activity: Activity, shown: int = 5) -> Table:
+def failures_table(activity: Activity, shown: int = 5) -> FittingTable:
     """What went wrong, by reason, the most frequent first."""
-    table = Table(title="failures", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table = FittingTable(title="failures", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
     for column in ("failed", "last", "because"):
         table.add_column(column, justify="left" if column == "because" else "right", no_wrap=column != "because")
     for reason, count, trial in activity.failures[:shown]:

@@ -8,12 +8,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from autoprune.files import write_text
 from autoprune.problem import Trial, TrialState
+from autoprune.report.fitting import FittingTable
 from autoprune.report.tables import counted, number, percent
-from autoprune.schedule import ranked
+from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
 COLUMNS = ("number", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
@@ -76,7 +75,7 @@ def quoted(text: str) -> str:
     return text
 
 
-def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> Table | None:
+def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> FittingTable | None:
     """The trials that no other beats in both cost and loss, cheapest first; None if there are not more than two.
 
     Costs are taken in whole percents, rounded up: a search at one budget has no front worth a table.
@@ -95,7 +94,7 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
             best[math.ceil(100 * costs[trial.number] / dense - 1e-9)] = trial  # replaces a worse one of this percent
     if len(best) <= 2:
         return None
-    table = Table(title=f"front: {name} against loss", title_justify="left")
+    table = FittingTable(title=f"front: {name} against loss", title_justify="left")
     for column in ("trial", f"{name}, predicted" if is_latency(name) else name, "loss", "top-1"):
         table.add_column(column, justify="right")
     for trial in best.values():
@@ -145,7 +144,9 @@ def counts(trials: Iterable[Trial], live: bool = True) -> str:
     """How many trials ended how, on one line; what runs in a run that is not live was interrupted."""
     tally: dict[str, int] = {}
     for trial in trials:
-        tally[trial.state.value] = tally.get(trial.state.value, 0) + 1
+        state = "repeat" if is_cached(trial) else trial.state.value
+        tally[state] = tally.get(state, 0) + 1
     words = {"complete": "complete", "pruned": "abandoned early", "fail": "failed"}
     words["running"] = "running" if live else "interrupted, will be redone"
+    words["repeat"] = "not evaluated: as an earlier trial"
     return ", ".join(f"{tally[state]} {word}" for state, word in words.items() if state in tally) or "none yet"

@@ -147,6 +147,8 @@ def test_what_nobody_writes_any_more_was_interrupted():
     trials = [proxy(0, 0.5), proxy(1)]
     assert counts(trials) == "1 complete, 1 running"
     assert counts(trials, live=False) == "1 complete, 1 interrupted, will be redone"
+    repeated = replace(proxy(2, 0.5), metrics={"loss": 0.5, "cached": True})
+    assert counts([*trials[:1], repeated]) == "1 complete, 1 not evaluated: as an earlier trial"
 
 
 def test_names_and_plurals():
