@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules.layers import bind
 from search_spaces.rules.products import ATTENTION, PRODUCTS, aten
@@ -102,18 +102,15 @@ class KeptStatistics(TorchFunctionMode):
         return torch.zeros_like(x).index_copy(axis, stay, func(**given).to(x.dtype))
 
 
-class KeptProducts(TorchDispatchMode):
+class KeptProducts(OperatorMode):
     """Matrix products, counted as the trace counted them, that sum over the kept channels only."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # see tracing.Operators
 
     def __init__(self, gaps: dict[int, IntArray]) -> None:
         super().__init__()
         self.gaps, self.number = gaps, 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run it; a product that sums over removed channels with zeros there."""
         kind = func.overloadpacket
         self.number += kind in PRODUCTS
         if kind in PRODUCTS and (gap := self.gaps.get(self.number)) is not None:
@@ -122,4 +119,4 @@ class KeptProducts(TorchDispatchMode):
             for place, axis in ((first, -1), (first + 1, -1 if kind in ATTENTION else -2)):
                 operands[place] = operands[place].index_fill(axis, torch.from_numpy(gap).to(operands[place].device), 0)
             args = tuple(operands)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)

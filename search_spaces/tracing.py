@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction
-from torch.utils.flop_counter import flop_registry
 
 from search_spaces.counts import ChannelCount
+from search_spaces.operators import OperatorMode
 from search_spaces.recorder import ATTRIBUTE, Recorder, along, tensors_in
 from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
+from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
@@ -218,26 +218,23 @@ def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
 
 
-class Operators(TorchDispatchMode):
-    """Sees every ATen operator, and applies its rule to the companions."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # PyTorch would import its whole compiler (seconds) to be told not to compile this
+class Operators(OperatorMode):
+    """Applies the rule of every ATen operator to the companions."""
 
     def __init__(self, rec: Recorder) -> None:
         super().__init__()
         self.rec = rec
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rec, kwargs = self.rec, kwargs or {}
+    def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run it, give the result its companion, and count the multiply-adds."""
+        rec = self.rec
         rec.seen += 1
         rec.products += func.overloadpacket in products.PRODUCTS
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:
                 rec.freeze_all((args, kwargs), rec.closed[-1])
-                fixed_cost(rec, func, args, kwargs, out)
+                fixed_cost(rec, func, args, out)
             return out
         rule = OPERATORS.get(func.overloadpacket) or (
             arithmetic.pointwise if torch.Tag.pointwise in func.tags else None
@@ -248,14 +245,13 @@ class Operators(TorchDispatchMode):
         elif rule is None:
             if touched:
                 rec.freeze_all((args, kwargs), f"unknown operation '{func.overloadpacket}' in {rec.where}")
-            fixed_cost(rec, func, args, kwargs, out)
+            fixed_cost(rec, func, args, out)
         return out
 
 
-def fixed_cost(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:
     """Multiply-adds of an operation whose operands cannot shrink."""
-    if (formula := flop_registry.get(func.overloadpacket)) is not None:
-        macs = formula(*args, **kwargs, out_val=out) / 2
+    if macs := multiply_adds(func, args, out):
         rec.multiplies("fixed", kernel=1, pixels=macs / rec.batch, reads=1, makes=1)
 
 
