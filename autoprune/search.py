@@ -23,7 +23,7 @@ from autoprune.export import copy_export, load, read_architecture
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import Outlook, RunProgress, counted, metric_label, write_csv
+from autoprune.report import RunProgress, ending, metric_label, so_far, write_csv
 from autoprune.runs import (
     Bench,
     Held,
@@ -221,7 +221,7 @@ def _on_cluster(
     except ValueError:  # it begins
         trials, worked_s, measured = [], 0.0, Measured()
     if trials:
-        progress.say(f"run {run.path}: {counted(len(trials), 'trial')} so far")
+        progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured)
     extent = {name: getattr(config, name) for name in EXTENT.split()}
@@ -249,7 +249,7 @@ def _go(
         if not fresh:
             if not config.cluster:
                 said = "joined" if config.join else "resumed"
-                progress.say(f"run {run.path}: {said}, {counted(len(ledger.trials), 'trial')} so far")
+                progress.say(f"run {run.path}: {said}, {so_far(ledger.trials, config.join)}")
             run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
         agree_on_plan(ledger, config, run.path)
         before = list(ledger.trials)
@@ -266,6 +266,7 @@ def _go(
                     break
                 if config.cluster:
                     return None
+            progress.say(f"search ended: {ending(run, ledger, is_over=True)}")
             trial = held.trial
             winner = _delivered(run, prepared, trial) or _deliver(run, prepared, held, progress)
             say_delivered(ledger, trial, run.path, held.best)
@@ -330,9 +331,6 @@ def _candidates(
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
-    why = Outlook.of(ledger.trials, config, ledger.worked_s, over=True, measured=measured).end
-    if why and len(done) < len(ledger.trials):  # else it was said before
-        progress.say(why)
     if not ranked(ledger.trials):
         raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated; trials.csv says why")
     return controller

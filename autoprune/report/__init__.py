@@ -8,6 +8,9 @@ from autoprune.report.console import print_report as print_report
 from autoprune.report.console import print_result as print_result
 from autoprune.report.console import result_rows as result_rows
 from autoprune.report.dense_latency import print_latency as print_latency
+from autoprune.report.ending import Ending as Ending
+from autoprune.report.ending import ending as ending
+from autoprune.report.ending import so_far as so_far
 from autoprune.report.latency import latency_ms as latency_ms
 from autoprune.report.outlook import Outlook as Outlook
 from autoprune.report.progress import RunProgress as RunProgress

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from autoprune.ledger import holder
+from autoprune.ledger import writers
 from autoprune.report.activity import Activity
 from autoprune.report.best import best_table, verdicts_of
 from autoprune.report.dense_latency import print_quality
+from autoprune.report.ending import ending
 from autoprune.report.fronts import print_front
-from autoprune.report.outlook import Outlook
 from autoprune.report.progress import metric_label
 from autoprune.report.tables import (
     comparison_table,
@@ -79,8 +79,6 @@ def print_export(directory: str | Path) -> None:
 
 def print_report(run: RunDirectory) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
-    from autoprune.runs.measured import Measured
-
     out = console()
     record, metric = run.record(), metric_label(run.config.metric)
     trials, activity = record.trials, Activity.of(record)
@@ -90,17 +88,16 @@ def print_report(run: RunDirectory) -> None:
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
-    out.print(f"trials: {counts(trials, live=bool(holder(run.path)))}", markup=False)
+    is_live = bool(writers(run.path, record, run.config.ledger, run.study))
+    out.print(f"trials: {counts(trials, live=is_live)}", markup=False)
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
     if seconds:
         out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
-    live, over = bool(holder(run.path)), (run.best / "architecture.json").is_file()
-    measured = Measured.of(record.notes)
-    if end := Outlook.of(trials, run.config, record.worked_s, over=over and not live, measured=measured).end:
-        out.print(f"end: {end}")
+    if end := ending(run, record, is_live):
+        out.print(f"ended: {end}", markup=False, soft_wrap=True)
     out.print(best_table(trials, metric, verdicts_of(run, record)))
     out.print(proxy_quality(trials), markup=False)
     if run.config.front:

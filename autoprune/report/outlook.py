@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoprune.config import RunConfig
-from autoprune.limits import duration, met
 from autoprune.problem import Trial, TrialState
+from autoprune.report.ending import limit_reached
 from autoprune.report.tables import counted, seconds
-from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
+from autoprune.schedule import is_cached, ranked
 
 if TYPE_CHECKING:
     from autoprune.runs.measured import Measured
@@ -59,7 +59,7 @@ class Outlook:
         plan, limits = replace(config.schedule, extra=measured.extra if measured else ()), config.limits
         below = [t for t in done if t.fidelity == plan.first]
         tally = plan.tally(below)
-        end = _end(tally, below, config, worked_s, over)
+        end = limit_reached(tally, below, config, worked_s, over)
         begun = sum(plan.is_proposal(t) for t in running)
         known, broken = {t.widths for t in below}, measured.broken if measured else frozenset()
         more = sum(widths not in known for widths in plan.extra)
@@ -94,20 +94,6 @@ class Outlook:
     def __str__(self) -> str:
         (done, proxies), (ended, finalists) = self.proxies, self.finalists
         return f"{done} of {_named(proxies, 'proxy')}, {ended} of {_named(finalists, 'finalist')}"
-
-
-def _end(tally: Tally, below: Sequence[Trial], config: RunConfig, worked_s: float, over: bool) -> str:
-    """Which limit closed the list of candidates; the last one left is the time."""
-    limits, after = config.limits, f" after {tally.evaluated} of {counted(config.trials, 'candidate')}"
-    if tally.evaluated >= config.trials:
-        return ""
-    if limits.target and (first := met(below, limits.target, config.fidelity)):
-        return f"target {limits.target} reached by trial {first.number}{after}"
-    if tally.repeats >= PATIENCE:
-        return f"the strategy has nothing new to propose{after}"
-    if limits.time_s < math.inf and (over or worked_s >= limits.time_s) and ranked(below):
-        return f"time limit of {duration(limits.time_s)} reached{after}"
-    return ""
 
 
 def _named(count: int, name: str) -> str:

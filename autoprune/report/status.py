@@ -16,6 +16,7 @@ from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
 from autoprune.report.console import console
+from autoprune.report.ending import ending
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
 from autoprune.report.progress import describe, metric_label
@@ -67,7 +68,8 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "state": _state(run, record, activity, crew, over, is_exported),
         "model": f"{config.model or 'an nn.Module object'}, {config.goal}",
         "evaluated": f"{outlook} ({counts(record.trials, live=bool(crew))})",
-        "limits": _limits(config, activity.now_s, outlook.end),
+        "limits": _limits(config, activity.now_s),
+        "ended": str(ending(run, record, bool(crew))),
         "pace": activity.pace,
         "best": describe(leader, metric) if leader else "none yet",
         "front": summary(run, record),
@@ -91,7 +93,7 @@ def _state(
     run: RunDirectory, record: Record, activity: Activity, crew: tuple[str, ...], over: bool, is_exported: bool
 ) -> str:
     if not crew:
-        return "finished" if is_exported else f"stopped; autoprune resume {run.path}"
+        return "finished" if is_exported else "stopped"
     running = f"running ({', '.join(crew)})"
     if silence_s := activity.silence_s(record):
         return f"{running}, but STALLED? Nothing has finished for {seconds(silence_s)}"
@@ -100,9 +102,9 @@ def _state(
     return f"{running}: fine-tune of the winner" if over and not activity.in_hand else running
 
 
-def _limits(config: RunConfig, worked_s: float, end: str) -> str:
+def _limits(config: RunConfig, worked_s: float) -> str:
     parts = [f"time {config.time}, {seconds(worked_s)} used"] if config.time else []
-    return end or "; ".join([*parts, f"target {config.limits.target}"] if config.target else parts)
+    return "; ".join([*parts, f"target {config.limits.target}"] if config.target else parts)
 
 
 def _eta(outlook: Outlook, over: bool) -> str:

@@ -1,0 +1,141 @@
+"""Why a search takes no new candidate, or stands still, and what would let it go on: the same words everywhere."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autoprune.config import RunConfig
+from autoprune.limits import FEWEST, duration, met
+from autoprune.problem import Trial, TrialState
+from autoprune.report.tables import counted
+from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
+
+if TYPE_CHECKING:
+    from autoprune.runs.directory import RunDirectory
+
+EXPORTED = "architecture.json"
+
+
+class Told(Protocol):
+    """What a ledger says: a `Record`, or a `Ledger` that is open."""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All of them, in number order."""
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds that controllers were at work."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What else was kept."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why there are no more candidates.
+
+    Attributes:
+        why: The reason, with its numbers; "" while the search goes on.
+        more: What lets it go on, with the exact flag; "" where nothing does.
+    """
+
+    why: str = ""
+    more: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.why, self.more)))
+
+    def __bool__(self) -> bool:
+        return bool(self.why)
+
+
+def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool | None = None) -> Ending:
+    """Why the search of a run takes no new candidate, and what would let it go on.
+
+    Args:
+        run: The run.
+        told: What its ledger says.
+        is_live: Somebody is at work on it.
+        is_over: There will be no new candidate, by whichever limit; default: the winner is there and nobody is at work.
+    """
+    config, trials = run.config, told.trials
+    is_delivered = (run.best / EXPORTED).is_file()
+    is_over = (is_delivered and not is_live) if is_over is None else is_over
+    done = [t for t in trials if t.state is not TrialState.RUNNING and t.fidelity == config.schedule.first]
+    tally = config.schedule.tally(done)
+    resume = f"autoprune resume {shlex.quote(str(run.path))}"
+    if reason := limit_reached(tally, done, config, told.worked_s, is_over):
+        more = {
+            "target": f"{resume} --target '' (or a harder one) goes on",
+            "time": f"{resume} --time +{config.time} goes on",
+            "the": "another --strategy or --seed, in a run of another name, proposes others",
+        }[reason.partition(" ")[0]]
+    elif tally.evaluated >= config.trials:
+        reason = f"all {counted(config.trials, 'candidate')} evaluated"
+        more = f"{resume} --trials {2 * config.trials} evaluates more"
+    elif is_live:
+        return Ending()
+    elif failing := _failing(trials, config):
+        return Ending(f"stopped: {failing}", f"remove the cause, then {resume} (--max-failures bears more)")
+    else:
+        return Ending(f"stopped after {tally.evaluated} of {counted(config.trials, 'candidate')}", f"{resume} goes on")
+    if not is_live and _gave_up(told.notes):
+        return Ending(f"{reason}; no network held the latency budget", f"{resume} measures again")
+    if not is_live and not is_over and not is_delivered:
+        return Ending(f"{reason}, but the winner is not delivered", f"{resume} delivers it")
+    return Ending(reason, more)
+
+
+def limit_reached(tally: Tally, proxies: Sequence[Trial], config: RunConfig, worked_s: float, is_over: bool) -> str:
+    """Which limit closed the list of candidates before it was full; "" if none did.
+
+    Args:
+        tally: Of the proxies.
+        proxies: That have finished.
+        config: Of the run.
+        worked_s: Seconds that controllers were at work.
+        is_over: There will be no new candidate; the last reason left is the time.
+    """
+    limits, after = config.limits, f"after {tally.evaluated} of {counted(config.trials, 'candidate')}"
+    if tally.evaluated >= config.trials:
+        return ""
+    if limits.target and (first := met(proxies, limits.target, config.fidelity)):
+        return f"target {limits.target} reached by trial {first.number} {after}"
+    if tally.repeats >= PATIENCE:
+        return f"the strategy has nothing new to propose {after}"
+    if limits.time_s < math.inf and (is_over or worked_s >= limits.time_s) and ranked(proxies):
+        return f"time limit reached: worked {duration(max(worked_s, limits.time_s))} of {config.time} {after}"
+    return ""
+
+
+def so_far(trials: Sequence[Trial], is_live: bool = False) -> str:
+    """How many trials there are: those that are not done run somewhere, or were interrupted."""
+    running = sum(t.state is TrialState.RUNNING for t in trials)
+    text = f"{counted(len(trials) - running, 'trial')} done"
+    return text + (f", {running} {'running' if is_live else 'interrupted (evaluated anew)'}" if running else "")
+
+
+def _failing(trials: Sequence[Trial], config: RunConfig) -> str:
+    """Whether a search that stands still was given up because too many candidates failed, as the ledger has it."""
+    ended = [t for t in trials if t.state is not TrialState.RUNNING and not is_cached(t)]
+    failed = [t for t in ended if t.state is TrialState.FAIL]
+    row = next((i for i, t in enumerate(reversed(ended)) if t.state is not TrialState.FAIL), len(ended))
+    if row >= config.max_failures:
+        return f"the last {row} candidates all failed, trial {ended[-1].number} with: {ended[-1].error}"
+    if len(ended) >= FEWEST and len(failed) / len(ended) > config.max_failure_rate:
+        return f"{len(failed)} of {len(ended)} candidates failed, trial {failed[-1].number} with: {failed[-1].error}"
+    return ""
+
+
+def _gave_up(notes: Mapping[str, Any]) -> bool:
+    """Whether the last that was noted of measured networks is that none held."""
+    from autoprune.runs.measured import NOTE, Measured
+
+    last = Measured.of(notes).num_notes - 1
+    return last >= 0 and notes[f"{NOTE}{last}"]["kind"] == "gave up"
