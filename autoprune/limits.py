@@ -120,6 +120,15 @@ def parse_time(text: str) -> float:
     return seconds
 
 
+def longer(text: str, worked_s: float) -> str:
+    """The limit that "+30s" means for a run that has worked so many seconds.
+
+    Raises:
+        ValueError: If no duration follows the plus.
+    """
+    return f"{math.ceil(worked_s + parse_time(text[1:] or '+'))}s"
+
+
 def parse_target(text: str) -> Target | None:
     """What "top1>=90%", "top1>=0.9" or "loss<=0.4" asks for; "" is no target.
 

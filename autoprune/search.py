@@ -21,9 +21,10 @@ from autoprune.data import ImageData, describe
 from autoprune.errors import LedgerUnwritable, SearchStopped
 from autoprune.export import copy_export, load, read_architecture
 from autoprune.ledger import Ledger, refuse_password
+from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import RunProgress, ending, metric_label, so_far, write_csv
+from autoprune.report import RunProgress, counted, ending, metric_label, so_far, write_csv
 from autoprune.runs import (
     Bench,
     Held,
@@ -158,8 +159,8 @@ def resume(
         progress: Where to show progress; default nowhere.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
         **settings: What may change: workers, devices, per_device, cluster ("" for none), device, timeout, onnx, pt2;
-            trials, time, target, max_failures and max_failure_rate (remembered); and join (add this process to the
-            controllers that search on the run's database server).
+            trials, time ("+30s": so much longer than it has worked), target, max_failures and max_failure_rate
+            (remembered); and join (add this process to the controllers that search on the run's database server).
 
     Raises:
         ValueError: If it is no run, another problem, or is being written by another process.
@@ -167,7 +168,10 @@ def resume(
     """
     if "devices" in settings:
         settings.setdefault("device", "auto")
-    run = changed_run(RunDirectory.open(run_dir), "resume", settings)
+    run = RunDirectory.open(run_dir)
+    if str(settings.get("time", "")).startswith("+"):
+        settings["time"] = longer(settings["time"], run.record().worked_s)
+    run = changed_run(run, "resume", settings)
     run = RunDirectory(run.path, at_home(run.config))
     run.check_places()
     if not run.config.cluster:

@@ -87,7 +87,8 @@ class RunConfig:
         "every group alone, and its answers), or none")
     trials: int = search(93, "N", "candidates that the search evaluates", low=1, verbs="resume")
     time: str = search("", "DURATION",
-        "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run)", verbs="resume")
+        "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
+        "+90s goes on for so much longer than it has worked", verbs="resume")
     target: str = search("", "METRIC",
         "no new candidate once one is so good: top1>=90% or loss<=0.4, on the validation images", verbs="resume")
     max_failures: int = search(10, "N", "stop when so many candidates in a row have failed", low=1, verbs="resume")

@@ -12,7 +12,7 @@ from autoprune.config import RunConfig
 from autoprune.controller import WAIT, Job, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
-from autoprune.limits import FEWEST, Limits, Target, Watch, duration, parse_target, parse_time
+from autoprune.limits import FEWEST, Limits, Target, Watch, duration, longer, parse_target, parse_time
 from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import Halving
 
@@ -66,6 +66,16 @@ def test_durations(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match=rf"^time '{text}': expected hours, minutes and seconds above 0, e.g. 2h"):
         RunConfig.make(time=text)
+
+
+def test_longer_counts_from_what_was_worked():
+    assert longer("+30s", 79.2) == "110s"
+    assert parse_time(longer("+1h30m", 0.0)) == 5400
+    for text in ("+", "+x", "++3s", "+-3s"):
+        with pytest.raises(ValueError, match=r"^time '"):
+            longer(text, 1.0)
+    with pytest.raises(ValueError, match=r"^time '\+30s'"):  # a search has not worked yet
+        RunConfig.make(time="+30s")
 
 
 @given(st.integers(1, 10**6))

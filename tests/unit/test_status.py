@@ -19,6 +19,7 @@ from autoprune.ledger.locks import FileLock
 from autoprune.problem import Trial, TrialState
 from autoprune.report import print_status
 from autoprune.report.activity import LONG_S, Activity, now_s
+from autoprune.report.ending import ending, so_far
 from autoprune.report.outlook import Outlook
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.runs.directory import RunDirectory
@@ -137,7 +138,7 @@ def test_the_eta_knows_the_time_limit_and_the_workers_of_the_ledger():
     assert Outlook.of(trials, config, 40.0).eta == "30 s"  # 20 s are left, and what is begun is finished
     over = Outlook.of(trials, config, 60.0)
     assert (str(over), over.eta) == ("4 of 4 proxies, 0 of 0 finalists", "0 s")
-    assert over.end == "time limit of 1m reached after 4 of 8 candidates"
+    assert over.end == "time limit reached: worked 1m of 60s after 4 of 8 candidates"
 
 
 def test_why_a_search_has_ended():
@@ -146,7 +147,8 @@ def test_why_a_search_has_ended():
     end = "target top1>=92% reached by trial 2 after 4 of 8 candidates"
     assert Outlook.of(trials, limited, 5.0).end == end
     assert Outlook.of(trials, replace(limited, target="top1>=95%"), 5.0).end == ""
-    assert Outlook.of(trials, replace(limited, target="top1>=95%"), 5.0, over=True).end.startswith("time limit of 1h")
+    timed = Outlook.of(trials, replace(limited, target="top1>=95%"), 5.0, over=True)
+    assert timed.end.startswith("time limit reached: worked 1h of 1h")
     assert Outlook.of(trials, replace(limited, trials=4), 5.0, over=True).end == ""  # all were evaluated
     assert Outlook.of(trials, CONFIG, 1e9, over=True).end == ""
     assert Outlook.of([], limited, 1e9).end == ""  # a search of any time has a winner
@@ -170,7 +172,8 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
         assert "pace 24 candidates a minute in 5 s at work" in said
         assert "best proxy trial 0: loss 1.0000, 2.0 s" in said
         assert "1 trial 1 no room on this device" in said
-    assert "stopped; autoprune resume" in stopped
+    assert f"ended stopped after 2 of 8 candidates; autoprune resume {tmp_path} goes on" in stopped
+    assert "ended" not in live
     assert "worker-1 0 0 proxy trial 2, will be redone" in stopped
     assert "ETA" not in stopped
     assert "1 interrupted, will be redone)" in stopped
@@ -196,7 +199,8 @@ def test_the_status_of_a_run_that_hangs_begins_delivers_or_has_finished(tmp_path
     few = run_at(tmp_path, record(*(entry(n, n + 1.0) for n in range(4))), replace(CONFIG, finalists=0, time="4s"))
     said = shown(few, monkeypatch)
     assert "state finished" in said
-    assert "limits time limit of 4s reached after 4 of 8 candidates" in said
+    words = "ended time limit reached: worked 4s of 4s after 4 of 8 candidates; autoprune resume"
+    assert f"{words} {tmp_path} --time +4s goes on" in said
 
 
 def test_long_names_fit_into_eighty_columns(tmp_path, monkeypatch):
@@ -214,7 +218,7 @@ def test_watching_ends_with_the_run(tmp_path, monkeypatch):
     alive = iter([("me",), ("me",), ()])
     monkeypatch.setattr("autoprune.report.status.writers", lambda *_: next(alive))
     print_status(run_at(tmp_path, record(entry(0, 1.0))), watch=True)
-    assert 0 < out.getvalue().rindex("running (me)") < out.getvalue().index("stopped; autoprune resume")
+    assert 0 < out.getvalue().rindex("running (me)") < out.getvalue().index("stopped after 1 of 8")
     assert next(alive, "none left") == "none left"
 
 
@@ -235,3 +239,48 @@ def test_a_reader_of_a_real_ledger_knows_the_time(tmp_path):
 )
 def test_seconds_in_words(value, words):
     assert seconds(value) == words
+
+
+@pytest.mark.parametrize(
+    ("told", "change", "notes", "why", "more"),
+    [
+        (range(8), {}, {}, "all 8 candidates evaluated", "autoprune resume {} --trials 16 evaluates more"),
+        (range(4), {}, {}, "stopped after 4 of 8 candidates", "autoprune resume {} goes on"),
+        (range(4), {"time": "3s"}, {}, "time limit reached: worked 4s of 3s after 4 of 8 candidates",
+         "autoprune resume {} --time +3s goes on"),
+        (range(4), {"target": "loss<=0.98"}, {}, "target loss<=0.98 reached by trial 2 after 4 of 8 candidates",
+         "autoprune resume {} --target '' (or a harder one) goes on"),
+        ("known", {}, {}, "the strategy has nothing new to propose after 1 of 8 candidates",
+         "another --strategy or --seed, in a run of another name, proposes others"),
+        ("failed", {"max_failures": 3}, {}, "stopped: the last 3 candidates all failed, trial 3 with: no room",
+         "remove the cause, then autoprune resume {} (--max-failures bears more)"),
+        (range(8), {}, {"measured.0": {"kind": "gave up"}},
+         "all 8 candidates evaluated; no network held the latency budget", "autoprune resume {} measures again"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_every_end_has_a_reason_and_what_lets_it_go_on(tmp_path, told, change, notes, why, more, is_delivered):
+    if told == "known":
+        entries = [entry(0, 1.0), *(entry(n, n + 1.0) for n in range(1, 51))]
+        known = [replace(e.trial, metrics={"loss": 1.0, "cached": e.trial.number > 0}) for e in entries]
+        entries = [replace(e, trial=t) for e, t in zip(entries, known, strict=True)]
+    else:
+        bad = told == "failed"
+        entries = [entry(n, n + 1.0, n, error="no room" * (bad and n > 0)) for n in (range(4) if bad else told)]
+    run = run_at(tmp_path, replace(record(*entries), notes=notes), replace(CONFIG, **change))
+    if is_delivered:
+        run.best.mkdir()
+        (run.best / "architecture.json").touch()
+    said, over = ending(run, run.record()), ending(run, run.record(), is_over=True)  # as the search itself says it
+    assert (over.why, over.more) == (why, more.format(tmp_path))
+    if not is_delivered and not why.startswith("stopped") and "measures" not in more:
+        why, more = f"{why}, but the winner is not delivered", "autoprune resume {} delivers it"
+    assert str(said) == f"{why}; {more.format(tmp_path)}"
+    assert bool(ending(run, run.record(), is_live=True)) == (not why.startswith("stopped"))
+
+
+def test_what_is_not_done_is_not_counted_as_done():
+    trials = record(entry(0, 2.0), entry(1, 3.0, error="no"), entry(2)).trials
+    assert so_far(trials) == "2 trials done, 1 interrupted (evaluated anew)"
+    assert so_far(trials, is_live=True) == "2 trials done, 1 running"
+    assert so_far(trials[:1]) == "1 trial done"
