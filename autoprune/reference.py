@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from torch import Tensor, nn
 
 from autoprune.files import save_tensors
 from objectives import find
+from objectives.plugins import running
+
+Say = Callable[[str], None]
+# Where training scripts keep a state dict: the first of these that is there is taken.
+KEPT_UNDER = ("", "state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "ema")
+_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod)\.")  # of DataParallel and of torch.compile
+
+
+def quiet(_: str) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,11 @@ class ModelReference:
         """The inverse of `to_json`."""
         return cls(data.get("factory", ""), data.get("args", {}))
 
-    def build(self) -> nn.Module:
+    def build(self, say: Say = quiet) -> nn.Module:
         """The dense network, with its weights loaded, in eval mode.
+
+        Args:
+            say: Told what was not taken as it is in the weights file.
 
         Raises:
             ValueError: If it names no factory, or the factory is missing, fails, or returns no nn.Module.
@@ -59,29 +73,36 @@ class ModelReference:
                 f"model '{name}': expected a factory, found an nn.Module object, which several users "
                 "would share; name the function or class that makes it"
             )
-        try:
+        if not callable(factory):
+            raise ValueError(f"model '{name}': expected a factory, a function or a class, found {factory!r:.60}")
+        with running(f"model '{name}': the factory"):
             model = factory(**self.args)
-        except Exception as error:
-            raise ValueError(f"model '{name}': the factory failed with {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             found = type(model).__name__
             raise ValueError(f"model '{name}': expected a factory that returns an nn.Module, got {found}")
         if self.weights:
-            load_weights(model, read_weights(self.weights), self.weights)
-        return model.eval()
+            state = read_weights(self.weights, say)
+            load_weights(model, state, self.weights, say)
+        model.eval()
+        return model
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, say: Say = quiet) -> dict[str, Tensor]:
     """The state dict in a .safetensors file or a torch file (weights only, never unpickled).
 
-    A checkpoint that keeps it under "state_dict" or "model" is understood.
+    A training checkpoint that keeps it beside other things is understood (see `KEPT_UNDER`).
+
+    Args:
+        path: The file.
+        say: Told which state dict was taken, where there are several.
 
     Raises:
         ValueError: If the file is missing or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"weights '{path}': no such file")
+        place = "" if path.is_absolute() else f" in '{Path.cwd()}', where autoprune was started"
+        raise ValueError(f"weights '{path}': no such file{place}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -91,12 +112,27 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"weights '{path}': not a safetensors file or a plain torch state dict ({reason}); save model.state_dict()"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(data, Mapping) and isinstance(data.get(key), Mapping):
-            data = data[key]
-    if not isinstance(data, Mapping) or not all(isinstance(v, Tensor) for v in data.values()):
-        raise ValueError(f"weights '{path}': expected a state dict (name -> tensor); save model.state_dict()")
-    return {str(k): v for k, v in data.items()}
+    found = state_dicts(data)
+    if not found:
+        keys = ", ".join(map(str, list(data)[:8])) if isinstance(data, Mapping) else ""
+        held = f"a dictionary of {keys or 'nothing'}" if isinstance(data, Mapping) else type(data).__name__
+        raise ValueError(f"weights '{path}': expected a state dict (name -> tensor), found {held}; save "
+                         "model.state_dict()")  # fmt: skip
+    order = {key: rank for rank, key in enumerate(KEPT_UNDER)}
+    chosen = min(found, key=lambda path: order.get(path.partition(".")[0], len(order)))
+    if len(found) > 1:
+        say(f"weights '{path}': holds {', '.join(found)}; taken: {chosen}")
+    return {str(k): v for k, v in found[chosen].items()}
+
+
+def state_dicts(data: Any) -> dict[str, Mapping[str, Tensor]]:
+    """Every state dict in what a checkpoint holds, by where it is kept: "" for the thing itself, "ema.module"."""
+    if not isinstance(data, Mapping):
+        return {}
+    if data and all(isinstance(value, Tensor) for value in data.values()):
+        return {"": data}
+    inner = {key: state_dicts(value) for key, value in data.items() if isinstance(key, str)}  # an optimiser counts
+    return {".".join(filter(None, (key, path))): state for key, found in inner.items() for path, state in found.items()}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -109,13 +145,25 @@ def save_weights(model: nn.Module, path: Path) -> None:
     save_tensors(save_file, state, path)
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Put a state dict into a model, strictly.
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str, say: Say = quiet) -> None:
+    """Put a state dict into a model, strictly; names that DataParallel or torch.compile gave are understood.
+
+    Args:
+        model: The network.
+        state: Name -> tensor.
+        where: The file, for the error.
+        say: Told if names were changed.
 
     Raises:
         ValueError: Naming the first three keys or shapes that differ.
     """
     own = model.state_dict()
+    state = {key: tensor for key, tensor in state.items() if key != "n_averaged" or key in own}  # of AveragedModel
+    bare = {_WRAPPERS.sub("", key): key for key in state}
+    if len(bare) == len(state) and len(own.keys() & bare) > len(own.keys() & state):
+        short, long = next((a, b) for a, b in bare.items() if a != b)
+        say(f"weights '{where}': names of a wrapped network, so '{long}' is taken as '{short}', and so on")
+        state = {short: state[long] for short, long in bare.items()}
     missing = [f"'{k}' is missing" for k in own if k not in state]
     extra = [f"'{k}' is not in the model" for k in state if k not in own]
     shapes = [

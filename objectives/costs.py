@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from objectives.plugins import find
+from objectives.plugins import PluginError, find, running
 from objectives.products import Floats, SumOfProducts, Term
 from search_spaces import SearchSpace
 
@@ -123,7 +123,46 @@ def cost(name: str, space: SearchSpace) -> PricesBatch:
 
     if is_latency(name):
         raise ValueError(f"cost '{name}': is measured, not computed; give what objectives.latency.study(...) returns")
-    made = find("cost", name, COSTS)(space)
+    kind = find("cost", name, COSTS)
+    if name in COSTS:
+        return cast(PricesBatch, kind(space))
+    with running(f"cost '{name}'", "while it was made"):
+        made = kind(space)
     if not callable(made):
         raise ValueError(f"cost '{name}': expected a callable on widths [B, G], got {type(made).__name__}")
-    return cast(PricesBatch, made)
+    return ForeignCost(name, made)
+
+
+class ForeignCost:
+    """A cost from outside: what it raises or answers wrongly is told in its name.
+
+    Args:
+        title: What the user called it, "package.module:Name".
+        inner: Widths [B, G] -> [B].
+
+    Attributes:
+        unit: What one of it is; empty where it does not say.
+    """
+
+    def __init__(self, title: str, inner: PricesBatch) -> None:
+        self._who, self._inner = f"cost '{title}'", inner
+        self.unit = str(getattr(inner, "unit", ""))
+
+    def __call__(self, widths: Floats) -> Floats:
+        """The prices [B], checked.
+
+        Raises:
+            ValueError: If it fails, or does not give one finite number above 0 for each candidate.
+        """
+        with running(self._who, f"on the widths of {len(widths)} candidates"):
+            found = self._inner(widths)
+        try:
+            prices = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError):
+            prices = np.empty(0)
+        if prices.shape != (len(widths),) or not (np.isfinite(prices) & (prices > 0)).all():
+            shown = " ".join(str(found).split())[:80]
+            raise PluginError(
+                f"{self._who}: expected one finite number above 0 for each of {len(widths)} candidates, got {shown}"
+            )
+        return prices

@@ -1,10 +1,62 @@
-"""Names to things: a known name, or `package.module:Name` for code from outside."""
+"""Names to things: a known name, or `package.module:Name` for code from outside; and who is to blame when it fails."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+
+class PluginError(ValueError):
+    """Code from outside went wrong; the message names it and says what it was doing."""
+
+
+@contextmanager
+def running(who: str, doing: str = "") -> Iterator[None]:
+    """Turn whatever code from outside raises in the block, `sys.exit` included, into one sentence about it.
+
+    Ctrl-C stays what it is.
+
+    Args:
+        who: The code, as the user named it: "metric 'mine:dice'".
+        doing: What it was doing, e.g. "on the answers of 200 images".
+
+    Raises:
+        PluginError: If the block raises.
+    """
+    try:
+        yield
+    except (PluginError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise PluginError(f"{who} failed {doing}".rstrip() + f" with {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """One line: the kind of error, its message, and the line of the user's code that it came from."""
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # a message that cannot be made
+        text = ""
+    if isinstance(error, SystemExit):
+        text = f"sys.exit({error.code!r}), which is for scripts: raise an exception instead"
+    else:
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return f"{text}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code it was raised: the innermost line that belongs to no library."""
+    ours = [str(Path(__file__).parents[1] / package) for package in ("autoprune", "objectives", "search_spaces")]
+    libraries = (sysconfig.get_paths()["stdlib"], "<frozen", *ours)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(libraries) and "-packages" not in frame.filename:
+            return f" ({Path(frame.filename).name}:{frame.lineno})"
+    return ""
 
 
 def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
@@ -16,7 +68,7 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         known: Name to thing.
 
     Raises:
-        ValueError: If the name is unknown, or the module or the name in it does not exist.
+        ValueError: If the name is unknown, the module or the name in it does not exist, or the module fails.
     """
     if name in known:
         return known[name]
@@ -24,7 +76,19 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     if not colon:
         listed = f"known: {', '.join(sorted(known))}, or " if known else ""
         raise ValueError(f"unknown {kind} '{name}'; {listed}give package.module:Name")
+    where = f"{kind} '{name}'"
+    expected = f"{where}: expected package.module:Name that can be imported, but"
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
-        raise ValueError(f"{kind} '{name}': expected package.module:Name that can be imported, but {error}") from error
+        with running(where, f"while '{module_name}' was imported"):
+            module = importlib.import_module(module_name)
+    except PluginError as error:
+        cause = error.__cause__
+        absent = isinstance(cause, ModuleNotFoundError) and f"{module_name}.".startswith(f"{cause.name}.")
+        if absent or module_name.startswith(".") or not module_name:
+            raise ValueError(f"{expected} {cause}") from cause
+        raise
+    try:
+        with running(where):
+            return getattr(module, attribute)
+    except PluginError as error:
+        raise ValueError(f"{expected} {error.__cause__}") from error.__cause__

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from objectives.plugins import find
+from objectives.plugins import find, running
 
 Metric = Callable[[Tensor, Tensor], float | Tensor]  # (logits, labels) -> one number, or one per image [N]
 
@@ -85,7 +86,35 @@ def measure(name: str, logits: Tensor, labels: Tensor) -> float:
     Raises:
         ValueError: If there is no such metric, or it gives neither one number nor one per image.
     """
-    value = torch.as_tensor(resolve_metric(name)(logits, labels))
+    return float(apply(name, resolve_metric(name), logits, labels).double().mean())
+
+
+def apply(name: str, metric: Metric, logits: Tensor, labels: Tensor) -> Tensor:
+    """What a metric says: one number, or one per image [N].
+
+    Args:
+        name: What it is called, for the error.
+        metric: The metric.
+        logits: [N, K].
+        labels: [N].
+
+    Raises:
+        ValueError: If it fails, or gives neither.
+    """
+    known = METRICS.get(name) is metric
+    with nullcontext() if known else running(f"metric '{name}'", f"on the outputs of {len(labels)} images"):
+        found = metric(logits, labels)
+    try:
+        value = torch.as_tensor(found)
+        value = value if value.is_floating_point() else value.double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"metric '{name}': expected one number or one per image, got {_shown(found)}") from error
     if value.numel() != 1 and value.shape != labels.shape:
         raise ValueError(f"metric '{name}': expected one number or one per image, got shape {tuple(value.shape)}")
-    return float(value.double().mean())
+    return value
+
+
+def _shown(thing: object) -> str:
+    """What something is, and its text where that is short."""
+    text = " ".join(repr(thing).split())
+    return text if len(text) <= 40 else type(thing).__name__

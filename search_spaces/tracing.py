@@ -84,6 +84,8 @@ def check_model(model: nn.Module) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if torch.nn.parameter.is_lazy(tensor):
             raise ValueError(f"{kind}: '{name}' is not initialised yet; run the network once before tracing it")
+        if tensor.is_meta:
+            raise ValueError(f"{kind}: '{name}' has no numbers (device meta); load the weights before tracing it")
 
 
 def forget(model: nn.Module) -> None:
@@ -107,7 +109,7 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
             output = model(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(
                 f"example inputs of shape {shapes} do not fit {type(model).__name__} (in {rec.where}): "
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

@@ -13,7 +13,7 @@ from autoprune.criteria.criterion import Criterion
 from autoprune.criteria.gathering import Gathered, gather
 from autoprune.criteria.saved import SUFFIX, SavedScores
 from autoprune.criteria.tensors import collect
-from objectives.plugins import find
+from objectives.plugins import find, running
 from search_spaces import SearchSpace
 
 Scores = tuple[NDArray[np.float64], ...]  # per group [C], higher = keep
@@ -33,7 +33,8 @@ def make(name: str, *, seed: int = 0) -> Criterion:
     found = find("criterion", name, CRITERIA)
     if not (isinstance(found, type) and issubclass(found, Criterion)):
         raise ValueError(f"criterion '{name}': expected a subclass of autoprune.criteria.Criterion, got {found!r}")
-    return found(seed=seed)
+    with running(f"criterion '{name}'", "while it was made"):
+        return found(seed=seed)
 
 
 def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0) -> Scores:
@@ -70,7 +71,12 @@ def score_many(
         activations = gathered.activations[number] if gathered.activations else None
         tensors = collect(group, parameters, gathered.weights, masks, activations)
         for name, criterion in chosen.items():
-            values = criterion.score(tensors).detach().double().cpu().numpy()
+            with running(f"criterion '{name}'", f"on group '{group.name}'"):
+                given = criterion.score(tensors)
+            if not isinstance(given, Tensor):
+                raise ValueError(f"criterion '{name}', group '{group.name}': expected a tensor of {group.size} scores, "
+                                 f"got {type(given).__name__}")  # fmt: skip
+            values = given.detach().double().cpu().numpy()
             if values.shape != (group.size,) or not np.isfinite(values).all():
                 found = f"shape {values.shape}, {np.isfinite(values).sum()} of them finite"
                 raise ValueError(f"criterion '{name}', group '{group.name}': expected {group.size} finite scores, got "

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autoprune.data.images import Split
+from autoprune.data.memory import check_memory
 from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source, draw
+from objectives.plugins import described
 
 CHUNK = 256  # files that one thread decodes at a time
 CROP = 0.875  # side of the centre crop over the shorter side: 224 of 256, as torchvision's networks are evaluated
@@ -51,8 +56,9 @@ def read(spec: str, directory: Path, image_size: int | None, max_images: int | N
                                  f"but these are only in one of them: {', '.join(odd)}")  # fmt: skip
     if max_images is not None:
         listed = {n: [s[i] for i in draw(len(s), max_images, seed).tolist()] for n, s in listed.items()}
-    width, height = (image_size, image_size) if image_size else _size(Path(listed["train"][0][0]))
-    _check_memory(spec, sum(map(len, listed.values())), width * height * 3)
+    width, height = (image_size, image_size) if image_size else _size(spec, listed["train"][0][0])
+    way = "give max_images={most} or a smaller image_size"
+    check_memory(f"data '{spec}'", sum(map(len, listed.values())), width * height * 3, way, len(listed))
     splits = {name: _decode(spec, s, width, height, resize=image_size is not None) for name, s in listed.items()}
     return Source(
         splits["train"], splits.get("val"), splits.get("test"), classes, IMAGENET_MEAN, IMAGENET_STD,
@@ -74,13 +80,16 @@ def _list(spec: str, directory: Path) -> tuple[tuple[str, ...], list[Sample]]:
 
 
 def _decode(spec: str, samples: Sequence[Sample], width: int, height: int, resize: bool) -> Split:
+    from PIL import Image
+
     images = np.empty((len(samples), 3, height, width), np.uint8)
 
     def work(start: int) -> None:  # PIL decodes without the interpreter lock
         for i in range(start, min(start + CHUNK, len(samples))):
             images[i] = _open(spec, samples[i][0], width, height, resize)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only half of what is refused
         list(pool.map(work, range(0, len(samples), CHUNK)))
     return Split(torch.from_numpy(images), torch.tensor([label for _, label in samples]))
 
@@ -89,11 +98,8 @@ def _open(spec: str, path: str, width: int, height: int, resize: bool) -> NDArra
     """[3, height, width]."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"data '{spec}': '{path}' is no readable image ({error}); repair or remove it") from error
+    with _image(spec, path) as file:
+        image = file.convert("RGB")
     if resize and image.size != (width, height):
         shorter = min(image.size)
         scale = (width if shorter <= width else round(width / CROP)) / shorter
@@ -107,23 +113,29 @@ def _open(spec: str, path: str, width: int, height: int, resize: bool) -> NDArra
     return pixels
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(spec: str, path: str) -> tuple[int, int]:
+    with _image(spec, path) as file:
+        width, height = file.size
+        return int(width), int(height)
+
+
+@contextmanager
+def _image(spec: str, path: str) -> Iterator[Any]:
+    """An image file that is open.
+
+    Raises:
+        ValueError: If it is no regular file (a pipe would wait for ever), is damaged, or unpacks to far more pixels
+            than a photograph has.
+    """
     from PIL import Image
 
+    where = f"data '{spec}': '{path}'"
+    if not os.path.isfile(path):
+        raise ValueError(f"{where} is no file of bytes (a folder, a pipe, a device or a broken link); remove it")
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            return int(width), int(height)
-    except OSError as error:
-        raise ValueError(f"data: '{path}' is no readable image ({error}); repair or remove it") from error
-
-
-def _check_memory(spec: str, count: int, size: int) -> None:
-    """Refuse what would not leave half of the machine's memory free."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    if count * size > half:
-        raise ValueError(f"data '{spec}': {count} images need {count * size / 1e9:.1f} GB of memory, and half of this "
-                         f"machine's is {half / 1e9:.1f} GB; give max_images={half // size // 2} or a smaller "
-                         "image_size")  # fmt: skip
+            yield file
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{where} is too large to be decoded ({error}); make it smaller or remove it") from error
+    except Exception as error:  # damaged files make PIL raise whatever it likes
+        raise ValueError(f"{where} is no readable image ({described(error)}); repair or remove it") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from autoprune.data.normalisation import per_channel
 from autoprune.data.pixels import described, to_split
 from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
 from objectives import find
+from objectives.plugins import running
 
 PARTS = ("train", "val", "test")
 KEYS = (*PARTS, "mean", "std", "classes", "augmentation")
+MOST_CLASSES = 100_000  # ImageNet-21k has 21,841
 
 
 def from_function(spec: str) -> Source:
@@ -36,7 +39,9 @@ def from_function(spec: str) -> Source:
     if needed := _needed(function):
         raise ValueError(f"{where}: the function must take no arguments, but needs {', '.join(needed)}; give them "
                          "defaults")  # fmt: skip
-    found = _named(where, function())
+    with running(where):
+        returned = function()
+    found = _named(where, returned)
     train, val, test = (
         None if found.get(name) is None else to_split(f"{where}: {name}", found[name]) for name in PARTS
     )
@@ -66,9 +71,16 @@ def _classes(where: str, found: Mapping[str, Any], train: Split) -> tuple[str, .
     given = getattr(found["train"], "classes", None) if given is None else given
     if given is None:
         given = range(int(train.labels.max()) + 1 if len(train) else 0)
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        if len(given) > MOST_CLASSES:
+            raise ValueError(f"{where}: train has the label {given[-1]}; labels are class numbers 0, 1, 2 ..., one for "
+                             "each class: number the classes anew")  # fmt: skip
+    if isinstance(given, (str, bytes, Set)) or not isinstance(given, Iterable):
         raise ValueError(f"{where}: classes must be a list of names, in the order of the labels, got {given!r}")
-    return tuple(map(str, given))
+    with running(f"{where}: classes"):
+        names = tuple(str(name) for name in islice(given, MOST_CLASSES + 1))
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"{where}: classes has more than {MOST_CLASSES:,} names; give one for each class")
+    return names
 
 
 def _named(where: str, returned: Any) -> Mapping[str, Any]:

@@ -91,6 +91,8 @@ def _split(
     test: bool,
 ) -> ImageData:
     train, val = source.train, source.val
+    if not len(train):
+        raise ValueError(f"data '{spec}': no train images found; check the path, or give more images")
     held_out = source.test if test and source.test is not None else train[:0]
     if max_images is not None:
         train, held_out = (part[sources.draw(len(part), max_images, seed)] for part in (train, held_out))

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from autoprune.data.images import Split
+from autoprune.data.memory import check_memory
 from objectives import CLASSIFICATION
+from objectives.plugins import running
 
 COLOURS = (1, 3)  # how many channels images have, as a rule
 LEAST, OBLONG = 5, 4  # pixels of a side, and how many times the other one: what is smaller or longer may be anything
@@ -42,32 +44,50 @@ def to_split(where: str, dataset: Any) -> Split:
     if isinstance(dataset, Mapping) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise ValueError(f"{where}: must be a pair (images, labels), or a data set with a length and items (image, "
                          f"label), got {described(dataset)}")  # fmt: skip
-    images: list[Tensor] = []
-    labels: list[int] = []
-    count = len(dataset)
+    with running(where, "when asked for its length"):
+        count = len(dataset)
+    images, labels = torch.empty(0), []
     for i in range(count):
         image, label = _item(where, dataset, i)
         labels.append(label)
-        if images and image.shape != images[0].shape:
-            raise ValueError(f"{where}: image {i} is {list(image.shape)} but the first is {list(images[0].shape)} "
-                             "(C, H, W); resize them in the data set's transform")  # fmt: skip
-        images.append(image)
-    if not images:
+        if not i:
+            way = "give fewer (torch.utils.data.Subset), or smaller ones"
+            check_memory(where, count, image.numel(), way)  # now, and not when it is full
+            images = torch.empty((count, *image.shape), dtype=torch.uint8)
+        if image.shape != images.shape[1:]:
+            way = "resize them" if len(image) == images.shape[1] else "give all of them the same channels"
+            raise ValueError(f"{where}: {_name(dataset, i)} is {list(image.shape)} but the first is "
+                             f"{list(images.shape[1:])} (C, H, W); {way} in the data set's transform")  # fmt: skip
+        images[i] = image
+    if not count:
         raise ValueError(f"{where}: no images found")
     _check_fixed(where, dataset, images, labels)
-    return Split(torch.stack(images), torch.tensor(labels))
+    return Split(images, torch.tensor(labels))
+
+
+def _name(dataset: Any, i: int) -> str:
+    """What item `i` of a data set is called, with its file where torchvision tells it: "item 7 ('photos/cat/7.jpg')"."""
+    part, at = dataset, i
+    try:
+        while hasattr(part, "indices") and hasattr(part, "dataset"):  # torch.utils.data.Subset
+            part, at = part.dataset, part.indices[at]
+        return f"item {i} ('{part.samples[at][0]}')"
+    except Exception:  # not all have files, and none is needed here
+        return f"item {i}"
 
 
 def _item(where: str, dataset: Any, i: int) -> tuple[Tensor, int]:
     """Item `i`: its image [C, H, W] uint8, its class number."""
-    item = dataset[i]
+    name = f"{where}: {_name(dataset, i)}"
+    with running(name):
+        item = dataset[i]
     try:
         image, label = item
     except (TypeError, ValueError) as error:
-        text = f"{where}: item {i} must be (image, class number), got {described(item)}; {CLASSIFICATION}"
+        text = f"{name} must be (image, class number), got {described(item)}; {CLASSIFICATION}"
         raise ValueError(text) from error
-    number = _class_number(f"{where}: item {i}", item, label)
-    return to_image(f"{where} image {i}", image), number
+    number = _class_number(name, item, label)
+    return to_image(name, image), number
 
 
 def _class_number(where: str, item: Any, label: Any) -> int:
@@ -80,7 +100,7 @@ def _class_number(where: str, item: Any, label: Any) -> int:
     raise ValueError(f"{text}{what}; {ANOTHER}")
 
 
-def _check_fixed(where: str, dataset: Any, images: Sequence[Tensor], labels: Sequence[int]) -> None:
+def _check_fixed(where: str, dataset: Any, images: Tensor, labels: Sequence[int]) -> None:
     """Check on some items, read once more, that the data set always gives the same.
 
     It is read into memory once, so what it draws at random would be frozen as it happened to be.
@@ -170,6 +190,8 @@ def _pair(where: str, images: Any, labels: Any) -> Split:
         one_hot = numbers.dim() == 2 and bool(((numbers == 0) | (numbers == 1)).all() and (numbers.sum(1) == 1).all())
         way = "give labels[:, 0]" if one and whole else "give labels.argmax(1)" if one_hot and not one else ANOTHER
         raise ValueError(f"{where}: labels must be [N] class numbers, got {list(numbers.shape)}; {way}")
+    if pixels.is_complex() or numbers.is_complex():
+        raise ValueError(f"{where}: images and labels must be real numbers, got {pixels.dtype} and {numbers.dtype}")
     if len(pixels) != len(numbers):
         raise ValueError(f"{where}: needs one label per image, got {len(pixels)} images but {len(numbers)} labels")
     if not whole:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from autoprune.errors import CandidateFailed
+from objectives.plugins import PluginError
 
 SMALLEST = 4  # a batch of fewer images is not halved: batch-norm needs two
 
@@ -35,7 +36,7 @@ def within_memory(
     for batch in (batch_size, batch_size // 2):
         try:
             metrics = score(batch)
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, PluginError) as error:
             if not out_of_memory(error):
                 raise
             if batch < batch_size or batch < SMALLEST:
@@ -51,7 +52,9 @@ def within_memory(
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: Python's, CUDA's or the CPU allocator's."""
+    """Whether an error means that memory ran out, in a plug-in, too: Python's, CUDA's or the CPU allocator's."""
+    if isinstance(error, PluginError) and error.__cause__:
+        error = error.__cause__
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

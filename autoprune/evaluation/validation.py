@@ -73,7 +73,5 @@ def fitness(metric: tuple[str, Metric], out: Tensor, labels: Tensor) -> Tensor:
         ValueError: If it is neither.
     """
     name, function = metric
-    value = torch.as_tensor(function(out, labels)).float()
-    if value.numel() != 1 and value.shape != labels.shape:
-        raise ValueError(f"metric '{name}': expected one number or one per image, got shape {tuple(value.shape)}")
+    value = quality.apply(name, function, out, labels).float()
     return 1 - value if name == "top1" else value

@@ -31,7 +31,7 @@ from autoprune.data import ImageData
 from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
-from autoprune.reference import ModelReference, fingerprint
+from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.tables import counted
 from objectives import Budget, Feasibility, measure, parse, resolve_metric
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
@@ -171,7 +171,7 @@ def prepare(
     Fidelity.parse(config.fidelity)
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
-    dense = reference.build() if model is None else _copied(model)
+    dense = reference.build(say or quiet) if model is None else _copied(model)
     if data is None:
         data = load_data(config)
     if example is None:
@@ -196,10 +196,10 @@ def prepare(
     worst = knows_nothing(data, config.metric) if config.front else math.inf
     more = (config.front, worst, score_per, config.metric)
     problem = Problem(space, budgets, tuple(scores), distances, measured, *more)
-    strategies.open_with(
-        config.warm_starts,
-        strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials),
-    )
+    strategy = strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
+    strategies.open_with(config.warm_starts, strategy)
+    if isinstance(strategy, strategies.Foreign):
+        strategy.propose(strategy.begin)  # its first own answer; asking changes nothing
     return Prepared(config, reference, dense, data, example, problem)
 
 
@@ -290,7 +290,7 @@ def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
     with torch.inference_mode():
         try:
             output = model(data.example)
-        except Exception as error:  # asserts, index errors: whatever the network's own code does
+        except (Exception, SystemExit) as error:  # asserts, index errors: whatever the network's own code does
             shape = "x".join(map(str, data.shape))
             why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             raise ValueError(

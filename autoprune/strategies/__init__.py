@@ -18,6 +18,7 @@ from autoprune.strategies.encoded import Encoded as Encoded
 from autoprune.strategies.encoded import check_encoding
 from autoprune.strategies.evolution import Evolution as Evolution
 from autoprune.strategies.exemplars import Exemplars as Exemplars
+from autoprune.strategies.foreign import Foreign as Foreign
 from autoprune.strategies.global_ranking import GlobalRanking as GlobalRanking
 from autoprune.strategies.gp import GP as GP
 from autoprune.strategies.knapsack import Knapsack as Knapsack
@@ -39,7 +40,7 @@ from autoprune.strategies.strategy import Strategy as Strategy
 from autoprune.strategies.tpe import TPE as TPE
 from autoprune.strategies.uniform import Uniform as Uniform
 from autoprune.strategies.warm_starts import warm_starts as warm_starts
-from objectives.plugins import find
+from objectives.plugins import find, running
 
 STRATEGIES: dict[str, type[Strategy]] = {
     c.name: c
@@ -65,7 +66,12 @@ def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **setti
     """
     needs(name, encoding)
     more: dict[str, Any] = {"encoding": encoding} if encoding else {}
-    return kind(name)(problem, seed=seed, **settings, **more)
+    chosen = kind(name)
+    if name in STRATEGIES:
+        return chosen(problem, seed=seed, **settings, **more)
+    with running(f"strategy '{name}'", "while it was made"):
+        made = chosen(problem, seed=seed, **settings, **more)
+    return Foreign(name, made)
 
 
 def kind(name: str) -> type[Strategy]:

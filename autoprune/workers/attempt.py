@@ -19,7 +19,7 @@ def attempt(evaluate: Evaluate, job: Job) -> dict[str, Any] | str:
         metrics: dict[str, Any] = plain(dict(evaluate(job)))
     except CandidateFailed as error:
         return str(error) or "candidate failed"
-    except Exception as error:  # out of memory is one of them: whatever goes wrong, only this candidate fails
+    except (Exception, SystemExit) as error:  # out of memory, too: whatever goes wrong, only this candidate fails
         reason = describe(error)
         error.__traceback__ = None  # frees what the evaluation held: the next candidate needs the memory
         return reason

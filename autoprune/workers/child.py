@@ -97,7 +97,7 @@ def _serve(pipe: Connection, recipe: Parcel, slot: Slot) -> None:
     try:
         _settle(slot)
         evaluate = recipe.open()(slot.device)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         pipe.send((BROKEN, describe(error)))
         return
     pipe.send((READY, None))

@@ -23,7 +23,7 @@ from objectives.latency.target import Target as Target
 from objectives.latency.tensor_rt import TensorRT as TensorRT
 from objectives.latency.timing import Timing as Timing
 from objectives.latency.timing import take_turns as take_turns
-from objectives.plugins import find
+from objectives.plugins import find, running
 
 BACKENDS: dict[str, type[Backend]] = {
     b.name: b for b in list(globals().values()) if isinstance(b, type) and issubclass(b, Backend) and hasattr(b, "name")
@@ -40,7 +40,12 @@ def make(target: Target, command: str = "") -> Backend:
     Raises:
         ValueError: If there is no such backend, it is not installed, or the machine is not like that.
     """
-    made = find("latency backend", target.backend, BACKENDS)(target.setting(command))
+    kind = find("latency backend", target.backend, BACKENDS)
+    if target.backend in BACKENDS:
+        made = kind(target.setting(command))
+    else:
+        with running(f"latency backend '{target.backend}'", "while it was made"):
+            made = kind(target.setting(command))
     if not isinstance(made, Backend):
         raise ValueError(f"latency backend '{target.backend}': expected a Backend, got {type(made).__name__}")
     return made

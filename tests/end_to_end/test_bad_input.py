@@ -26,7 +26,7 @@ QUICK = ["--trials=5", "--finalists=0", "--epochs=0", "--criterion=l1", "--devic
 def files(here, digits_weights):
     """Files that some of the cases name."""
     state = load_file(digits_weights)
-    save_file({f"module.{k}": v for k, v in state.items()}, here / "prefixed.safetensors")
+    save_file({f"net.{k}": v for k, v in state.items()}, here / "prefixed.safetensors")
     save_file(
         {k: torch.full_like(v, float("nan")) if v.is_floating_point() else v for k, v in state.items()},
         here / "nan.safetensors",
@@ -45,6 +45,12 @@ def files(here, digits_weights):
         "import torch\n"
         "from torch import nn\n"
         "def linear(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def leave(): raise SystemExit(0)\n"
+        "class Leaving(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(1, 4, 3)\n"
+        "    def forward(self, x): raise SystemExit(0)\n"
         "def nan(logits, labels): return torch.full((len(labels),), float('nan'))\n"
         "class NotAStrategy: pass\n"
         "X, Y = torch.zeros(40, 8, 8, 1, dtype=torch.uint8), torch.arange(40) % 10\n"
@@ -95,6 +101,15 @@ CASES = {
         ["--model-args=in_channels=3", "--weights=", "--input=1x3x8x8"],
         r"cannot take the images of 'digits'",
     ),
+    "factory that exits": (
+        ["--model=mine:leave", "--weights="],
+        r"'mine:leave': the factory failed with sys\.exit",
+    ),
+    "network that exits": (["--model=mine:Leaving", "--weights="], r"do not fit Leaving .*SystemExit"),
+    "metric that is another function": (
+        ["--metric=os:system"],
+        r"metric 'os:system' failed on the outputs of .* images with TypeError",
+    ),
     "images that the network asserts against": (
         ["--model=mine:Fixed", "--weights=", "--input=1x1x32x32"],
         r"model 'mine:Fixed': cannot take the images of 'digits' \(1x8x8: AssertionError\); give other data",
@@ -105,7 +120,7 @@ CASES = {
     ),
     "checkpoint of another model": (
         ["--weights=prefixed.safetensors"],
-        r"keys do not fit the model: '.*' is missing; 'module\..*' is not in the model; '.*' is missing; give",
+        r"keys do not fit the model: '.*' is missing; 'net\..*' is not in the model; '.*' is missing; give",
     ),
     "checkpoint that is not there": (["--weights=nowhere.pt"], r"weights 'nowhere\.pt': no such file"),
     "checkpoint of NaN": (["--weights=nan.safetensors"], r"with NaN or infinity; check its weights"),

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,46 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 4, "SC_PAGE_SIZE": 512}[name])
     with pytest.raises(ValueError, match=r"12 images need .* give max_images=2"):  # 1,024 bytes hold 5 of 192
         load(spec)
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    spec = write_folder(tmp_path, ("train", "test"))
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "limit").write_text("1024\n")
+    monkeypatch.setattr("autoprune.data.memory.CGROUPS", (tmp_path / "max", tmp_path / "nowhere", tmp_path / "limit"))
+    with pytest.raises(ValueError, match=r"12 images need .* give max_images=1"):  # 512 bytes hold 2 of 192
+        load(spec)
+
+
+def test_what_is_no_file_is_no_image(tmp_path):
+    spec = write_folder(tmp_path, ("train", "test"))
+    first = min((tmp_path / "train").glob("*/*"))
+    first.unlink()
+    os.mkfifo(first)  # would wait for a writer for ever
+    with pytest.raises(ValueError, match=rf"'{first}' is no file of bytes"):
+        load(spec)
+    first.unlink()
+    first.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=rf"'{first}' is no file of bytes"):
+        load(spec)
+
+
+def test_an_image_that_unpacks_to_far_too_much_is_named(tmp_path, monkeypatch):
+    spec = write_folder(tmp_path, ("train", "test"))
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 16)  # ours have 64
+    with pytest.raises(ValueError, match=r"data 'imagefolder:.*png' is too large to be decoded"):
+        load(spec)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 40])
+def test_a_damaged_image_is_named(tmp_path, cut):
+    spec = write_folder(tmp_path, ("train", "test"))
+    last = max((tmp_path / "train").glob("*/*"))
+    whole = last.read_bytes()
+    for damaged in (whole[:cut], whole[:cut] + b"\xff" * (len(whole) - cut)):
+        last.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"data 'imagefolder:.*{last}' is no readable image"):
+            load(spec)
 
 
 def test_normalise_is_the_formula():

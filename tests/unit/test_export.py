@@ -197,9 +197,9 @@ def test_a_pickled_module_is_never_executed(dense, tmp_path):
 
 
 def test_the_first_three_differing_keys_are_named(dense):
-    state = {f"module.{k}": v for k, v in dense.state_dict().items()}
+    state = {f"net.{k}": v for k, v in dense.state_dict().items()}
     with pytest.raises(
-        ValueError, match=r"'stem\.0\.weight' is missing; 'module\.stem\.0\.weight' is not in the model; 'stem"
+        ValueError, match=r"'stem\.0\.weight' is missing; 'net\.stem\.0\.weight' is not in the model; 'stem"
     ):
         load_weights(dense, state, "x.pt")
 
