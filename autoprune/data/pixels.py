@@ -66,7 +66,7 @@ def to_split(where: str, dataset: Any) -> Split:
 
 
 def _name(dataset: Any, i: int) -> str:
-    """What item `i` of a data set is called, with its file where torchvision tells it: "item 7 ('photos/cat/7.jpg')"."""
+    """What item `i` is called, with its file where torchvision tells it: "item 7 ('photos/cat/7.jpg')"."""
     part, at = dataset, i
     try:
         while hasattr(part, "indices") and hasattr(part, "dataset"):  # torch.utils.data.Subset

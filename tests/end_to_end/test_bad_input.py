@@ -145,7 +145,7 @@ CASES = {
         r"must return \(train, test\), .* got \(Tensor \[40, 8, 8, 1\], Tensor \[40\]\)",
     ),
     "images with the channels last": (["--data=mine:channels_last"], r"must be \[N, C, H, W\] .* give .*permute"),
-    "one-hot labels": (["--data=mine:one_hot"], r"labels must be \[N\] class numbers, .* as labels\.argmax\(1\)"),
+    "one-hot labels": (["--data=mine:one_hot"], r"labels must be \[N\] class numbers, .* give labels\.argmax\(1\)"),
     "unknown strategy": (
         ["--strategy=luck"],
         r"unknown strategy 'luck'; known: .*evolution.*, or give package\.module:Name",
