@@ -285,7 +285,7 @@ def _finetune(arguments: dict[str, Any]) -> None:
 
 
 def _report(arguments: dict[str, Any]) -> None:
-    from autoprune.report import print_report
+    from autoprune.report import print_report, stale
     from autoprune.report.page import pages_wanted, write_charts, write_page
     from autoprune.runs.directory import RunDirectory
 
@@ -295,6 +295,8 @@ def _report(arguments: dict[str, Any]) -> None:
         print(f"page: {write_page(run)}")
     if arguments.get("png"):
         print(f"charts: {', '.join(map(str, write_charts(run)))}")
+    for line in stale(run):
+        print(line)
 
 
 def _compare(arguments: dict[str, Any]) -> None:

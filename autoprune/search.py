@@ -24,7 +24,7 @@ from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import RunProgress, counted, ending, metric_label, so_far, write_csv
+from autoprune.report import RunProgress, counted, ending, is_current, metric_label, renew, so_far, write_csv
 from autoprune.runs import (
     Bench,
     Held,
@@ -207,6 +207,8 @@ def _run(
         progress.end()
         progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
         raise
+    finally:
+        renew(run, progress.say)
 
 
 def _on_cluster(
@@ -256,7 +258,6 @@ def _go(
                 progress.say(f"run {run.path}: {said}, {so_far(ledger.trials, config.join)}")
             run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
         agree_on_plan(ledger, config, run.path)
-        before = list(ledger.trials)
         try:
             while True:
                 held = hold(
@@ -281,7 +282,7 @@ def _go(
             raise
         finally:
             table = run.path / "trials.csv"
-            if run.path.exists() and (ledger.trials != before or not table.exists()):
+            if run.path.exists() and not is_current(table, ledger.trials):
                 costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
                 write_csv(table, ledger.trials, costs, list(groups))
     return SearchResult(

@@ -11,6 +11,9 @@ from autoprune.report.dense_latency import print_latency as print_latency
 from autoprune.report.ending import Ending as Ending
 from autoprune.report.ending import ending as ending
 from autoprune.report.ending import so_far as so_far
+from autoprune.report.freshness import is_current as is_current
+from autoprune.report.freshness import renew as renew
+from autoprune.report.freshness import stale as stale
 from autoprune.report.latency import latency_ms as latency_ms
 from autoprune.report.outlook import Outlook as Outlook
 from autoprune.report.progress import RunProgress as RunProgress

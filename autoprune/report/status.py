@@ -17,6 +17,7 @@ from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
 from autoprune.report.console import console
 from autoprune.report.ending import ending
+from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
 from autoprune.report.progress import describe, metric_label
@@ -74,6 +75,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "best": describe(leader, metric) if leader else "none yet",
         "front": summary(run, record),
         "ETA": _eta(outlook, over) if crew else "",
+        "files": "; ".join(stale(run, record)),
     }
     grid = Table.grid(padding=(0, 1))
     grid.add_column()

@@ -17,7 +17,7 @@ from autoprune.data import ImageData
 from autoprune.export import check_target, copy_export
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, renew
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
 from autoprune.runs.prepare import Prepared, prepare
@@ -62,6 +62,7 @@ def finetune(
     prepared, progress = _same(run, reopen(run, model, data)), progress or RunProgress(quiet=True)
     measured = known_or_measured(run, prepared, chosen, progress.say)
     deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
+    renew(run, progress.say)
     return target
 
 
@@ -105,11 +106,11 @@ def export_run(
     changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
     target = Path(to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
     check_target(target)
+    progress = progress or RunProgress(quiet=True)
     if budgets or trial is not None:
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
-        progress = progress or RunProgress(quiet=True)
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None)
@@ -118,10 +119,13 @@ def export_run(
         else:
             measured = known_or_measured(run, prepared, chosen, progress.say)
         deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
+        renew(run, progress.say)
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
-    return copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
+    copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
+    renew(run, progress.say)
+    return target
 
 
 def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:

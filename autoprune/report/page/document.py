@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import autoprune
 from autoprune.files import disk, write_text
 from autoprune.report.console import rows_of
+from autoprune.report.freshness import PAGE, TABLE, stamp
 from autoprune.report.page import origin, words
 from autoprune.report.page.drawing import PALETTE, Chart, check_installed, png
 from autoprune.report.page.facts import Facts
@@ -59,6 +60,7 @@ def write_page(run: RunDirectory) -> Path:
         DiskError: If it cannot be written.
     """
     check_installed()
+    seen = stamp(run, run.record())  # before anything is read: a page of a moment later is written once too often
     facts = Facts.of(run)
     export = facts.export and {
         "path": str(run.best),
@@ -68,8 +70,9 @@ def write_page(run: RunDirectory) -> Path:
     }
     config = (run.path / "config.toml").read_text(encoding="utf-8")
     return write_html(
-        run.path / "report.html",
+        run.path / PAGE,
         "report.html",
+        stamp=seen,
         facts=facts,
         export=export,
         words=words,
@@ -78,7 +81,7 @@ def write_page(run: RunDirectory) -> Path:
         config=config,
         groups=grouped(facts),
         predictors=cards(facts),
-        csv="trials.csv" if (run.path / "trials.csv").is_file() else "",
+        csv=TABLE if (run.path / TABLE).is_file() else "",
     )
 
 
