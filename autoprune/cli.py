@@ -32,6 +32,7 @@ examples: (the weights of digits_cnn are made by `autoprune demo`)
 units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
 activations are output elements of all layers per image; top-1 is a fraction of 1.
 """
+TRUST = "needed once where you have not had it called on this machine before (see SECURITY.md)"
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
@@ -49,11 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if the search or the fine-tune had to stop; 2 for bad input; 130 after Ctrl-C.
     """
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # --model my_package.module:factory from the directory one stands in
     arguments = vars(parser().parse_args(argv))
     command, debug = arguments.pop("command"), arguments.pop("debug")
     try:
+        _find_code_here()
         command(arguments)
     except KeyboardInterrupt:
         print("autoprune: interrupted", file=sys.stderr)
@@ -70,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"autoprune: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
     return 0
+
+
+def _find_code_here() -> None:
+    """--model my_package.module:factory, from the directory one stands in."""
+    from objectives.guard import look_in  # here, because --help need not wait for torch
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        look_in(os.getcwd())
 
 
 def parser() -> Parser:
@@ -101,6 +109,9 @@ def parser() -> Parser:
             sub.add_argument("run", help="the run's directory, e.g. results/small18")
         elif takes:
             sub.add_argument("--config", metavar="FILE", help="a TOML file with the same names as these flags")
+        if run or takes:
+            what = "the run" if run else "the file of --config"
+            sub.add_argument("--trust", action="store_true", help=f"what {what} names may be imported and run: {TRUST}")
         add_flags(sub, takes, of_run=run)
         return sub
 
@@ -155,6 +166,7 @@ def parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         help="write the page (default: where the extra 'report' is installed)",
     )
+    compare.add_argument("--trust", action="store_true", help=f"costs that the runs name may be imported: {TRUST}")
     compare.add_argument("--to", metavar="FILE", help="where the page goes (default: compare.html beside run 1)")
     verb("demo", _demo, "train a small CNN on digits, prune it to half its MACs, compare", run=False)
     return top
@@ -180,11 +192,17 @@ def add_flags(target: argparse.ArgumentParser, settings: Sequence[Setting], of_r
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """What the TOML file and the flags say together; flags win."""
     flags = dict(arguments)
-    path = flags.pop("config", None)
+    path, trust = flags.pop("config", None), flags.pop("trust", False)
     for name, about in SETTINGS.items():
         if name in flags and about.kind is dict:
             flags[name] = dict(_key_value(name, text) for text in flags[name])
-    return {**(RunConfig.read(path) if path else {}), **flags}
+    if not path:
+        return flags
+    from autoprune.runs import allow_file
+
+    said = RunConfig.read(path)
+    allow_file(path, said, flags, trust)
+    return {**said, **flags}
 
 
 def _key_value(name: str, text: str) -> tuple[str, Any]:
@@ -263,7 +281,9 @@ def _status(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_status
     from autoprune.runs.directory import RunDirectory
 
-    print_status(RunDirectory.open(arguments["run"]), watch=arguments.get("watch", False))
+    print_status(
+        RunDirectory.open(arguments["run"], arguments.get("trust", False)), watch=arguments.get("watch", False)
+    )
 
 
 def _export(arguments: dict[str, Any]) -> None:
@@ -289,7 +309,7 @@ def _report(arguments: dict[str, Any]) -> None:
     from autoprune.report.page import pages_wanted, write_charts, write_page
     from autoprune.runs.directory import RunDirectory
 
-    run = RunDirectory.open(arguments["run"])
+    run = RunDirectory.open(arguments["run"], arguments.get("trust", False))
     print_report(run)
     if pages_wanted(arguments.get("html")):
         print(f"page: {write_page(run)}")
@@ -307,7 +327,7 @@ def _compare(arguments: dict[str, Any]) -> None:
     from autoprune.report.page.overlay import write_overlay
     from autoprune.runs.directory import RunDirectory
 
-    directories = [RunDirectory.open(path) for path in arguments["runs"]]
+    directories = [RunDirectory.open(path, arguments.get("trust", False)) for path in arguments["runs"]]
     runs = read_runs(directories)
     print_compare(runs)
     if pages_wanted(arguments.get("html")):

@@ -11,6 +11,10 @@ class LedgerMismatch(ValueError):
     """The ledger belongs to another problem; the message names the fields that differ."""
 
 
+class NotTrusted(ValueError):
+    """A file names something that would be imported, run or connected to, and nobody has allowed it."""
+
+
 class RunIsLive(ValueError):
     """Another controller is writing this run at the moment."""
 

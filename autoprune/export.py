@@ -24,10 +24,13 @@ from torch import Tensor, nn
 
 from autoprune.files import sweep, whole_directory, write_text
 from autoprune.reference import ModelReference, load_weights, save_weights
+from autoprune.trust import Call, require
 from search_spaces import Kept, SearchSpace, Widths, prune
 
 FORMAT = "autoprune architecture 1"
-FILES = frozenset({"architecture.json", "weights.safetensors", "model.onnx", "model.pt2"})
+FORMATS = ("model.onnx", "model.pt2")
+FILES = frozenset({"architecture.json", "weights.safetensors", *FORMATS})
+ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
 ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
 
 
@@ -138,7 +141,9 @@ def check_target(directory: Path) -> None:
         )
 
 
-def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None) -> nn.Module:
+def load(
+    directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None, *, trust: bool = False
+) -> nn.Module:
     """Rebuild an exported network, in eval mode, on the CPU. Needs the code of the dense model, no data.
 
     It wants images normalised as in its training: "input" in architecture.json says how (shape, mean, std, formula);
@@ -147,14 +152,20 @@ def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | Non
     Args:
         directory: What `export` wrote, e.g. "results/<run>/best".
         model: The dense network or a function that builds it; needed where the export does not name a factory.
+        trust: The factory that the export names may be imported and called, whatever it is. Without it, only one that
+            builds a network of `search_spaces.models`, `torchvision.models` or `timm`, or that you called here before.
 
     Raises:
+        NotTrusted: If the export names another factory; nothing has been imported then.
         ValueError: If a file is missing or damaged, the model cannot be built, or the weights do not fit it.
     """
     directory = Path(directory)
     architecture = read_architecture(directory)
     if model is None:
-        dense = ModelReference.from_json(architecture["model"]).build()
+        reference = ModelReference.from_json(architecture["model"])
+        if reference.factory:
+            require([Call("model", reference.factory, reference.args)], f"'{directory}'", trust)
+        dense = reference.build()
     else:
         dense = model if isinstance(model, nn.Module) else model()
     space = SearchSpace.from_json(architecture["space"])
@@ -171,17 +182,26 @@ def load(directory: str | Path, model: nn.Module | Callable[[], nn.Module] | Non
 
 
 def copy_export(
-    source: Path, target: Path, model: nn.Module | None = None, example_inputs: Any = None, *, onnx: bool, pt2: bool
+    source: Path,
+    target: Path,
+    model: nn.Module | None = None,
+    example_inputs: Any = None,
+    *,
+    onnx: bool,
+    pt2: bool,
+    trust: bool = False,
 ) -> Path:
-    """Export an exported network once more, with other formats beside it.
+    """Export an exported network once more, with other formats beside it; without any its files are copied.
 
     Raises:
         ValueError: As `load` and `export`.
     """
     architecture = read_architecture(source)
+    if not (onnx or pt2):
+        return _copy(source, target, architecture)
     return export(
         target,
-        load(source, model),
+        load(source, model, trust=trust),
         space=SearchSpace.from_json(architecture["space"]),
         kept=tuple(np.array(k, dtype=np.int64) for k in architecture["kept"]),
         reference=ModelReference.from_json(architecture["model"]),
@@ -193,6 +213,26 @@ def copy_export(
         onnx=onnx,
         pt2=pt2,
     )
+
+
+def _copy(source: Path, target: Path, architecture: dict[str, Any]) -> Path:
+    """An export as it is; formats that are at the target already stay if the weights are the same."""
+    check_target(target)
+    with whole_directory(target) as scratch:
+        shutil.copyfile(source / "weights.safetensors", scratch / "weights.safetensors")
+        formats = [name for name in FORMATS if (target / name).is_file() and _same_weights(target, scratch)]
+        for name in formats:
+            shutil.copyfile(target / name, scratch / name)
+        if "model.onnx" in formats:
+            architecture = {**architecture, **_of_onnx(read_architecture(target))}
+        elif _of_onnx(architecture):
+            architecture = {k: v for k, v in architecture.items() if k != ONNX_DIFFERENCE}
+        write_text(scratch / "architecture.json", _compact_json(architecture))
+    return target
+
+
+def _of_onnx(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in architecture.items() if k == ONNX_DIFFERENCE}
 
 
 def read_architecture(directory: Path) -> dict[str, Any]:
@@ -213,6 +253,10 @@ def read_architecture(directory: Path) -> dict[str, Any]:
         raise ValueError(f"'{path}': expected format '{FORMAT}', found {found!r}; export again with this version")
     if missing := {"model", "widths", "kept", "space"} - data.keys():
         raise ValueError(f"'{path}': lacks {', '.join(sorted(missing))}; export again")
+    try:
+        ModelReference.from_json(data["model"])
+    except ValueError as error:
+        raise ValueError(f"'{path}': damaged ({error}); export again") from error
     return data
 
 
@@ -262,7 +306,7 @@ def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, floa
         raise ValueError(
             f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
         )
-    return {"onnx_max_difference": difference}
+    return {ONNX_DIFFERENCE: difference}
 
 
 def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from autoprune.builders import misfit
 from autoprune.files import save_tensors
 from objectives import find
 from objectives.plugins import running
@@ -47,8 +48,15 @@ class ModelReference:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelReference:
-        """The inverse of `to_json`."""
-        return cls(data.get("factory", ""), data.get("args", {}))
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If that is no reference.
+        """
+        factory, args = (data.get("factory", ""), data.get("args", {})) if isinstance(data, Mapping) else (None, None)
+        if not isinstance(factory, str) or not isinstance(args, dict):
+            raise ValueError(f"model: expected the name of a factory and its arguments, found {str(data)[:80]!r}")
+        return cls(factory, args)
 
     def build(self, say: Say = quiet) -> nn.Module:
         """The dense network, with its weights loaded, in eval mode.
@@ -75,6 +83,8 @@ class ModelReference:
             )
         if not callable(factory):
             raise ValueError(f"model '{name}': expected a factory, a function or a class, found {factory!r:.60}")
+        if fault := misfit(factory, self.args):
+            raise ValueError(f"model '{name}': {fault}; see --model-args")
         with running(f"model '{name}': the factory"):
             model = factory(**self.args)
         if not isinstance(model, nn.Module):

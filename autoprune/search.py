@@ -35,7 +35,9 @@ from autoprune.runs import (
     SearchResult,
     Winner,
     agree_on_plan,
+    allow,
     at_home,
+    calls_of,
     changed_run,
     check_joined,
     check_sendable,
@@ -59,6 +61,7 @@ from autoprune.runs import (
     slots,
 )
 from autoprune.schedule import ranked
+from autoprune.trust import remember
 from autoprune.workers import pickled, run_here, run_processes
 from autoprune.workers.cluster import Share
 
@@ -132,6 +135,7 @@ def search(
         Ledger.refuse_existing(config.ledger, path.name)
     with reserved(config) as share:
         run = RunDirectory.create(path, config, prepared.problem, prepared.example)
+        remember(calls_of(config))
         progress.say(
             f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
             f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
@@ -146,6 +150,7 @@ def resume(
     model: nn.Module | None = None,
     data: ImageData | None = None,
     *,
+    trust: bool = False,
     progress: RunProgress | None = None,
     callbacks: Sequence[Any] = (),
     **settings: Any,
@@ -156,6 +161,8 @@ def resume(
         run_dir: results/<run>.
         model: The dense network, if the run was started with an nn.Module object.
         data: The data, if the run was started with an `ImageData` object.
+        trust: What the run names may be imported, run and connected to, though you have not had it called on this
+            machine before (see SECURITY.md); it is remembered.
         progress: Where to show progress; default nowhere.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
         **settings: What may change: workers, devices, per_device, cluster ("" for none), device, timeout, onnx, pt2;
@@ -163,15 +170,17 @@ def resume(
             (remembered); and join (add this process to the controllers that search on the run's database server).
 
     Raises:
+        NotTrusted: If it names what you have not had called on this machine before; nothing of it was imported then.
         ValueError: If it is no run, another problem, or is being written by another process.
         DeliveredElsewhere: If it joined others and one of them delivers the winner.
     """
     if "devices" in settings:
         settings.setdefault("device", "auto")
-    run = RunDirectory.open(run_dir)
+    run = RunDirectory.open(run_dir, trust)
     if str(settings.get("time", "")).startswith("+"):
         settings["time"] = longer(settings["time"], run.record().worked_s)
     run = changed_run(run, "resume", settings)
+    allow(run, trust, settings, model, data)
     run = RunDirectory(run.path, at_home(run.config))
     run.check_places()
     if not run.config.cluster:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from objectives.guard import admit
+
 
 class PluginError(ValueError):
     """Code from outside went wrong; the message names it and says what it was doing."""
@@ -68,7 +70,7 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         known: Name to thing.
 
     Raises:
-        ValueError: If the name is unknown, the module or the name in it does not exist, or the module fails.
+        ValueError: If the name is unknown, the module or the name in it does not exist or fails, or a guard forbids it.
     """
     if name in known:
         return known[name]
@@ -78,6 +80,7 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         raise ValueError(f"unknown {kind} '{name}'; {listed}give package.module:Name")
     where = f"{kind} '{name}'"
     expected = f"{where}: expected package.module:Name that can be imported, but"
+    admit(kind, name)
     try:
         with running(where, f"while '{module_name}' was imported"):
             module = importlib.import_module(module_name)

@@ -34,6 +34,14 @@ def script():
                 del sys.modules[name]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_memory(tmp_path_factory):
+    """What may be called is remembered for these tests only, in child processes, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOPRUNE_CONFIG", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working directory: results/ of a test's runs lands there."""

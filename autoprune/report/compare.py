@@ -16,6 +16,7 @@ from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import cost_label
 from autoprune.report.page.words import duration
 from autoprune.report.tables import counted
+from autoprune.trust import reading
 from objectives import is_latency
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ACROSS = 6  # runs at most that are columns of the table; more are its rows
 
 
+@reading()
 def read_runs(runs: Sequence[RunDirectory]) -> list[Facts]:
     """What is known of each run.
 
@@ -89,6 +91,7 @@ def side_by_side(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str
     return head, rows
 
 
+@reading()
 def print_compare(runs: Sequence[Facts]) -> None:
     """Print the table of `side_by_side`."""
     head, rows = side_by_side(runs)

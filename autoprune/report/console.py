@@ -30,7 +30,9 @@ from autoprune.report.tables import (
 )
 from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
 from autoprune.schedule import is_cached
+from autoprune.trust import reading
 from objectives import Feasibility, parse
+from objectives.guard import may_find
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -77,8 +79,11 @@ def print_export(directory: str | Path) -> None:
     _print_files(out, directory)
 
 
+@reading()
 def print_report(run: RunDirectory) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
+    from autoprune.runs.calls import not_called
+
     out = console()
     record, metric = run.record(), metric_label(run.config.metric)
     trials, activity = record.trials, Activity.of(record)
@@ -102,7 +107,9 @@ def print_report(run: RunDirectory) -> None:
     out.print(proxy_quality(trials), markup=False)
     if run.config.front:
         print_front(out, run, record)
-    elif (first := parse(run.config.budget[0])).metric in latency or not first.is_latency:
+    elif (first := parse(run.config.budget[0])).metric in latency or (
+        not first.is_latency and may_find("cost", first.metric)
+    ):
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
         if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric):
             out.print(front)
@@ -112,6 +119,8 @@ def print_report(run: RunDirectory) -> None:
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
     if activity.failures:
         out.print(failures_table(activity))
+    if names := not_called(run.config):
+        out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
     out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
 
 

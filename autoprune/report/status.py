@@ -23,6 +23,7 @@ from autoprune.report.outlook import Outlook
 from autoprune.report.progress import describe, metric_label
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.report.trials import counts
+from autoprune.trust import reading
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -51,8 +52,10 @@ def print_status(run: RunDirectory, watch: bool = False) -> None:
             time.sleep((time.perf_counter() - before) / SHARE)
 
 
+@reading()
 def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     """What there is to see of a run at this moment, and whether anybody is at work."""
+    from autoprune.runs.calls import not_called
     from autoprune.runs.measured import Measured
 
     record, config = run.record(), run.config
@@ -76,6 +79,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "front": summary(run, record),
         "ETA": _eta(outlook, over) if crew else "",
         "files": "; ".join(stale(run, record)),
+        "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
     }
     grid = Table.grid(padding=(0, 1))
     grid.add_column()

@@ -18,6 +18,7 @@ from autoprune.export import check_target, copy_export
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, renew
+from autoprune.runs.calls import allow
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
 from autoprune.runs.prepare import Prepared, prepare
@@ -33,6 +34,7 @@ def finetune(
     *,
     trial: int | None = None,
     to: str | Path | None = None,
+    trust: bool = False,
     progress: RunProgress | None = None,
     **settings: Any,
 ) -> Path:
@@ -44,6 +46,7 @@ def finetune(
         data: As in `resume`.
         trial: Number of a trial; default the winner.
         to: Where the export goes; default finetuned/ in the run, or finetuned-N/.
+        trust: As in `resume`.
         progress: Where to show progress; default nowhere.
         **settings: reconstruct, epochs, lr, distill, batch_size, device, onnx, pt2.
 
@@ -56,6 +59,7 @@ def finetune(
     """
     run = RunDirectory.open(run_dir)
     changed = changed_run(run, "finetune", settings)
+    allow(changed, trust, settings, model, data)
     target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     chosen = run.trial(trial)
@@ -74,6 +78,7 @@ def export_run(
     trial: int | None = None,
     budget: str | list[str] | tuple[str, ...] = (),
     to: str | Path | None = None,
+    trust: bool = False,
     progress: RunProgress | None = None,
     **settings: Any,
 ) -> Path:
@@ -90,6 +95,7 @@ def export_run(
         trial: Number of a trial; default the winner, fine-tuned unless there is a budget.
         budget: One or several that must all hold, instead of the run's.
         to: Where the export goes; default best/ in the run, trial-N/, or a name made from the budget.
+        trust: As in `resume`; nothing is called where the winner's files are copied.
         progress: Where to show the progress of a fine-tune; default nowhere.
         **settings: onnx, pt2, device; with a budget also epochs (default 0: batch-norm is re-estimated), lr, distill.
 
@@ -108,6 +114,7 @@ def export_run(
     check_target(target)
     progress = progress or RunProgress(quiet=True)
     if budgets or trial is not None:
+        allow(changed, trust, settings, model, data)
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
@@ -123,7 +130,8 @@ def export_run(
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
-    copy_export(run.best, target, model, run.example(), onnx=changed.config.onnx, pt2=changed.config.pt2)
+    formats = {"onnx": changed.config.onnx, "pt2": changed.config.pt2}
+    copy_export(run.best, target, model, run.example(), **formats, trust=trust)
     renew(run, progress.say)
     return target
 

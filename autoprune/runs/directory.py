@@ -39,9 +39,13 @@ from autoprune.export import check_target
 from autoprune.files import disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
+from autoprune.runs.calls import calls_of
 from autoprune.runs.measured import Measured
 from autoprune.schedule import best
 from autoprune.tradeoff import TradeOff
+from autoprune.trust import Call, remember, require
+from objectives import is_latency
+from objectives.guard import may_find
 from objectives.latency import Latency
 from search_spaces import SearchSpace
 
@@ -90,8 +94,12 @@ class RunDirectory:
         return cls(path, config)
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """Open a run that exists.
+    def open(cls, path: str | Path, trust: bool = False) -> RunDirectory:
+        """Open a run that exists, for reading; who has something of it called asks first (`autoprune.runs.allow`).
+
+        Args:
+            path: results/<run>.
+            trust: Whatever it names may be called, and is remembered.
 
         Raises:
             ValueError: If it is not a run's directory.
@@ -103,7 +111,10 @@ class RunDirectory:
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
             raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
-        return cls(path, RunConfig.make(**RunConfig.read(path / "config.toml")))
+        config = RunConfig.make(**RunConfig.read(path / "config.toml"))
+        if trust:
+            remember(calls_of(config))
+        return cls(path, config)
 
     def scores(self) -> Scores:
         """The saved scores, per group [C].
@@ -140,7 +151,13 @@ class RunDirectory:
         return SearchSpace.from_json(json.loads((self.path / "space.json").read_text(encoding="utf-8")))
 
     def record(self) -> Record:
-        """What the ledger says now; the run may be going on meanwhile."""
+        """What the ledger says now; the run may be going on meanwhile.
+
+        Raises:
+            NotTrusted: If it is in a database that nobody has allowed to connect to.
+        """
+        if self.config.ledger:
+            require([Call("ledger", self.config.ledger)], f"run '{self.path}'")
         return Ledger.read(self.path, url=self.config.ledger, study=self.study)
 
     def remember(self, **settings: Any) -> None:
@@ -196,8 +213,13 @@ class RunDirectory:
         return (tradeoff.best if tradeoff else best)(trials, self.config.schedule.fidelities)
 
     def tradeoff(self, record: Record) -> TradeOff | None:
-        """What counts in this run if it has several goals; None: the loss."""
-        if not self.config.front:
+        """What counts in this run if it has several goals; None: the loss, also where a cost may not be called here."""
+        front = self.config.front
+        if not all(is_latency(metric) or may_find("cost", metric) for metric in front):
+            return None
+        if list(front) != list(record.fingerprint.get("front", [()])[0]):
+            raise ValueError(f"run '{self.path}': its config.toml is of another run than its ledger: the front differs")
+        if not front:
             return None
         return TradeOff.read(record.fingerprint, self.space(), self.latency(), bool(self.config.budget))
 

@@ -26,6 +26,7 @@ from autoprune.report.page.prices import cost_label
 from autoprune.report.page.ranking import ranking_chart
 from autoprune.report.page.tiles import tiles
 from autoprune.report.tables import number
+from autoprune.trust import reading
 from objectives import is_latency
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def pages_wanted(asked: bool | None) -> bool:
     return asked is not False
 
 
+@reading()
 def write_page(run: RunDirectory) -> Path:
     """Write report.html into the run's directory.
 
@@ -85,6 +87,7 @@ def write_page(run: RunDirectory) -> Path:
     )
 
 
+@reading()
 def write_charts(run: RunDirectory) -> list[Path]:
     """Write the charts of the page as PNG files into charts/ of the run's directory.
 

@@ -36,9 +36,11 @@ def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
 
 
 def front_charts(facts: Facts) -> list[Chart | None]:
-    """Loss against each cost of the front; without one, against that of the first budget (that can be priced)."""
-    known = [b.metric for b in facts.budgets if facts.can_price(b.metric)]
-    return [front_chart(facts, metric) for metric in facts.config.front or (*known, "macs")[:1]]
+    """Loss against each cost of the front; without one, against that of the first budget (if they can be priced)."""
+    front, bounded = (
+        [m for m in known if facts.can_price(m)] for known in (facts.config.front, [b.metric for b in facts.budgets])
+    )
+    return [front_chart(facts, metric) for metric in front or (*bounded, "macs")[:1]]
 
 
 def front_chart(facts: Facts, metric: str) -> Chart | None:

@@ -17,11 +17,13 @@ from autoprune.report.page.facts import Facts
 from autoprune.report.page.fronts import front_overlays, hypervolume_overlay
 from autoprune.report.page.history import improvements
 from autoprune.report.page.prices import cost_label, slug
+from autoprune.trust import reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@reading()
 def write_overlay(runs: Sequence[Facts], path: Path) -> Path:
     """Write the page that compares runs.
 

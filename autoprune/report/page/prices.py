@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from autoprune.report.tables import counted, number
 from objectives import ArithmeticCost, Budget, cost, is_latency
 from objectives.costs import PricesBatch
+from objectives.guard import may_find
 from objectives.latency import Latency, Target
 from search_spaces import SearchSpace, Widths
 
@@ -64,8 +65,11 @@ class Priced:
         return {"macs": made.pop("macs"), **self.latency, "params": made.pop("params"), **made}
 
     def can_price(self, metric: str) -> bool:
-        """Whether a cost is known: a latency needs its predictor, which another run may have, or had once."""
-        return metric in self.latency or not is_latency(metric)
+        """Whether a cost is known: a latency needs its predictor, which another run may have, or had once.
+
+        One of the user's own needs its code, which may not be called in a stranger's run.
+        """
+        return metric in self.latency or (not is_latency(metric) and may_find("cost", metric))
 
     def price(self, metric: str, widths: Widths) -> float:
         """A cost of one candidate, in its own unit."""

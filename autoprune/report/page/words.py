@@ -89,7 +89,8 @@ def budgets(facts: Facts) -> list[Held]:
 
 def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
     if not facts.can_price(budget.metric):
-        return Held(text, "unknown", "latency.json is missing, so nothing is predicted")
+        why = "latency.json is missing, so nothing is predicted" if budget.is_latency else "its code is not called here"
+        return Held(text, "unknown", why)
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
     holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
     if took := took_of(facts, name, widths):

@@ -1,0 +1,95 @@
+"""What the settings of a run name that is imported, run or connected to; whether that may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from autoprune.config import RunConfig
+from autoprune.criteria.saved import SUFFIX
+from autoprune.trust import Call, remember, require, unknown
+from objectives import is_latency, parse
+from objectives.latency import Target
+
+if TYPE_CHECKING:
+    from autoprune.runs.directory import RunDirectory
+
+FOLDERS = ("cifar10", "cifar100", "imagefolder")  # "kind:DIR" is no code
+
+
+def calls_of(config: RunConfig) -> tuple[Call, ...]:
+    """All of them, in the order of the settings. What has a name of its own here (`l1`, `evolution`) is none."""
+    calls = []
+
+    def add(kind: str, name: str, *settings: str, args: Mapping[str, Any] | None = None) -> None:
+        calls.append(Call(kind, name, args or {}, settings))
+
+    if config.model:
+        add("model", config.model, "model", "model_args", args=config.model_args)
+    if ":" in config.data and config.data.partition(":")[0] not in FOLDERS:
+        add("data", config.data, "data")
+    for setting in ("budget", "front"):
+        for text in getattr(config, setting):
+            metric = parse(text).metric if setting == "budget" else text
+            if is_latency(metric):
+                metric = Target.parse(metric).backend
+                if ":" in metric:
+                    add("latency backend", metric, setting)
+            elif ":" in metric:
+                add("cost", metric, setting)
+    for setting in ("criterion", "strategy", "metric"):
+        name = getattr(config, setting)
+        if ":" in name and not (setting == "criterion" and name.endswith(SUFFIX)):
+            add(setting, name, setting)
+    if config.latency_command:
+        add("latency command", config.latency_command, "latency_command")
+    if config.ledger:
+        add("ledger", config.ledger, "ledger")
+    if config.cluster not in ("", "auto", "local"):
+        add("cluster", config.cluster, "cluster")
+    return tuple(calls)
+
+
+def allow(run: RunDirectory, trust: bool, given: Iterable[str] = (), model: object = None, data: object = None) -> None:
+    """Check that everything that a run names may be called.
+
+    Args:
+        run: Whose settings, the changed ones among them.
+        trust: Whatever it is, it may, and is remembered.
+        given: Settings that the user gives now: what they name is the user's own word, and remembered.
+        model: Given as an object, so that no factory is called.
+        data: Likewise.
+
+    Raises:
+        NotTrusted: Naming what would be called.
+    """
+    objects = {name for name, value in (("model", model), ("data", data)) if value is not None}
+    _allow([c for c in calls_of(run.config) if not objects & {*c.settings}], f"run '{run.path}'", given, trust)
+
+
+def allow_file(path: str, said: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> None:
+    """Check that everything that a configuration file names may be called.
+
+    Args:
+        path: The file.
+        said: The settings in it.
+        flags: Those that the user gives now and that win: the user's own word.
+        trust: Whatever it is, it may, and is remembered.
+
+    Raises:
+        NotTrusted: Naming what would be called.
+        ValueError: If the settings make no configuration.
+    """
+    own = {*flags} - ({"model"} if said.get("model_args") and "model_args" not in flags else set())
+    _allow(calls_of(RunConfig.make(**{**said, **flags})), f"configuration '{path}'", own, trust)
+
+
+def _allow(calls: Iterable[Call], where: str, given: Iterable[str], trust: bool) -> None:
+    calls, own = tuple(calls), {*given}
+    require((c for c in calls if not own & {*c.settings}), where, trust)
+    remember(c for c in calls if own & {*c.settings})
+
+
+def not_called(config: RunConfig) -> str:
+    """What a reader of a run is told of what has not been called, in words; empty for nothing."""
+    return " and ".join(str(call) for call in unknown(calls_of(config)))
