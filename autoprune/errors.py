@@ -7,6 +7,10 @@ class CandidateFailed(Exception):
     """This candidate cannot be scored (a NaN loss, out of memory): its trial fails, the search goes on."""
 
 
+class DeviceBroken(RuntimeError):
+    """The device is lost to this process (an illegal memory access ...): all it computes from now on fails, too."""
+
+
 class LedgerMismatch(ValueError):
     """The ledger belongs to another problem; the message names the fields that differ."""
 

@@ -64,6 +64,7 @@ from autoprune.schedule import ranked
 from autoprune.trust import remember
 from autoprune.workers import pickled, run_here, run_processes
 from autoprune.workers.cluster import Share
+from autoprune.workers.memory import keep_few_kernels
 
 EXTENT = "trials time target max_failures max_failure_rate"  # how much is searched: a resume may change it for good
 
@@ -101,6 +102,7 @@ def search(
     Example:
         result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
     """
+    keep_few_kernels()
     references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
     bounds = {} if budget is None else {"budget": budget}
     config = at_home(RunConfig.make(**references, **bounds, **settings))
@@ -174,6 +176,7 @@ def resume(
         ValueError: If it is no run, another problem, or is being written by another process.
         DeliveredElsewhere: If it joined others and one of them delivers the winner.
     """
+    keep_few_kernels()
     if "devices" in settings:
         settings.setdefault("device", "auto")
     run = RunDirectory.open(run_dir, trust)
@@ -340,7 +343,7 @@ def _candidates(
     measured = Measured.of(ledger.notes)
     progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured)
     if places:
-        run_processes(controller, recipe, places, patience(ledger, config.timeout), progress)
+        run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)
     else:
         run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
     progress.end()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from autoprune.errors import CandidateFailed
+from autoprune.evaluation.failures import out_of_memory
 from objectives.plugins import PluginError
 
 SMALLEST = 4  # a batch of fewer images is not halved: batch-norm needs two
@@ -49,12 +50,3 @@ def within_memory(
         if device.type == "cuda":
             torch.cuda.empty_cache()
     raise AssertionError("unreachable")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, in a plug-in, too: Python's, CUDA's or the CPU allocator's."""
-    if isinstance(error, PluginError) and error.__cause__:
-        error = error.__cause__
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

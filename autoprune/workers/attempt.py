@@ -7,14 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from autoprune.controller import Job
-from autoprune.errors import CandidateFailed
+from autoprune.errors import CandidateFailed, DeviceBroken
+from autoprune.evaluation.failures import device_broken
 from autoprune.ledger import plain
 
 Evaluate = Callable[[Job], Mapping[str, Any]]
 
 
 def attempt(evaluate: Evaluate, job: Job) -> dict[str, Any] | str:
-    """The metrics, as plain numbers, or why there are none."""
+    """The metrics, as plain numbers, or why there are none.
+
+    Raises:
+        DeviceBroken: If nothing else can be evaluated in this process: it must be replaced by a new one.
+    """
     try:
         metrics: dict[str, Any] = plain(dict(evaluate(job)))
     except CandidateFailed as error:
@@ -22,6 +27,8 @@ def attempt(evaluate: Evaluate, job: Job) -> dict[str, Any] | str:
     except (Exception, SystemExit) as error:  # out of memory, too: whatever goes wrong, only this candidate fails
         reason = describe(error)
         error.__traceback__ = None  # frees what the evaluation held: the next candidate needs the memory
+        if device_broken(error):
+            raise DeviceBroken(f"its device is broken: {reason}") from error
         return reason
     return metrics
 

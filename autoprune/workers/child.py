@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing as mp
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from autoprune.controller import Job
+from autoprune.errors import DeviceBroken
+from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.parcel import Parcel
@@ -22,7 +25,9 @@ from autoprune.workers.slots import Slot
 
 MakeEvaluator = Callable[[str], Evaluate]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-READY, BROKEN, RESULT, DEAD = "ready", "broken", "result", "dead"
+READY, BROKEN, RESULT, LOST, DEAD = "ready", "broken", "result", "lost", "dead"
+KILLED_S = 10.0  # for a killed process to be gone; one that is stuck in a driver never is
+DEAF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # reach every process of a group; only the parent is to act
 
 
 class Child:
@@ -37,7 +42,7 @@ class Child:
     def __init__(self, name: str, recipe: Parcel, slot: Slot) -> None:
         self.name, self.device = name, slot.device
         self.job: Job | None = None
-        self.ready = False
+        self.ready = self.is_stuck = False
         self.pipe, end = mp.get_context("spawn").Pipe()
         self._process = mp.get_context("spawn").Process(
             target=_serve, args=(end, recipe, slot), name=f"autoprune-{name}"
@@ -54,7 +59,12 @@ class Child:
             self.pipe.send(job)
 
     def hear(self) -> tuple[str, Any]:
-        """What it has said last: (READY, None), (BROKEN, why), (RESULT, metrics or why not) or (DEAD, None)."""
+        """What it has said last.
+
+        Returns:
+            (READY, None); (BROKEN, (why, whether another try may do better)): no evaluator could be built; (RESULT,
+            metrics or why not); (LOST, why): its device is broken and it ends; or (DEAD, None).
+        """
         with contextlib.suppress(EOFError, OSError):
             if self.pipe.poll():
                 return self.pipe.recv()  # type: ignore[no-any-return]
@@ -64,23 +74,27 @@ class Child:
         """Wait for it to end, then kill it; returns how it ended."""
         self._process.join(patience_s)
         self._process.kill()
-        self._process.join()
+        self._process.join(KILLED_S)
         self.pipe.close()
-        code = self._process.exitcode or 0
+        code = self._process.exitcode
+        if code is None:
+            self.is_stuck = True
+            mp.process._children.discard(self._process)  # type: ignore[attr-defined]  # else waited for at exit
+            return "cannot be killed"
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 @contextlib.contextmanager
 def _birth(threads: int) -> Iterator[None]:
-    """What a child inherits: its share of threads (read when torch is imported), deafness to Ctrl-C.
+    """What a child inherits: its share of threads (read when torch is imported), deafness to Ctrl-C and the like.
 
-    Ctrl-C at a terminal reaches every process; only the parent is to act on it. (Blocked here, it is only delayed; the
-    resource tracker is started first, because its start unblocks it.)
+    Ctrl-C at a terminal, and what ends a service or a job of a cluster, reach every process; only the parent is to act.
+    (Blocked here, it is only delayed; the resource tracker is started first, because its start unblocks it.)
     """
     resource_tracker.ensure_running()
     values = dict.fromkeys(THREADS, str(threads))
     before = {name: os.environ.get(name) for name in values}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
     os.environ.update(values)
     try:
         yield
@@ -92,18 +106,23 @@ def _birth(threads: int) -> Iterator[None]:
 
 def _serve(pipe: Connection, recipe: Parcel, slot: Slot) -> None:
     """The life of a child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in DEAF:
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     try:
         _settle(slot)
         evaluate = recipe.open()(slot.device)
     except (Exception, SystemExit) as error:
-        pipe.send((BROKEN, describe(error)))
+        pipe.send((BROKEN, (describe(error), out_of_memory(error) or device_broken(error))))
         return
     pipe.send((READY, None))
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         while (job := pipe.recv()) is not None:
-            pipe.send((RESULT, attempt(evaluate, job)))
+            try:
+                pipe.send((RESULT, attempt(evaluate, job)))
+            except DeviceBroken as error:
+                pipe.send((LOST, str(error)))
+                os._exit(1)  # at once: to take a broken device down in good order may hang, or abort with a core dump
             give_back()
 
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 
 from autoprune.controller import Job, Listener, SearchController
 from autoprune.errors import SearchStopped
-from autoprune.workers.child import BROKEN, DEAD, READY, Child, MakeEvaluator
+from autoprune.workers.child import BROKEN, DEAD, LOST, READY, Child, MakeEvaluator
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.slots import Slot, share_out
 
@@ -24,10 +24,12 @@ def run_processes(
     slots: int | Sequence[Slot],
     timeout_s: float | Callable[[Job], float] = math.inf,
     listener: Listener | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run a search to its end.
 
-    A child that dies is replaced and its candidate tried again, at most three times.
+    A child that dies, or whose device breaks, is replaced and its candidate tried again, at most three times. Where no
+    successor can be started the search goes on with the others.
 
     Args:
         controller: Of the search; no other worker may be at it.
@@ -35,16 +37,17 @@ def run_processes(
         slots: Where each child lives; a number: so many, on every GPU or on the CPU.
         timeout_s: A child that takes longer over one candidate is killed. A function is asked again and again.
         listener: Is told what happens.
+        say: Is told of workers that are given up.
 
     Raises:
-        SearchStopped: If an evaluator cannot be built, or too many candidates fail in a row.
+        SearchStopped: If an evaluator cannot be built, no worker is left, or too many candidates fail in a row.
         ValueError: If `make_evaluator` cannot be sent to another process, or there are no workers.
     """
     slots = share_out(slots) if isinstance(slots, int) else slots
     if not slots:
         raise ValueError("workers: need at least one, got 0; without worker processes, evaluate in this one")
     controller.listener = listener or controller.listener
-    pool = _Pool(Parcel(make_evaluator), slots, timeout_s)
+    pool = _Pool(Parcel(make_evaluator), slots, timeout_s, say)
     try:
         for index in range(len(slots)):
             pool.spawn(index)
@@ -65,11 +68,18 @@ def run_processes(
 class _Pool:
     """The children that live, by index."""
 
-    def __init__(self, recipe: Parcel, slots: Sequence[Slot], timeout_s: float | Callable[[Job], float]) -> None:
+    def __init__(
+        self,
+        recipe: Parcel,
+        slots: Sequence[Slot],
+        timeout_s: float | Callable[[Job], float],
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.children: dict[int, Child] = {}
-        self.recipe, self._slots, self._timeout_s = recipe, slots, timeout_s
+        self.recipe, self._slots, self._timeout_s, self._say = recipe, slots, timeout_s, say
         self._started: dict[int, tuple[Job, float]] = {}  # what each child that works has got, and when
-        self._false_starts = 0
+        self._false_starts: dict[int, int] = {}  # in a row
+        self._proven: set[int] = set()  # where a child was ready once: what is given and how it is started are in order
 
     def spawn(self, index: int) -> None:
         """Start a child, or its successor."""
@@ -99,11 +109,17 @@ class _Pool:
             if child.pipe in heard or child.sentinel in heard:
                 kind, what = child.hear()
                 if kind == BROKEN:
-                    raise SearchStopped(f"{child.name} ({child.device}): the evaluator cannot be built: {what}")
-                if kind == DEAD:
+                    child.end(PATIENCE_S)
+                    why, is_chance = what
+                    self._give_up(index, f"the evaluator cannot be built: {why}", is_chance)
+                elif kind == LOST:
+                    child.end(PATIENCE_S)
+                    self._replace(index, controller, what)
+                elif kind == DEAD:
                     self._replace(index, controller, child.end(PATIENCE_S))
                 elif kind == READY:
-                    child.ready, self._false_starts = True, 0
+                    child.ready, self._false_starts[index] = True, 0
+                    self._proven.add(index)
                 elif child.job is not None:
                     job, child.job = child.job, None
                     del self._started[index]
@@ -127,14 +143,39 @@ class _Pool:
             child.end(PATIENCE_S if child.ready else 0.0)
 
     def _replace(self, index: int, controller: SearchController, how: str) -> None:
+        """Start the successor of a child that has ended, if that makes sense."""
         child = self.children[index]
         self._started.pop(index, None)
-        if not child.ready:
-            self._false_starts += 1
-            if not how.startswith("was killed") or self._false_starts >= MAX_FALSE_STARTS:
-                raise SearchStopped(
-                    f"{child.name} ({child.device}): its process {how} before it was ready; its own output is above. "
-                    "(A script that starts workers must do so under `if __name__ == '__main__':`.)"
-                )
-        controller.lost(child.name, how)
+        if child.ready:
+            controller.lost(child.name, how)
+            if child.is_stuck and child.device != "cpu":
+                return self._give_up(index, f"{how}; its process cannot be killed and blocks the device")
+        else:
+            self._false_starts[index] = self._false_starts.get(index, 0) + 1
+            killed = how.startswith("was killed")
+            if self._false_starts[index] >= MAX_FALSE_STARTS or not killed:
+                text = f"its process {how} before it was ready; its own output is above"
+                return self._give_up(index, text + self._hint(index, how), is_chance=killed or child.is_stuck)
         self.spawn(index)
+
+    def _give_up(self, index: int, why: str, is_chance: bool = False) -> None:
+        """Go on without a worker, if others are left; what could not be started even once is a mistake of the user's.
+
+        Args:
+            index: Of the worker, whose child has ended.
+            why: There is no successor.
+            is_chance: Whether it would come about even if all that was given is right.
+        """
+        child = self.children.pop(index)
+        text = f"{child.name} ({child.device}): {why}"
+        if not self.children or not (is_chance or index in self._proven):
+            raise SearchStopped(f"{text}; all finished trials are safe: resume when the cause is removed")
+        self._say(f"{text}; the search goes on without it, with {len(self.children)} of {len(self._slots)} workers")
+
+    def _hint(self, index: int, how: str) -> str:
+        """What often is behind a child that does not start."""
+        if "SIGKILL" in how:
+            return ". (The system kills like this when memory runs out; fewer workers need less.)"
+        if how == "exited with code 1" and index not in self._proven:  # what Python says of a script without it
+            return ". (A script that starts workers must do so under `if __name__ == '__main__':`.)"
+        return ""

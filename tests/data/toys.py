@@ -109,6 +109,14 @@ class Moody:
         return {"loss": 1.0 + mood, "device": self.device}
 
 
+def illegal_access():
+    """What torch raises for it, and for all that comes after it in the same process."""
+    import torch
+
+    kind = getattr(torch, "AcceleratorError", RuntimeError)
+    return kind("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronous ...")
+
+
 class MakeMoody:
     """What is sent to the workers."""
 
@@ -117,6 +125,29 @@ class MakeMoody:
 
     def __call__(self, device):
         return Moody(device, self.folder)
+
+
+class MakeShaky(MakeMoody):
+    """On "meta" the first job breaks the device, and who starts there next is killed; others wait for `given-up`."""
+
+    def __call__(self, device):
+        import signal
+
+        mark = self.folder / "started-meta"
+        if device == "meta":
+            with open(mark, "a") as file:
+                file.write("started\n")
+            if mark.read_text().count("started") > 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def evaluate(job):
+            if device == "meta":
+                raise illegal_access()
+            while not (self.folder / "given-up").exists():
+                time.sleep(0.01)
+            return {"loss": 1.0}
+
+        return evaluate
 
 
 def broken(device):

@@ -16,7 +16,7 @@ import pytest
 
 from autoprune import strategies
 from autoprune.controller import WAIT, Job, SearchController
-from autoprune.errors import CandidateFailed, LedgerUnwritable, SearchStopped
+from autoprune.errors import CandidateFailed, DeviceBroken, LedgerUnwritable, SearchStopped
 from autoprune.ledger import Ledger
 from autoprune.limits import Limits
 from autoprune.problem import Problem, Proposal, TrialState
@@ -273,6 +273,29 @@ def test_a_candidate_that_kills_the_whole_search_time_and_again_fails(run):
     assert [t.state.value for t in trials[1:]] == ["complete", "complete"]
 
 
+def test_a_device_that_breaks_in_this_process_stops_the_search_and_a_resume_goes_on(run):
+    """All that would follow in this process fails, too: not one more candidate is spent."""
+    asked = []
+
+    def evaluate(job):
+        asked.append(job.number)
+        if job.number:
+            raise toys.illegal_access()
+        return {"loss": 1.0}
+
+    c = control(run)
+    with pytest.raises(SearchStopped, match=r"its device is broken: .*illegal memory access.* safe: resume, in a new"):
+        run_here(c, evaluate)
+    assert asked == [0, 1]
+    assert [(t.state.value, e.deaths) for t, e in zip(c.trials, c.ledger.entries, strict=True)] == [
+        ("complete", 0), ("running", 1)
+    ]  # fmt: skip
+    c.ledger.close()
+    c = control(run)
+    run_here(c, lambda job: {"loss": 1.0})
+    assert [t.state for t in c.trials] == [TrialState.COMPLETE] * 3
+
+
 def test_what_an_evaluation_may_raise():
     def evaluate(job):
         raise job
@@ -282,6 +305,9 @@ def test_what_an_evaluation_may_raise():
     assert "test_controller.py" in attempt(evaluate, RuntimeError("a\nb"))
     assert attempt(lambda job: {"loss": np.float32(0.5)}, None) == {"loss": 0.5}
     assert attempt(lambda job: 3, None).startswith("TypeError")
+    assert "out of memory" in attempt(evaluate, RuntimeError("CUDA error: out of memory"))
+    with pytest.raises(DeviceBroken, match=r"its device is broken: .*illegal memory access was encountered"):
+        attempt(lambda job: (_ for _ in ()).throw(toys.illegal_access()), None)
     with pytest.raises(KeyboardInterrupt):
         attempt(evaluate, KeyboardInterrupt())
 

@@ -120,6 +120,60 @@ def test_finalists_that_cannot_be_ordered_stop_the_search_with_the_reason(driver
     assert "no space left" in str(desk.news().error)
 
 
+def test_a_worker_that_cannot_be_started_again_is_given_up_and_the_others_go_on(driver):
+    desk = Desk(driver.open)
+    for worker in ("worker-0", "worker-1"):
+        assert desk.hello(worker)
+        desk.ready(worker)
+    desk.died("worker-0", "killed")  # at work: no false start
+    for count in range(3):
+        assert not desk.is_over()
+        assert desk.hello("worker-0")
+        desk.died("worker-0", f"killed while starting {count}")
+    assert not desk.hello("worker-0")  # Tune starts it once more: it goes at once
+    desk.died("worker-0", "whatever comes late")
+    assert desk.news().said == (
+        "worker-0: died 3 times before it was ready, at last: killed while starting 2; its log is in Ray's session "
+        "directory; the search goes on without it",
+    )
+    assert desk.exchange("worker-1")[0].number == 0
+    assert (desk.is_over(), desk.news().error) == (False, None)
+    for count in range(4):  # the last one
+        desk.died("worker-1", "killed")
+        assert desk.is_over() == (count == 3)
+        assert desk.hello("worker-1") == (count < 3)
+    assert "worker-1: died 3 times before it was ready" in str(desk.news().error)
+
+
+@pytest.mark.parametrize(("is_chance", "was_ready"), [(True, False), (False, True), (False, False)])
+def test_an_evaluator_that_cannot_be_built_stops_the_search_unless_that_was_chance(driver, is_chance, was_ready):
+    desk = Desk(driver.open)
+    for worker in ("worker-0", "worker-1"):
+        desk.hello(worker)
+    if was_ready:
+        desk.ready("worker-1")
+        desk.hello("worker-1")
+    desk.broken("worker-1", "CUDA error: out of memory", is_chance)
+    assert desk.is_over() == (not is_chance and not was_ready)
+    assert ("worker-1: the evaluator cannot be built" in str(desk.news().error)) == desk.is_over()
+    desk.broken("worker-0", "CUDA error: out of memory", True)
+    assert desk.is_over()
+
+
+def test_a_worker_whose_device_breaks_leaves_its_job_and_is_no_false_start(driver):
+    desk = Desk(driver.open)
+    for _ in range(5):
+        desk.hello("worker-0")
+        desk.ready("worker-0")
+        desk.exchange("worker-0")
+        desk.breaks("worker-0", "its device is broken: an illegal memory access")
+        desk.died("worker-0", "its process died")
+    assert not desk.is_over()
+    assert [e.deaths for e in Ledger.read(driver.run).entries] == [3, 2]
+    first = Ledger.read(driver.run).trials[0]
+    assert first.error == "killed its worker 3 times, at last: its device is broken: an illegal memory access"
+
+
 HUNG = """
 import math, time
 from autoprune.workers.cluster import worker

@@ -12,6 +12,7 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageData, Split, load
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.evaluation.memory import within_memory
 from autoprune.problem import Problem
 from autoprune.recovery import finetune
@@ -41,6 +42,42 @@ class Hungry(nn.Module):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             torch.empty(RESERVE, dtype=torch.uint8)  # the CPU allocator's own refusal
         return x
+
+
+ACCELERATOR = getattr(torch, "AcceleratorError", RuntimeError)  # torch 2.8 and later
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "broken"),
+    [
+        (MemoryError(), True, False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True, False),
+        (ACCELERATOR("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True, False),
+        (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate`"), True, False),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"), True, False),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True, False),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"), True, False),
+        (RuntimeError("std::bad_alloc"), True, False),
+        (ACCELERATOR("CUDA error: an illegal memory access was encountered"), False, True),
+        (ACCELERATOR("CUDA error: device-side assert triggered"), False, True),
+        (RuntimeError("CUDA error: unspecified launch failure"), False, True),
+        (RuntimeError("HIP error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"), False, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), False, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. Non-contiguous input"), False, False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), False, False),
+        (ValueError("CUDA error: said by somebody who does not know"), False, False),
+        (OSError("out of memory"), False, False),
+    ],
+)
+def test_what_an_error_means_for_those_who_come_next(error, memory, broken):
+    assert (out_of_memory(error), device_broken(error)) == (memory, broken)
+    wrapped = ValueError("a plug-in's own words")
+    wrapped.__cause__ = error
+    assert device_broken(wrapped) is broken
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import multiprocessing
 import os
 import platform
 import signal
@@ -23,7 +24,7 @@ from autoprune.ledger import Ledger
 from autoprune.problem import Problem, Proposal
 from autoprune.runs import Recipe
 from autoprune.schedule import Halving
-from autoprune.workers import Slot, child, memory, pickled, run_processes
+from autoprune.workers import Slot, child, here, memory, pickled, processes, run_processes
 from autoprune.workers.cluster import worker
 from autoprune.workers.parcel import Parcel
 from autoprune.workers.processes import _Pool
@@ -73,6 +74,46 @@ def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_
     assert {line[2:] for line in lines} == {(1, 1)}  # the threads of its slot
     for pid in {line[1] for line in lines}:
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_where_a_device_broke_another_process_starts_and_where_none_can_the_others_go_on(tmp_path, monkeypatch):
+    """The illegal access costs no trial, only a process; its successors are killed while they start."""
+    monkeypatch.setattr(processes, "MAX_FALSE_STARTS", 2)
+    controller = control(tmp_path, [9, 9, 9])
+    given_up = tmp_path / "given-up"
+    run_processes(controller, toys.MakeShaky(tmp_path), [Slot("meta"), Slot("cpu")], say=given_up.write_text)
+    assert [t.state.value for t in controller.trials] == ["complete"] * 3
+    assert [t.worker for t in controller.trials] == ["worker-1"] * 3
+    assert sum(e.deaths for e in controller.ledger.entries) <= 1  # 0: the other one was first at all jobs
+    assert (tmp_path / "started-meta").read_text().count("started") == 3
+    line = given_up.read_text()
+    assert line.startswith("worker-0 (meta): its process was killed by SIGKILL before it was ready")
+    assert line.endswith("fewer workers need less.); the search goes on without it, with 1 of 2 workers")
+    assert "__main__" not in line
+
+
+def test_a_child_that_cannot_be_killed_is_not_waited_for(tmp_path, monkeypatch):
+    """Its job goes to the next one; a device that it blocks is given up, a core is not."""
+    monkeypatch.setattr(child, "KILLED_S", 0.1)
+    killed = []
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.kill", lambda self: killed.append(self))
+
+    def limit_s(job):
+        return 0.5 if (tmp_path / "seen-0").exists() and not killed else math.inf
+
+    controller, said = control(tmp_path, [3, 9]), []
+    try:
+        run_processes(controller, toys.MakeMoody(tmp_path), [Slot("meta"), Slot("cpu")], limit_s, say=said.append)
+        assert [t.state.value for t in controller.trials] == ["complete"] * 2
+        assert [e.deaths for e in controller.ledger.entries] == [1, 0]
+        stuck = killed[0]
+        assert stuck.is_alive()
+        assert stuck not in multiprocessing.active_children()  # else this interpreter could not end
+        assert [line[:16] for line in said] == (["worker-0 (meta):"] if "worker-0" in stuck.name else [])
+    finally:
+        for process in killed:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path):
@@ -205,6 +246,13 @@ def test_a_worker_of_a_cluster_gives_back_its_free_pages_after_each_candidate(wi
     monkeypatch.setattr(worker, "give_back", lambda: said.append("given back"))
     evaluate = SimpleNamespace(unpack=lambda: lambda device: lambda job: said.append(job.number) or {"loss": 1.0})
     worker.work({"worker": "worker-0"}, desk=desk, luggage=evaluate, threads=1)
+    assert said == [0, "given back", 1, "given back"]
+
+
+def test_this_process_gives_back_its_free_pages_too(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(here, "give_back", lambda: said.append("given back"))
+    here.run_here(control(tmp_path, [9, 9]), lambda job: said.append(job.number) or {"loss": 1.0})
     assert said == [0, "given back", 1, "given back"]
 
 

@@ -75,7 +75,10 @@ class Desk:
         self._error: Exception | None = None
         self._over = False
         self._ready: set[str] = set()
-        self._false_starts = 0
+        self._here: set[str] = set()  # who has come, and has not been given up
+        self._proven: set[str] = set()  # who was ready once: what was given and how it is started are in order
+        self._given_up: set[str] = set()
+        self._false_starts: dict[str, int] = {}  # in a row
         try:
             self._begin(_opened(open_search))
             ended = sorted((e for e in self._search.ledger.entries if e.order >= 0), key=lambda e: e.order)
@@ -87,30 +90,47 @@ class Desk:
         except Exception as error:  # told by `news`: an actor whose constructor fails would be made again for ever
             self._stop(error)
 
-    def hello(self, worker: str) -> None:
-        """A worker process starts; what an earlier one of this name had in hand, it lost."""
+    def hello(self, worker: str) -> bool:
+        """A worker process starts; what an earlier one of this name had in hand, it lost.
+
+        Returns:
+            Whether it is to go on: not where those before it could not be started.
+        """
         self._lose(worker, "its process died")
+        if worker in self._given_up:
+            return False
+        self._here.add(worker)
+        return True
 
     def ready(self, worker: str) -> None:
         """Its evaluator is built."""
         self._ready.add(worker)
-        self._false_starts = 0
+        self._proven.add(worker)
+        self._false_starts[worker] = 0
 
     def goodbye(self, worker: str) -> None:
         """It has nothing more to do, and Tune has its last row."""
         self._ready.discard(worker)
 
-    def broken(self, worker: str, why: str) -> None:
-        """Its evaluator cannot be built: that stops the search."""
-        self._stop(SearchStopped(f"{worker}: the evaluator cannot be built: {why}"))
+    def broken(self, worker: str, why: str, is_chance: bool = False) -> None:
+        """Its evaluator cannot be built: that stops the search, unless that is chance (memory) and there are others."""
+        self._give_up(worker, f"the evaluator cannot be built: {why}", is_chance)
+
+    def breaks(self, worker: str, why: str) -> None:
+        """Its device is broken and its process ends: its job waits for the next one."""
+        self._lose(worker, why)
+        self._ready.add(worker)  # it was, when Tune says that it died
 
     def died(self, worker: str, why: str) -> None:
-        """A worker's process ended where it should not. If that happens again and again before it is ready: stop."""
-        self._false_starts += worker not in self._ready
+        """A worker's process ended where it should not. If that happens again and again before it is ready: no more."""
+        started = worker in self._ready
         self._lose(worker, why)
-        if self._false_starts >= MAX_FALSE_STARTS:
-            text = f"{worker}: died before it was ready, as {self._false_starts - 1} did before it: {why}"
-            self._stop(SearchStopped(f"{text}; its log is in Ray's session directory"))
+        if started or worker in self._given_up:
+            return
+        self._false_starts[worker] = self._false_starts.get(worker, 0) + 1
+        if self._false_starts[worker] >= MAX_FALSE_STARTS:
+            text = f"died {MAX_FALSE_STARTS} times before it was ready, at last: {why}"
+            self._give_up(worker, f"{text}; its log is in Ray's session directory", True)
 
     def exchange(self, worker: str, number: int = -1, result: Result = "") -> tuple[Job | Wait | None, float]:
         """Take a result (none: -1) and hand out the next job, with the seconds it may take.
@@ -119,6 +139,7 @@ class Desk:
             The job; WAIT: ask again later; None: the search is over.
         """
         self._ready.add(worker)
+        self._here.add(worker)
         if self._over:
             return None, 0.0
         controller = self._search.controller
@@ -229,6 +250,15 @@ class Desk:
                 self._search.controller.release(worker)
             except Exception as error:
                 self._stop(error)
+
+    def _give_up(self, worker: str, why: str, is_chance: bool) -> None:
+        """Go on without a worker, if others are left; what could not be started even once is the user's mistake."""
+        self._here.discard(worker)
+        self._given_up.add(worker)
+        if not self._here or not (is_chance or worker in self._proven):
+            self._stop(SearchStopped(f"{worker}: {why}"))
+        else:
+            self._said.append(f"{worker}: {why}; the search goes on without it")
 
     def _stop(self, error: Exception) -> None:
         self._over, self._error = True, self._error or error

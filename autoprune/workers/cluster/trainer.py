@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from autoprune.controller import Job
+from autoprune.errors import DeviceBroken
 from autoprune.workers.attempt import attempt, describe
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.cluster.worker import doomed, limit_now, settle
@@ -84,7 +86,10 @@ def train(
             why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
             return ray.get(desk.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
         with doomed(limit_s, partial(limit_now, desk, job.number)):
-            result = attempt(lambda job: trainer(job, listen), job)
+            try:
+                result = attempt(lambda job: trainer(job, listen), job)
+            except DeviceBroken:
+                os._exit(1)  # Tune goes on from the last checkpoint, in another process
         ray.get(desk.tell.remote(job.number, result))
         if isinstance(result, dict):
             tune.report({"steps": config["steps"], **{k: v for k, v in result.items() if k in KEPT}})

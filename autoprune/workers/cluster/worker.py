@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 
 from autoprune.controller import Job
+from autoprune.errors import DeviceBroken
+from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.desk import Result
 from autoprune.workers.cluster.luggage import Luggage
@@ -38,12 +40,14 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
     from ray import tune
 
     worker, latest, count, best, told = config["worker"], -1, 0, math.inf, time.monotonic()
-    ray.get(desk.hello.remote(worker))
+    if not ray.get(desk.hello.remote(worker)):
+        return
     try:
         evaluate: Evaluate = luggage.unpack()(settle(threads))
     except Exception as error:
         why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
-        return ray.get(desk.broken.remote(worker, why))  # type: ignore[no-any-return]
+        is_chance = out_of_memory(error) or device_broken(error)
+        return ray.get(desk.broken.remote(worker, why, is_chance))  # type: ignore[no-any-return]
     ray.get(desk.ready.remote(worker))
 
     def row() -> dict[str, Any]:
@@ -61,7 +65,11 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
             pause_s = min(2 * pause_s, PAUSES_S[1])
             continue
         with doomed(limit_s, partial(limit_now, desk, job.number)):
-            result = attempt(evaluate, job)
+            try:
+                result = attempt(evaluate, job)
+            except DeviceBroken as error:
+                ray.get(desk.breaks.remote(worker, str(error)))
+                os._exit(1)  # Tune starts another process; to take a broken device down in good order may hang
         give_back()
         number = latest = job.number
         count, pause_s = count + 1, PAUSES_S[0]
