@@ -82,7 +82,7 @@ def train(
 
         try:
             trainer: Trainer = luggage.unpack()(settle(threads), str(folder), every)
-        except Exception as error:  # another version, a lost file: no fault of this candidate
+        except (Exception, SystemExit) as error:  # another version, a lost file: no fault of this candidate
             why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
             return ray.get(desk.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
         with doomed(limit_s, partial(limit_now, desk, job.number)):

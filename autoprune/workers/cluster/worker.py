@@ -44,7 +44,7 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
         return
     try:
         evaluate: Evaluate = luggage.unpack()(settle(threads))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
         is_chance = out_of_memory(error) or device_broken(error)
         return ray.get(desk.broken.remote(worker, why, is_chance))  # type: ignore[no-any-return]
