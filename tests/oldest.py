@@ -32,4 +32,4 @@ def oldest(requirement: Requirement) -> str:
 
 if __name__ == "__main__":
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    print("\n".join(sorted({oldest(r) for r in requirements(project, sys.argv[1:])})))
+    print("\n".join(sorted({oldest(r) for r in requirements(project, sys.argv[1].split(","))})))
