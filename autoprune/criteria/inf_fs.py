@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.linalg import solve
-from scipy.stats import rankdata
 from torch import Tensor
 
 MIXING, DECAY = 0.5, 0.9  # alpha, and r times the spectral radius of A: the defaults of its implementations
@@ -32,6 +31,8 @@ def inf_fs(responses: Tensor) -> Tensor:
     spread = spread / spread.max() if spread.max() > 0 else np.ones_like(spread)
     if len(spread) > WIDEST:
         return torch.from_numpy(spread)
+    from scipy.stats import rankdata  # imports slowly
+
     ranks = rankdata(values, axis=0)
     ranks -= ranks.mean(0)
     norms = np.linalg.norm(ranks, axis=0)

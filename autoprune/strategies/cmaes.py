@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from cmaes import CMA
 
 from autoprune.allocation import uniform
 from autoprune.strategies.encoded import Encoded
@@ -33,6 +32,8 @@ class CMAES(Encoded):
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A draw from the adapted normal distribution."""
+        from cmaes import CMA  # imports slowly
+
         told = [t for t in self.trials if not t.probe]
         first, later = told[: self.starts], told[self.starts :]
         best = min(first, key=lambda t: t.loss, default=None)

@@ -7,7 +7,6 @@ from types import FunctionType
 from typing import Any
 
 import torch
-import torch._dynamo.config
 from torch import nn
 
 from objectives.latency.backend import Backend, on_device, timed
@@ -33,6 +32,8 @@ class Compiled(Backend):
         def network(*args: Any, **kwargs: Any) -> Any:
             return model(*args, **kwargs)
 
+        from torch._dynamo import config  # imports the compiler: seconds that only this backend needs
+
         # Compilations are kept by code, eight of each: with code of its own no network runs uncompiled for another's.
         own = FunctionType(network.__code__.replace(), network.__globals__, closure=network.__closure__)
         compiled = torch.compile(own, dynamic=False)
@@ -42,7 +43,7 @@ class Compiled(Backend):
                 return compiled(*args, **kwargs)
 
         try:  # parts behind a graph break share their code with other candidates: for them the limit is lifted
-            with torch._dynamo.config.patch(recompile_limit=2**20, accumulated_recompile_limit=2**20):
+            with config.patch(recompile_limit=2**20, accumulated_recompile_limit=2**20):
                 call()
         except Exception as error:  # the compiler raises whatever it likes
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from objectives.products import Floats
 
@@ -33,6 +32,8 @@ class Quality:
     @classmethod
     def of(cls, predicted: Floats, measured: Floats) -> Quality:
         """From the milliseconds [N] of candidates that a predictor has not seen."""
+        from scipy.stats import spearmanr  # imports slowly
+
         errors = 100 * np.abs(predicted / measured - 1)
         rank = float(spearmanr(predicted, measured)[0]) if np.ptp(predicted) and np.ptp(measured) else 0.0
         points = tuple(zip(predicted.tolist(), measured.tolist(), strict=True))

@@ -27,6 +27,8 @@ OPTIONAL = {  # package -> the only places that may import it, inside functions
     "matplotlib": {"autoprune/report/page/drawing.py"},
     "jinja2": {"autoprune/report/page/document.py"},
 }
+# Seconds that every command, worker and test process would wait for: only inside functions.
+SLOW = ("cmaes.", "pandas.", "scipy.stats.", "sklearn.", "torch._dynamo.", "torch._inductor.", "torchvision.")
 FILES = [path for package in STOREYS for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -70,6 +72,8 @@ def offences(path: str, source: str) -> list[str]:
                 found.append(f"{path} (floor {FLOORS[home]}) imports {module} (floor {FLOORS[room(module)]})")
         if top in OPTIONAL and (at_top or not any(path.startswith(place) for place in OPTIONAL[top])):
             found.append(f"{path} imports {module}: only inside functions of {', '.join(sorted(OPTIONAL[top]))}")
+        if at_top and f"{module}.".startswith(SLOW):
+            found.append(f"{path} imports {module}, which takes long: only inside functions")
     return found
 
 
@@ -111,6 +115,7 @@ def test_no_circles_between_the_rooms_of_a_floor():
         ("autoprune/strategies/x.py", "from autoprune.ledger import Ledger", "(floor 4) imports autoprune.ledger"),
         ("autoprune/search.py", "import onnx", "imports onnx"),
         ("autoprune/export.py", "import onnx", "only inside functions"),
+        ("autoprune/criteria/x.py", "from scipy.stats import norm", "takes long"),
     ],
 )
 def test_an_offender_is_named(path, source, offender):
