@@ -12,6 +12,7 @@ from autoprune.config import RunConfig as RunConfig
 from autoprune.export import load as load
 from autoprune.runs import SearchResult as SearchResult
 from autoprune.runs import adapt as adapt
+from autoprune.runs import attach as attach
 from autoprune.runs import export_run as export_run
 from autoprune.runs import finetune as finetune
 from autoprune.search import resume as resume

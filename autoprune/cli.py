@@ -146,6 +146,11 @@ def parser() -> Parser:
     )
     elsewhere.add_argument("--epochs", type=float, metavar="EPOCHS", help="epochs of a fine-tune there (default: 0)")
     finetune = verb("finetune", _finetune, "fine-tune the winner of a run anew, or another trial")
+    attach = verb("attach", _attach, "deliver the network as you have trained it: measure and export it")
+    attach.add_argument(
+        "--weights", metavar="FILE", required=True, help="of the pruned network: .safetensors or a torch state dict"
+    )
+    attach.add_argument("--to", metavar="DIR", help="the export that gets them (default: <run>/best)")
     for sub, places in (
         (export, "<run>/best, <run>/trial-N, or <run>/macs-30pct"),
         (finetune, "<run>/finetuned, or <run>/finetuned-N"),
@@ -301,6 +306,15 @@ def _finetune(arguments: dict[str, Any]) -> None:
 
     with RunProgress() as progress:
         directory = finetune(arguments.pop("run"), progress=progress, **arguments)
+    print_export(directory)
+
+
+def _attach(arguments: dict[str, Any]) -> None:
+    from autoprune.report import RunProgress, print_export
+    from autoprune.runs import attach
+
+    with RunProgress() as progress:
+        directory = attach(arguments.pop("run"), progress=progress, **arguments)
     print_export(directory)
 
 

@@ -168,10 +168,7 @@ def load(
         dense = reference.build()
     else:
         dense = model if isinstance(model, nn.Module) else model()
-    space = SearchSpace.from_json(architecture["space"])
-    kept = tuple(np.array(k, dtype=np.int64) for k in architecture["kept"])
-    check_fits(dense, space, str(directory))
-    pruned = prune(dense, space, kept)
+    pruned = rebuild(architecture, dense, str(directory))
     path = directory / "weights.safetensors"
     try:
         state = load_file(path)
@@ -179,6 +176,17 @@ def load(
         raise ValueError(f"'{path}': not a readable safetensors file ({error}); export again") from error
     load_weights(pruned, state, str(path))
     return pruned.eval()
+
+
+def rebuild(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> nn.Module:
+    """The pruned network of an export, in eval mode, with weights cut out of the dense one.
+
+    Raises:
+        ValueError: If the dense network is another one.
+    """
+    space = SearchSpace.from_json(architecture["space"])
+    check_fits(dense, space, where)
+    return prune(dense, space, _kept(architecture)).eval()
 
 
 def copy_export(
@@ -199,15 +207,25 @@ def copy_export(
     architecture = read_architecture(source)
     if not (onnx or pt2):
         return _copy(source, target, architecture)
+    network = load(source, model, trust=trust)
+    return export_again(target, network, architecture, example_inputs, onnx=onnx, pt2=pt2)
+
+
+def export_again(
+    target: Path, network: nn.Module, architecture: Mapping[str, Any], example_inputs: Any, *, onnx: bool, pt2: bool
+) -> Path:
+    """Export a network whose architecture was exported before; all but the weights is taken from there.
+
+    Raises:
+        ValueError: As `export`.
+    """
     return export(
         target,
-        load(source, model, trust=trust),
+        network,
         space=SearchSpace.from_json(architecture["space"]),
-        kept=tuple(np.array(k, dtype=np.int64) for k in architecture["kept"]),
+        kept=_kept(architecture),
         reference=ModelReference.from_json(architecture["model"]),
-        costs=architecture.get("costs"),
-        metrics=architecture.get("metrics"),
-        provenance=architecture.get("provenance"),
+        **{name: architecture.get(name) for name in ("costs", "metrics", "provenance")},
         inputs=architecture.get("input"),
         example_inputs=example_inputs,
         onnx=onnx,
@@ -314,6 +332,10 @@ def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> dict[s
     program, _ = _program(model, example_inputs)
     torch.export.save(program, str(path))
     return {}
+
+
+def _kept(architecture: Mapping[str, Any]) -> Kept:
+    return tuple(np.array(k, dtype=np.int64) for k in architecture["kept"])
 
 
 def _same_weights(one: Path, other: Path) -> bool:

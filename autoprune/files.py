@@ -7,12 +7,14 @@ process often has the same one.)
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import glob
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,7 +104,8 @@ def save_tensors(save: Callable[[Any, Path], None], tensors: Mapping[str, Any], 
 def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
     """A scratch directory that takes the place of `path` when the block ends well, and vanishes when it does not.
 
-    The older one is moved aside, put back if the new one cannot take its place, and removed only at the very end.
+    The older one changes places with it; where the system cannot do that, it is moved aside, put back if the new one
+    cannot take its place, and removed only at the very end.
 
     Args:
         path: The directory that appears.
@@ -118,9 +121,10 @@ def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
             old = partial.with_suffix(OLD)
             try:
                 yield partial
-                if replace and place.exists():
-                    place.rename(old)
-                partial.rename(place)
+                if not (replace and place.exists() and _swap(partial, place)):
+                    if replace and place.exists():
+                        place.rename(old)
+                    partial.rename(place)
             finally:
                 _put_back(old, place)
 
@@ -161,6 +165,17 @@ def _scratch(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     finally:
         os.close(lock)
         _remove(partial)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Let two paths change places at once, so that a kill leaves one or the other; False where the system cannot."""
+    libc, (a, b) = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
+    try:
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(a, b, 2) == 0)  # RENAME_SWAP
+        return bool(libc.renameat2(-100, a, -100, b, 2) == 0)  # AT_FDCWD, RENAME_EXCHANGE
+    except AttributeError:  # an older libc
+        return False
 
 
 def _is_alive(partial: Path) -> bool:

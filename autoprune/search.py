@@ -29,6 +29,7 @@ from autoprune.runs import (
     Bench,
     Held,
     Measured,
+    Origin,
     Prepared,
     Recipe,
     RunDirectory,
@@ -297,9 +298,9 @@ def _go(
             if run.path.exists() and not is_current(table, ledger.trials):
                 costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
                 write_csv(table, ledger.trials, costs, list(groups))
-    return SearchResult(
-        trial.widths, trial, run.path, prepared.space, winner.model, prepared.example, winner.costs, winner.metrics
-    )
+    origin = Origin.of(run, winner.model, recipe.model, recipe.data)
+    found: dict[str, Any] = {"example": prepared.example, "costs": winner.costs, "metrics": winner.metrics}
+    return SearchResult(trial.widths, trial, run.path, prepared.space, winner.model, **found, origin=origin)
 
 
 def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:

@@ -138,11 +138,11 @@ class RunConfig:
     timeout: float = run(0.0, "SECONDS",
         "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
         low=0, verbs="resume")
-    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt")
+    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach")
     onnx: bool = run(False, "",
         "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')",
-        verbs="resume finetune export")
-    pt2: bool = run(False, "", "also write best/model.pt2 (torch.export)", verbs="resume finetune export")
+        verbs="resume finetune export attach")
+    pt2: bool = run(False, "", "also write best/model.pt2 (torch.export)", verbs="resume finetune export attach")
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -29,8 +29,8 @@ class Setting:
         low: The least value of a number,
         high: and the largest; an infinite one is never legal.
         usual: The default in words; empty where there is nothing to say.
-        verbs: Of those that do not take every setting, the ones that take this: "resume", "finetune" and "export" may
-            change it, "adapt" begins with it.
+        verbs: Of those that do not take every setting, the ones that take this: "resume", "finetune", "export" and
+            "attach" may change it, "adapt" begins with it.
         name: Of its field.
     """
 

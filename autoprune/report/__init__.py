@@ -20,6 +20,7 @@ from autoprune.report.progress import RunProgress as RunProgress
 from autoprune.report.progress import describe as describe
 from autoprune.report.progress import metric_label as metric_label
 from autoprune.report.status import print_status as print_status
+from autoprune.report.tables import apart as apart
 from autoprune.report.tables import comparison_table as comparison_table
 from autoprune.report.tables import cost_rows as cost_rows
 from autoprune.report.tables import counted as counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def print_profile(prepared: Prepared, cost: str) -> None:
 def print_result(result: SearchResult) -> None:
     """The winner against the dense network, and where its files are."""
     out = console()
+    _print_source(out, result.origin.architecture)
     out.print(comparison_table("dense and pruned", result_rows(result)))
     out.print(f"run     {result.run_dir}", markup=False, soft_wrap=True)
     _print_files(out, result.run_dir / "best")
@@ -75,6 +77,7 @@ def print_export(directory: str | Path) -> None:
     """
     out, directory = console(), Path(directory)
     data = _architecture(directory)
+    _print_source(out, data)
     out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
     _print_files(out, directory)
 
@@ -116,6 +119,7 @@ def print_report(run: RunDirectory) -> None:
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
         out.print(groups_table(space, data["widths"]))
+        _print_source(out, data)
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
     if activity.failures:
         out.print(failures_table(activity))
@@ -136,10 +140,27 @@ def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
             rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
+        if (old := metrics.get(f"previous_{split}", {}).get("top1")) is not None:
+            rows.append(("top-1 of what was delivered before", "", f"{old:.4f}", f"on the {label.partition(', ')[2]}"))
         if split == "val" and "before_finetune_val" in metrics:
             rows.append(finetune_row(metrics["before_finetune_val"], metrics["after_finetune_val"]))
     measured = {name: metrics[name] for name in costs if name in metrics}
     return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
+
+
+def attached_words(architecture: Mapping[str, Any]) -> str:
+    """Who trained an exported network, if it was not the run: from where and when, and where the one before it is."""
+    said = architecture.get("provenance", {}).get("attached")
+    if not said:
+        return ""
+    when = said["when"][:16].replace("T", " ")
+    before = f"; the one before it is kept in {said['replaced']}" if "replaced" in said else ""
+    return f"trained elsewhere, attached from {said['from']} ({when}){before}"
+
+
+def _print_source(out: Console, architecture: Mapping[str, Any]) -> None:
+    if words := attached_words(architecture):
+        out.print(f"network: {words}", markup=False, soft_wrap=True)
 
 
 def _architecture(directory: Path) -> Any:

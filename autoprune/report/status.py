@@ -15,7 +15,7 @@ from rich.text import Text
 from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
-from autoprune.report.console import console
+from autoprune.report.console import attached_words, console
 from autoprune.report.ending import ending
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
@@ -76,6 +76,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "ended": str(ending(run, record, bool(crew))),
         "pace": activity.pace,
         "best": describe(leader, metric) if leader else "none yet",
+        "delivered": _delivered(run) if is_exported else "",
         "front": summary(run, record),
         "ETA": _eta(outlook, over) if crew else "",
         "files": "; ".join(stale(run, record)),
@@ -106,6 +107,16 @@ def _state(
     if not record.entries:
         return f"{running}: starting"
     return f"{running}: fine-tune of the winner" if over and not activity.in_hand else running
+
+
+def _delivered(run: RunDirectory) -> str:
+    """A network that was trained elsewhere is not what the trials say."""
+    from autoprune.export import read_architecture
+
+    try:
+        return attached_words(read_architecture(run.best))
+    except ValueError as error:
+        return str(error)
 
 
 def _limits(config: RunConfig, worked_s: float) -> str:

@@ -31,6 +31,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers to four digits, or as many as it takes to tell them apart."""
+    for digits in range(4, 18):
+        texts = f"{one:.{digits}g}", f"{other:.{digits}g}"
+        if one == other or texts[0] != texts[1]:
+            break
+    return texts
+
+
 def percent(part: float, whole: float) -> str:
     """`part` as a percentage of `whole`."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
@@ -113,7 +122,8 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
 
 def finetune_row(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str, str]:
     """The row for `comparison_table` that says what the fine-tune did on the validation images (see `recover`)."""
-    losses = f"loss {before.get('loss', math.nan):.4g} before, {after.get('loss', math.nan):.4g} after"
+    was, is_now = apart(before.get("loss", math.nan), after.get("loss", math.nan))
+    losses = f"loss {was} before, {is_now} after"
     verdict = "delivered: " if before["delivered"] else ""
     return "top-1 before the fine-tune", "", f"{before['top1']:.4f}", verdict + losses
 

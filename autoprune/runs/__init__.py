@@ -6,6 +6,7 @@ from autoprune.runs.afterwards import changed_run as changed_run
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.afterwards import reopen as reopen
+from autoprune.runs.attaching import attach as attach
 from autoprune.runs.bench import Bench as Bench
 from autoprune.runs.calls import allow as allow
 from autoprune.runs.calls import allow_file as allow_file
@@ -37,6 +38,7 @@ from autoprune.runs.prepare import prepare as prepare
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
 from autoprune.runs.recipe import slots as slots
+from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
 from autoprune.runs.winner import Winner as Winner
 from autoprune.runs.winner import deliver as deliver

@@ -18,6 +18,7 @@ from autoprune.export import check_target, copy_export
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, renew
+from autoprune.runs.beside import keep_attached
 from autoprune.runs.calls import allow
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
@@ -130,6 +131,8 @@ def export_run(
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
+    if target.resolve() != run.best.resolve():
+        keep_attached(target, progress.say)
     formats = {"onnx": changed.config.onnx, "pt2": changed.config.pt2}
     copy_export(run.best, target, model, run.example(), **formats, trust=trust)
     renew(run, progress.say)

@@ -155,8 +155,7 @@ def prepare(
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
-    if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
-        raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
+    check_formats(config)
     budgets = tuple(parse(text) for text in config.budget)
     bounded = {b.metric for b in budgets}
     budgets += tuple(Budget(metric, 1.0, relative=True) for metric in config.front if metric not in bounded)
@@ -201,6 +200,16 @@ def prepare(
     if isinstance(strategy, strategies.Foreign):
         strategy.propose(strategy.begin)  # its first own answer; asking changes nothing
     return Prepared(config, reference, dense, data, example, problem)
+
+
+def check_formats(config: RunConfig) -> None:
+    """Check that the formats that are asked for can be written here.
+
+    Raises:
+        ValueError: Naming the packages that are missing.
+    """
+    if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
+        raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
 
 
 def load_data(config: RunConfig, *, test: bool = True) -> ImageData:

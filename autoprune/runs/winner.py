@@ -17,6 +17,7 @@ from autoprune.evaluation import measure
 from autoprune.export import export
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
+from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, versions
 from autoprune.runs.recovering import recover
@@ -76,6 +77,7 @@ def deliver(
     price = prepared.problem.feasibility.price
     dense, pruned = price(space.full), price(trial.widths)
     costs = {name: {"dense": dense[name], "pruned": pruned[name]} for name in dense}
+    keep_attached(target, progress.say)
     export(
         target,
         model,

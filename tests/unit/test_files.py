@@ -20,7 +20,8 @@ files = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(files)
 where, how = pathlib.Path(sys.argv[1]), sys.argv[2]
 die = lambda *_: signal.raise_signal(signal.SIGKILL)
-if how == "swapping":
+if how == "swapping":  # on a system that cannot do it at once
+    files._swap = lambda *_: False
     rename = pathlib.Path.rename
     pathlib.Path.rename = lambda self, to: die() if self.suffix == ".partial" else rename(self, to)
 if how == "sweeping":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from autoprune.problem import Trial
+from autoprune.report.console import attached_words
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount
@@ -57,8 +58,13 @@ def summary(facts: Facts) -> str:
     return {
         "running": f"Still running ({facts.writer}): {much}. The numbers are of the best candidate so far.",
         "stopped": f"Stopped before its end: {much}. autoprune resume {shlex.quote(str(facts.path))} goes on.",
-        "finished": f"{much}; the winner is trial {(facts.export or {}).get('provenance', {}).get('trial', '?')}.",
+        "finished": f"{much}; the winner is trial {_winner(facts.export or {})}.",
     }[facts.state]
+
+
+def _winner(export: Mapping[str, Any]) -> str:
+    number, words = export.get("provenance", {}).get("trial", "?"), attached_words(export)
+    return f"{number}, {words}" if words else str(number)
 
 
 def nothing(facts: Facts) -> str:
