@@ -22,6 +22,7 @@ from autoprune.reference import load_weights, read_weights
 from autoprune.report import RunProgress, apart, renew
 from autoprune.runs.afterwards import changed_run
 from autoprune.runs.beside import attached, keep_beside
+from autoprune.runs.calls import allow
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import check_formats, load_data
 from autoprune.runs.trained import PREVIOUS, dense_network, fitted, remeasured, unwrapped
@@ -37,6 +38,7 @@ def attach(
     data: ImageData | None = None,
     *,
     to: str | Path | None = None,
+    trust: bool = False,
     progress: RunProgress | None = None,
     **settings: Any,
 ) -> Path:
@@ -53,6 +55,7 @@ def attach(
         model: As in `resume`; only its architecture is used.
         data: As in `resume`.
         to: Which export of the run gets the weights; default best/, what the run delivers.
+        trust: As in `resume`.
         progress: Where to say what was done; default nowhere.
         **settings: device, onnx, pt2.
 
@@ -65,8 +68,10 @@ def attach(
         ValueError: If it is no run or has no winner yet, or the weights are not those of its network (of the dense one,
             of another trial, NaN ...).
     """
-    run = RunDirectory.open(run_dir)
-    config = changed_run(run, "attach", settings).config
+    run = RunDirectory.open(run_dir, trust)
+    changed = changed_run(run, "attach", settings)
+    allow(changed, trust, settings, model, data)
+    config = changed.config
     check_formats(config)
     say = (progress or RunProgress(quiet=True)).say
     target = Path(to or run.best)

@@ -119,7 +119,7 @@ class SearchResult:
 
         Args:
             model: The trained network, its weights or a file of them; default `result.model` as it is now.
-            **settings: device, onnx, pt2, progress.
+            **settings: device, onnx, pt2, progress, trust.
 
         Returns:
             The result with that network and what was measured of it.
