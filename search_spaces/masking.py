@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
+from search_spaces.rules.attention import ARGUMENTS
 from search_spaces.rules.layers import bind
-from search_spaces.rules.products import ATTENTION, PRODUCTS, aten
+from search_spaces.rules.products import PRODUCTS, aten
 from search_spaces.space import IntArray, SearchSpace
 
 
@@ -37,10 +40,11 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
     modules = dict(masked.named_modules(remove_duplicate=False))
     for name, line in plan.statistics.items():
         if removed[line].size:
-            within(modules[name], partial(KeptStatistics, removed[line]))
-    gaps = {number: removed[line] for number, line in plan.products.items() if removed[line].size}
+            within(modules[name], partial(KeptStatistics, removed[line], plan.grouped.get(name)))
+    gaps = {place: removed[line] for place, line in plan.products.items() if removed[line].size}
     if gaps:
-        within(masked, partial(KeptProducts, gaps))
+        running = follow(masked)
+        within(masked, partial(KeptProducts, gaps, running))
     return masked
 
 
@@ -85,9 +89,9 @@ class KeptStatistics(TorchFunctionMode):
         functional.group_norm: (1, ("input", "num_groups", "weight", "bias", "eps")),
     }
 
-    def __init__(self, removed: IntArray) -> None:
+    def __init__(self, removed: IntArray, per_group: int | None) -> None:
         super().__init__()
-        self.removed = removed
+        self.removed, self.per_group = removed, per_group
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -99,24 +103,80 @@ class KeptStatistics(TorchFunctionMode):
         stay = torch.from_numpy(np.setdiff1d(np.arange(x.shape[axis]), self.removed)).to(x.device)
         given |= {k: given[k].index_select(0, stay) for k in ("weight", "bias") if k in given}
         given |= {"input": x.index_select(axis, stay)} | ({"normalized_shape": (len(stay),)} if axis == -1 else {})
+        if self.per_group is not None:  # whole groups go
+            given["num_groups"] = len(stay) // self.per_group
         return torch.zeros_like(x).index_copy(axis, stay, func(**given).to(x.dtype))
 
 
-class KeptProducts(OperatorMode):
-    """Matrix products, counted as the trace counted them, that sum over the kept channels only."""
+def follow(model: nn.Module) -> list[str]:
+    """Hooks that keep a list of the modules that are running, by name, innermost last."""
+    running = [""]
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_pre_hook(lambda *_, name=name: running.append(name))
+            module.register_forward_hook(lambda *_: running.pop() and None, always_call=True)
+    return running
 
-    def __init__(self, gaps: dict[int, IntArray]) -> None:
+
+class KeptProducts(TorchFunctionMode):
+    """Matrix products and attention, counted in each module as the trace counted them, over the kept channels only."""
+
+    def __init__(self, gaps: dict[tuple[str, int], IntArray], running: list[str]) -> None:
         super().__init__()
-        self.gaps, self.number = gaps, 0
+        self.gaps, self.running = gaps, running
+        self.count: Counter[str] = Counter()
+        self.operators = _Operators(self)
+
+    def __enter__(self) -> Any:
+        self.operators.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.operators.__exit__(*error)
+
+    def next(self) -> IntArray | None:
+        """The channels that the product now beginning must not sum over."""
+        place = self.running[-1]
+        self.count[place] += 1
+        return self.gaps.get((place, self.count[place]))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        given = bind(ARGUMENTS, args, kwargs or {})
+        if (gap := self.next()) is not None:
+            given |= {name: without(given[name], -1, gap) for name in ("query", "key")}
+        with self.operators.pause():
+            return func(**{k: v for k, v in given.items() if v is not None})
+
+
+class _Operators(OperatorMode):
+    """The part of `KeptProducts` that sees the products that are no attention."""
+
+    def __init__(self, products: KeptProducts) -> None:
+        super().__init__()
+        self.products, self.paused = products, False
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Products in here are parts of one that has been counted."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run it; a product that sums over removed channels with zeros there."""
         kind = func.overloadpacket
-        self.number += kind in PRODUCTS
-        if kind in PRODUCTS and (gap := self.gaps.get(self.number)) is not None:
+        if kind in PRODUCTS and not self.paused and (gap := self.products.next()) is not None:
             first = 1 if kind in (aten.addmm, aten.baddbmm) else 0
-            operands = list(args)
-            for place, axis in ((first, -1), (first + 1, -1 if kind in ATTENTION else -2)):
-                operands[place] = operands[place].index_fill(axis, torch.from_numpy(gap).to(operands[place].device), 0)
-            args = tuple(operands)
+            a, b = args[first : first + 2]
+            args = (*args[:first], without(a, -1, gap), without(b, -2, gap), *args[first + 2 :])
         return func(*args, **kwargs)
+
+
+def without(x: Tensor, axis: int, gap: IntArray) -> Tensor:
+    """The tensor with zeros at these positions of an axis."""
+    return x.index_fill(axis, torch.from_numpy(gap).to(x.device), 0)

@@ -20,8 +20,8 @@ class Plan:
         tensors: Tensor -> [(axis, line)].
         declared: Module that declares how it shrinks -> {axis: line}.
         statistics: Normaliser whose size is an attribute -> line.
-        products: Number of a matrix product in the forward pass -> line of the channels it sums over.
-        grouped: Grouped convolution -> entries of axis 0 of its weight per group.
+        products: (module, number of a matrix product in it) -> line of the channels it sums over.
+        grouped: Grouped convolution or normalisation that loses whole groups -> channels per group (see SearchSpace).
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -29,7 +29,7 @@ class Plan:
         self.tensors: dict[str, list[tuple[int, Line]]] = {}
         self.declared: dict[str, dict[int, Line]] = {}
         self.statistics: dict[str, Line] = {}
-        self.products: dict[int, Line] = {}
+        self.products: dict[tuple[str, int], Line] = {}
         self.grouped = dict(space.grouped)
         self._lines: list[list[tuple[int, IntArray]]] = []
         axes: dict[tuple[str, str, int], dict[tuple[int, int], IntArray]] = {}
@@ -50,7 +50,7 @@ class Plan:
             elif kind == "statistics":
                 self.statistics[name] = line
             else:
-                self.products[axis] = line
+                self.products[name, axis] = line
 
     def removed(self, kept: Sequence[IntArray]) -> list[IntArray]:
         """[line] the positions that go."""

@@ -6,6 +6,7 @@ memory) that says which channel id lives at each position.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.channels import Channels, squeeze
+from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
@@ -50,7 +52,7 @@ class Recorder:
         axes: (tensor name, axis) -> (roles, ids [n]) in order of first use.
         calls: (owner, kind and number) -> a layer that multiplies.
         grouped: Grouped convolution -> entries of axis 0 of its weight per group.
-        products: How many matrix products have run.
+        products: Module -> how many matrix products have run in it (not in modules inside it).
         several: Ids of axes that must keep at least two positions.
         path: Names of the modules being run, innermost last.
         checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
@@ -60,6 +62,7 @@ class Recorder:
         counting: False in a second pass, whose layers are not part of inference.
         seen: How many ATen operators have run.
         reached: Parameters that some rule has met.
+        obstacles: Module whose weight no rule can cut -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
     """
 
@@ -68,7 +71,7 @@ class Recorder:
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self.grouped: dict[str, int] = {}
-        self.products = 0
+        self.products: Counter[str] = Counter()
         self.several: list[Tensor] = []
         self.path: list[str] = [""]
         self.checked = False
@@ -84,6 +87,7 @@ class Recorder:
         for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)
         self.reached: set[str] = set()
+        self.obstacles: dict[str, str] = {}
         self.whole: dict[tuple[str, int], str] = {}
         self._sizes: dict[tuple[str, int], Tensor] = {}
 
@@ -207,8 +211,8 @@ class Recorder:
         """The size of an axis: a count where channels live on it."""
         name = self.names.get(id(tensor))
         if name is None:
-            ids = self.ids(tensor)
-            return ChannelCount.of(line_of(ids, axis), self) if axis in varying(ids) else tensor.shape[axis]
+            count = axis in self.varying(tensor)
+            return ChannelCount.of(line_of(self.ids(tensor), axis), self) if count else tensor.shape[axis]
         if tensor.shape[axis] == 1:
             return 1
         known = self.axes.get((name, axis))
@@ -261,7 +265,7 @@ class Recorder:
     def contracts(self, ids: Tensor) -> None:
         """Note that the matrix product now running sums over the channels `ids` [n]."""
         if self.counting:
-            self.register(self.path[-1], self.products, ids, "product")
+            self.register(self.path[-1], self.products[self.path[-1]], ids, "product")
 
 
 def constant(shape: Sequence[int]) -> Tensor:
@@ -297,17 +301,3 @@ def along(ids: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     """The companion of a tensor of `shape` whose ids [n] lie along `axis`."""
     axis %= len(shape)
     return ids.reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(tuple(shape))
-
-
-def tensors_in(values: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists, dicts and dataclass-like objects."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for v in values.values():
-            yield from tensors_in(v)
-    elif isinstance(values, (tuple, list)):
-        for v in values:
-            yield from tensors_in(v)
-    elif hasattr(values, "__dict__") and not isinstance(values, (nn.Module, type)):
-        yield from tensors_in(vars(values))

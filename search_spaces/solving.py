@@ -98,7 +98,7 @@ class Solver:
                 )
             if cache[number].size:
                 members.append(Member(name, axis, role, cache[number]))
-        name = next(m.layer for m in members if makes(m.role, m.axis))
+        name = next(m.layer or m.tensor for m in members if makes(m.role, m.axis))  # a parameter of the network itself
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
         floor = 2 if not why and self.several.intersection(units) else 1

@@ -139,7 +139,8 @@ class SearchSpace:
         frozen: Groups that cannot be pruned, each with `frozen_because`.
         layers: What multiplies, for the MACs and the activations.
         tensors: Every parameter of the network, for the parameter count.
-        grouped: `(module, entries of axis 0 of its weight per group)` of grouped convolutions, whose `groups` shrink.
+        grouped: `(module, entries of axis 0 of its weight per group)` of grouped convolutions and group-norms that lose
+            whole groups, so that their `groups` shrink.
     """
 
     groups: tuple[ChannelGroup, ...]

@@ -146,5 +146,7 @@ class Refit:
                 fields["num_parameters"] = weight.shape[0]
         if self.statistics is not None:
             lost = int(removed[self.statistics].size)
+            if self.per_group is not None and "num_groups" in fields:
+                fields["num_groups"] = (self.dense["num_channels"] - lost) // self.per_group
             for name, size in self.dense.items():
                 fields[name] = size - lost if isinstance(size, int) else (size[0] - lost,)

@@ -13,16 +13,18 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.checkpoint import CheckpointFunction
 
+from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount
 from search_spaces.operators import OperatorMode
-from search_spaces.recorder import ATTRIBUTE, Recorder, along, tensors_in
+from search_spaces.recorder import ATTRIBUTE, Recorder, along
 from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
 from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
+from search_spaces.watching import forget_counts, watched
 
-FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS
+FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | products.OPERATORS | movement.OPERATORS
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
@@ -53,19 +55,17 @@ def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
     first = next(tensors_in((args, kwargs)), None)
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
     try:
-        with preserved(model):
+        with preserved(model), watched(rec):
             model.eval()
             run(rec, model, args, kwargs)
-            if {name for name, _ in model.named_parameters()} - rec.reached:
-                run_training(rec, model, args, kwargs)
+            run_training(rec, model, args, kwargs)
     finally:
         forget(model)
+        forget_counts(model)
     space = Solver(rec).space(model)
     if not space.groups:
-        reasons = (
-            "; ".join(sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen})[:3])
-            or "no layer makes channels"
-        )
+        frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
+        reasons = "; ".join(frozen[:3]) or "no layer makes channels"
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
 
@@ -90,9 +90,8 @@ def check_model(model: nn.Module) -> None:
 
 def forget(model: nn.Module) -> None:
     """Take the companions off tensors that modules have kept."""
-    for module in model.modules():
-        for tensor in tensors_in(vars(module)):
-            vars(tensor).pop(ATTRIBUTE, None)
+    for tensor in tensors_in([vars(module) for module in model.modules()]):
+        vars(tensor).pop(ATTRIBUTE, None)
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -114,11 +113,19 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
                 f"example inputs of shape {shapes} do not fit {type(model).__name__} (in {rec.where}): "
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             ) from error
+    if next(tensors_in(output), None) is None:
+        raise ValueError(
+            f"{type(model).__name__} answers no tensor but {type(output).__name__}, so nothing says what must stay as "
+            "it is; give a network whose forward returns what it has computed (a tensor, a tuple, a dictionary ...)"
+        )
     rec.freeze_all(output, "output of the network")
 
 
 def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
-    """Some layers only run in training (auxiliary classifiers): they must shrink along, but cost nothing."""
+    """What only runs in training (auxiliary classifiers, noise) must shrink along, but costs nothing.
+
+    A network that wants more than the example input to train (targets, say) is traced as far as it comes.
+    """
     rec.counting = False
     model.train()
     with suppress(ValueError):
@@ -231,7 +238,7 @@ class Operators(OperatorMode):
         """Run it, give the result its companion, and count the multiply-adds."""
         rec = self.rec
         rec.seen += 1
-        rec.products += func.overloadpacket in products.PRODUCTS
+        rec.products[rec.path[-1]] += func.overloadpacket in products.PRODUCTS
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:
@@ -332,9 +339,9 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Leave modes, buffers and the random state as they were."""
+    """Leave modes, buffers (but those of TorchScript) and the random state as they were."""
     modes = {m: m.training for m in model.modules()}
-    tables = [(m._buffers, dict(m._buffers)) for m in model.modules()]
+    tables = [(m._buffers, dict(m._buffers)) for m in model.modules() if isinstance(m._buffers, dict)]
     values = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]):

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
+from search_spaces.comparing import Answer
 from search_spaces.masking import mask
-from search_spaces.recorder import tensors_in
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.surgery import prune
-from search_spaces.tracing import as_call, preserved
+from search_spaces.tracing import as_call, preserved, slow_path
+
+FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
+IN_SINGLE = 100  # times the tolerance for a network that cannot run in double precision
 
 
 class VerificationError(ValueError):
@@ -28,40 +32,46 @@ def verify(
     example_inputs: Any,
     *,
     seeds: Iterable[int] = (0, 1, 2),
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-5,
 ) -> float:
     """Prune random channels of `model` and compare with the dense network in which nothing reads them.
 
-    Batch-norm statistics are randomised first (fresh ones hide errors); `model` itself is left as it is.
+    Both run in double precision (where the network can), with fresh batch-norm statistics, and constant parameters
+    drawn anew: zeros, ones and tiny scales of a new network hide errors. What is compared are all tensors of the
+    answer, and the scores that a detector selects from. The pruned network must also run in training mode where the
+    dense one does. `model` itself is left as it is.
 
     Args:
         model: The dense network.
         space: What `trace` found in it.
         example_inputs: As for `trace`.
         seeds: One random choice of 20 % to 80 % of the channels of every group for each.
-        tolerance: Largest accepted difference, relative to the largest output.
+        tolerance: Largest accepted difference, relative to what the pruning changes in that tensor; a hundred times as
+            much in single precision.
 
     Returns:
         The largest relative difference found.
 
     Raises:
-        VerificationError: Names the group whose removal breaks the network.
+        VerificationError: Names the group whose removal breaks the network; or says why nothing could be compared.
     """
     worst = 0.0
-    with preserved(model), torch.no_grad():
+    with preserved(model), torch.no_grad(), slow_path():
         model.eval()
+        check_copies(model, example_inputs)
         for seed in seeds:
-            rng = np.random.default_rng(seed)
-            subject = randomised(model, seed)
-            kept = random_kept(space, rng)
-            worst = max(worst, found := difference(subject, space, kept, example_inputs))
+            subject = _subject(model, example_inputs, seed, tolerance)
+            kept = random_kept(space, np.random.default_rng(seed))
+            worst = max(worst, found := subject.difference(space, kept))
             if math.isnan(found):
                 raise VerificationError(
                     f"{type(model).__name__}: answers the example input with NaN or infinity, so that nothing can be "
                     "compared; check the weights, or give another example input"
                 )
-            if not found <= tolerance:
-                raise VerificationError(blame(subject, space, kept, example_inputs, found, tolerance))
+            if not found <= subject.tolerance:
+                raise VerificationError(blame(subject, space, kept, found))
+            if subject.trains and not subject.pruned_trains(space, kept):
+                raise VerificationError(blame(subject, space, kept, math.inf))
     return worst
 
 
@@ -72,62 +82,156 @@ def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:
     )
 
 
-def randomised(model: nn.Module, seed: int) -> nn.Module:
-    """A copy with random normalisation statistics, scales and shifts."""
-    subject = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
+class Subject:
+    """A network to be pruned and compared, and what it answers.
 
-    def draw(like: Tensor, low: float, high: float) -> Tensor:
-        return (torch.rand(like.shape, generator=generator) * (high - low) + low).to(like)
-
-    for module in subject.modules():
-        if isinstance(getattr(module, "running_mean", None), Tensor):
-            ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5), "weight": (0.5, 1.5), "bias": (-0.3, 0.3)}
-            for name, (low, high) in ranges.items():
-                if isinstance(value := getattr(module, name, None), Tensor):
-                    value.copy_(draw(value, low, high))
-    return subject
-
-
-def difference(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any) -> float:
-    """Largest difference of pruned and masked outputs, relative to the largest one.
-
-    Returns:
-        Infinity if the pruned network fails or answers what is not finite; NaN if the masked one already does.
+    Args:
+        model: In eval mode; it must answer.
+        example_inputs: As for `trace`.
+        tolerance: Largest accepted relative difference.
     """
-    args, kwargs = as_call(example_inputs)
-    expected = list(tensors_in(mask(model, space, kept)(*args, **kwargs)))
+
+    def __init__(self, model: nn.Module, example_inputs: Any, tolerance: float) -> None:
+        self.model, self.tolerance = model, tolerance
+        self.args, self.kwargs = as_call(example_inputs)
+        self.answer = Answer.of(copy.deepcopy(model), self.args, self.kwargs)
+        if not self.answer.holds_numbers:
+            raise VerificationError(
+                f"{type(model).__name__}: its answer to the example input holds no number, so that nothing can be "
+                "compared; give an example input that it has an answer to"
+            )
+        self.trains = self._runs(model)
+
+    def difference(self, space: SearchSpace, kept: Kept) -> float:
+        """Largest difference of pruned and masked answers, relative to what pruning changes.
+
+        Returns:
+            Infinity if the pruned network fails or answers what is not finite; NaN if the masked one already does.
+        """
+        expected = Answer.of(mask(self.model, space, kept), self.args, self.kwargs)
+        if not expected.is_finite:
+            return math.nan
+        try:
+            found = Answer.of(prune(self.model, space, kept), self.args, self.kwargs)
+        except FAILURES:
+            return math.inf
+        return found.apart(expected, self.answer) if found.is_finite else math.inf
+
+    def pruned_trains(self, space: SearchSpace, kept: Kept) -> bool:
+        """Does the pruned network run in training mode, too?"""
+        return self._runs(prune(self.model, space, kept))
+
+    def _runs(self, model: nn.Module) -> bool:
+        trained = copy.deepcopy(model).train()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                trained(*self.args, **self.kwargs)
+        except FAILURES:
+            return False
+        return True
+
+
+def _subject(model: nn.Module, example_inputs: Any, seed: int, tolerance: float) -> Subject:
+    """The network with fresh statistics, in double precision if it runs so."""
     try:
-        found = list(tensors_in(prune(model, space, kept)(*args, **kwargs)))
-    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
-        return float("inf")
-    if [t.shape for t in found] != [t.shape for t in expected]:
-        return float("inf")
-    pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if a.is_floating_point()]
-    for outputs, verdict in ((1, float("nan")), (0, float("inf"))):
-        if not all(pair[outputs].isfinite().all() for pair in pairs):
-            return verdict
-    return max(
-        (float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs if a.numel()), default=0.0
-    )
+        inputs = tree_map_only(Tensor, _double, example_inputs)
+        return Subject(redraw(copy.deepcopy(model).double(), seed), inputs, tolerance)
+    except VerificationError:
+        raise
+    except FAILURES:
+        return Subject(redraw(copy.deepcopy(model), seed), example_inputs, tolerance * IN_SINGLE)
 
 
-def blame(model: nn.Module, space: SearchSpace, kept: Kept, example_inputs: Any, found: float, tolerance: float) -> str:
+def _double(value: Tensor) -> Tensor:
+    if value.is_complex():
+        return value.to(torch.complex128)
+    return value.double() if value.is_floating_point() else value
+
+
+def check_copies(model: nn.Module, example_inputs: Any) -> None:
+    """Check that a copy of the network answers as it does, as pruning copies it.
+
+    Raises:
+        VerificationError: If it does not.
+    """
+    copied = copy.deepcopy(model)  # it may hold on to what the original kept of an earlier input
+    other = tree_map_only(Tensor, lambda t: t.flip(-1) if t.dim() else t, example_inputs)
+    try:
+        expected = _alone(model, other)
+    except FAILURES:
+        other = example_inputs
+        expected = _alone(model, other)
+    try:
+        found = _alone(copied, other)
+        why = "it answers something else"
+    except FAILURES as error:
+        found, why = [], f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if [t.shape for t in found] != [t.shape for t in expected] or not all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(found, expected, strict=True)
+    ):
+        raise VerificationError(
+            f"{type(model).__name__}: a copy of the network does not answer as the network does ({why}); something in "
+            "it holds on to the original, such as a hook or a function that closes over the network: make it a method "
+            "of a module, or let it find the module by its first argument"
+        )
+
+
+def _alone(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    """What the model answers, with random numbers of its own."""
+    args, kwargs = as_call(example_inputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Answer.of(model, args, kwargs).tensors
+
+
+def blame(subject: Subject, space: SearchSpace, kept: Kept, found: float) -> str:
     """Try each group alone, and name the first that breaks the network."""
     whole = [np.arange(g.size) for g in space.groups]
     for number, group in enumerate(space.groups):
         alone = tuple(kept[number] if i == number else w for i, w in enumerate(whole))
-        if not (one := difference(model, space, alone, example_inputs)) <= tolerance:
-            how = (
-                "cannot run without its channels"
-                if one == float("inf")
-                else f"changes by {one:.1e} of its largest output"
-            )
+        one = subject.difference(space, alone)
+        trains = not subject.trains or subject.pruned_trains(space, alone)
+        if not one <= subject.tolerance or not trains:
+            how = f"answers otherwise than its channels explain, by {one:.1e} of what their removal changes"
+            if one == math.inf or not trains:
+                how = "cannot run without its channels" + (" in training mode" if one != math.inf else "")
             return (
-                f"group '{group.name}': the pruned network {how}, so the trace missed something that depends on them; "
-                f"freeze it (--freeze {group.name}) and please report the network"
+                f"group '{group.name}': the pruned network {how}, so something depends on them that the trace cannot "
+                f"see (a number computed from their count, say); freeze it: --freeze {group.name}"
             )
     return (
-        f"the pruned network differs by {found:.1e} from the masked one, though no single group does: "
-        "please report the network"
+        f"the pruned network differs by {found:.1e} from the masked one, though no single group does: freeze groups "
+        f"one after the other ({', '.join(g.name for g in space.groups[:3])} ...) to find those that do not go together"
     )
+
+
+@torch.no_grad()
+def redraw(model: nn.Module, seed: int) -> nn.Module:
+    """Give a network random normalisation statistics, and parameters of one constant value random ones, in place."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(value: Tensor, low: float, high: float) -> None:
+        value.copy_(torch.rand(value.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
+
+    drawn: set[int] = set()
+    for module in model.modules():
+        if isinstance(getattr(module, "running_mean", None), Tensor):
+            ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5), "weight": (0.5, 1.5), "bias": (-0.3, 0.3)}
+            for name, (low, high) in ranges.items():
+                if isinstance(value := getattr(module, name, None), Tensor) and value.is_floating_point():
+                    uniform(value, low, high)
+                    drawn.add(id(value))
+    for value in model.parameters():
+        if id(value) in drawn or not value.is_floating_point() or not value.numel():
+            continue
+        first = float(value.reshape(-1)[0])
+        if not math.isfinite(first) or bool((value != first).any()) or (value.numel() == 1 and abs(first) > 1e-3):
+            continue
+        if sum(n > 1 for n in value.shape) > 1:  # weights, not scales or shifts
+            fan_in = value[0].numel()
+            value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64) / math.sqrt(fan_in))
+        elif first == 0 and value.numel() > 1:
+            uniform(value, -0.3, 0.3)
+        else:
+            uniform(value, 0.5, 1.5)
+    return model

@@ -158,3 +158,26 @@ def toy():
             return nn.Conv2d(into, out, kernel, padding=kernel // 2, **options)
 
     return Toy
+
+
+@pytest.fixture(scope="session")
+def mutants():
+    """Spaces that are wrong in one place: for each seed the index map of one member of one group is reversed."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    def make(space, seeds):
+        places = [
+            (i, j) for i, g in enumerate(space.groups) for j, m in enumerate(g.members)
+            if m.role in ("out", "in", "norm", "free") and g.size > 2
+        ]  # fmt: skip
+        for seed in seeds:
+            i, j = places[np.random.default_rng(seed).integers(len(places))]
+            group = space.groups[i]
+            wrong = replace(group.members[j], index=np.ascontiguousarray(group.members[j].index[::-1]))
+            members = (*group.members[:j], wrong, *group.members[j + 1 :])
+            groups = (*space.groups[:i], replace(group, members=members), *space.groups[i + 1 :])
+            yield group.name, replace(space, groups=groups)
+
+    return make

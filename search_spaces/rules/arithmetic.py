@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from search_spaces.channels import squeeze
-from search_spaces.recorder import Recorder, constant, tensors_in, varying
+from search_spaces.contents import tensors_in
+from search_spaces.recorder import Recorder, constant, varying
 
 aten = torch.ops.aten
 
@@ -217,6 +219,16 @@ def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 
+def passes(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
+    """Dropout of whole channels and its like: each channel by itself, whatever noise is drawn inside."""
+    with rec.inside(opaque=True):
+        out = func(*args, **kwargs)
+    x = args[0] if args else kwargs["input"]
+    if out is not x:
+        rec.set(out, rec.ids(x))
+    return out
+
+
 def fresh(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """x.new_zeros(...): nothing of `x` goes into it."""
 
@@ -226,6 +238,13 @@ def name_of(func: Any) -> str:
     return str(func.overloadpacket.__name__).strip("_")
 
 
+FUNCTIONS: dict[Any, Any] = dict.fromkeys(
+    [
+        functional.dropout1d, functional.dropout2d, functional.dropout3d, functional.alpha_dropout,
+        functional.feature_alpha_dropout, torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout,
+    ],
+    passes,
+)  # fmt: skip
 OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys([aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full, aten.new_empty_strided], fresh),

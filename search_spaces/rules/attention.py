@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.recorder import Recorder, along, line_of, varying
+from search_spaces.rules.arithmetic import adopt
 from search_spaces.rules.layers import bind
 
 # Modules that hard-code their sizes: their inputs are frozen, their outputs are constants.
@@ -17,15 +19,22 @@ OPAQUE_MODULES: dict[type[nn.Module], str] = {
     nn.RNNCellBase: "its gates are packed in one weight",
     nn.EmbeddingBag: "it pools inside",
     nn.Bilinear: "it multiplies two inputs",
+    torch.jit.ScriptModule: "its code is TorchScript, which cannot be followed",
 }
+ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 
 def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v: whole heads may go; their width only where the scale is fixed."""
-    a = bind(("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale"), args, kwargs)
-    q, k, v = a["query"], a["key"], a["value"]
+    """softmax(q k^T / sqrt(E) + mask) v: whole heads may go; their width only where the scale is fixed.
+
+    Grouped queries: a head of keys and values goes with the query heads that it serves.
+    """
+    a = bind(ARGUMENTS, args, kwargs)
+    q, k, v, mask = a["query"], a["key"], a["value"], a["attn_mask"]
+    number = rec.products[rec.path[-1]] + 1
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
+    rec.products[rec.path[-1]] = number  # it counts as one product, whatever PyTorch made of it (see masking.py)
     head = q.dim() - 3  # [..., H, L, E]
     canonical = rec.channels.canonical
     ids = [canonical(rec.ids(t)) for t in (q, k, v)]
@@ -34,12 +43,20 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
     products = [(q.shape[-2] * k.shape[-2], q.shape[-1]), (q.shape[-2] * v.shape[-1], k.shape[-2])]
     total = sum(p * c for p, c in products) * (out.numel() / out.shape[-1] / out.shape[-2]) / rec.batch
     if all(x in ([], [head]) for x in vary) and head >= 0 and any(vary):
-        lines = [line_of(i, head) for i in ids]
+        shared = q.shape[head] // k.shape[head] if a["enable_gqa"] else 1  # query heads of one head of keys
+        lines = [
+            line_of(i, head).repeat_interleave(1 if n == 0 else shared)
+            for n, (i, t) in enumerate(zip(ids, (q, k, v), strict=True))
+            if t.shape[head] > 1
+        ]
         for line in lines[1:]:
-            rec.channels.unite(lines[0], line, why)
+            rec.channels.unite(lines[0], line, f"attention in {rec.where} meets a fixed number of heads")
+        masked(rec, mask, lines[0])
         rec.set(out, along(lines[0], head, out.shape))
         rec.multiplies("matmul", kernel=1, pixels=total / len(lines[0]), reads=1, makes=lines[0])
         return out
+    if isinstance(mask, Tensor):
+        rec.freeze_all(mask, why)
     if a["scale"] is None or any(set(x) - {q.dim() - 1} for x in vary):
         for i in ids:
             rec.freeze(i, f"attention in {rec.where} scales by its size" if a["scale"] is None else why)
@@ -54,6 +71,24 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
     rec.multiplies("matmul", kernel=1, pixels=rows * k.shape[-2], reads=inner, makes=1)
     rec.multiplies("matmul", kernel=1, pixels=rows * k.shape[-2], reads=1, makes=value)
     return out
+
+
+def masked(rec: Recorder, mask: Tensor | None, line: Tensor) -> None:
+    """The mask or bias [..., H or 1, L, S] of heads that may go: one entry for each, or one for all."""
+    if mask is None:
+        return
+    axis = mask.dim() - 3
+    why = f"the mask of attention in {rec.where} has a fixed number of heads"
+    name = rec.names.get(id(mask))
+    if axis < 0 or mask.shape[axis] == 1:
+        rec.freeze_all(mask, why)
+    elif name is not None:
+        adopt(rec, name, mask, along(line, axis, mask.shape))
+    elif set(varying(rec.ids(mask))) - {axis}:
+        rec.freeze_all(mask, why)
+        rec.freeze(line, why)
+    else:
+        rec.channels.unite(line, line_of(rec.ids(mask), axis), why)
 
 
 FUNCTIONS: dict[Any, Any] = {functional.scaled_dot_product_attention: scaled_dot_product_attention}

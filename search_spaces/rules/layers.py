@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.counts import ChannelCount, plain
@@ -32,14 +32,27 @@ def owner_of(rec: Recorder, name: str | None) -> str:
 
 def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
     """A layer whose weight is not a parameter but computed (weight norm, hyper-networks): nothing can be sliced."""
-    rec.freeze_all(values, f"the weight of {rec.where} is computed, not a parameter")
+    why = f"the weight of {rec.where} is computed, not a parameter{first(rec.modules[rec.path[-1]])}"
+    rec.obstacles.setdefault(rec.path[-1], why)
+    rec.freeze_all(values, why)
     makes = weight.shape[0]
     rec.multiplies("fixed", kernel=1, pixels=out.numel() / makes / rec.batch * weight[0].numel(), reads=1, makes=makes)
     return out
 
 
+def first(module: nn.Module) -> str:
+    """What makes a computed weight a parameter again."""
+    if hasattr(module, "weight_fake_quant"):
+        return ": prune before prepare_qat"
+    if hasattr(module, "weight_mask"):
+        return ": call torch.nn.utils.prune.remove first"
+    if hasattr(module, "parametrizations"):
+        return ": call torch.nn.utils.parametrize.remove_parametrizations first"
+    return ""
+
+
 def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed: bool = False) -> Tensor:
-    """Dense: reads axis 1 of its weight, makes axis 0 (transposed: vice versa). Grouped: whole groups live or die."""
+    """Dense: reads axis 1 of its weight, makes axis 0 (transposed: vice versa). Grouped: see `grouped`."""
     a = bind(TRANSPOSED if transposed else CONVOLUTION, args, kwargs)
     x, weight = a["input"], a["weight"]
     groups = 1 if a["groups"] is None else a["groups"]
@@ -74,11 +87,17 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
 
 def grouped(
     rec: Recorder, name: str, weight: Tensor, ids: Tensor, groups: int, size: int, transposed: bool
-) -> tuple[Tensor, int]:
-    """The ids a grouped convolution makes, and how many channels each of them reads."""
+) -> tuple[Tensor, Tensor | int]:
+    """The ids a grouped convolution makes, and the channels that each of them reads.
+
+    Whole groups live or die where that makes the smaller units (depthwise, ResNeXt); else one position of every group
+    does, so that each group keeps as many and their number stays (two wide groups after a concatenation).
+    """
     number = plain(groups)
     owner = owner_of(rec, name)
     per_group = ids.reshape(number, -1)
+    if not isinstance(groups, ChannelCount) and number < per_group.shape[1]:
+        return each_group_alike(rec, name, per_group, size, transposed)
     if isinstance(groups, ChannelCount):
         rec.promise(groups, ChannelCount.of(per_group[:, 0], rec), f"the groups of {rec.where} count other channels")
     elif getattr(rec.modules.get(owner), "groups", None) != number:
@@ -99,6 +118,22 @@ def grouped(
     rec.register(name, 0, ids if transposed else made, "out")
     rec.grouped[owner] = weight.shape[0] // number
     return made, per_group.shape[1]
+
+
+def each_group_alike(rec: Recorder, name: str, per_group: Tensor, size: int, transposed: bool) -> tuple[Tensor, Tensor]:
+    """The same of a convolution whose groups all lose the channels at the same positions."""
+    number = len(per_group)
+    why = f"{rec.where} has {number} groups, and reads a constant in another one of them"
+    rec.channels.unite(per_group[:1].expand_as(per_group), per_group, why)
+    if transposed:
+        rec.register(name, 0, per_group.reshape(-1), "in")
+        made = rec.makes(name, 1, size // number).repeat(number)
+    else:
+        rec.register(name, 1, per_group[0], "in")
+        made = rec.makes(name, 0, size)
+        rows = made.reshape(number, -1)
+        rec.channels.unite(rows[:1].expand_as(rows), rows, why)
+    return made, per_group[0]
 
 
 def add_bias(rec: Recorder, bias: Tensor | None, made: Tensor) -> None:
@@ -211,7 +246,7 @@ def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Ties one position of every group, so that each keeps as many and the groups stay what they are."""
+    """Whole groups go, or one position of every group: whichever makes the smaller units."""
     a = bind(("input", "num_groups", "weight", "bias"), args, kwargs)
     x, groups = a["input"], a["num_groups"]
     with rec.inside(opaque=True):
@@ -219,8 +254,13 @@ def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     ids = rec.read(x, 1)
     if isinstance(groups, ChannelCount):
         rec.freeze(ids, f"the groups of {rec.where} are counted from its channels")
-    tied = ids.reshape(plain(groups), -1)
-    rec.channels.unite(tied[:1].expand_as(tied), tied, f"{rec.where} normalises it with a constant")
+    number = plain(groups)
+    tied = ids.reshape(number, -1)
+    whole = number >= tied.shape[1] and getattr(rec.modules[rec.path[-1]], "num_groups", None) == number
+    if whole:
+        rec.grouped[rec.path[-1]] = tied.shape[1]
+    first = tied[:, :1] if whole else tied[:1]
+    rec.channels.unite(first.expand_as(tied), tied, f"{rec.where} normalises it with a constant")
     per_channel(rec, [a["weight"], a["bias"]], ids)
     statistics(rec, ids, "num_channels", required=True)
     rec.set(out, along(ids, 1, out.shape))

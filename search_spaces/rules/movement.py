@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from search_spaces.channels import squeeze
-from search_spaces.recorder import Recorder, along, line_of, tensors_in, tidy, varying
+from search_spaces.contents import tensors_in
+from search_spaces.recorder import Recorder, along, line_of, tidy, varying
 
 aten = torch.ops.aten
 
@@ -43,6 +44,7 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
     tensors = [t for t in args[0] if t.numel() or t.dim() == out.dim()]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     companions = [rec.ids(t) for t in tensors]
+    beside(rec, companions, axis, "cat")
     index = tuple(
         slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
         for d in range(out.dim())
@@ -54,7 +56,22 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
 def stack(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """stack: as cat, along a new axis."""
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
-    rec.set(out, tidy(torch.stack([rec.ids(t) for t in args[0]], axis)))
+    companions = [rec.ids(t).unsqueeze(axis) for t in args[0]]
+    beside(rec, companions, axis, "stack")
+    rec.set(out, tidy(torch.cat(companions, axis)))
+
+
+def beside(rec: Recorder, companions: list[Tensor], axis: int, name: str) -> None:
+    """Tensors that are laid side by side along `axis` must keep the same sizes along the others."""
+    axes = {d for ids in companions for d in varying(ids)} - {axis}
+    why = f"{name} in {rec.where} lays it beside a constant of fixed size"
+    for d in axes:
+        first = next(ids for ids in companions if d in varying(ids))
+        line = line_of(first, d)
+        for ids in companions:
+            small = squeeze(ids).movedim(d, 0)
+            small = small.expand(len(line), *small.shape[1:]).reshape(len(line), -1)
+            rec.channels.unite(line[:, None].expand_as(small), small, why)
 
 
 def constant_pad(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

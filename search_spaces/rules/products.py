@@ -11,12 +11,8 @@ from search_spaces.recorder import Recorder, along, constant, line_of, varying
 from search_spaces.rules.arithmetic import combine
 
 aten = torch.ops.aten
-# What `Recorder.products` counts; the masked network counts the same (see masking.py).
-ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_flash_attention,
-    aten._scaled_dot_product_efficient_attention, aten._scaled_dot_product_cudnn_attention,
-}  # fmt: skip
-PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm} | ATTENTION
+# What `Recorder.products` counts, beside attention; the masked network counts the same (see masking.py).
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm}
 
 
 def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
@@ -95,4 +91,4 @@ def contract(
     return None
 
 
-OPERATORS: dict[Any, Any] = dict.fromkeys([aten.mm, aten.bmm, aten.addmm, aten.baddbmm], product)
+OPERATORS: dict[Any, Any] = dict.fromkeys(PRODUCTS, product)

@@ -46,12 +46,14 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
     if len(varying(ids)) > 1:
         ids = tidy(rec.channels.canonical(ids))
     axes = varying(ids)
+    on_constants(rec, [s for d, s in enumerate(sizes) if d not in axes], name)
     free = [d for d in axes if isinstance(sizes[d], ChannelCount) or shape[d] == -1]
     if not axes:
         return
     why = f"{name}({', '.join(map(str, shape))}) is written in the code of {rec.where}"
     if len(free) != 1:
         rec.freeze(ids, why)
+        on_constants(rec, [sizes[d] for d in free], name)
         return
     small = squeeze(ids)
     for d in set(axes) - set(free):
@@ -60,6 +62,13 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
     if isinstance(count, ChannelCount):
         here = ChannelCount.of(line_of(ids, free[0]), rec)
         rec.promise(here, count, f"the sizes of {name} in {rec.where} count other channels")
+
+
+def on_constants(rec: Recorder, counts: Sequence[Any], name: str) -> None:
+    """Sizes of axes on which no channel lives: one that counts channels would shrink where nothing else does."""
+    for count in counts:
+        if isinstance(count, ChannelCount) and plain(count) != 1:
+            rec.freeze(count.ids, f"{name} in {rec.where} gives their number to what keeps its size")
 
 
 def view(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -85,6 +94,7 @@ def unflatten(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 def split_parts(rec: Recorder, x: Tensor, sizes: Sequence[Any], axis: int, why: str, *, equal: bool = False) -> None:
     """A split of `axis` in parts of `sizes`; `equal`: the code asks for a number of equal parts, not for sizes."""
     if axis not in rec.varying(x):
+        on_constants(rec, sizes, "a split")
         return
     line = line_of(rec.ids(x), axis)
     if len(rec.varying(x)) > 1:
@@ -158,6 +168,9 @@ def index(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
         for d in range(axis, axis + width):
             if d in vary and item is not Ellipsis:
                 take(rec, x, d, item)
+            else:
+                bounds = (item.start, item.stop, item.step) if isinstance(item, slice) else (item,)
+                on_constants(rec, bounds, "an index")
         axis += width
 
 
@@ -198,8 +211,10 @@ def narrow(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """x.narrow(dim, start, length), x.select(dim, index), x.unbind(dim), x.index_select(dim, index)."""
     a = bind(("input", "dim", "start", "length"), args, kwargs)
     x, dim = a["input"], a["dim"] or 0
-    if isinstance(dim, int) and dim % x.dim() in rec.varying(x):
-        start, length = a["start"], a["length"]
+    start, length = a["start"], a["length"]
+    if not isinstance(dim, int) or dim % x.dim() not in rec.varying(x):
+        on_constants(rec, (start, length), func.__name__)
+    else:
         item = slice(start, start + length) if func.__name__ == "narrow" and not isinstance(start, Tensor) else None
         take(rec, x, dim % x.dim(), item)
 
@@ -207,8 +222,9 @@ def narrow(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 def pad(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """F.pad by counted amounts cannot be followed; amounts written in the code are dealt with by `constant_pad`."""
     values = [*args, *kwargs.values()]
-    if any(isinstance(p, ChannelCount) for p in values[1]):
+    if counts := [p for p in values[1] if isinstance(p, ChannelCount)]:
         rec.freeze_all(values, f"F.pad by a number of channels in {rec.where}")
+        on_constants(rec, counts, "F.pad")
 
 
 def drop_ones(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -216,6 +232,12 @@ def drop_ones(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     x, dim = bind(("input", "dim"), args, kwargs).values()
     dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
     rec.several.extend(line_of(rec.ids(x), d) for d in {d % max(x.dim(), 1) for d in dims} & set(rec.varying(x)))
+
+
+def length(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """len(x): Python makes a plain number of it."""
+    if 0 in rec.varying(args[0]):
+        rec.freeze(rec.ids(args[0]), f"len() counts its channels in {rec.where}")
 
 
 def values_leave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -236,9 +258,10 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]
     before = rec.ids(x)
     if not counts or len(sizes) != out.dim():
-        for s in sizes:
-            if isinstance(s, ChannelCount) and func is T.repeat:
-                s.lose("repeat")
+        vary = rec.varying(out)
+        for d, s in enumerate(sizes, out.dim() - len(sizes)):
+            if isinstance(s, ChannelCount) and (func is T.repeat or d not in vary):
+                on_constants(rec, [s], func.__name__)
         return out
     if len(counts) > 1 or varying(before) or not all(plain(s) == out.shape[d] and s.factor == 1 for d, s in counts):
         rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
@@ -272,6 +295,7 @@ CHECKS: dict[Any, Any] = {
     **dict.fromkeys([functional.channel_shuffle, torch.channel_shuffle], channel_shuffle),
     **dict.fromkeys([functional.native_channel_shuffle, torch.native_channel_shuffle], channel_shuffle),
     **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr], values_leave),
+    T.__len__: length,
     **dict.fromkeys([T.__bool__, T.__float__, T.__int__], values_leave),
 }
 # Composites whose inner splits and slices follow the sizes of their operands.

@@ -295,8 +295,13 @@ def test_new_tensors_of_counted_size(law, toy):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda s, x: s.a(x) / math.sqrt(x.shape[1]), "their number enters float() in 'body'"),
-        (lambda s, x: s.a(x) * s.a.in_channels * x.shape[1] ** -0.5, "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) / math.sqrt(x.shape[1]), "their number enters sqrt() in 'body'"),
+        (lambda s, x: s.a(x) / np.log(x.shape[1]), "their number enters log() in 'body'"),
+        (lambda s, x: s.a(x) * math.log2(s.a.in_channels), "their number enters log2() in 'body'"),
+        (lambda s, x: s.a(x) * x.shape[1] ** -0.5, "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) * s.a.in_channels**-0.5, "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) * len(x[0]), "len() counts its channels in 'body'"),
+        (lambda s, x: sum((x * i for i in range(x.shape[1])), s.a(x)), "their number enters range() in 'body'"),
         (lambda s, x: s.a(x) if x.shape[1] == 8 else x, "their number enters a comparison in 'body'"),
         (lambda s, x: s.a(x) if x.shape[1] > 4 else x, "their number enters a comparison in 'body'"),
         (lambda s, x: s.a(x) if x.shape[1] % 3 else x, "their number enters a remainder in 'body'"),

@@ -1,0 +1,53 @@
+"""Every tensor within a value: what enters an operation, what leaves a network."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# Without tensors inside, and so common that they must cost nothing.
+PLAIN = (
+    int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, torch.layout,
+    torch.memory_format,
+)  # fmt: skip
+# What leads out of a value, into the program at large.
+OUTSIDE = (nn.Module, type, ModuleType, BuiltinFunctionType, CodeType, FrameType, GeneratorType, torch.Generator)
+CLOSED = (*PLAIN, *OUTSIDE)
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """All tensors within tuples, lists, dictionaries and objects of any kind (slots, deques, views, sets ...).
+
+    In the order in which they stand there; a tensor that stands there twice comes twice, an object that does once.
+    """
+    seen: set[int] = set()
+    stack = [values]  # not recursive: an object may lead to a long chain of others
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif not isinstance(value, CLOSED) and id(value) not in seen:
+            seen.add(id(value))
+            if type(value) in (tuple, list):
+                stack.extend(reversed(value))
+            elif type(value) is dict:
+                stack.extend(reversed(value.values()))
+            else:
+                stack.extend(reversed(_inside(value)))
+
+
+def _inside(value: Any) -> list[Any]:
+    """What an object refers to: the garbage collector knows, whatever kind of object it is."""
+    if isinstance(value, FunctionType):
+        return [value.__closure__, value.__defaults__, value.__kwdefaults__]
+    if isinstance(value, np.ndarray):
+        return list(value.flat) if value.dtype == object else []
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=lambda item: str(getattr(item, "shape", item)))
+    return gc.get_referents(value)

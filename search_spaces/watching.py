@@ -1,0 +1,166 @@
+"""What is exchanged while a network is traced, so that channel counts are seen wherever they go.
+
+Caches are left out (one would hand a layer the sizes counted in another, or in another network), functions that read
+a number without asking it say so, and size attributes of layers that will shrink are counts.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import math
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from search_spaces.counts import ChannelCount, plain
+from search_spaces.recorder import Recorder
+
+NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
+LIBRARIES = {"torch", "torchgen", "sympy", "scipy", "numpy", "search_spaces"}  # they keep no sizes of networks
+
+
+@contextmanager
+def watched(rec: Recorder) -> Iterator[None]:
+    """See the top of this file."""
+    with ExitStack() as stack:
+        stack.enter_context(_exchanged(_functions()))
+        stack.enter_context(_counted_attributes(rec))
+        yield
+
+
+def _functions() -> dict[int, tuple[Any, Any]]:
+    """The id of a function that reads numbers unasked -> (it, what stands in for it)."""
+    originals = [f for name, f in vars(math).items() if callable(f) and not name.startswith("_")]
+    originals += [getattr(np, name) for name in NUMPY]
+    return {id(f): (f, _asking(f)) for f in originals} | {id(range): (range, _Range)}
+
+
+def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, at the price of freezing the channels whose number it is given."""
+
+    @functools.wraps(function, updated=())
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        what = f"{getattr(function, '__name__', 'a function')}()"
+        return function(*(_lost(a, what) for a in args), **{k: _lost(v, what) for k, v in kwargs.items()})
+
+    return asked
+
+
+def _lost(value: Any, what: str) -> Any:
+    if isinstance(value, ChannelCount):
+        return value.lose(what)
+    return type(value)(_lost(v, what) for v in value) if type(value) in (tuple, list) else value
+
+
+class _IsRange(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, _RANGE)
+
+
+_RANGE = range
+
+
+class _Range(metaclass=_IsRange):
+    """`range` that asks the numbers it is given."""
+
+    def __new__(cls, *args: Any) -> Any:
+        return _RANGE(*(_lost(a, "range()") for a in args))
+
+
+@contextmanager
+def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
+    """In all loaded modules, put stand-ins in the place of functions, and functions in the place of their caches."""
+    places: list[tuple[Any, str, Any]] = []
+
+    def exchange(owner: Any, name: str, value: Any) -> None:
+        if isinstance(value, functools._lru_cache_wrapper):
+            stand_in = value.__wrapped__
+        elif id(value) in functions:
+            stand_in = functions[id(value)][1]
+        else:
+            return
+        places.append((owner, name, value))
+        setattr(owner, name, stand_in)
+
+    for module_name, module in list(sys.modules.items()):
+        top = module_name.partition(".")[0]
+        if not isinstance(module, type(sys)) or top in LIBRARIES or top in sys.stdlib_module_names:
+            continue
+        for name, value in list(vars(module).items()):
+            exchange(module, name, value)
+            if isinstance(value, type) and value.__module__ == module_name:
+                for inner, attribute in list(vars(value).items()):
+                    if isinstance(attribute, functools._lru_cache_wrapper):
+                        exchange(value, inner, attribute)
+    for owner, names in ((math, list(vars(math))), (np, NUMPY), (builtins, ["range"])):
+        for name in names:
+            exchange(owner, name, getattr(owner, name))
+    try:
+        yield
+    finally:
+        for owner, name, value in reversed(places):
+            setattr(owner, name, value)
+
+
+# Layer -> its size attributes, each with the axis of its weight that it counts. Surgery changes the same ones.
+SIZES: tuple[tuple[type[nn.Module], tuple[tuple[str, int], ...]], ...] = (
+    (nn.modules.conv._ConvTransposeNd, (("in_channels", 0), ("out_channels", 1))),
+    (_ConvNd, (("out_channels", 0), ("in_channels", 1))),
+    (nn.Linear, (("out_features", 0), ("in_features", 1))),
+    (_NormBase, (("num_features", 0),)),
+    (nn.GroupNorm, (("num_channels", 0),)),
+    (nn.Embedding, (("embedding_dim", 1),)),
+)
+
+
+@contextmanager
+def _counted_attributes(rec: Recorder) -> Iterator[None]:
+    """`conv.out_channels` read by the network's own code is a count of the layer's channels."""
+    before: list[tuple[nn.Module, str, int]] = []
+    for module in rec.modules.values():
+        sizes = next((sizes for kind, sizes in SIZES if isinstance(module, kind)), ())
+        weight = getattr(module, "_parameters", {}).get("weight") if sizes else None
+        for attribute, axis in sizes:
+            value = vars(module).get(attribute)
+            if weight is None or id(weight) not in rec.names or type(value) is not int or value != weight.shape[axis]:
+                continue  # grouped, or its weight is computed
+            before.append((module, attribute, value))
+            module.__dict__[attribute] = rec.size(weight, axis)
+    try:
+        yield
+    finally:
+        for module, attribute, value in before:
+            module.__dict__[attribute] = value
+
+
+def forget_counts(model: nn.Module) -> None:
+    """Make the counts that modules have kept in their attributes plain numbers again."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if name not in ("_parameters", "_buffers", "_modules"):
+                kept = _plainly(value)
+                if kept is not value:
+                    module.__dict__[name] = kept
+
+
+def _plainly(value: Any) -> Any:
+    if isinstance(value, ChannelCount):
+        return plain(value)
+    if type(value) in (tuple, list, torch.Size):
+        items = [_plainly(v) for v in value]
+        return value if all(map(operator.is_, items, value)) else type(value)(items)
+    if type(value) is dict:
+        pairs = [(_plainly(key), _plainly(item)) for key, item in value.items()]
+        if not all(all(map(operator.is_, *both)) for both in zip(pairs, value.items(), strict=True)):
+            value.clear()  # in place: others may hold it
+            value.update(pairs)
+    return value
