@@ -60,7 +60,7 @@ def verify(
         model.eval()
         check_copies(model, example_inputs)
         for seed in seeds:
-            subject = _subject(model, example_inputs, seed, tolerance)
+            subject = subject_of(model, example_inputs, seed, tolerance)
             kept = random_kept(space, np.random.default_rng(seed))
             worst = max(worst, found := subject.difference(space, kept))
             if math.isnan(found):
@@ -131,7 +131,7 @@ class Subject:
         return True
 
 
-def _subject(model: nn.Module, example_inputs: Any, seed: int, tolerance: float) -> Subject:
+def subject_of(model: nn.Module, example_inputs: Any, seed: int, tolerance: float) -> Subject:
     """The network with fresh statistics, in double precision if it runs so."""
     try:
         inputs = tree_map_only(Tensor, _double, example_inputs)

@@ -89,7 +89,10 @@ def multiply_adds_fixture():
 
 @pytest.fixture
 def law():
-    """Trace a network and hold its space to the law: pruned equals masked, exact costs, the network untouched."""
+    """Trace a network and hold its space to the law: pruned equals masked, exact costs, the network untouched.
+
+    `judged`: an independent judge is asked, too (tests/data/judge.py says which networks it cannot judge).
+    """
     import copy
     import json
 
@@ -100,12 +103,16 @@ def law():
     from search_spaces.tracing import as_call
     from search_spaces.verify import random_kept
 
-    def check(model, example, seeds=(0, 1)):
+    sys.path.insert(0, str(Path(__file__).parent / "data"))
+    from judge import judge
+
+    def check(model, example, seeds=(0, 1), judged=True):
         before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
         space = trace(model, example)
         assert verify(model, space, example, seeds=seeds) < 1e-4
         kept = random_kept(space, np.random.default_rng(7))
         widths = [len(k) for k in kept]
+        assert not judged or judge(model, space, kept, example) < 1e-6
         pruned = prune(model, space, kept).eval()
         args, kwargs = as_call(example)
         batch = next(iter(args or kwargs.values())).shape[0]

@@ -39,6 +39,11 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
     canonical = rec.channels.canonical
     ids = [canonical(rec.ids(t)) for t in (q, k, v)]
     vary = [varying(i) for i in ids]
+    if head >= 0 and vary[0] == [head]:  # one head of keys for all queries: whole heads of queries go, keys stay
+        for n in (1, 2):
+            if (k, v)[n - 1].shape[head] == 1 and vary[n]:
+                rec.freeze(ids[n], f"all heads of attention in {rec.where} read it, and its width is that of a head")
+                vary[n] = []
     why = f"attention in {rec.where} mixes it with channels of another axis"
     products = [(q.shape[-2] * k.shape[-2], q.shape[-1]), (q.shape[-2] * v.shape[-1], k.shape[-2])]
     total = sum(p * c for p, c in products) * (out.numel() / out.shape[-1] / out.shape[-2]) / rec.batch

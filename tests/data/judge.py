@@ -86,6 +86,11 @@ def judge(model, space, kept, example, seed=0):
         torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, as_call(example)
     )
     zeroed = changed(dense, space, kept, torch.zeros_like)
+    for member, positions in places(space, kept, ("declared",)):
+        if member.axis == 0:  # what it makes
+            gone = torch.from_numpy(positions)
+            module = zeroed.get_submodule(member.tensor)
+            module.register_forward_hook(lambda _, __, out, gone=gone: out.index_fill(1, gone, 0))
     lines = {}
     for member, positions in places(space, kept, ("statistics",)):
         lines.setdefault(member.tensor, []).append(positions)

@@ -1,8 +1,13 @@
 """The torchvision classifiers, without a line of code for any of them: pruned equals masked, costs are exact."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+
+from search_spaces import trace
+from search_spaces.tracing import slow_path
+from search_spaces.verify import random_kept, subject_of
 
 NETWORKS = {  # name -> (image size, constructor arguments)
     "resnet18": (64, {}),
@@ -32,6 +37,9 @@ NETWORKS = {  # name -> (image size, constructor arguments)
 FROZEN = {"vit_b_16": "nn.MultiheadAttention", "swin_t": "attention"}
 
 
+UNJUDGED = {}
+
+
 def build(name):
     size, options = NETWORKS[name]
     torch.manual_seed(0)
@@ -44,7 +52,7 @@ def build(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(name, law):
     model, image = build(name)
-    space = law(model, image, seeds=(0,))
+    space = law(model, image, seeds=(0,), judged=name not in UNJUDGED)
     fine = ("output of the network", "one unit always stays, and there is only one")  # the latter in ShuffleNet's tails
     other = {g.name: g.frozen_because for g in space.frozen if g.frozen_because not in fine}
     if name not in FROZEN:
@@ -52,6 +60,20 @@ def test_network(name, law):
     prunable = sum(t.axes[0].size for t in space.tensors if not t.axes[1:])
     whole = sum(p.numel() for p in model.parameters())
     assert prunable < 0.4 * whole  # most weights have an axis that shrinks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_wrong_maps_are_noticed(name, mutants):
+    """Each of eight index maps, reversed on purpose, makes `verify` fail."""
+    model, image = build(name)
+    space = trace(model, image)
+    with torch.no_grad(), slow_path():
+        subject = subject_of(model.eval(), image, 0, 1e-5)
+        kept = random_kept(space, np.random.default_rng(0))
+        assert subject.difference(space, kept) <= subject.tolerance
+        for group, wrong in mutants(space, range(8)):
+            assert subject.difference(wrong, kept) > 10 * subject.tolerance, group
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_small"])

@@ -141,6 +141,105 @@ def test_whole_heads_go_where_their_width_is_written_in_the_code(law, toy, fused
     assert sizes(space) == {"stem.0": 8, "body.q": 4, "head": 6}  # four heads of two
 
 
+def heads(s, x, number=4, **options):
+    """Attention of `number` heads over image positions, each as wide as the code says."""
+    tokens = x.flatten(2).transpose(1, 2)
+    q, k, v = (f(tokens).unflatten(-1, (-1, 2)).transpose(1, 2) for f in (s.q, s.k, s.v))
+    mask = s.mask(s) if hasattr(s, "mask") else None
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options)
+    return x + s.o(y.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
+
+
+@pytest.mark.parametrize(("keys", "units"), [(4, 4), (2, 2), (1, 4)])
+def test_grouped_queries_go_with_their_keys(law, toy, keys, units):
+    parts = {"q": nn.Linear(8, 8), "k": nn.Linear(8, 2 * keys), "v": nn.Linear(8, 2 * keys), "o": nn.Linear(8, 8)}
+    net = toy(lambda s, x: heads(s, x, enable_gqa=True), **parts)
+    space = law(net, torch.randn(IMAGE), judged=keys > 1)  # values shared by all heads are no zeros
+    assert sizes(space) == {"stem.0": 8, "body.q": units, "head": 6}
+    queries = next(m for m in space.groups[1].members if m.tensor == "body.q.weight")
+    assert queries.index.shape == (units, 8 // units)
+
+
+@pytest.mark.parametrize(
+    ("mask", "tensor"),
+    [
+        (lambda s: s.table, "body.table"),  # a bare parameter [1, heads, L, L]
+        (lambda s: s.table[0], "body.table"),
+        (lambda s: s.bias(s.places).permute(2, 0, 1), "body.bias.weight"),  # a table of relative positions
+        (lambda s: (s.bias(s.places) * 2).permute(2, 0, 1)[None], "body.bias.weight"),
+    ],
+)
+def test_a_bias_for_each_head_goes_with_it(law, toy, mask, tensor):
+    def function(s, x):
+        s.mask = lambda s: mask(s)
+        return heads(s, x)
+
+    class Places(nn.Embedding):
+        pass
+
+    parts = {n: nn.Linear(8, 8) for n in "qkvo"} | {
+        "bias": Places(5, 4),
+        "table": nn.Parameter(torch.randn(1, 4, 64, 64)),
+    }
+    net = toy(function, **parts)
+    net.body.register_buffer("places", torch.randint(0, 5, (64, 64)))
+    space = law(net, torch.randn(IMAGE))
+    assert sizes(space)["body.q"] == 4
+    assert tensor in {m.tensor for m in space.groups[1].members}
+
+
+def test_a_mask_of_fixed_heads_freezes_them(law, toy):
+    parts = {n: nn.Linear(8, 8) for n in "qkvo"}
+    fixed = toy(lambda s, x: heads(s, x), **parts)
+    fixed.body.mask = lambda s: torch.zeros(1, 4, 64, 64)
+    why = "the mask of attention in 'body' has a fixed number of heads"
+    assert reasons(law(fixed, torch.randn(IMAGE)))["body.q"] == why
+    shared = toy(lambda s, x: heads(s, x), **parts)
+    shared.body.mask = lambda s: torch.ones(64, 64).tril().bool()
+    assert sizes(law(shared, torch.randn(IMAGE)))["body.q"] == 4
+
+
+@pytest.mark.parametrize("contiguous", [False, True])  # PyTorch takes other paths
+def test_attention_with_a_scale_of_its_own(law, toy, contiguous):
+    def function(s, x):
+        q, k, v = (f(x).flatten(2).transpose(1, 2)[:, None] for f in (s.q, s.k, s.v))
+        q, k, v = (t.contiguous() if contiguous else t for t in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, scale=0.3)[:, 0]
+        return x + s.o(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+
+    parts = {n: toy.conv(8, 6, 1) for n in "qkv"} | {"o": toy.conv(6, 8, 1)}
+    space = law(toy(function, **parts), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.q": 6, "body.v": 6, "head": 6}
+
+
+def test_a_size_counted_on_the_input_of_frozen_attention(law, toy):
+    """y has constant width; the code gives it the number of the input's channels."""
+
+    def function(s, x):
+        b, c, h, w = x.shape
+        q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (s.q, s.k, s.v))
+        y = F.scaled_dot_product_attention(q, k, v)  # scales by its size
+        return x + s.o(y.transpose(1, 2).reshape(b, c, h, w))
+
+    found = reasons(law(toy(function, **{n: toy.conv(kernel=1) for n in "qkvo"}), torch.randn(IMAGE)))
+    assert found["stem.0"] == "reshape in 'body' gives their number to what keeps its size"
+
+
+def test_what_is_laid_side_by_side_has_one_width(law, toy):
+    def function(s, x):
+        return s.mix(torch.stack([s.a(x), s.b(x)], 1).flatten(1)).view(-1, 5, 1, 1)
+
+    parts = {"a": toy.conv(8, 4), "b": toy.conv(8, 4), "mix": nn.Linear(2 * 4 * 64, 5)}
+    space = law(toy(function, out=5, **parts), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 4, "head": 6}
+    rows = lambda s, x: torch.cat([s.a(x), s.b(x)], 2)  # noqa: E731
+    space = law(toy(rows, out=4, a=toy.conv(8, 4), b=toy.conv(8, 4)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 4, "head": 6}
+    fixed = lambda s, x: torch.cat([x, torch.ones(2, 8, 1, 8)], 2)  # noqa: E731
+    why = "cat in 'body' lays it beside a constant of fixed size"
+    assert reasons(law(toy(fixed), torch.randn(IMAGE))) == {"stem.0": why}
+
+
 def test_attention_that_scales_by_its_width_is_frozen(law, toy):
     def function(s, x):
         q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (s.q, s.k, s.v))

@@ -1,9 +1,12 @@
 """Layers: what each of them couples, on toy networks small enough to say in full what may be pruned."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from search_spaces import prune
 
 IMAGE = (2, 3, 8, 8)
 
@@ -116,6 +119,47 @@ def test_group_norm_ties_one_channel_of_every_group(law):
     space = law(Toy(nn.Sequential(nn.Conv2d(8, 12, 1), nn.GroupNorm(3, 12)), out=12), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.0": 4, "head": 6}
     assert space.groups[1].members[0].index.tolist() == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
+
+
+def test_group_norm_of_many_groups_loses_whole_ones(law):
+    body = nn.Sequential(nn.Conv2d(8, 12, 1), nn.GroupNorm(6, 12), nn.ReLU(), nn.GroupNorm(12, 12))
+    space = law(Toy(body, out=12), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.0": 6, "head": 6}
+    assert space.grouped == (("body.1", 2), ("body.3", 1))
+    pruned = prune(Toy(body, out=12), space, [np.arange(8), np.array([0, 3]), np.arange(6)])
+    assert (pruned.body[1].num_groups, pruned.body[1].num_channels, pruned.body[3].num_groups) == (2, 4, 4)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_few_wide_groups_lose_one_channel_each(law, transposed):
+    """Two branches, concatenated and mixed in two groups."""
+
+    class Fusion(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 1)
+            kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+            self.mix = kind(12, 10, 3, padding=1, groups=2)
+
+        def forward(self, x):
+            return self.mix(torch.cat([self.a(x), self.b(x)], 1)).relu()
+
+    space = law(Toy(Fusion(), out=10), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 6, "body.mix": 5, "head": 6}
+    mix = {(m.tensor, m.axis): m.index.tolist() for m in space.groups[2].members}
+    assert mix["head.weight", 1] == [[i, i + 5] for i in range(5)]
+
+
+def test_groups_written_in_the_code(law):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(10, 4, 1, 1))
+
+        def forward(self, x):
+            return F.conv2d(x, self.weight, groups=2)
+
+    assert sizes(law(Toy(Functional(), out=10), torch.randn(IMAGE))) == {"stem.0": 4, "body": 5, "head": 6}
 
 
 def test_instance_norm(law):
@@ -237,7 +281,7 @@ def test_token_mixing_lets_the_channels_pass(law):
         def forward(self, x):
             return x + self.back(F.gelu(self.mix(x.flatten(2)))).view_as(x)
 
-    space = law(Toy(Mixer()), torch.randn(IMAGE))
+    space = law(Toy(Mixer()), torch.randn(IMAGE), judged=False)  # a bias per position
     assert sizes(space) == {"stem.0": 8, "head": 6}
     assert reasons(space)["body.mix"] == "'body.mix' mixes positions, not channels"
 
