@@ -1,5 +1,6 @@
 """What may be pruned in a network, and how to build what is left."""
 
+from search_spaces.contents import tensors_in as tensors_in
 from search_spaces.masking import mask as mask
 from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
 from search_spaces.shrinkable import Shrinkable as Shrinkable

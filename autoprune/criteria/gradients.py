@@ -32,7 +32,7 @@ from autoprune.criteria.sites import (
     sites_of,
     tap_gradient,
 )
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, tensors_in
 
 
 class MaskGradients:
@@ -77,21 +77,20 @@ class MaskGradients:
 
 
 def logits(output: Any) -> Tensor:
-    """The class scores in whatever a network returns: a tensor, or the entry "logits" or "out", or the first tensor.
+    """The class scores in what a network returns: a tensor, or what is called "logits" or "out", or the first tensor.
 
     Raises:
         ValueError: If there is no tensor.
     """
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        named = [output[k] for k in ("logits", "out") if isinstance(output.get(k), Tensor)]
-        output = (*named, *output.values())
-    for item in output if isinstance(output, (tuple, list)) else (getattr(output, "logits", None),):
-        if isinstance(item, Tensor):
-            return item
-    kind = type(output).__name__
-    raise ValueError(f"the network must return class scores as a tensor, or a tuple or dict that holds one; got {kind}")
+    for name in ("logits", "out"):
+        named = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(named, Tensor) and not isinstance(output, Tensor):
+            return named
+    found = next(tensors_in(output), None)
+    if found is None:
+        kind = type(output).__name__
+        raise ValueError(f"the network must return class scores as a tensor, or in what holds one; got {kind}")
+    return found
 
 
 def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]]) -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from search_spaces import tensors_in
+
 Pairs = tuple[tuple[str, str], ...]  # (convolution, the batch-norm that alone reads it)
 _Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -100,7 +102,4 @@ def _identity(x: Tensor) -> Tensor:
 
 def _flat(output: Any) -> Tensor:
     """All tensors of an output in one."""
-    if isinstance(output, Tensor):
-        return output.float().flatten()
-    items = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-    return torch.cat([_flat(item) for item in items if item is not None])
+    return torch.cat([t.float().flatten() for t in tensors_in(output)])
