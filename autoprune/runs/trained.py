@@ -17,7 +17,7 @@ from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.export import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
-from search_spaces.recorder import tensors_in
+from search_spaces import tensors_in
 from search_spaces.tracing import as_call
 
 SPLITS = ("val", "test")

@@ -218,8 +218,13 @@ def test_a_layer_called_with_batches_of_two_sizes_and_a_table_without_images():
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda z: z, lambda z: (z, 1), lambda z: {"aux": z + 1, "logits": z}, lambda z: {"out": z},
-        lambda z: SimpleNamespace(aux=z + 1, logits=z), lambda z: {"scores": z}.values(), lambda z: deque([(z, 1)]),
+        lambda z: z,
+        lambda z: (z, 1),
+        lambda z: {"aux": z + 1, "logits": z},
+        lambda z: {"out": z},
+        lambda z: SimpleNamespace(aux=z + 1, logits=z),
+        lambda z: {"scores": z}.values(),
+        lambda z: deque([(z, 1)]),
     ],
 )
 def test_logits(wrap):
