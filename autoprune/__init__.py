@@ -6,6 +6,14 @@ Example:
     again = autoprune.load(result.run_dir / "best", model=dense)  # from JSON and safetensors, no pickle
 """
 
+from autoprune import interrupts as interrupts  # first: it answers Ctrl-C while the rest is imported
+
+# isort: split
+
+from autoprune import process as process  # second: it opens the standard streams that are closed
+
+# isort: split
+
 __version__ = "0.1.0"
 
 from autoprune.config import RunConfig as RunConfig

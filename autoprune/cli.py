@@ -12,7 +12,11 @@ from typing import Any, NoReturn
 
 from autoprune.config import SETTINGS, RunConfig, Setting
 from autoprune.errors import DeliveredElsewhere, SearchStopped
+from autoprune.interrupts import INTERRUPTED, TERMINATED
+from autoprune.printable import printable
+from autoprune.process import Terminated, at_work, lasting_streams
 from autoprune.recovery import Diverged
+from objectives.plugins import PluginError, described
 
 EXAMPLES = """\
 examples: (the weights of digits_cnn are made by `autoprune demo`)
@@ -33,7 +37,6 @@ units: macs and flops both mean multiply-adds (one multiply-add counts 1); param
 activations are output elements of all layers per image; top-1 is a fraction of 1.
 """
 TRUST = "needed once where you have not had it called on this machine before (see SECURITY.md)"
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,28 +51,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 1 if the search or the fine-tune had to stop; 2 for bad input; 130 after Ctrl-C.
+        0; 1 if the search or the fine-tune had to stop; 2 for bad input, or if the standard output could not be
+        written (whatever the command did is done); 130 after Ctrl-C, 143 after SIGTERM.
     """
+    said: SystemExit | None = None
+    with at_work(), lasting_streams() as out:
+        try:
+            code = _run(argv)
+        except SystemExit as stop:  # --help, or a flag that is wrong
+            code, said = int(stop.code or 0), stop
+        out.flush()
+        if out.lost and not code:
+            _complain(f"the standard output cannot be written ({out.lost}); whatever else was written is safe")
+            code = 2
+    if said:
+        raise SystemExit(code)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = vars(parser().parse_args(argv))
     command, debug = arguments.pop("command"), arguments.pop("debug")
     try:
         _find_code_here()
         command(arguments)
-    except KeyboardInterrupt:
-        print("autoprune: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # autoprune status | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Terminated:
+        _complain("terminated")
+        return TERMINATED
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
     except DeliveredElsewhere as news:
         print(news)
         return 0
-    except (ValueError, OSError, SearchStopped, Diverged) as error:
+    except (Exception, SystemExit) as error:
         if debug:
             traceback.print_exc()
-        print(f"autoprune: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1 if isinstance(error, RuntimeError) else 2
-    return 0
+        hint = "; --debug shows the traceback" if isinstance(error, PluginError) and not debug else ""
+        if isinstance(error, (ValueError, OSError, SearchStopped, Diverged)):
+            _complain(f"{error}{hint}")
+            return 1 if isinstance(error, RuntimeError) else 2
+        _complain(f"unexpected: {described(error)}; --debug shows the traceback, please report it")
+        return 1
+
+
+def _complain(text: str) -> None:
+    print(f"autoprune: {printable(' '.join(text.split()))}", file=sys.stderr)
 
 
 def _find_code_here() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.printable import printable
 from objectives import Budget, Feasibility
 from objectives.latency import Latency
 from search_spaces import SearchSpace, Widths
@@ -68,6 +69,11 @@ class Trial:
     error: str = ""
     genes: tuple[float, ...] = ()
     probe: bool = False
+
+    def __post_init__(self) -> None:
+        """Make harmless what others have written: the terminal, the page and the table show it as it is."""
+        for name in ("error", "worker", "fidelity"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     @property
     def loss(self) -> float:

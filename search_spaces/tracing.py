@@ -81,6 +81,9 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(f"{kind} is a wrapper around the network; give the network itself: model.module")
     if kind == "OptimizedModule":
         raise ValueError(f"{kind} is a compiled wrapper around the network; give the network itself: model._orig_mod")
+    for name, _ in model.named_modules():
+        if not name.isprintable():
+            raise ValueError(f"{kind}: the module named {name!r} has characters that nobody can see; rename it")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if torch.nn.parameter.is_lazy(tensor):
             raise ValueError(f"{kind}: '{name}' is not initialised yet; run the network once before tracing it")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -85,6 +86,24 @@ def multiply_adds(model, *args, **kwargs):
 def multiply_adds_fixture():
     """The function above: `multiply_adds(model, *args, **kwargs)`."""
     return multiply_adds
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, digits_weights):
+    """A directory with a finished run of the command line, results/run, and its weights; copy it to change it."""
+    from autoprune.cli import main
+
+    root, before = tmp_path_factory.mktemp("finished"), os.getcwd()
+    shutil.copy(digits_weights, root / "w.safetensors")
+    flags = "--trials=5 --finalists=0 --epochs=0 --criterion=l1 --device=cpu --name=run --data=digits"
+    os.chdir(root)
+    try:
+        assert (
+            main(["search", "--model=search_spaces.models:digits_cnn", "--weights=w.safetensors", *flags.split()]) == 0
+        )
+    finally:
+        os.chdir(before)
+    return root
 
 
 @pytest.fixture

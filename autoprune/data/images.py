@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.printable import printable
 from objectives import CLASSIFICATION
 
 AUGMENTATIONS = ("crop-flip", "crop", "none")
@@ -84,6 +85,7 @@ class ImageData:
 
     def __post_init__(self) -> None:
         """Check that the three splits fit together."""
+        object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
         if self.augmentation not in AUGMENTATIONS:
             known = ", ".join(AUGMENTATIONS)
             raise ValueError(f"data '{self.spec}': unknown augmentation '{self.augmentation}'; known: {known}")

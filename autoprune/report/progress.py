@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from autoprune.config import RunConfig
+from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
 from autoprune.schedule import is_cached
@@ -54,7 +55,7 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def begin_search(
         self,

@@ -283,16 +283,6 @@ def test_data_without_images_is_refused():
         ImageData(part, part, part, (0.5,), (0.5,), ("a", "b"), spec="mine")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, digits_weights):
-    """A finished run, with weights of its own beside it."""
-    root = tmp_path_factory.mktemp("finished")
-    save_file(load_file(digits_weights), root / "w.safetensors")
-    done = cli(root, "search", f"--model={MODEL}", "--weights=w.safetensors", "--data=digits", *QUICK, "--name=run")
-    assert done.returncode == 0, done.stderr
-    return root
-
-
 def cli(where, *arguments, limit=None):
     """The command line in a process that may write files of at most `limit` bytes, as on a full disk."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}

@@ -1,0 +1,109 @@
+"""What the process of a command has to do with its surroundings: signals, and standard streams that may go away."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from autoprune.interrupts import is_command_line, leave_at_once
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody has asked the process to end (SIGTERM); it is answered as Ctrl-C is."""
+
+
+def open_closed_streams() -> None:
+    """Give the standard streams that the process was started without (`>&-`) a place that takes everything.
+
+    Else the next file that is opened has the number of the missing one, and whatever is printed is written into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """In the block Ctrl-C and SIGTERM are exceptions, so that what must be left in order is."""
+
+    def terminate(*_: Any) -> None:
+        raise Terminated
+
+    before: dict[signal.Signals, Any] = {}
+    with contextlib.suppress(ValueError):
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, terminate)):
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, leave_at_once):
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Lasting:
+    """A standard stream that may go away (a pipe that is closed, a full disk) without taking the work with it.
+
+    Args:
+        stream: The stream; what it cannot encode becomes a question mark.
+
+    Attributes:
+        lost: Why the rest was not written; empty while all is well, and where nobody wanted to read more.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.lost, self._gone = stream, "", False
+        if hasattr(stream, "reconfigure") and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+    def write(self, text: str) -> int:
+        """As any stream, or nothing once it is gone."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Any, *arguments: Any) -> None:
+        if self._gone:
+            return
+        try:
+            act(*arguments)
+        except OSError as error:
+            self._gone = True
+            self.lost = "" if error.errno == errno.EPIPE else error.strerror or str(error)
+            with contextlib.suppress(OSError):  # what is still in its buffer goes nowhere, and says nothing at the end
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def lasting_streams() -> Iterator[Lasting]:
+    """In the block what is printed may be lost, but the work is not; gives the standard output."""
+    before = sys.stdout, sys.stderr
+    out, err = Lasting(before[0]), Lasting(before[1])
+    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    try:
+        yield out
+    finally:
+        out.flush()
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+if is_command_line():
+    open_closed_streams()  # now, before any file is opened
