@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from autoprune.config import RunConfig
+from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report import (
     Outlook,
@@ -223,7 +224,7 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path, text):
         "number": "0", "state": "fail", "fidelity": "", "loss": "", "top1": "", "seconds": "0.000", "worker": "",
         "error": "", shown: "4",
     }  # fmt: skip
-    assert [row[head.index(name)] for name in ("fidelity", "worker", "error")] == [shown] * 3
+    assert [row[head.index(name)] for name in ("fidelity", "worker", "error")] == ["'" + printable(text)] * 3
 
 
 @pytest.mark.parametrize(
