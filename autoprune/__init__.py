@@ -1,5 +1,7 @@
 """Searches the per-layer widths of a trained PyTorch network for the most accuracy inside a budget.
 
+Each verb of the command line is a function here, with the same name and settings; `help(autoprune.search)` lists them.
+
 Example:
     result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
     small = result.model  # a really smaller nn.Module
@@ -16,12 +18,27 @@ from autoprune import process as process  # second: it opens the standard stream
 
 __version__ = "0.1.0"
 
-from autoprune.config import RunConfig as RunConfig
-from autoprune.export import load as load
-from autoprune.runs import SearchResult as SearchResult
-from autoprune.runs import adapt as adapt
-from autoprune.runs import attach as attach
-from autoprune.runs import export_run as export_run
-from autoprune.runs import finetune as finetune
-from autoprune.search import resume as resume
-from autoprune.search import search as search  # the function: the module of this name is not for users
+from autoprune.config import RunConfig
+from autoprune.exporting import load
+from autoprune.report import RunProgress
+from autoprune.runs import SearchResult
+from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
+
+# `search` and `report` are the functions; the modules of these names are not for users.
+__all__ = [
+    "RunConfig",
+    "RunProgress",
+    "SearchResult",
+    "__version__",
+    "adapt",
+    "attach",
+    "compare",
+    "export",
+    "finetune",
+    "load",
+    "profile",
+    "report",
+    "resume",
+    "search",
+    "status",
+]

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoprune.config import SETTINGS, RunConfig, Setting
 from autoprune.errors import DeliveredElsewhere, SearchStopped
@@ -17,6 +17,9 @@ from autoprune.printable import printable
 from autoprune.process import Terminated, at_work, lasting_streams
 from autoprune.recovery import Diverged
 from objectives.plugins import PluginError, described
+
+if TYPE_CHECKING:
+    from autoprune.report import RunProgress
 
 EXAMPLES = """\
 examples: (the weights of digits_cnn are made by `autoprune demo`)
@@ -252,18 +255,12 @@ def _key_value(name: str, text: str) -> tuple[str, Any]:
 
 
 def _profile(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, console, print_latency, print_profile
-    from autoprune.runs.dense import about_dense
-    from autoprune.runs.prepare import expected_cost, prepare
+    from autoprune.verbs import profile
 
     timed = arguments.pop("latency", False)
-    say = RunProgress().say
-    prepared = prepare(_complete(settings(arguments)), say=say)
-    print_profile(prepared, expected_cost(prepared))
-    for line in about_dense(prepared):
-        say(line)
-    if timed:
-        print_latency(console(), prepared)
+    given = settings(arguments)
+    _complete(given)
+    profile(latency=timed, progress=_progress(), **given).show()
 
 
 def _complete(given: dict[str, Any]) -> RunConfig:
@@ -278,109 +275,85 @@ def _complete(given: dict[str, Any]) -> RunConfig:
 def _adapt(arguments: dict[str, Any]) -> None:
     from pathlib import Path
 
-    from autoprune.report import RunProgress
-    from autoprune.runs import adapt, scores_beside
+    from autoprune.runs import scores_beside
+    from autoprune.verbs import adapt
 
     extra = {name: arguments.pop(name) for name in ("steps", "to") if name in arguments}
     given = settings(arguments)
     _complete(given)
-    with RunProgress() as progress:
-        adapt(given.pop("model"), given.pop("data"), progress=progress, **extra, **given)
-        scores = scores_beside(Path(extra["to"]))
-        progress.say(f"search it with --weights {extra['to']} --criterion {scores}, all else as here")
-
-
-def _search(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, print_result
-    from autoprune.search import search
-
-    given = settings(arguments)
-    _complete(given)
-    with RunProgress() as progress:
-        result = search(given.pop("model"), given.pop("data"), progress=progress, **given)
-    print_result(result)
-
-
-def _resume(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, print_result
-    from autoprune.search import resume
-
-    with RunProgress() as progress:
-        result = resume(arguments.pop("run"), progress=progress, **arguments)
-    print_result(result)
-
-
-def _status(arguments: dict[str, Any]) -> None:
-    from autoprune.report import print_status
-    from autoprune.runs.directory import RunDirectory
-
-    print_status(
-        RunDirectory.open(arguments["run"], arguments.get("trust", False)), watch=arguments.get("watch", False)
+    progress = _progress()
+    adapt(progress=progress, **extra, **given)
+    progress.say(
+        f"search it with --weights {extra['to']} --criterion {scores_beside(Path(extra['to']))}, all else as here"
     )
 
 
-def _export(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, print_export
-    from autoprune.runs import export_run
+def _search(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_result
+    from autoprune.verbs import search
 
-    with RunProgress() as progress:
-        directory = export_run(arguments.pop("run"), progress=progress, **arguments)
-    print_export(directory)
+    given = settings(arguments)
+    _complete(given)
+    print_result(search(progress=_progress(), **given))
+
+
+def _resume(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_result
+    from autoprune.verbs import resume
+
+    print_result(resume(progress=_progress(), **arguments))
+
+
+def _status(arguments: dict[str, Any]) -> None:
+    from autoprune.verbs import status
+
+    status(**arguments).show()
+
+
+def _export(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_export
+    from autoprune.verbs import export
+
+    print_export(export(progress=_progress(), **arguments))
 
 
 def _finetune(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, print_export
-    from autoprune.runs import finetune
+    from autoprune.report import print_export
+    from autoprune.verbs import finetune
 
-    with RunProgress() as progress:
-        directory = finetune(arguments.pop("run"), progress=progress, **arguments)
-    print_export(directory)
+    print_export(finetune(progress=_progress(), **arguments))
 
 
 def _attach(arguments: dict[str, Any]) -> None:
-    from autoprune.report import RunProgress, print_export
-    from autoprune.runs import attach
+    from autoprune.report import print_export
+    from autoprune.verbs import attach
 
-    with RunProgress() as progress:
-        directory = attach(arguments.pop("run"), progress=progress, **arguments)
-    print_export(directory)
+    print_export(attach(progress=_progress(), **arguments))
 
 
 def _report(arguments: dict[str, Any]) -> None:
-    from autoprune.report import print_report, stale
-    from autoprune.report.page import pages_wanted, write_charts, write_page
-    from autoprune.runs.directory import RunDirectory
+    from autoprune.verbs import report
 
-    run = RunDirectory.open(arguments["run"], arguments.get("trust", False))
-    print_report(run)
-    if pages_wanted(arguments.get("html")):
-        print(f"page: {write_page(run)}")
-    if arguments.get("png"):
-        print(f"charts: {', '.join(map(str, write_charts(run)))}")
-    for line in stale(run):
-        print(line)
+    report(**arguments).show()
 
 
 def _compare(arguments: dict[str, Any]) -> None:
-    from pathlib import Path
+    from autoprune.verbs import compare
 
-    from autoprune.report.compare import print_compare, read_runs
-    from autoprune.report.page import pages_wanted
-    from autoprune.report.page.overlay import write_overlay
-    from autoprune.runs.directory import RunDirectory
-
-    directories = [RunDirectory.open(path, arguments.get("trust", False)) for path in arguments["runs"]]
-    runs = read_runs(directories)
-    print_compare(runs)
-    if pages_wanted(arguments.get("html")):
-        target = Path(arguments.get("to") or directories[0].path.resolve().parent / "compare.html")
-        print(f"page: {write_overlay(runs, target)}")
+    compare(*arguments.pop("runs"), **arguments).show()
 
 
 def _demo(arguments: dict[str, Any]) -> None:
     from autoprune.demo import main
 
     main()
+
+
+def _progress() -> RunProgress:
+    """A bar on a terminal, a line per trial elsewhere."""
+    from autoprune.report import RunProgress
+
+    return RunProgress()
 
 
 def _version() -> str:

@@ -19,7 +19,7 @@ from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
 from autoprune.errors import LedgerUnwritable, SearchStopped
-from autoprune.export import copy_export, load, read_architecture
+from autoprune.exporting import copy_export, load, read_architecture
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState

@@ -1,7 +1,6 @@
 """What a user sees of a run: tables, progress, CSV, measured latency."""
 
 from autoprune.report.best import best_table as best_table
-from autoprune.report.console import console as console
 from autoprune.report.console import print_export as print_export
 from autoprune.report.console import print_profile as print_profile
 from autoprune.report.console import print_report as print_report
@@ -19,6 +18,10 @@ from autoprune.report.outlook import Outlook as Outlook
 from autoprune.report.progress import RunProgress as RunProgress
 from autoprune.report.progress import describe as describe
 from autoprune.report.progress import metric_label as metric_label
+from autoprune.report.progress import showing as showing
+from autoprune.report.sheet import Out as Out
+from autoprune.report.sheet import Sheet as Sheet
+from autoprune.report.sheet import console as console
 from autoprune.report.status import print_status as print_status
 from autoprune.report.tables import apart as apart
 from autoprune.report.tables import comparison_table as comparison_table

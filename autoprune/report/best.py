@@ -57,7 +57,7 @@ def verdicts_of(run: RunDirectory, record: Record) -> dict[int, str]:
     Raises:
         ValueError: If the export cannot be read.
     """
-    from autoprune.export import read_architecture
+    from autoprune.exporting import read_architecture
     from autoprune.runs.measured import Measured
 
     numbers = {t.widths: t.number for t in sorted(ranked(record.trials), key=lambda t: t.number)}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from autoprune.report.console import console
 from autoprune.report.fitting import FittingTable
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import cost_label
 from autoprune.report.page.words import duration
+from autoprune.report.sheet import Out, console
 from autoprune.report.tables import counted
 from autoprune.trust import reading
 from objectives import is_latency
@@ -92,7 +92,7 @@ def side_by_side(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str
 
 
 @reading()
-def print_compare(runs: Sequence[Facts]) -> None:
+def print_compare(runs: Sequence[Facts], out: Out | None = None) -> None:
     """Print the table of `side_by_side`."""
     head, rows = side_by_side(runs)
     table = FittingTable(title=counted(len(runs), "run"), title_justify="left")
@@ -100,4 +100,4 @@ def print_compare(runs: Sequence[Facts]) -> None:
         table.add_column(Text(name), justify="left" if len(runs) <= ACROSS or column < 4 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    (out or console()).print(table)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from autoprune.ledger import writers
 from autoprune.report.activity import Activity
@@ -17,6 +14,7 @@ from autoprune.report.dense_latency import print_quality
 from autoprune.report.ending import ending
 from autoprune.report.fronts import print_front
 from autoprune.report.progress import metric_label
+from autoprune.report.sheet import Out, console
 from autoprune.report.tables import (
     comparison_table,
     cost_rows,
@@ -41,15 +39,9 @@ if TYPE_CHECKING:
     from autoprune.runs.result import SearchResult
 
 
-def console() -> Console:
-    """As wide as the terminal; in a pipe or a log file wide enough for any table, unless COLUMNS says how wide."""
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=160)
-
-
-def print_profile(prepared: Prepared, cost: str) -> None:
+def print_profile(prepared: Prepared, cost: str, out: Out | None = None) -> None:
     """Groups, frozen groups, what can be reached, what the run will cost."""
-    out = console()
+    out = out or console()
     out.print(groups_table(prepared.space))
     if prepared.space.frozen:
         out.print(frozen_table(prepared.space))
@@ -73,7 +65,7 @@ def print_export(directory: str | Path) -> None:
     """What an export holds against the dense network, and its files.
 
     Args:
-        directory: What `autoprune.export.export` wrote.
+        directory: What `autoprune.exporting.export` wrote.
     """
     out, directory = console(), Path(directory)
     data = _architecture(directory)
@@ -83,11 +75,11 @@ def print_export(directory: str | Path) -> None:
 
 
 @reading()
-def print_report(run: RunDirectory) -> None:
+def print_report(run: RunDirectory, out: Out | None = None) -> None:
     """What a run did; writes its trials.csv anew from the ledger."""
     from autoprune.runs.calls import not_called
 
-    out = console()
+    out = out or console()
     record, metric = run.record(), metric_label(run.config.metric)
     trials, activity = record.trials, Activity.of(record)
     space = run.space()
@@ -158,7 +150,7 @@ def attached_words(architecture: Mapping[str, Any]) -> str:
     return f"trained elsewhere, attached from {said['from']} ({when}){before}"
 
 
-def _print_source(out: Console, architecture: Mapping[str, Any]) -> None:
+def _print_source(out: Out, architecture: Mapping[str, Any]) -> None:
     if words := attached_words(architecture):
         out.print(f"network: {words}", markup=False, soft_wrap=True)
 
@@ -167,7 +159,7 @@ def _architecture(directory: Path) -> Any:
     return json.loads((directory / "architecture.json").read_text(encoding="utf-8"))
 
 
-def _print_files(out: Console, directory: Path) -> None:
+def _print_files(out: Out, directory: Path) -> None:
     """Where an export is, what it consists of, and the line that loads it."""
     files = ", ".join(f"{p.name} ({number(p.stat().st_size)}B)" for p in sorted(directory.iterdir()))
     needed = "" if _architecture(directory)["model"].get("factory") else ", model=your_dense_network"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from autoprune.report.fitting import FittingTable
+from autoprune.report.sheet import Out
 from autoprune.report.tables import counted
 from objectives.latency import BACKENDS, Backend, Target, Timing, make
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LAYERS = 12  # that are shown
 
 
-def print_latency(out: Console, prepared: Prepared) -> None:
+def print_latency(out: Out, prepared: Prepared) -> None:
     """Measure and print the dense network on every backend that is here, and how good the predictors are.
 
     Args:
@@ -72,7 +72,7 @@ def layers_table(target: Target, layers: dict[str, float]) -> FittingTable:
     return table
 
 
-def print_quality(out: Console, prepared: Any) -> None:
+def print_quality(out: Out, prepared: Any) -> None:
     """How well each predictor of a latency budget does on candidates that it has not seen."""
     for name, latency in prepared.problem.latency.items():
         out.print(f"{name}: dense {latency.dense:.3g} ms; predictor: {latency.quality}", markup=False, soft_wrap=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 
 from autoprune.ledger import Record
 from autoprune.problem import Trial
 from autoprune.report.fitting import FittingTable
 from autoprune.report.progress import metric_label
+from autoprune.report.sheet import Out
 from autoprune.report.tables import counted, percent
 from autoprune.schedule import is_cached
 from autoprune.tradeoff import TradeOff
@@ -48,7 +48,7 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
     return table
 
 
-def print_front(out: Console, run: RunDirectory, record: Record) -> None:
+def print_front(out: Out, run: RunDirectory, record: Record) -> None:
     """The points of the front before and after a short fine-tune, its hypervolume and what that means."""
     tradeoff = run.tradeoff(record)
     if tradeoff is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,8 @@ from autoprune.schedule import is_cached
 if TYPE_CHECKING:
     from autoprune.runs.measured import Measured
 
+EVERY_S = 30.0  # between two lines of a search that Python started, where there is no bar
+
 
 class RunProgress:
     """Says what a run is doing; the listener of its controller. Use as a context manager.
@@ -34,10 +38,13 @@ class RunProgress:
     Args:
         console: Where to; default the standard output.
         quiet: Say nothing at all.
+        every_s: Seconds between two lines about trials, where there is no bar; the last one is told in any case.
     """
 
-    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None = None, quiet: bool = False, every_s: float = 0.0) -> None:
         self.console = console or Console(quiet=quiet, highlight=False)
+        self._every_s, self._said = every_s, -math.inf
+        self._stage, self._steps = "", 0
         self._bar: Progress | None = None
         self._config = RunConfig()
         self._trials: list[Trial] = []
@@ -86,6 +93,7 @@ class RunProgress:
             stage: What it is called.
             total: Its steps.
         """
+        self._stage, self._steps, self._said = stage, total, time.monotonic()
         self._show(stage, total)
 
     def end(self) -> None:
@@ -95,9 +103,11 @@ class RunProgress:
             self._bar = None
 
     def step(self, done: int, note: str = "") -> None:
-        """Step `done` is finished (shown on a terminal only)."""
+        """Step `done` is finished: told now and then where there is no bar."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
+        elif self._is_time(self._every_s or EVERY_S):
+            self.say(", ".join(filter(None, (f"{self._stage}: step {done} of {self._steps}", note))))
 
     def on_asked(self, job: object) -> None:
         """A worker starts on a job: nothing worth a line."""
@@ -110,6 +120,8 @@ class RunProgress:
         better = self._is_better(trial)
         outlook, metric = self._outlook(), metric_label(self._config.metric)
         if self._bar is None:
+            if not self._is_time(self._every_s) and outlook.done < outlook.total:
+                return
             best = " (best so far)" if better and not self._config.front else ""
             self.say(f"{outlook.done}/{outlook.total} {describe(trial, metric)}{best}, ETA {outlook.eta}")
         else:
@@ -118,12 +130,19 @@ class RunProgress:
                 self._bar.task_ids[0], completed=outlook.done, total=outlook.total, note=note, eta=outlook.eta
             )
 
+    def _is_time(self, every_s: float) -> bool:
+        """Whether the last line is so long ago; then this is the next one."""
+        if time.monotonic() - self._said < every_s:
+            return False
+        self._said = time.monotonic()
+        return True
+
     def _outlook(self) -> Outlook:
         return Outlook.of(self._trials, self._config, time.monotonic() - self._began, measured=self._measured)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()
-        if not self.console.is_terminal or self.console.quiet:
+        if self.console.quiet or not (self.console.is_terminal or _is_notebook(self.console)):
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -145,6 +164,25 @@ class RunProgress:
         if better:
             self._best[trial.fidelity] = trial.loss
         return better
+
+
+@contextlib.contextmanager
+def showing(progress: RunProgress | bool | None) -> Iterator[RunProgress]:
+    """Where a function of Python shows its progress: `None` and True a bar, or a line now and then; False nothing.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not (progress is None or isinstance(progress, (bool, RunProgress))):
+        raise ValueError(f"progress: expected True, False or an autoprune.RunProgress, got {progress!r}")
+    shown = progress if isinstance(progress, RunProgress) else RunProgress(quiet=progress is False, every_s=EVERY_S)
+    with shown:
+        yield shown
+
+
+def _is_notebook(console: Console) -> bool:
+    """Whether a bar can be redrawn in a notebook; without widgets there are lines."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def describe(trial: Trial, metric: str = "loss") -> str:

@@ -15,12 +15,13 @@ from rich.text import Text
 from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
-from autoprune.report.console import attached_words, console
+from autoprune.report.console import attached_words
 from autoprune.report.ending import ending
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
 from autoprune.report.progress import describe, metric_label
+from autoprune.report.sheet import console
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.report.trials import counts
 from autoprune.trust import reading
@@ -39,11 +40,18 @@ def print_status(run: RunDirectory, watch: bool = False) -> None:
         run: The run.
         watch: Show it anew every two seconds until the run ends or Ctrl-C; on a terminal only.
     """
+    if watch:
+        follow(run)
+    console().print(status(run)[0])
+
+
+def follow(run: RunDirectory) -> None:
+    """Show how far a run is every two seconds, until it ends or Ctrl-C; on a terminal only."""
     out = console()
     view, is_live = status(run)
-    if not (watch and is_live and out.is_terminal):
-        return out.print(view)
-    with contextlib.suppress(KeyboardInterrupt), Live(view, console=out, auto_refresh=False) as screen:
+    if not (is_live and out.is_terminal):
+        return
+    with contextlib.suppress(KeyboardInterrupt), Live(view, console=out, auto_refresh=False, transient=True) as screen:
         while is_live:
             time.sleep(INTERVAL_S)
             before = time.perf_counter()
@@ -111,7 +119,7 @@ def _state(
 
 def _delivered(run: RunDirectory) -> str:
     """A network that was trained elsewhere is not what the trials say."""
-    from autoprune.export import read_architecture
+    from autoprune.exporting import read_architecture
 
     try:
         return attached_words(read_architecture(run.best))

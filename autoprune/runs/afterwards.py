@@ -14,7 +14,7 @@ from torch import nn
 from autoprune.config import names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
-from autoprune.export import check_target, copy_export
+from autoprune.exporting import check_target, copy_export
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, renew

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.errors import RunIsLive
-from autoprune.export import check_target, export_again, read_architecture, rebuild
+from autoprune.exporting import check_target, export_again, read_architecture, rebuild
 from autoprune.ledger import check_same, holder, writers
 from autoprune.ledger.locks import FileLock
 from autoprune.problem import TrialState

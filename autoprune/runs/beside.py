@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoprune.export import read_architecture
+from autoprune.exporting import read_architecture
 from autoprune.files import whole_directory
 
 

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autoprune.config import RunConfig, replace
-from autoprune.export import check_target
+from autoprune.exporting import check_target
 from autoprune.files import disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial

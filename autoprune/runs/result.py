@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
-from autoprune.export import check_target, export_again, load, read_architecture, rebuild
+from autoprune.exporting import check_target, export_again, load, read_architecture, rebuild
 from autoprune.problem import Trial
 from autoprune.reference import fingerprint
 from autoprune.runs.attaching import attach
@@ -85,7 +85,7 @@ class SearchResult:
     origin: Origin = field(repr=False)
 
     def export(self, directory: str | Path, *, onnx: bool = False, pt2: bool = False) -> Path:
-        """Export the network as it is now, weights and buffers, to another place (see `autoprune.export.export`).
+        """Export the network as it is now, weights and buffers, to another place (see `autoprune.exporting.export`).
 
         If it has been trained since it was delivered it is measured again where the data can be loaded; else the export
         says nothing of its accuracy, and a warning says why. To have the run deliver it: `attach`.

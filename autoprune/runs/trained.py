@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.evaluation import measure
-from autoprune.export import ONNX_TOLERANCE
+from autoprune.exporting import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
 from search_spaces import tensors_in
 from search_spaces.tracing import as_call

@@ -14,7 +14,7 @@ from torch import nn
 
 from autoprune.data import input_of
 from autoprune.evaluation import measure
-from autoprune.export import export
+from autoprune.exporting import export
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached

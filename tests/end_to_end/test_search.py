@@ -19,7 +19,6 @@ from torch import nn
 
 import autoprune
 from autoprune import data as data_sets
-from autoprune import export_run
 from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.controller import Job
@@ -160,14 +159,14 @@ def test_resuming_a_finished_run_changes_nothing_and_gives_the_same(dense, resul
 
 
 def test_what_a_verb_may_not_change_is_refused(result):
-    for verb, setting in ((autoprune.resume, "seed"), (autoprune.finetune, "trials"), (export_run, "epochs")):
+    for verb, setting in ((autoprune.resume, "seed"), (autoprune.finetune, "trials"), (autoprune.export, "epochs")):
         with pytest.raises(ValueError, match=rf"{setting} may not change; only .* may"):
             verb(result.run_dir, **{setting: 3})
 
 
 def test_a_trial_of_another_dense_network_is_not_exported(dense, result):
     other = digits_cnn().eval()
-    for verb in (autoprune.finetune, export_run):
+    for verb in (autoprune.finetune, autoprune.export):
         with pytest.raises(LedgerMismatch, match=r"was begun with another problem: weights is .* there and"):
             verb(result.run_dir, model=other, data=data_sets.load("digits"), trial=1)
     assert not list(result.run_dir.glob("*-1"))
@@ -182,7 +181,7 @@ def test_a_resume_with_a_network_of_other_groups_says_so(result):
 def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("mine")
     monkeypatch.setattr(sys.modules["autoprune.runs.afterwards"], "prepare", lambda *_: pytest.fail("work was done"))
-    for verb in (autoprune.finetune, export_run):
+    for verb in (autoprune.finetune, autoprune.export):
         for trial in (None, 1):
             with pytest.raises(ValueError, match=r"but found 'thesis\.tex', which would be lost"):
                 verb(result.run_dir, trial=trial, to=tmp_path)
@@ -203,7 +202,7 @@ def test_one_search_serves_many_budgets(digits_weights, here, strategy, capsys):
     assert main(["export", "results/r", "--budget=macs<=70%", "--to=large"]) == 0
     run = here / "results/r"
     small, both, large = run / "macs-30pct", run / "macs-40pct-params-30pct", here / "large"
-    assert autoprune.export_run(run, budget="macs<=30%", trial=0) == run / "trial-0-macs-30pct"
+    assert autoprune.export(run, budget="macs<=30%", trial=0) == run / "trial-0-macs-30pct"
     for directory, limits in ((small, {"macs": 0.3}), (both, {"macs": 0.4, "params": 0.3}), (large, {"macs": 0.7})):
         said = json.loads((directory / "architecture.json").read_text())
         for cost, share in limits.items():

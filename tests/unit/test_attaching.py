@@ -285,7 +285,7 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_touched(run, digits_
 KILLED = """
 import os, pathlib, sys
 import autoprune
-from autoprune.export import read_architecture
+from autoprune.exporting import read_architecture
 from autoprune.reference import read_weights
 
 moves = 0

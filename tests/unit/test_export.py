@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import autoprune
-from autoprune.export import copy_export, export
+from autoprune.exporting import copy_export, export
 from autoprune.reference import ModelReference, fingerprint, load_weights, read_weights
 from search_spaces import prune, trace
 from search_spaces.models import digits_cnn

@@ -66,7 +66,7 @@ def test_a_page_that_nobody_asked_for_is_not_made(run):
 def test_what_an_export_changes_is_on_the_page(run):
     (run.best / "model.pt2").write_bytes(b"of other weights")
     assert len(stale(run)) == 1
-    autoprune.export_run(run.path)
+    autoprune.export(run.path)
     assert "model.pt2" in (run.path / "report.html").read_text(encoding="utf-8")
     assert stale(run) == []
 

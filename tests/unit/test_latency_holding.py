@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune import export_run, finetune, resume, search
+from autoprune import export, finetune, resume, search
 from autoprune.cli import main
 from autoprune.errors import DeliveredElsewhere, SearchStopped
 from autoprune.problem import Problem, Trial, TrialState
@@ -141,14 +141,14 @@ def more_trials(run):
 
 def test_afterwards_networks_are_measured_but_not_searched(run, capsys):
     count = len(more_trials(run))
-    looser = export_run(run.run_dir, budget="latency<=80%@slow_device:Slow")
+    looser = export(run.run_dir, budget="latency<=80%@slow_device:Slow")
     said = json.loads((looser / "architecture.json").read_text())
     assert true_share(run.space, said["widths"]) <= 0.8
     assert said["metrics"][slow_device.METRIC]["share"] == pytest.approx(true_share(run.space, said["widths"]))
     capsys.readouterr()
     with RunProgress() as progress:
         batched = "latency<=80%@slow_device:Slow,batch=4"
-        other = export_run(run.run_dir, budget=batched, to="batched", progress=progress)
+        other = export(run.run_dir, budget=batched, to="batched", progress=progress)
     assert "measuring networks for the predictor of" in "".join(capsys.readouterr())  # minutes on a real device
     assert json.loads((other / "architecture.json").read_text())["metrics"]
     loser = Measured.of(RunDirectory.open(run.run_dir).record().notes).every[0]
@@ -157,7 +157,7 @@ def test_afterwards_networks_are_measured_but_not_searched(run, capsys):
     assert said["metrics"][slow_device.METRIC]["share"] > 0.6
     assert len(more_trials(run)) == count
     with pytest.raises(ValueError, match=r"none of 5 networks held the latency budget .*predicted .*looser budget"):
-        export_run(run.run_dir, budget="latency<=31%@slow_device:Slow")
+        export(run.run_dir, budget="latency<=31%@slow_device:Slow")
 
 
 def test_a_hopeless_device_says_so_and_can_be_resumed(here, model, device, monkeypatch):

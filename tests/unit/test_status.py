@@ -1,5 +1,6 @@
 """What `status` says of a run that lives, of one that was stopped and of one that hangs; and how it counts."""
 
+import importlib
 import io
 import os
 import time
@@ -24,6 +25,7 @@ from autoprune.report.outlook import Outlook
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.runs.directory import RunDirectory
 
+STATUS = importlib.import_module("autoprune.report.status")  # `autoprune.report` is the function
 CONFIG = RunConfig(trials=8, finalists=2, fidelity="proxy")
 NOON = datetime(2026, 1, 1, 12)
 
@@ -53,7 +55,7 @@ def run_at(path, kept, config=CONFIG):
 
 def shown(run, monkeypatch, width=80):
     out = io.StringIO()
-    monkeypatch.setattr("autoprune.report.status.console", lambda: Console(file=out, width=width, highlight=False))
+    monkeypatch.setattr(STATUS, "console", lambda: Console(file=out, width=width, highlight=False))
     print_status(run)
     assert max(len(line.rstrip()) for line in out.getvalue().splitlines()) <= width
     return " ".join(out.getvalue().split())
@@ -185,7 +187,7 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
 
 def test_the_status_of_a_run_that_hangs_begins_delivers_or_has_finished(tmp_path, monkeypatch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoprune.report.status.writers", lambda *_: ("process 7 on host",))
+        patch.setattr(STATUS, "writers", lambda *_: ("process 7 on host",))
         ago = datetime.now() - timedelta(hours=1)
         hangs = record(entry(0, 2.0), entry(1, None, 2.0), heard=(2.0, ago))
         assert "STALLED? Nothing has finished for 1h" in shown(run_at(tmp_path, hangs), monkeypatch)
@@ -213,10 +215,10 @@ def test_long_names_fit_into_eighty_columns(tmp_path, monkeypatch):
 def test_watching_ends_with_the_run(tmp_path, monkeypatch):
     out = io.StringIO()
     terminal = Console(file=out, force_terminal=True, width=80, height=40)
-    monkeypatch.setattr("autoprune.report.status.console", lambda: terminal)
-    monkeypatch.setattr("autoprune.report.status.time.sleep", lambda s: None)
-    alive = iter([("me",), ("me",), ()])
-    monkeypatch.setattr("autoprune.report.status.writers", lambda *_: next(alive))
+    monkeypatch.setattr(STATUS, "console", lambda: terminal)
+    monkeypatch.setattr(STATUS.time, "sleep", lambda s: None)
+    alive = iter([("me",), ("me",), (), ()])
+    monkeypatch.setattr(STATUS, "writers", lambda *_: next(alive))
     print_status(run_at(tmp_path, record(entry(0, 1.0))), watch=True)
     assert 0 < out.getvalue().rindex("running (me)") < out.getvalue().index("stopped after 1 of 8")
     assert next(alive, "none left") == "none left"

@@ -62,7 +62,7 @@ class Facts(Priced):
         Raises:
             ValueError: If its files cannot be read.
         """
-        from autoprune.export import read_architecture
+        from autoprune.exporting import read_architecture
         from autoprune.runs.measured import Measured
 
         record = run.record()

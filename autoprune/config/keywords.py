@@ -1,0 +1,133 @@
+"""The keywords of the verbs, spelt out for editors and type checkers; a test compares them with `SETTINGS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from autoprune.criteria import Criterion
+    from autoprune.strategies import Strategy
+    from objectives import Metric
+
+
+class SearchKeywords(TypedDict, total=False):
+    """Of `search` and `profile`: all settings."""
+
+    model_args: Mapping[str, Any]
+    weights: str
+    data_args: Mapping[str, Any]
+    input: str
+    front: str | Sequence[str]
+    latency_command: str
+    criterion: Criterion | type[Criterion] | Callable[..., Criterion] | str
+    score_images: int
+    score_per: str
+    divisor: int | str
+    min_keep: float
+    freeze: str | Sequence[str]
+    seed: int
+    strategy: Strategy | type[Strategy] | Callable[..., Strategy] | str
+    encoding: str
+    warm_starts: str
+    trials: int
+    time: str
+    target: str
+    max_failures: int
+    max_failure_rate: float
+    fidelity: str
+    finalists: int
+    short_steps: int
+    rungs: int
+    metric: Metric | str
+    val_images: int
+    bn_images: int
+    batch_size: int
+    abandon: bool
+    reconstruct: bool
+    epochs: float
+    lr: float
+    distill: float
+    name: str
+    ledger: str
+    join: bool
+    workers: int
+    devices: str | Sequence[str]
+    per_device: int
+    cluster: str
+    timeout: float
+    device: str
+    onnx: bool
+    pt2: bool
+
+
+class AdaptKeywords(TypedDict, total=False):
+    """Of `adapt`."""
+
+    model_args: Mapping[str, Any]
+    weights: str
+    data_args: Mapping[str, Any]
+    input: str
+    front: str | Sequence[str]
+    latency_command: str
+    criterion: Criterion | type[Criterion] | Callable[..., Criterion] | str
+    score_images: int
+    score_per: str
+    divisor: int | str
+    min_keep: float
+    freeze: str | Sequence[str]
+    seed: int
+    batch_size: int
+    lr: float
+    device: str
+
+
+class ResumeKeywords(TypedDict, total=False):
+    """Of `resume`: what may change in a run that goes on."""
+
+    trials: int
+    time: str
+    target: str
+    max_failures: int
+    max_failure_rate: float
+    join: bool
+    workers: int
+    devices: str | Sequence[str]
+    per_device: int
+    cluster: str
+    timeout: float
+    device: str
+    onnx: bool
+    pt2: bool
+
+
+class FinetuneKeywords(TypedDict, total=False):
+    """Of `finetune`."""
+
+    batch_size: int
+    reconstruct: bool
+    epochs: float
+    lr: float
+    distill: float
+    device: str
+    onnx: bool
+    pt2: bool
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Of `export`."""
+
+    epochs: float
+    lr: float
+    distill: float
+    device: str
+    onnx: bool
+    pt2: bool
+
+
+class AttachKeywords(TypedDict, total=False):
+    """Of `attach`."""
+
+    device: str
+    onnx: bool
+    pt2: bool

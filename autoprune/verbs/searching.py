@@ -1,0 +1,155 @@
+"""`search`, `resume`, `adapt`: the verbs that train and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from typing_extensions import Unpack
+
+from autoprune import runs
+from autoprune import search as engine
+from autoprune.config import RunConfig, explained
+from autoprune.config.keywords import AdaptKeywords, ResumeKeywords, SearchKeywords
+from autoprune.data import ImageData
+from autoprune.report import RunProgress, showing
+from autoprune.runs import SearchResult
+from autoprune.runs.adapting import STEPS
+from autoprune.verbs.settling import Budget, Data, Model, settled
+
+
+@explained(SearchKeywords)
+def search(
+    model: Model | None = None,
+    data: Data | None = None,
+    budget: Budget | None = None,
+    *,
+    config: RunConfig | str | Path | None = None,
+    trust: bool = False,
+    example_inputs: Any = None,
+    progress: RunProgress | bool | None = None,
+    callbacks: Sequence[Any] = (),
+    **settings: Unpack[SearchKeywords],
+) -> SearchResult:
+    """Search the widths of a trained network under budgets, fine-tune the winner and export it.
+
+    Args:
+        model: The dense network, or "package.module:factory" (with `weights="file"`). A run of an nn.Module object can
+            be resumed by `resume(run_dir, model=...)` only, since nothing on disk says how to build it.
+        data: "digits", "cifar10:DIR", "cifar100:DIR", "imagefolder:DIR", "package.module:function", or an `ImageData`.
+        budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...; default "macs<=50%", or none where
+            the whole trade-off is searched (`front="macs"`).
+        config: Settings, or a TOML file of them; what is given besides wins over it.
+        trust: What the file of `config` names may be imported, run and connected to (see SECURITY.md).
+        example_inputs: What the network is called with: a tensor, or a tuple or dictionary of tensors; default one
+            training image.
+        progress: True (the default): a bar in a terminal or a notebook, elsewhere a line now and then; False: nothing;
+            or where to show it.
+        callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
+        **settings: See below.
+
+    Returns:
+        The winner; all of the run is in `result.run_dir`.
+
+    Raises:
+        ValueError: If something is wrong with what was given; nothing has been written then.
+        SearchStopped: If too many candidates fail, or none holds a latency budget when it is measured; the run can be
+            resumed.
+        DeliveredElsewhere: If it joined (`join`) a search and another controller delivers the winner.
+
+    Example:
+        result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
+    """
+    model, data, given = settled("search", config, model, data, budget, settings, trust)
+    with showing(progress) as shown:
+        return engine.search(model, data, example_inputs=example_inputs, progress=shown, callbacks=callbacks, **given)
+
+
+@explained(ResumeKeywords, of_run=True)
+def resume(
+    run: str | Path,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    *,
+    trust: bool = False,
+    progress: RunProgress | bool | None = None,
+    callbacks: Sequence[Any] = (),
+    **settings: Unpack[ResumeKeywords],
+) -> SearchResult:
+    """Go on with a run, exactly where it was stopped.
+
+    Args:
+        run: Its directory, results/<run>.
+        model: The dense network, if the run was started with an nn.Module object.
+        data: The data, if the run was started with an object.
+        trust: What the run names may be imported, run and connected to, though you have not had it called on this
+            machine before (see SECURITY.md), and is remembered.
+        progress: As in `search`.
+        callbacks: As in `search`.
+        **settings: What may change; see below.
+
+    Returns:
+        The winner.
+
+    Raises:
+        NotTrusted: If it names what you have not had called on this machine before; nothing of it was imported then.
+        ValueError: If it is no run, another problem, or is being written by another process.
+        DeliveredElsewhere: If it joined others and one of them delivers the winner.
+
+    Example:
+        result = autoprune.resume("results/small18", trials=200)
+    """
+    with showing(progress) as shown:
+        return engine.resume(run, model, data, trust=trust, progress=shown, callbacks=callbacks, **settings)
+
+
+@explained(AdaptKeywords)
+def adapt(
+    model: Model | None = None,
+    data: Data | None = None,
+    budget: Budget | None = None,
+    *,
+    to: str | Path,
+    steps: int = STEPS,
+    config: RunConfig | str | Path | None = None,
+    trust: bool = False,
+    example_inputs: Any = None,
+    progress: RunProgress | bool | None = None,
+    **settings: Unpack[AdaptKeywords],
+) -> nn.Module:
+    """Weight-sharing adaptation: a network of the same shape whose narrower versions are better. Search that one.
+
+    In each step the dense network learns the labels, and three narrower ones learn its answers (see
+    `autoprune.recovery.adapt`); one of them keeps to the budget. The narrower ones keep the channels with the highest
+    scores, so the search must keep them in the same order: give it the scores, too. Candidates are better before they
+    are trained; after a final fine-tune that is as many steps longer they are not (results/benchmarks/equal_images.md).
+
+    Args:
+        model: As in `search`; left as it is.
+        data: As in `search`; only training images are used, and the validation images to say what came out.
+        budget: As in `search`: the one that will be searched.
+        to: File of the adapted weights, "adapted.safetensors"; the scores are put beside it, as
+            "adapted.scores.safetensors".
+        steps: SGD steps, of `batch_size` images; each takes as long as four or more of a narrow network.
+        config: As in `search`.
+        trust: As in `search`.
+        example_inputs: As in `search`.
+        progress: As in `search`.
+        **settings: See below.
+
+    Returns:
+        The adapted network, in eval mode, on the CPU.
+
+    Raises:
+        ValueError: If something is wrong with what was given; nothing has been written then.
+        Diverged: If a loss becomes NaN or infinite.
+
+    Example:
+        adapted = autoprune.adapt(model, data, "macs<=15%", to="adapted.safetensors")
+        result = autoprune.search(adapted, data, "macs<=15%", criterion="adapted.scores.safetensors")
+    """
+    model, data, given = settled("adapt", config, model, data, budget, settings, trust)
+    with showing(progress) as shown:
+        return runs.adapt(model, data, to=to, steps=steps, example_inputs=example_inputs, progress=shown, **given)
