@@ -60,7 +60,7 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         took = (str(len(facts.trials)), duration(facts.seconds))
         asked = (name, facts.state, strategy, facts.config.goal)
         rows.append((*asked, loss, top1(val), top1(facts.measured("pruned", "test")), *shares, *reached, *took))
-    return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "evaluations", "time"), rows
+    return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "trials", "time"), rows
 
 
 def share_of(facts: Facts, metric: str) -> tuple[float, str]:

@@ -13,6 +13,7 @@ from autoprune.report.best import best_table, verdicts_of
 from autoprune.report.dense_latency import print_quality
 from autoprune.report.ending import ending
 from autoprune.report.fronts import print_front
+from autoprune.report.gloss import key
 from autoprune.report.progress import metric_label
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import (
@@ -93,12 +94,13 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
     if seconds:
-        out.print(f"evaluation: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
+        out.print(f"evaluated: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     if end := ending(run, record, is_live):
         out.print(f"ended: {end}", markup=False, soft_wrap=True)
     out.print(best_table(trials, metric, verdicts_of(run, record)))
+    out.print(key(run.config), markup=False)
     out.print(proxy_quality(trials), markup=False)
     if run.config.front:
         print_front(out, run, record)

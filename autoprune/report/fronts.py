@@ -1,4 +1,4 @@
-"""The front of a run on a terminal: its points, and the hypervolume over the evaluations."""
+"""The front of a run on a terminal: its points, and the hypervolume over the trials."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def summary(run: RunDirectory, record: Record) -> str:
         return ""
     return (
         f"{counted(len(tradeoff.front(proxies)), 'point')}, hypervolume {volumes[-1]:.4f} after "
-        f"{counted(len(proxies), 'evaluation')} (99 % of it after {nearly_all(volumes)})"
+        f"{counted(len(proxies), 'trial')} (99 % of it by trial {proxies[nearly_all(volumes) - 1].number})"
     )
 
 

@@ -123,7 +123,8 @@ class RunProgress:
             if not self._is_time(self._every_s) and outlook.done < outlook.total:
                 return
             best = " (best so far)" if better and not self._config.front else ""
-            self.say(f"{outlook.done}/{outlook.total} {describe(trial, metric)}{best}, ETA {outlook.eta}")
+            so_far = f"{outlook.done} of {outlook.total} done, ETA {outlook.eta}"
+            self.say(f"{describe(trial, metric)}{best}; {so_far}")
         else:
             note = f"{trial.fidelity}: best {metric} {self._best.get(trial.fidelity, math.inf):.4f}"
             self._bar.update(
@@ -187,7 +188,7 @@ def _is_notebook(console: Console) -> bool:
 
 def describe(trial: Trial, metric: str = "loss") -> str:
     """One trial on one line; `metric` is what its loss is called."""
-    head = f"{trial.fidelity} trial {trial.number}"
+    head = f"trial {trial.number}, {trial.fidelity}"
     if trial.state is TrialState.FAIL:
         return f"{head}: failed: {trial.error}"
     top1 = f", top-1 {trial.metrics['top1']:.4f}" if "top1" in trial.metrics else ""

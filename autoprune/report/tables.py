@@ -180,7 +180,7 @@ def _in_hand(entry: Entry | None, is_live: bool) -> str:
     if entry is None:
         return "idle" if is_live else ""
     attempt = f", attempt {entry.deaths + 1}" if entry.deaths else ""
-    what = f"{entry.trial.fidelity} trial {entry.trial.number}{attempt}"
+    what = f"trial {entry.trial.number}, {entry.trial.fidelity}{attempt}"
     return what if is_live else f"{what}, will be redone"
 
 

@@ -15,7 +15,7 @@ from autoprune.report.tables import counted, number, percent
 from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
-COLUMNS = ("number", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
+COLUMNS = ("trial", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
 FORMULA = (
     "=",
     "+",
@@ -88,10 +88,7 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
     dense = feasibility.price(feasibility.space.full)[name]
     complete = ranked(trials)
     costs = {t.number: feasibility.price(t.widths)[name] for t in complete}
-    best: dict[int, Trial] = {}
-    for trial in sorted(complete, key=lambda t: costs[t.number]):
-        if trial.loss < min((t.loss for t in best.values()), default=math.inf):
-            best[math.ceil(100 * costs[trial.number] / dense - 1e-9)] = trial  # replaces a worse one of this percent
+    best = by_percent(complete, {n: cost / dense for n, cost in costs.items()})
     if len(best) <= 2:
         return None
     table = FittingTable(title=f"front: {name} against loss", title_justify="left")
@@ -101,6 +98,20 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
         table.add_row(str(trial.number), share, f"{trial.loss:.4f}", f"{trial.metrics.get('top1', math.nan):.4f}")
     return table
+
+
+def by_percent(trials: Iterable[Trial], shares: Mapping[int, float]) -> dict[int, Trial]:
+    """The trials that no other beats in cost and loss, cheapest first, by their cost in whole percents, rounded up.
+
+    Args:
+        trials: Of one fidelity.
+        shares: Their costs as fractions of the dense network, by number.
+    """
+    best: dict[int, Trial] = {}
+    for trial in sorted(trials, key=lambda t: (shares[t.number], t.loss)):
+        if trial.loss < min((t.loss for t in best.values()), default=math.inf):
+            best[math.ceil(100 * shares[trial.number] - 1e-9)] = trial  # replaces a worse one of this percent
+    return best
 
 
 def proxy_quality(trials: Iterable[Trial]) -> str:

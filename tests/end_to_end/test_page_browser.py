@@ -32,8 +32,8 @@ QUICK += ["--finalists", "3", "--epochs", "0.2", "--trials", "6", "--criterion",
 BY_COST = ["cost-macs", "cost-params", "cost-activations"]
 TIMED = "latency-slow_device-Slow-batch-1-threads-1"
 CHARTS = {
-    "one": ["history", "front", "widths", *BY_COST, "ranking"],
-    ESCAPED: ["history", "front", "widths", *BY_COST, "ranking"],
+    "one": ["history", "choices", "widths", *BY_COST, "ranking"],
+    ESCAPED: ["history", "choices", "widths", *BY_COST, "ranking"],
     "timed": [
         "history", "front", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", f"predictor-{TIMED}",
         f"measured-{TIMED}",

@@ -137,7 +137,7 @@ def test_the_run_says_what_it_did(result):
     assert config["trials"] == QUICK["trials"]
     rows = list(csv.DictReader((result.run_dir / "trials.csv").read_text().splitlines()))
     trials = Ledger.read(result.run_dir).trials
-    assert [int(r["number"]) for r in rows] == [t.number for t in trials]
+    assert [int(r["trial"]) for r in rows] == [t.number for t in trials]
     assert sum(r["fidelity"] == "short" for r in rows) == QUICK["finalists"]
     dense_macs = result.costs["macs"]["dense"]
     assert all(float(r["macs"]) <= 0.5 * dense_macs for r in rows)

@@ -43,10 +43,10 @@ def run(finished, tmp_path):
 
 
 def shown(run):
-    """How many evaluations the page shows, and how many rows the table has."""
+    """How many trials the page shows, and how many rows the table has."""
     page = (run.path / "report.html").read_text(encoding="utf-8")
     rows = (run.path / "trials.csv").read_text(encoding="utf-8").splitlines()
-    return int(re.search(r"(\d+) evaluations? in", page)[1]), len(rows) - 1
+    return int(re.search(r"(\d+) trials? evaluated in", page)[1]), len(rows) - 1
 
 
 def test_more_trials_are_on_the_page_and_in_the_table(run, capsys):

@@ -17,17 +17,18 @@ from autoprune.ledger.locks import FileLock
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
 from autoprune.report.compare import names, print_compare, read_runs, run_table
+from autoprune.report.gloss import scored
 from autoprune.report.page import pages_wanted, write_charts, write_page
 from autoprune.report.page.bars import BARS, Bar, bars, shortened
-from autoprune.report.page.dots import frame, thinned
+from autoprune.report.page.dots import frame, log_ticks, thinned
 from autoprune.report.page.drawing import NARROW, PALETTE
 from autoprune.report.page.facts import Facts
-from autoprune.report.page.front import unbeaten
+from autoprune.report.page.front import front_charts, unbeaten
 from autoprune.report.page.history import history_chart, improvements
 from autoprune.report.page.inline import svg
 from autoprune.report.page.overlay import write_overlay
 from autoprune.report.page.ranking import chance, pairs, verdict
-from autoprune.report.page.words import failures
+from autoprune.report.page.words import asked, failures
 from autoprune.runs.directory import RunDirectory
 from objectives import front
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
@@ -133,7 +134,7 @@ def test_a_finished_run_says_what_was_asked_what_came_out_and_how_to_repeat_it(m
     assert [w for w in wanted if w not in words] == []
     assert page.charts() == ["history", "front", "widths", "cost-macs", "cost-params", "cost-activations", "ranking"]
     assert page.tags.count("svg") == 2 * len(page.charts()) == page.tags.count("details") * 2 - 2  # and config.toml
-    assert words.index("macs<=50%") < words.index("93.00 %") < words.index("evaluation by evaluation")
+    assert words.index("macs<=50%") < words.index("93.00 %") < words.index("trial by trial")
 
 
 def test_nothing_is_loaded_and_nothing_is_code(make):
@@ -174,7 +175,11 @@ def test_a_network_of_many_layers_is_drawn_by_its_largest(make):
     page = Page(write_page(make(trials=[complete(0, (4,) * 300, 1.0)], space=chain(*range(100, 400)))))
     heights = [float(v.split()[3]) for t, k, v in page.attributes if (t, k) == ("svg", "viewbox")]
     assert max(heights) <= 92 + 18 * BARS
-    assert f"The {BARS} largest of 300 rows are drawn." in page.words
+    pairs = [3 * 100, *(a * (a + 1) for a in range(100, 399)), 399 * 10]  # inputs times outputs, layer by layer
+    share = 100 * sum(sorted(pairs)[-BARS:]) / sum(pairs)
+    said = f"Drawn are the {BARS} largest, {share:.1f} % of the whole; the numbers of the other 253 are in the table."
+    assert said.replace(" %", "\u00a0%") in page.words
+    assert f"Drawn are the first {BARS};" in page.words  # the widths, which are no parts of a whole
 
 
 @pytest.mark.parametrize("trials", [[], [Trial(0, (4, 4))], [Trial(0, (4, 4), TrialState.FAIL, error="boom")]])
@@ -308,11 +313,66 @@ def test_a_shortened_name_keeps_both_ends(name, most):
     assert short == name or (name.startswith(short.split("…")[0]) and len(name) > most)
 
 
-def test_a_bar_too_short_to_see_is_in_the_table_only():
-    rows = [Bar("conv", 1000.0, 500.0, "1 k to 500", "50 %"), Bar("norm", 1.0, 1.0, "1 to 1", "100 %")]
+def test_every_row_that_there_is_room_for_is_drawn():
+    rows = [Bar(f"norm{i}", 1.0, 1.0, "1 to 1", "100 %") for i in range(BARS - 1)]
+    rows.append(Bar("conv", 1000.0, 500.0, "1 k to 500", "50 %"))
     chart = bars("x", "X", "Caption.", rows, "MACs", ("layer", "MACs", "kept"))
-    assert chart.caption == "Caption. The 1 largest of 2 rows are drawn."
-    assert [row[0] for row in chart.rows] == ["conv", "norm"]
+    assert chart.caption == "Caption."
+    assert svg(chart, True).count("norm46: 1 to 1") == 2  # before and after
+    rows.append(Bar("more", 2.0, 1.0, "2 to 1", "50 %"))
+    chart = bars("x", "X", "Caption.", rows, "MACs", ("layer", "MACs", "kept"))
+    said = "Drawn are the 48 largest, 99.9 % of the whole; the numbers of the other 1 are in the table."
+    assert chart.caption == f"Caption. {said}"
+    assert [row[0] for row in chart.rows][-3:] == ["norm46", "conv", "more"]
+
+
+@given(st.floats(1e-9, 1e6), st.floats(20, 1e12))
+def test_a_logarithmic_axis_has_labels_to_read_it_by(low, ratio):
+    ticks = log_ticks(low, low * ratio)
+    assert 3 <= len(ticks) <= 8
+    assert ticks == sorted(ticks)
+    assert low <= ticks[0] < ticks[-1] <= low * ratio
+
+
+def test_one_decade_of_losses_has_three_labels():
+    """0.011 to 0.3 holds one power of ten."""
+    assert log_ticks(0.011, 0.3) == [0.03, 0.1, 0.3]
+
+
+def test_candidates_of_one_cost_are_compared_by_their_widths(make):
+    """Of widths (4, 1) to (4, 5), the cheaper the better, the best fifth, but two at least, are (4, 1) and (4, 2)."""
+    trials = [complete(i, (4, 1 + i), 2.0 + 0.1 * i) for i in range(5)]
+    chart = front_charts(Facts.of(make(trials=trials)))[0]
+    assert (chart.name, chart.head[2:]) == ("choices", ("all candidates", "best 2", "best so far"))
+    assert list(chart.rows) == [("conv0", "8", "4", "4", "4"), ("conv1", "16", "1 to 5", "1 to 2", "1")]
+    text = svg(chart, False)
+    assert "conv1, all candidates: 1 to 5 of 16" in text
+    assert "conv1, best so far: 1 of 16" in text
+
+
+def test_candidates_of_several_costs_are_shown_where_they_are(make):
+    """Widths (2, 2) to (6, 6) of (8, 16), each better than the one before: 9 to 40 % of the MACs, dense at 100."""
+    trials = [complete(i, (2 + 2 * i, 2 + 2 * i), 2.0 - 0.5 * i) for i in range(3)]
+    chart = front_charts(Facts.of(make(trials=trials, finished=True)))[0]
+    assert chart.name == "front"
+    ticks = [float(t) for t in re.findall(r">([\d.]+)</text>", svg(chart, False))]
+    assert max(ticks) < 60  # the budget of 50 % is inside, the dense network is a line
+    assert "dense, at 100 %" in svg(chart, False)
+
+
+def test_the_words_of_the_house_are_explained(make):
+    config = replace(CONFIG, fidelity="reconstructed", rungs=2, short_steps=40, finalists=1)
+    rows = dict(asked(Facts.of(make(config=config))))
+    assert rows["Candidates"] == (
+        "8, each scored after its layers were fitted to the dense network's outputs (least squares), without training "
+        "('reconstructed')"
+    )
+    assert rows["Before them"] == "the best 2, scored again after 10 training steps ('short:10')"
+    assert rows["Finalists"] == "the best, scored again after 40 training steps ('short')"
+    words = [scored(word, config) for word in ("raw", "proxy:500", "short:1")]
+    assert [w.partition(",")[0] for w in words] == [
+        "as cut", "after its batch-norm statistics were taken anew", "after 1 training step",
+    ]  # fmt: skip
 
 
 # -- comparison --------------------------------------------------------------------------------------------------
@@ -329,7 +389,7 @@ def test_a_row_for_every_run(make, capsys):
     assert [r["state"] for r in table] == ["finished", "stopped", "stopped"]
     assert [r["top-1 test"] for r in table] == ["93.00 %", "-", "-"]
     assert [r["best loss"] for r in table] == ["1.0000 (short)", "-", "1.0000 (short)"]
-    assert [r["evaluations"] for r in table] == ["11", "0", "11"]
+    assert [r["trials"] for r in table] == ["11", "0", "11"]
     assert table[2]["strategy"] == "tpe"
     print_compare(runs)
     assert "93.00 %" in capsys.readouterr().out

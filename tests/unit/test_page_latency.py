@@ -190,7 +190,7 @@ def test_the_page_the_status_and_the_export_name_the_same_winner(make, capsys, s
             run.trial()
     else:
         assert facts.winner.number == run.trial().number == winner
-        assert f"best {TRIALS[winner].fidelity} trial {winner}:" in said
+        assert f"best trial {winner}, {TRIALS[winner].fidelity}:" in said
 
 
 def test_the_held_out_candidates_and_the_finalists_are_drawn_in_milliseconds(make):

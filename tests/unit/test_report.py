@@ -117,8 +117,8 @@ def test_progress_lines_name_the_metric_and_both_fidelities():
         progress.on_told(short(4, done[2], 0.05))
     assert last.number == 3
     assert out.getvalue().splitlines() == [
-        "4/6 proxy trial 3: doubt 0.4500, 2.0 s, ETA 2 finalists",
-        "5/6 short trial 4: doubt 0.0500, 10.0 s (best so far), ETA 10 s",
+        "trial 3, proxy: doubt 0.4500, 2.0 s; 4 of 6 done, ETA 2 finalists",
+        "trial 4, short: doubt 0.0500, 10.0 s (best so far); 5 of 6 done, ETA 10 s",
     ]
 
 
@@ -221,7 +221,7 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path, text):
         head, row = csv.reader(file)
     assert head[-2:] == [shown] * 2
     assert dict(zip(head, row, strict=True)) | {"fidelity": "", "worker": "", "error": ""} == {
-        "number": "0", "state": "fail", "fidelity": "", "loss": "", "top1": "", "seconds": "0.000", "worker": "",
+        "trial": "0", "state": "fail", "fidelity": "", "loss": "", "top1": "", "seconds": "0.000", "worker": "",
         "error": "", shown: "4",
     }  # fmt: skip
     assert [row[head.index(name)] for name in ("fidelity", "worker", "error")] == ["'" + printable(text)] * 3

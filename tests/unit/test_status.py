@@ -172,16 +172,16 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
         assert "2 of 8 proxies, 0 of 2 finalists (1 complete, 1 failed, 1 " in said
         assert "limits time 2h, 5 s used; target top1>=90%" in said
         assert "pace 24 candidates a minute in 5 s at work" in said
-        assert "best proxy trial 0: loss 1.0000, 2.0 s" in said
+        assert "best trial 0, proxy: loss 1.0000, 2.0 s" in said
         assert "1 trial 1 no room on this device" in said
     assert f"ended stopped after 2 of 8 candidates; autoprune resume {tmp_path} goes on" in stopped
     assert "ended" not in live
-    assert "worker-1 0 0 proxy trial 2, will be redone" in stopped
+    assert "worker-1 0 0 trial 2, proxy, will be redone" in stopped
     assert "ETA" not in stopped
     assert "1 interrupted, will be redone)" in stopped
     assert f"running (process {os.getpid()} on " in live
     assert "ETA 8 s + 2 finalists, then the fine-tune of the winner" in live  # 6 left, 2 workers, 2.5 s each (median)
-    assert "worker-1 0 0 0 s proxy trial 2" in live
+    assert "worker-1 0 0 0 s trial 2, proxy" in live
     assert "worker-0 2 1 0 s idle" in live
 
 
@@ -209,7 +209,7 @@ def test_long_names_fit_into_eighty_columns(tmp_path, monkeypatch):
     owner = "a-very-long-host-name.cluster.example.org-123456-abcdef/ray-worker-1000"
     kept = record(entry(0, 1.0, worker=owner, error="word " * 60), entry(1, None, 1.0, worker=owner))
     run = run_at(tmp_path, kept, replace(CONFIG, budget=("macs<=50%",) * 9))
-    assert "proxy trial 1" in shown(run, monkeypatch)
+    assert "trial 1, proxy" in shown(run, monkeypatch)
 
 
 def test_watching_ends_with_the_run(tmp_path, monkeypatch):

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BARS = 48  # in one chart
-LEAST = 0.005  # of the longest bar: a shorter one cannot be seen
-TABLE = 500  # rows of the table below it
+TABLE = 2000  # rows of the table below it
 
 
 class Bar(NamedTuple):
@@ -27,22 +26,26 @@ class Bar(NamedTuple):
     label: str
 
 
-def bars(name: str, title: str, caption: str, rows: Sequence[Bar], unit: str, head: tuple[str, ...]) -> Chart:
+def bars(
+    name: str, title: str, caption: str, rows: Sequence[Bar], unit: str, head: tuple[str, ...], is_sum: bool = True
+) -> Chart:
     """A chart of rows in the order of the network, grey before and blue after.
 
     Args:
         name: Of the chart.
         title: Of the chart.
         caption: What it says.
-        rows: At least one; the largest are drawn, at most `BARS`.
+        rows: At least one; of more than `BARS` the largest are drawn.
         unit: Of the axis.
         head: Columns of the table: name, words, share kept.
+        is_sum: Whether the rows are parts of a whole.
     """
-    largest = sorted(range(len(rows)), key=lambda i: -rows[i].before)
-    seen = [i for i in largest[:BARS] if rows[i].before >= LEAST * rows[largest[0]].before]
-    shown = [rows[i] for i in sorted(seen)]
-    if len(shown) < len(rows):
-        caption += f" The {len(shown)} largest of {len(rows)} rows are drawn."
+    largest = sorted(range(len(rows)), key=lambda i: -rows[i].before)[:BARS]
+    shown = [rows[i] for i in sorted(largest)]
+    if rest := len(rows) - len(shown):
+        share = percent(sum(b.before for b in shown), sum(b.before for b in rows))
+        which = f"{len(shown)} largest, {share} of the whole" if is_sum else f"first {len(shown)}"
+        caption += f" Drawn are the {which}; the numbers of the other {rest} are in the table."
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         places = range(len(shown))

@@ -60,11 +60,19 @@ class LossAxis:
     is_log: bool
 
     @classmethod
-    def of(cls, losses: Iterable[float]) -> LossAxis:
-        """For these losses."""
-        values = [x for x in losses if math.isfinite(x)]
+    def of(cls, losses: Iterable[float], always: Iterable[float] = ()) -> LossAxis:
+        """For these losses.
+
+        Args:
+            losses: Few of them may lie above.
+            always: Inside, however large they are.
+        """
+        values, inside = ([x for x in some if math.isfinite(x)] for some in (losses, always))
         low, high = frame(values)
-        least = min(values, default=0.0)
+        if inside and (min(inside) < low or max(inside) > high):
+            low, high = min(low, *inside), max(high, *inside)
+            low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+        least = min([*values, *inside], default=0.0)
         return cls(least / 1.3, 1.3 * high, True) if 0 < WIDE * least < high else cls(low, high, False)
 
     @property
@@ -73,12 +81,25 @@ class LossAxis:
         return self.high / (self.high / self.low) ** 0.03 if self.is_log else self.high - 0.03 * (self.high - self.low)
 
     def put(self, axes: Axes) -> None:
-        """Set the axis up."""
+        """Set the axis up, with at least three labels."""
         axes.set_ylim(self.low, self.high)
         if self.is_log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
+            axes.set_yticks(log_ticks(self.low, self.high))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic scale, from `low` to `high`: powers of ten, or more where those are few."""
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        ticks = [float(f"{digit}e{power}") for power in decades for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks[:: math.ceil(len(ticks) / 8)]
 
 
 def says(trial: Trial, facts: Facts) -> str:

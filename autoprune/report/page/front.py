@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
-from autoprune.report.page.dots import dots, frame, says, thinned, top1
+from autoprune.report.page.choices import choices_chart
+from autoprune.report.page.dots import WIDE, LossAxis, dots, frame, says, thinned, top1
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.prices import cost_label, slug
+from autoprune.report.trials import by_percent
+from autoprune.schedule import ranked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +26,6 @@ LOOKS = {
     "delivered": {"label": "delivered", "color": ink.FINAL, "marker": "*", "s": 160, "zorder": 4},
     "dense": {"label": "dense", "color": ink.INK, "marker": "s", "s": 40, "zorder": 4},
 }
-WIDE = 20  # losses that differ by this factor are drawn on a logarithmic scale, where the whole front is searched
 
 
 def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
@@ -36,11 +38,21 @@ def unbeaten(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
 
 
 def front_charts(facts: Facts) -> list[Chart | None]:
-    """Loss against each cost of the front; without one, against that of the first budget (if they can be priced)."""
-    front, bounded = (
-        [m for m in known if facts.can_price(m)] for known in (facts.config.front, [b.metric for b in facts.budgets])
-    )
-    return [front_chart(facts, metric) for metric in front or (*bounded, "macs")[:1]]
+    """Loss against each cost of the front; without one, against that of the first budget (if they can be priced).
+
+    Under one budget all candidates may cost the same: then what differs is drawn, their widths.
+    """
+    if front := [metric for metric in facts.config.front if facts.can_price(metric)]:
+        return [front_chart(facts, metric) for metric in front]
+    metric = next((b.metric for b in facts.budgets if facts.can_price(b.metric)), "macs")
+    return [(None if differ(facts, metric) else choices_chart(facts)) or front_chart(facts, metric)]
+
+
+def differ(facts: Facts, metric: str) -> bool:
+    """Whether there is a choice between cost and loss: more than two costs, in whole percents, that nothing beats."""
+    first = [t for t in ranked(facts.trials) if t.fidelity == facts.config.fidelity]
+    shares = facts.priced(metric, [t.widths for t in first])
+    return len(by_percent(first, {t.number: float(s) for t, s in zip(first, shares, strict=True)})) > 2
 
 
 def front_chart(facts: Facts, metric: str) -> Chart | None:
@@ -55,13 +67,14 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
     best, short = line(first, cost), [t for t in complete if t.fidelity == "short"]
     ends = _ends(facts, metric)
     low, high = _frame(facts, complete, [y for _, y in ends.values()])
-    is_log = bool(facts.config.front) and low > 0 and high > WIDE * low
+    scale = LossAxis(low, high, bool(facts.config.front) and low > 0 and high > WIDE * low)
     kinds = {
         "all": thinned([t for t in first if t.loss <= high], best),
         "front": [t for t in best if t.loss <= high],
         "short": [t for t in short if t.loss <= high],
     }
-    bounds = [(b, 100 * facts.limit(b)) for b in facts.budgets if b.metric == metric]
+    limits = [100 * facts.limit(b) for b in facts.budgets if b.metric == metric][:1]
+    left, right = (0.0, 105.0) if facts.config.front else _around([*cost.values(), *limits])
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         lines = {ink.PRUNED: kinds["front"]} | ({ink.FINAL: line(kinds["short"], cost)} if facts.config.front else {})
@@ -72,15 +85,17 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
             x, y = [cost[t.number] for t in trials], [t.loss for t in trials]
             dots(axes, kind, x, y, **LOOKS[kind])  # type: ignore[arg-type]
         for kind, (share, loss) in ends.items():
-            dots(axes, kind, [share], [loss], **LOOKS[kind])  # type: ignore[arg-type]
-        for _, limit in bounds[:1]:
+            if share <= right:
+                dots(axes, kind, [share], [loss], **LOOKS[kind])  # type: ignore[arg-type]
+            else:  # the axis shows where the candidates are
+                axes.axhline(
+                    loss, color=ink.INK, linestyle=(0, (1, 2)), linewidth=1.2, label=f"{kind}, at {share:.0f} %"
+                )
+        for limit in limits:
             label = f"budget, {limit:.3g} %"
             axes.axvline(limit, color=ink.BUDGET, linestyle=(0, (4, 3)), linewidth=1.5, label=label)
-        axes.set(xlabel=f"{name}, % of the dense network", ylabel=facts.metric, ylim=(low, high), xlim=(0, 105))
-        if is_log:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
+        axes.set(xlabel=f"{name}, % of the dense network", ylabel=facts.metric, xlim=(left, right))
+        scale.put(axes)
         tips = {
             kind: [f"{says(t, facts)}, {name} {cost[t.number]:.1f} %" for t in trials] for kind, trials in kinds.items()
         }
@@ -108,6 +123,13 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
 def line(trials: Sequence[Trial], cost: Mapping[int, float]) -> list[Trial]:
     """Those that nothing beats in cost and loss."""
     return [trials[i] for i in unbeaten([cost[t.number] for t in trials], [t.loss for t in trials])]
+
+
+def _around(costs: Sequence[float]) -> tuple[float, float]:
+    """The part of the cost axis where these costs are, in percent."""
+    low, high = min(costs), max(costs)
+    room = 0.08 * (high - low) or 1.0
+    return max(0.0, low - room), high + room
 
 
 def _ends(facts: Facts, metric: str) -> dict[str, tuple[float, float]]:

@@ -63,24 +63,23 @@ def hypervolume_overlay(runs: Sequence[Facts]) -> Chart | None:
     """How each front grew, of the runs with the same goals as the first that has several; None if there is none."""
     have = [(i, name, f) for i, (name, f) in enumerate(zip(names(runs), runs, strict=True)) if f.tradeoff]
     same = [(i, name, f) for i, name, f in have if f.config.front == have[0][2].config.front]
-    lines = [(i, name, f.tradeoff.volumes(_first(f))) for i, name, f in same if f.tradeoff]
-    lines = [(i, name, volumes) for i, name, volumes in lines if volumes and volumes[-1]]
+    lines = [(i, name, f.tradeoff.volumes(_first(f)), _first(f)) for i, name, f in same if f.tradeoff]
+    lines = [line for line in lines if line[2] and line[2][-1]]
     if not lines:
         return None
 
     def draw(axes: Axes, narrow: bool) -> Tips:
-        for i, name, volumes in lines:
-            places = range(1, 1 + len(volumes))
-            axes.plot(places, volumes, drawstyle="steps-post", **marks.line(i, name, narrow))
-        axes.set(xlabel="evaluation", ylabel="hypervolume")
+        for i, name, volumes, first in lines:
+            axes.plot([t.number for t in first], volumes, drawstyle="steps-post", **marks.line(i, name, narrow))
+        axes.set(xlabel="trial", ylabel="hypervolume")
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {}
 
     caption = f"Higher is better: the front of loss and {' and '.join(map(cost_label, same[0][2].config.front))}."
     if other := len(have) - len(same):
         caption += f" {other} left out: with other goals."
-    rows = [(name, f"{volumes[-1]:.4f}", str(len(volumes))) for _, name, volumes in lines]
-    head = ("run", "hypervolume", "evaluations")
+    rows = [(name, f"{volumes[-1]:.4f}", str(len(volumes))) for _, name, volumes, _ in lines]
+    head = ("run", "hypervolume", "trials")
     return Chart("hypervolume", "How the fronts grew", caption, 290 + 9 * len(lines), draw, head, rows)
 
 

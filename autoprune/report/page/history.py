@@ -1,4 +1,4 @@
-"""The course of a search: every evaluation, and the best so far."""
+"""The course of a search: every trial, and the best so far."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def improvements(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def history_chart(facts: Facts) -> Chart | None:
-    """Loss by evaluation; None before the first loss."""
+    """Loss by trial; None before the first loss."""
     scored = [t for t in facts.trials if math.isfinite(t.loss)]
     if not scored:
         return None
-    place = {t.number: 1 + i for i, t in enumerate(facts.trials)}
     scale = LossAxis.of(t.loss for t in scored)
     first = [t for t in scored if t.fidelity == facts.config.fidelity]
     steps, inside = improvements(first), [t for t in first if t.loss <= scale.high]
@@ -54,24 +53,25 @@ def history_chart(facts: Facts) -> Chart | None:
     def draw(axes: Axes, narrow: bool) -> Tips:
         for kind, trials in kinds.items():
             y = [scale.top if kind == "failed" else t.loss for t in trials]
-            dots(axes, kind, [place[t.number] for t in trials], y, **looks[kind])  # type: ignore[arg-type]
+            dots(axes, kind, [t.number for t in trials], y, **looks[kind])  # type: ignore[arg-type]
         if steps and not facts.tradeoff:
-            x, y = [place[t.number] for t in steps], [t.loss for t in steps]
-            end = max(place[t.number] for t in first)
+            x, y = [t.number for t in steps], [t.loss for t in steps]
+            end = max(t.number for t in first)
             axes.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", color=ink.PRUNED, label="best so far")
-        axes.set(xlabel="evaluation", ylabel=facts.metric, xlim=(0, len(facts.trials) + 1))
+        axes.set(xlabel="trial", ylabel=facts.metric, xlim=(-1, facts.trials[-1].number + 1))
         scale.put(axes)
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {kind: [says(t, facts) for t in trials] for kind, trials in kinds.items()}
 
-    words = [counted(len(facts.trials), "evaluation")]
+    words = [counted(len(facts.trials), "trial")]
     words += [counted(len(steps), "improvement")] * (not facts.tradeoff)
     above, left_out = sum(t.loss > scale.high for t in scored), len(inside) - len(shown)
     words += [f"{above} above the frame"] * bool(above) + [f"{left_out} of the dots left out"] * bool(left_out)
     caption = f"Lower is better: {', '.join(words)}."
+    if repeats := facts.trials[-1].number + 1 - len(facts.trials):
+        caption += f" {repeats} more repeated an earlier candidate and were not evaluated."
     if trained:
         caption += " Losses before and after a fine-tune do not compare."
-    rows = [(str(place[t.number]), str(t.number), t.fidelity, f"{t.loss:.4f}", top1(t.metrics)) for t in steps[-50:]]
-    rows += [(str(place[t.number]), str(t.number), t.fidelity, f"{t.loss:.4f}", top1(t.metrics)) for t in trained[-50:]]
-    head = ("evaluation", "trial", "fidelity", facts.metric, "top-1")
-    return Chart("history", "Loss, evaluation by evaluation", caption, 310, draw, head, rows)
+    rows = [(str(t.number), t.fidelity, f"{t.loss:.4f}", top1(t.metrics)) for t in (*steps[-50:], *trained[-50:])]
+    head = ("trial", "fidelity", facts.metric, "top-1")
+    return Chart("history", "Loss, trial by trial", caption, 310, draw, head, rows)

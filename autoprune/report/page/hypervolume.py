@@ -1,4 +1,4 @@
-"""How a front grew: the hypervolume, evaluation by evaluation."""
+"""How a front grew: the hypervolume, trial by trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def hypervolume_chart(facts: Facts) -> Chart | None:
-    """Hypervolume by evaluation; None if there is one goal only, or nothing is better than the reference yet."""
+    """Hypervolume by trial; None if there is one goal only, or nothing is better than the reference yet."""
     if facts.tradeoff is None:
         return None
     first = [t for t in facts.trials if t.fidelity == facts.config.fidelity]
@@ -24,21 +24,21 @@ def hypervolume_chart(facts: Facts) -> Chart | None:
     if not volumes or not volumes[-1]:
         return None
     rises = [i for i, v in enumerate(volumes) if v > (volumes[i - 1] if i else 0.0)]
-    enough = nearly_all(volumes)
+    numbers, enough = [t.number for t in first], first[nearly_all(volumes) - 1].number
 
     def draw(axes: Axes, narrow: bool) -> Tips:
-        axes.plot([1 + i for i in range(len(volumes))], volumes, drawstyle="steps-post", color=ink.PRUNED)
+        axes.plot(numbers, volumes, drawstyle="steps-post", color=ink.PRUNED)
         look = {"label": "the front grew", "color": ink.PRUNED, "s": 18, "linewidths": 0}
-        dots(axes, "rises", [1 + i for i in rises], [volumes[i] for i in rises], **look)  # type: ignore[arg-type]
-        label = f"99 % after {enough}"
+        dots(axes, "rises", [numbers[i] for i in rises], [volumes[i] for i in rises], **look)  # type: ignore[arg-type]
+        label = f"99 % by trial {enough}"
         axes.axvline(enough, color=ink.BUDGET, linestyle=(0, (4, 3)), linewidth=1.5, label=label)
-        axes.set(xlabel="evaluation", ylabel="hypervolume", xlim=(0, len(volumes) + 1))
+        axes.set(xlabel="trial", ylabel="hypervolume", xlim=(-1, numbers[-1] + 1))
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {"rises": [f"{says(first[i], facts)}: hypervolume {volumes[i]:.4f}" for i in rises]}
 
     caption = (
         f"Higher is better: the share {reference(facts.tradeoff, facts.metric)}. It is {volumes[-1]:.4f} after "
-        f"{counted(len(first), 'evaluation')}; where the line is still rising, more would help."
+        f"{counted(len(first), 'trial')}; where the line is still rising, more would help."
     )
-    rows = [(str(1 + i), str(first[i].number), f"{volumes[i]:.4f}") for i in rises[-50:]]
-    return Chart("hypervolume", "How the front grew", caption, 310, draw, ("evaluation", "trial", "hypervolume"), rows)
+    rows = [(str(numbers[i]), f"{volumes[i]:.4f}") for i in rises[-50:]]
+    return Chart("hypervolume", "How the front grew", caption, 310, draw, ("trial", "hypervolume"), rows)

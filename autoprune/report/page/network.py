@@ -24,7 +24,8 @@ def widths_chart(facts: Facts) -> Chart | None:
     )
     if frozen := facts.space.frozen:
         caption += f" {counted(len(frozen), 'more group')} cannot be pruned."
-    return bars("widths", "Widths", caption, rows, "channels kept, %", ("group", "channels kept", "share"))
+    head = ("group", "channels kept", "share")
+    return bars("widths", "Widths", caption, rows, "channels kept, %", head, is_sum=False)
 
 
 def cost_chart(facts: Facts, name: str) -> Chart | None:

@@ -40,13 +40,12 @@ def write_overlay(runs: Sequence[Facts], path: Path) -> Path:
 
 
 def history_overlay(runs: Sequence[Facts]) -> Chart | None:
-    """The best so far of every run that has one, by evaluation."""
+    """The best so far of every run that has one, by trial."""
     lines = []
     for i, (name, facts) in enumerate(zip(names(runs), runs, strict=True)):
-        place = {t.number: 1 + n for n, t in enumerate(facts.trials)}
         first = [t for t in facts.trials if t.fidelity == facts.config.fidelity]
         if not facts.tradeoff and (steps := improvements(first)):
-            lines.append((i, name, [(place[t.number], t.loss) for t in steps], place[first[-1].number]))
+            lines.append((i, name, [(t.number, t.loss) for t in steps], first[-1].number))
     if not lines:
         return None
     scale = LossAxis.of(loss for _, _, steps, _ in lines for _, loss in steps)
@@ -55,7 +54,7 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
         for i, name, steps, end in lines:
             x, y = zip(*steps, (end, steps[-1][1]), strict=True)
             axes.plot(x, y, drawstyle="steps-post", **marks.line(i, name, narrow))
-        axes.set(xlabel="evaluation", ylabel="loss")
+        axes.set(xlabel="trial", ylabel="loss")
         scale.put(axes)
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {}
@@ -66,7 +65,7 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
     rows = [(name, str(len(steps)), f"{steps[-1][1]:.4f}", str(steps[-1][0])) for _, name, steps, _ in lines]
-    head = ("run", "improvements", "best", "at evaluation")
+    head = ("run", "improvements", "best", "at trial")
     return Chart("history", "Best so far", caption, 290 + 9 * len(lines), draw, head, rows)
 
 

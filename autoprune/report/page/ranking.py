@@ -39,12 +39,17 @@ def ranking_chart(facts: Facts) -> Chart | None:
             axes.annotate(str(b.number), (a.loss, b.loss), xytext=(6, 4), textcoords="offset points", color=ink.MUTED)
         axes.margins(0.15)
         axes.locator_params(axis="x", nbins=4 if narrow else 6)
-        axes.set(xlabel=f"{facts.metric} by {facts.config.fidelity}, untrained", ylabel="after a short fine-tune")
-        return {"pairs": [f"trial {b.number}: {a.loss:.4f} untrained, {b.loss:.4f} fine-tuned" for a, b in found]}
+        axes.set(xlabel=f"{facts.metric}, untrained ({facts.config.fidelity})", ylabel="after a short fine-tune")
+        return {
+            "pairs": [
+                f"trial {a.number}, untrained: {a.loss:.4f}; the same fine-tuned, trial {b.number}: {b.loss:.4f}"
+                for a, b in found
+            ]
+        }
 
     order = sorted(found, key=lambda pair: pair[1].loss)
-    rows = [(str(b.number), str(a.number), f"{a.loss:.4f}", f"{b.loss:.4f}") for a, b in order]
-    head = ("finalist", "as candidate", "untrained", "fine-tuned")
+    rows = [(str(a.number), f"{a.loss:.4f}", str(b.number), f"{b.loss:.4f}") for a, b in order]
+    head = ("trial, untrained", facts.metric, "trial, fine-tuned", facts.metric)
     return Chart("ranking", "Quick score against fine-tuned", verdict(untrained, trained), 300, draw, head, rows)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from autoprune.problem import Trial
 from autoprune.report.console import attached_words
+from autoprune.report.gloss import scored
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount
@@ -39,20 +40,25 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     """What the run was told."""
     config = facts.config
     search = " over ".join(filter(None, (config.strategy, config.encoding)))
-    plan = f"{search}, {counted(config.trials, 'candidate')} scored by '{config.fidelity}'"
-    return [
+    rows = [
         ("Network", facts.model),
         ("Data", config.data or "an ImageData object"),
         ("Goal" if config.front else "Budget", config.goal),
-        ("Search", f"{plan}, {counted(config.finalists, 'finalist')}"),
-        ("Criterion", config.criterion),
-        ("Seed", str(config.seed)),
+        ("Strategy", f"{search} (proposes the widths to try)"),
+        ("Criterion", f"{config.criterion} (says which channels of a layer go first)"),
+        ("Candidates", f"{config.trials}, each scored {scored(config.fidelity, config)} ('{config.fidelity}')"),
     ]
+    for count, fidelity in config.schedule.rungs:
+        if count:
+            name = "Finalists" if fidelity == "short" else "Before them"
+            best = "the best" if count == 1 else f"the best {count}"
+            rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
+    return [*rows, ("Seed", str(config.seed))]
 
 
 def summary(facts: Facts) -> str:
     """How far it is and how long it took, in a sentence."""
-    much = f"{counted(len(facts.trials), 'evaluation')} in {duration(facts.seconds)} of evaluation time"
+    much = f"{counted(len(facts.trials), 'trial')} evaluated in {duration(facts.seconds)}"
     if facts.failed:
         much += f", {len(facts.failed)} failed"
     return {
