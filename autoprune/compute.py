@@ -41,9 +41,12 @@ class Compute:
             name = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             resolved = torch.device(name)
-            torch.empty(0, device=resolved)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            if resolved.type == "cpu" and resolved.index:
+                raise RuntimeError("there is one CPU")
+            if (found := float(torch.ones(2, device=resolved).sum())) != 2:  # "meta" computes nothing
+                raise RuntimeError(f"1 + 1 is {found} there")
+        except Exception as error:  # RuntimeError, AssertionError, ImportError: each kind of device has its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
             raise ValueError(f"device '{name}': not usable here ({reason}); known good: auto, cpu") from error
         choices = {"auto": _fast_bfloat16(resolved), "on": True, "off": False, True: True, False: False}
         if amp not in choices:

@@ -22,9 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.files import sweep, whole_directory, write_text
+from autoprune.files import as_path, sweep, whole_directory, write_text
 from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
+from objectives.plugins import running
 from search_spaces import Kept, SearchSpace, Widths, prune
 
 FORMAT = "autoprune architecture 1"
@@ -142,7 +143,7 @@ def check_target(directory: Path) -> None:
 
 
 def load(
-    directory: str | Path, model: nn.Module | Callable[[], nn.Module] | None = None, *, trust: bool = False
+    directory: str | Path, model: nn.Module | Callable[[], nn.Module] | str | None = None, *, trust: bool = False
 ) -> nn.Module:
     """Rebuild an exported network, in eval mode, on the CPU. Needs the code of the dense model, no data.
 
@@ -151,7 +152,8 @@ def load(
 
     Args:
         directory: What `export` wrote, e.g. "results/<run>/best".
-        model: The dense network or a function that builds it; needed where the export does not name a factory.
+        model: The dense network, a function that builds it, or "package.module:factory" (called with the arguments that
+            the export says); needed where the export does not name a factory.
         trust: The factory that the export names may be imported and called, whatever it is. Without it, only one that
             builds a network of `search_spaces.models`, `torchvision.models` or `timm`, or that you called here before.
 
@@ -159,15 +161,17 @@ def load(
         NotTrusted: If the export names another factory; nothing has been imported then.
         ValueError: If a file is missing or damaged, the model cannot be built, or the weights do not fit it.
     """
-    directory = Path(directory)
+    directory = as_path("directory", directory)
     architecture = read_architecture(directory)
-    if model is None:
+    if isinstance(model, str):  # whoever calls names it, so it may be called
+        dense = ModelReference(model, architecture["model"].get("args", {})).build()
+    elif model is None:
         reference = ModelReference.from_json(architecture["model"])
         if reference.factory:
             require([Call("model", reference.factory, reference.args)], f"'{directory}'", trust)
         dense = reference.build()
     else:
-        dense = model if isinstance(model, nn.Module) else model()
+        dense = model if isinstance(model, nn.Module) else _made(model)
     pruned = rebuild(architecture, dense, str(directory))
     path = directory / "weights.safetensors"
     try:
@@ -176,6 +180,17 @@ def load(
         raise ValueError(f"'{path}': not a readable safetensors file ({error}); export again") from error
     load_weights(pruned, state, str(path))
     return pruned.eval()
+
+
+def _made(function: Callable[[], nn.Module]) -> nn.Module:
+    """What a caller's function builds."""
+    if not callable(function):
+        raise ValueError(f"model: expected an nn.Module, a function that makes one, or its name, got {function!r:.40}")
+    with running("model: the function"):
+        model = function()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: expected a function that returns an nn.Module, got {type(model).__name__}")
+    return model
 
 
 def rebuild(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> nn.Module:

@@ -37,6 +37,20 @@ class DiskError(OSError, ValueError):
     """Something could not be written: the disk is full, read-only or forbidden."""
 
 
+def as_path(what: str, given: object) -> Path:
+    """A path that a caller gave.
+
+    Raises:
+        ValueError: If it is something else, or no path of any file.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise ValueError(f"{what}: expected the path of a file or a directory, got {given!r:.40}")
+    path = Path(given)
+    if "\0" in str(path) or not str(given):
+        raise ValueError(f"{what}: expected the path of a file or a directory, got {str(given)!r}")
+    return path
+
+
 @contextmanager
 def disk(path: Path) -> Iterator[None]:
     """Turn any OSError of the block into one sentence about `path`.

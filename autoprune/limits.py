@@ -145,6 +145,8 @@ def parse_target(text: str) -> Target | None:
         limit = float(found[3]) / (100 if found[4] else 1)
     except ValueError:
         raise ValueError(f"target '{text}': '{found[3]}' is no number; {forms}") from None
+    if not math.isfinite(limit):
+        raise ValueError(f"target '{text}': must be a finite number; {forms}")
     if found[1] == "top1" and not 0 < limit <= 1:
         raise ValueError(f"target '{text}': top-1 must lie above 0 and be at most 1 or 100%; {forms}")
     return Target(found[1], limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def read_weights(path: str | Path, say: Say = quiet) -> dict[str, Tensor]:
         ValueError: If the file is missing or holds no state dict.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         place = "" if path.is_absolute() else f" in '{Path.cwd()}', where autoprune was started"
         raise ValueError(f"weights '{path}': no such file{place}")
     try:

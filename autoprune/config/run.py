@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autoprune.limits import Limits
     from autoprune.schedule import Halving
 
+MOST = 10_000_000  # of anything that is counted, and of seconds: what is more is a slip of the hand
 LATER: Any = None  # a default that depends on other settings
 problem, search, recovery, run = Group("problem", "adapt"), Group("search"), Group("recovery"), Group("run")
 
@@ -61,18 +62,18 @@ class RunConfig:
         "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
         "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, package.module:Name, or a file of "
         "scores (as autoprune adapt writes it: FILE.scores.safetensors)")
-    score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1)
+    score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1, high=MOST)
     score_per: str = problem("", "COST",
         "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
         "frees of macs, params, activations (the memory of Group Fisher) or a latency@... that a budget names; or "
         "none, the scores as they are (default: of what the budgets limit)")
     divisor: int | str = problem("auto", "CHANNELS",
         "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by group "
-        "(1 without such a budget)", kind=int | str, low=1)
+        "(1 without such a budget)", kind=int | str, low=1, high=MOST)
     min_keep: float = problem(0.05, "FRACTION", "fraction of each group's channels that always stays", low=0, high=1)
     freeze: tuple[str, ...] = problem((), "GROUP",
         "a group that must not be pruned (repeatable; names: autoprune profile)")
-    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0)
+    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)
     # the search
     strategy: str = search("", "NAME",
         "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
@@ -85,13 +86,14 @@ class RunConfig:
     warm_starts: str = search("closed", "NAME",
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
-    trials: int = search(93, "N", "candidates that the search evaluates", low=1, verbs="resume")
+    trials: int = search(93, "N", "candidates that the search evaluates", low=1, high=MOST, verbs="resume")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
         "+90s goes on for so much longer than it has worked", verbs="resume")
     target: str = search("", "METRIC",
         "no new candidate once one is so good: top1>=90% or loss<=0.4, on the validation images", verbs="resume")
-    max_failures: int = search(10, "N", "stop when so many candidates in a row have failed", low=1, verbs="resume")
+    max_failures: int = search(10, "N", "stop when so many candidates in a row have failed",
+        low=1, high=MOST, verbs="resume")
     max_failure_rate: float = search(0.8, "FRACTION",
         "stop when more than this fraction of 20 or more candidates has failed", low=0, high=1, verbs="resume")
     fidelity: str = search("reconstructed", "NAME",
@@ -99,25 +101,27 @@ class RunConfig:
         "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
         "say how many images are used")
     finalists: int = search(6, "N",
-        "best candidates that are compared again after a short fine-tune (0: trust the proxy)", low=0)
-    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1)
+        "best candidates that are compared again after a short fine-tune (0: trust the proxy)", low=0, high=1000)
+    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST)
     rungs: int = search(1, "N",
         "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
-        "one training, in which half are stopped at half of the steps)", low=1)
+        "one training, in which half are stopped at half of the steps)", low=1, high=10)
     metric: str = search("loss", "NAME",
         "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
         "package.module:function of (logits, labels), lower is better")
-    val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate", low=1)
-    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm", low=1)
+    val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
+        low=1, high=MOST)
+    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm", low=1, high=MOST)
     batch_size: int = search(128, "IMAGES",
-        "images per batch, in the search and in the fine-tune", low=1, verbs="finetune adapt")
+        "images per batch, in the search and in the fine-tune", low=1, high=MOST, verbs="finetune adapt")
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
     # recovery of the winner
     reconstruct: bool = recovery(True, "",
         "start from layers fitted to the dense network's outputs by least squares", verbs="finetune")
-    epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)", low=0, verbs="finetune export")
+    epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
+        low=0, high=10_000, verbs="finetune export")
     lr: float = recovery(0.02, "LR",
-        "its peak learning rate; decays linearly to 0", low=0, verbs="finetune export adapt")
+        "its peak learning rate; decays linearly to 0", low=0, high=1000, verbs="finetune export adapt")
     distill: float = recovery(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs="finetune export")
     # where and how
@@ -127,17 +131,18 @@ class RunConfig:
         "a kill-proof file in the run's directory)")
     join: bool = run(False, "",
         "add this machine's workers to a search that another controller runs on the same database", verbs="resume")
-    workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, verbs="resume")
+    workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, high=10_000, verbs="resume")
     devices: tuple[str, ...] = run((), "DEVICE",
         "what the workers share, in turn: cuda:0,cuda:1 (repeatable; default: every GPU, or the CPU)", verbs="resume")
     per_device: int = run(0, "N",
-        "at most so many workers on one device, each with its share of the memory (0: any)", low=0, verbs="resume")
+        "at most so many workers on one device, each with its share of the memory (0: any)",
+        low=0, high=1000, verbs="resume")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
         "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume")
     timeout: float = run(0.0, "SECONDS",
         "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
-        low=0, verbs="resume")
+        low=0, high=MOST, verbs="resume")
     device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach")
     onnx: bool = run(False, "",
         "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')",

@@ -27,7 +27,7 @@ class Setting:
         default: If it is not given.
         kind: Of its value: str, int, float, bool, `int | str`, tuple (of strings) or dict (of keyword arguments).
         low: The least value of a number,
-        high: and the largest; an infinite one is never legal.
+        high: and the largest.
         usual: The default in words; empty where there is nothing to say.
         verbs: Of those that do not take every setting, the ones that take this: "resume", "finetune", "export" and
             "attach" may change it, "adapt" begins with it.
@@ -61,16 +61,11 @@ class Setting:
             ValueError: If it is of another kind, out of range, or cannot be written to a TOML file.
         """
         value = _coerced(self.name, self.kind, given)
-        if type(value) in (int, float):
-            if not self.low <= value <= self.high:
-                bounds = (
-                    f"be at least {self.low:g}"
-                    if self.high == math.inf
-                    else f"lie between {self.low:g} and {self.high:g}"
-                )
-                raise ValueError(f"{self.name}: must {bounds}, got {value}")
-            if math.isinf(value):
-                raise ValueError(f"{self.name}: must be a finite number, got {value}")
+        if type(value) in (int, float) and not self.low <= value <= self.high:
+            low, high = (f"{int(bound):,}" if bound == int(bound) else f"{bound:g}" for bound in (self.low, self.high))
+            bounds = f"lie between {low} and {high}" if high == "1" or value != value else f"be at least {low}"
+            bounds = f"be at most {high}" if value > self.high and high != "1" else bounds
+            raise ValueError(f"{self.name}: must {bounds}, got {value}")
         return value
 
 
@@ -110,8 +105,16 @@ class Group:
 
 def _coerced(name: str, kind: Any, value: Any) -> Any:
     """`value` as a setting's kind, or a ValueError that says what was expected."""
+    found = _converted(name, kind, value)
+    for text in found if isinstance(found, tuple) else (found,):
+        if isinstance(text, str) and not text.isprintable():
+            raise ValueError(f"{name}: must be one line of visible characters, got {text!r}")
+    return found
+
+
+def _converted(name: str, kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else math.copysign(math.inf, value > 0 or -1)
     if kind == int | str:
         if isinstance(value, str) and value.isdecimal():
             return int(value)

@@ -25,7 +25,7 @@ def read(path: str | Path) -> dict[str, Any]:
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"configuration '{path}': unreadable ({error.strerror}); expected a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of 5,000 digits
         raise ValueError(f"configuration '{path}': not valid TOML: {error}") from error
     return {key.replace("-", "_"): value for key, value in data.items()}
 

@@ -35,7 +35,7 @@ def read(spec: str, directory: Path, image_size: int | None, max_images: int | N
     Raises:
         ValueError: If the folders, the classes or the images are not as they must be, or do not fit into memory.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise ValueError(f"data '{spec}': no directory '{directory}'; expected one that holds train/<class>/ and "
                          "test/<class>/ with the images")  # fmt: skip
     parts = {name: directory / name for name in ("train", "val", "test") if (directory / name).is_dir()}

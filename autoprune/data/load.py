@@ -57,8 +57,8 @@ def load(
     for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
         if value is not None and (not _is_whole(value) or value < 1):
             raise ValueError(f"data '{spec}': {name} must be at least 1 and whole, got {value!r}")
-    if not _is_whole(seed):
-        raise ValueError(f"data '{spec}': seed must be a whole number, got {seed!r}")
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise ValueError(f"data '{spec}': seed must be a whole number from 0 to {2**32 - 1:,}, got {seed!r}")
     seed = int(seed)
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")

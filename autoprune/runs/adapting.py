@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from autoprune import recovery
-from autoprune.config import RunConfig
+from autoprune.config import SETTINGS, RunConfig
 from autoprune.criteria.saved import SUFFIX, save_scores
 from autoprune.data import ImageData
-from autoprune.files import disk
+from autoprune.files import as_path, disk
 from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
@@ -60,7 +61,8 @@ def adapt(
         adapted = autoprune.adapt(model, data, "macs<=15%", to="adapted.safetensors")
         result = autoprune.search(adapted, data, "macs<=15%", criterion="adapted.scores.safetensors")
     """
-    weights = Path(to)
+    weights = as_path("to", to)
+    steps = replace(SETTINGS["short_steps"], name="steps").value(steps)  # the same kind of number
     if weights.suffix != SUFFIX:
         raise ValueError(f"to '{to}': must be the name of a {SUFFIX} file")
     scores = scores_beside(weights)

@@ -15,6 +15,7 @@ from autoprune.config import names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export
+from autoprune.files import as_path
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, renew
@@ -61,7 +62,7 @@ def finetune(
     run = RunDirectory.open(run_dir)
     changed = changed_run(run, "finetune", settings)
     allow(changed, trust, settings, model, data)
-    target = Path(to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
+    target = as_path("to", to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     chosen = run.trial(trial)
     prepared, progress = _same(run, reopen(run, model, data)), progress or RunProgress(quiet=True)
@@ -111,7 +112,7 @@ def export_run(
     run = RunDirectory.open(run_dir)
     budgets = tuple(parse(text) for text in ((budget,) if isinstance(budget, str) else budget))
     changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
-    target = Path(to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
+    target = as_path("to", to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
     check_target(target)
     progress = progress or RunProgress(quiet=True)
     if budgets or trial is not None:

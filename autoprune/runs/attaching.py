@@ -15,6 +15,7 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.errors import RunIsLive
 from autoprune.exporting import check_target, export_again, read_architecture, rebuild
+from autoprune.files import as_path
 from autoprune.ledger import check_same, holder, writers
 from autoprune.ledger.locks import FileLock
 from autoprune.problem import TrialState
@@ -74,7 +75,7 @@ def attach(
     config = changed.config
     check_formats(config)
     say = (progress or RunProgress(quiet=True)).say
-    target = Path(to or run.best)
+    target = as_path("to", to or run.best)
     if to is None and not (target / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet, so there is nothing to attach weights to; "
                          f"`autoprune resume {run.path}` first")  # fmt: skip

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from autoprune.config import RunConfig, replace
 from autoprune.exporting import check_target
-from autoprune.files import disk, save_tensors, whole_directory, write_text
+from autoprune.files import as_path, disk, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
@@ -50,6 +50,7 @@ from objectives.latency import Latency
 from search_spaces import SearchSpace
 
 Scores = tuple[NDArray[np.float64], ...]
+LONGEST = 200  # bytes of a run's name before its time: files beside it have longer ones, and 255 are the most
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ class RunDirectory:
         Raises:
             ValueError: If it is not a run's directory.
         """
-        path = Path(path)
+        path = as_path("run", path)
         if path.name in ("", ".."):
             path = path.resolve()  # "." has no name
-        if not (path / "config.toml").is_file():
+        if not os.path.isfile(path / "config.toml"):
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
             raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
@@ -251,9 +252,23 @@ class RunDirectory:
 
 
 def run_path(config: RunConfig, model_name: str) -> Path:
-    """results/<name>; a name with a slash is the path itself; no name is made from the model and the time."""
-    name = config.name or f"{re.sub(r'[^A-Za-z0-9_]+', '-', model_name).strip('-')}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return Path(name) if "/" in name else Path("results") / name
+    """results/<name>; a name with a slash is the path itself; no name is made from the model and the time.
+
+    Raises:
+        ValueError: If the name cannot be that of a directory, or would be read as something else.
+    """
+    made = f"{re.sub(r'[^A-Za-z0-9_]+', '-', model_name).strip('-')[:LONGEST]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = config.name.rstrip("/") or ("/" if config.name else made)
+    last = name.rpartition("/")[2]
+    if not last.strip(". "):
+        fault = "must not end in dots or blanks only"
+    elif last.startswith("-"):
+        fault = "must not begin with a dash, which marks a flag"
+    elif len(os.fsencode(last)) > LONGEST + 16:
+        fault = f"must have at most {LONGEST + 16} bytes, has {len(os.fsencode(last))}"
+    else:
+        return Path(name) if "/" in name else Path("results") / name
+    raise ValueError(f"name '{config.name}': {fault}; choose another --name, e.g. small18")
 
 
 def refuse_existing(path: Path) -> None:

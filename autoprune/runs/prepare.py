@@ -33,6 +33,7 @@ from autoprune.evaluation import EvaluationSettings, Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.tables import counted
+from autoprune.runs.example import example_of
 from objectives import Budget, Feasibility, measure, parse, resolve_metric
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
 from objectives.latency.environment import cores, cpu_model
@@ -155,6 +156,7 @@ def prepare(
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
+    check_objects(model, data)
     check_formats(config)
     budgets = tuple(parse(text) for text in config.budget)
     bounded = {b.metric for b in budgets}
@@ -174,7 +176,7 @@ def prepare(
     if data is None:
         data = load_data(config)
     if example is None:
-        example = example_of(config, data)
+        example = example_of(config, data, dense)
     example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example)
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
@@ -210,6 +212,21 @@ def check_formats(config: RunConfig) -> None:
     """
     if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
+
+
+def check_objects(model: object, data: object) -> None:
+    """Check that what was given instead of a name is a network, or a data set.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    for name, given, kind, known in (
+        ("model", model, nn.Module, '"package.module:factory"'),
+        ("data", data, ImageData, '"digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function"'),
+    ):
+        if given is not None and not isinstance(given, kind):
+            found = type(given).__name__ if isinstance(given, type) else f"{given!r:.40}"
+            raise ValueError(f"{name}: expected an {kind.__name__} object, or {known}; got {found}")
 
 
 def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
@@ -250,20 +267,6 @@ def knows_nothing(data: ImageData, metric: str) -> float:
             "from there and needs a finite number above 0; choose another --metric"
         )
     return found
-
-
-def example_of(config: RunConfig, data: ImageData) -> Tensor:
-    """The example input that the settings describe: zeros of --input, or one image of the data.
-
-    Raises:
-        ValueError: If --input is not a shape.
-    """
-    if not config.input:
-        return data.example
-    sizes = config.input.lower().split("x")
-    if not all(size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"input '{config.input}': expected a shape such as 1x3x224x224")
-    return torch.zeros([int(size) for size in sizes])
 
 
 def versions() -> dict[str, str]:

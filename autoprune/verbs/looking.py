@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import SearchKeywords
+from autoprune.files import as_path
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, Sheet, print_latency, print_profile, print_report, showing, stale
 from autoprune.report.compare import print_compare, read_runs, run_table
@@ -110,7 +111,7 @@ class Comparison(Sheet):
         found = read_runs(runs)
         self.columns, self.rows = run_table(found)
         print_compare(found, self)
-        target = Path(to or runs[0].path.resolve().parent / "compare.html")
+        target = as_path("to", to or runs[0].path.resolve().parent / "compare.html")
         self.page: Path | None = write_overlay(found, target) if pages_wanted(html) else None
         if self.page:
             self.print(f"page: {self.page}", markup=False, soft_wrap=True)

@@ -11,6 +11,9 @@ import torch
 MEMORY = 0.9  # of a GPU's memory that its workers share; the rest is for their CUDA contexts and for the parent
 
 
+CROWD = 64  # workers that any machine is trusted with, and 8 cores more
+
+
 @dataclass(frozen=True)
 class Slot:
     """Room for one worker.
@@ -84,6 +87,9 @@ def share_out(
             f"workers: {workers} are more than the {slots} slots (per_device={per_device} on {', '.join(places)}); "
             f"give workers={slots}, more devices or a larger per_device"
         )
+    if workers > (most := max(CROWD, machine.cores * CROWD // 8)):
+        text = f"workers: {workers} are far more than {machine.cores} CPU cores can serve; give at most {most}"
+        raise ValueError(text)
     if workers < len(named):
         raise ValueError(
             f"devices: {', '.join(named[workers:])} would get none of the {workers} workers; give workers="

@@ -1,5 +1,7 @@
 """RunConfig: one dataclass behind flags, TOML and keywords."""
 
+import math
+
 import pytest
 
 from autoprune.config import SETTINGS, RunConfig, names_of, replace
@@ -48,8 +50,8 @@ def test_a_toml_file_may_spell_names_like_the_flags(tmp_path):
         ({"trials": "many"}, "trials: expected a whole number, got 'many'"),
         ({"trials": True}, "trials: expected a whole number, got True"),
         ({"trials": 0}, "trials: must be at least 1, got 0"),
-        ({"lr": float("nan")}, "lr: must be at least 0, got nan"),
-        ({"epochs": float("inf")}, "epochs: must be a finite number, got inf"),
+        ({"lr": float("nan")}, "lr: must lie between 0 and 1,000, got nan"),
+        ({"epochs": float("inf")}, "epochs: must be at most 10,000, got inf"),
         ({"divisor": 0}, "divisor: must be at least 1, got 0"),
         ({"divisor": "some"}, "divisor: must be auto or a whole number of at least 1, got 'some'"),
         ({"min_keep": 1.5}, "min_keep: must lie between 0 and 1, got 1.5"),
@@ -65,6 +67,23 @@ def test_a_toml_file_may_spell_names_like_the_flags(tmp_path):
 def test_a_bad_setting_is_named(settings, message):
     with pytest.raises(ValueError, match="^" + message.replace("?", r"\?").replace("(", r"\(")):
         RunConfig.make(**settings)
+
+
+def test_every_number_has_a_range():
+    numbers = [about for about in SETTINGS.values() if about.kind in (int, float, int | str)]
+    assert len(numbers) > 15
+    for about in numbers:
+        assert -math.inf < about.low < about.high < math.inf, about.name
+        for bad in (math.nan, math.inf, -math.inf, about.low - 1, about.high + 1, 10**400):
+            with pytest.raises(ValueError, match=f"^{about.name}: "):
+                RunConfig.make(**{about.name: bad})
+
+
+def test_texts_are_one_line():
+    for name in (name for name, about in SETTINGS.items() if about.kind in (str, tuple)):
+        for text in ("a\nb", "a\0", "\x1b[31m", "\ud800", "\u202e"):
+            with pytest.raises(ValueError, match=f"^{name}: must be one line of visible characters, got "):
+                RunConfig.make(**{name: text})
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path):

@@ -1,0 +1,89 @@
+"""What Python hands over instead of a network, data, a path: a ValueError that says what was expected."""
+
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from search_spaces.models import digits_cnn
+
+QUICK = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "device": "cpu", "progress": False}
+MODEL = r"model: expected an Module object, or \"package.module:factory\"; got "
+DATA = r"data: expected an ImageData object, or \"digits\", .*; got "
+RUN = r"run: expected the path of a file or a directory, got "
+
+
+@pytest.mark.parametrize("verb", [autoprune.search, autoprune.profile, autoprune.adapt])
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (3, "digits", MODEL + "3"),
+        (digits_cnn, "digits", MODEL + "<function digits_cnn"),
+        (nn.Conv2d, "digits", MODEL + "type"),
+        (None, "digits", "model: missing"),
+        (digits_cnn(), 5, DATA + "5"),
+        (digits_cnn(), torch.zeros(3), DATA + "tensor"),
+        (digits_cnn(), None, "data: missing"),
+        (digits_cnn().half, "digits", MODEL + "<bound method"),
+    ],
+)
+def test_what_begins_a_run(verb, model, data, message, here):
+    more = {"to": "x.safetensors"} if verb is autoprune.adapt else {}
+    settings = {name: value for name, value in QUICK.items() if name not in ("trials", "finalists", "epochs")}
+    with pytest.raises(ValueError, match=message):
+        verb(model, data, **settings, **more)
+    assert list(here.iterdir()) == []
+
+
+VERBS = {
+    "resume": autoprune.resume,
+    "status": autoprune.status,
+    "report": autoprune.report,
+    "export": autoprune.export,
+    "finetune": autoprune.finetune,
+    "compare": lambda run: autoprune.compare(run, run),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+@pytest.mark.parametrize(
+    "run", [None, 3, "", "a\0b", b"results/run", ["results/run"], "x" * 300, "nowhere/run"], ids=repr
+)
+def test_what_is_no_run(verb, run, here):
+    with pytest.raises(ValueError, match=r"^run: expected the path|^run '.*': expected the directory of a run"):
+        verb(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (3, "model: expected an nn.Module, a function that makes one, or its name, got 3"),
+        (lambda: 3, "model: expected a function that returns an nn.Module, got int"),
+        (lambda: 1 / 0, "model: the function failed with ZeroDivisionError: division by zero"),
+        (lambda: exit(), r"model: the function failed with sys.exit"),
+        ("nowhere:net", "model 'nowhere:net': expected package.module:Name that can be imported"),
+        ("builtins:dict", "model 'builtins:dict': expected a factory that returns an nn.Module, got dict"),
+        (nn.Linear(2, 2), "the dense network is another one"),
+    ],
+)
+def test_what_builds_no_network_of_an_export(model, message, finished):
+    with pytest.raises(ValueError, match=message):
+        autoprune.load(finished / "results/run/best", model=model)
+
+
+def test_an_export_is_built_by_any_means(finished):
+    place = finished / "results/run/best"
+    images = torch.rand(2, 1, 8, 8)
+    expected = autoprune.load(place)(images)
+    for model in (digits_cnn, digits_cnn(), "search_spaces.models:digits_cnn"):
+        assert torch.equal(autoprune.load(place, model=model)(images), expected)
+        assert torch.equal(autoprune.load(str(place), model=model)(images), expected)
+
+
+@pytest.mark.parametrize(
+    "place", [None, 3, "", "a\0b", "x" * 300, "results/run", "results/run/best/architecture.json"], ids=repr
+)
+def test_what_is_no_export(place, finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    with pytest.raises(ValueError, match=r"directory: expected the path|architecture.json': "):
+        autoprune.load(place)
