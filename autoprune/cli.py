@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoprune.config import SETTINGS, RunConfig, Setting
 from autoprune.errors import DeliveredElsewhere, SearchStopped
-from autoprune.interrupts import INTERRUPTED, TERMINATED
+from autoprune.interrupts import INTERRUPTED
 from autoprune.printable import printable
 from autoprune.process import Terminated, at_work, lasting_streams
 from autoprune.recovery import Diverged
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 if the search or the fine-tune had to stop; 2 for bad input, or if the standard output could not be
-        written (whatever the command did is done); 130 after Ctrl-C, 143 after SIGTERM.
+        written (whatever the command did is done); 130 after Ctrl-C, 143 after SIGTERM, 129
+        after SIGHUP.
     """
     said: SystemExit | None = None
     with at_work(), lasting_streams() as out:
@@ -79,9 +80,9 @@ def _run(argv: Sequence[str] | None) -> int:
         _find_code_here()
         command(arguments)
         return 0
-    except Terminated:
-        _complain("terminated")
-        return TERMINATED
+    except Terminated as end:
+        _complain(str(end))
+        return end.code
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED

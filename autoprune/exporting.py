@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from autoprune.files import as_path, sweep, whole_directory, write_text
+from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
 from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
@@ -118,8 +118,9 @@ def check_target(directory: Path) -> None:
     What exports left there that were killed is swept.
 
     Raises:
-        ValueError: If something would be lost.
+        ValueError: If something would be lost, or nothing can be written there.
     """
+    check_writable(directory)
     sweep(directory)
     if not os.path.lexists(directory):
         return

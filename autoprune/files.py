@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 PARTIAL, OLD = ".partial", ".old"  # what is being written, and what it is about to replace
 _CURES = {
+    errno.ENOTDIR: "choose another place",
     errno.EROFS: "make it writable or choose another place",
     errno.EACCES: "make it writable or choose another place",
     errno.EPERM: "make it writable or choose another place",
@@ -141,6 +142,23 @@ def whole_directory(path: Path, replace: bool = True) -> Iterator[Path]:
                     partial.rename(place)
             finally:
                 _put_back(old, place)
+
+
+def check_writable(path: Path) -> None:
+    """Check that something could be written at `path`, as far as that can be known without writing.
+
+    Raises:
+        DiskError: If it could not.
+    """
+    folder = path.resolve().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    with disk(path):
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(number, os.strerror(number))
 
 
 def sweep(path: Path) -> None:

@@ -12,9 +12,22 @@ from typing import Any, TextIO
 
 from autoprune.interrupts import is_command_line, leave_at_once
 
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+
 
 class Terminated(KeyboardInterrupt):
-    """Somebody has asked the process to end (SIGTERM); it is answered as Ctrl-C is."""
+    """The process is to end; it is answered as Ctrl-C is.
+
+    Attributes:
+        code: The exit code: 128 and the number of the signal.
+
+    Args:
+        number: SIGTERM: a batch system, a service manager or `docker stop` asks for it; SIGHUP: the terminal is closed.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__("hung up" if number == signal.SIGHUP else "terminated")
+        self.code = 128 + number
 
 
 def open_closed_streams() -> None:
@@ -33,14 +46,20 @@ def open_closed_streams() -> None:
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
-    """In the block Ctrl-C and SIGTERM are exceptions, so that what must be left in order is."""
+    """In the block Ctrl-C, SIGTERM and SIGHUP are exceptions, so that what must be left in order is.
 
-    def terminate(*_: Any) -> None:
-        raise Terminated
+    The first process of a container would not even get a signal that it has no handler for. A second SIGTERM or SIGHUP
+    changes nothing. Who is to ignore them (`nohup`) or has a handler of its own keeps that.
+    """
+
+    def terminate(number: int, _: Any) -> None:
+        for each in ENDS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated(number)
 
     before: dict[signal.Signals, Any] = {}
     with contextlib.suppress(ValueError):
-        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, terminate)):
+        for number, handler in {signal.SIGINT: signal.default_int_handler, **dict.fromkeys(ENDS, terminate)}.items():
             if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL, leave_at_once):
                 before[number] = signal.signal(number, handler)
     try:

@@ -19,7 +19,9 @@ from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
 from autoprune.errors import LedgerUnwritable, SearchStopped
+from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.exporting import copy_export, load, read_architecture
+from autoprune.files import DiskError
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
@@ -220,8 +222,27 @@ def _run(
         progress.end()
         progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
         raise
+    except (RuntimeError, MemoryError, DiskError) as error:
+        if said := _resumable(error, run):
+            raise said from error
+        raise
     finally:
         renew(run, progress.say)
+
+
+def _resumable(error: Exception, run: RunDirectory) -> Exception | None:
+    """What befell this process after the search had begun (a full disk, no memory, a lost device), with the way out."""
+    again = f"all finished trials are safe: then `autoprune resume {run.path}`"
+    if isinstance(error, (SearchStopped, Diverged)) or not (run.path / "config.toml").exists():
+        return None
+    why = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+    if isinstance(error, DiskError):
+        return DiskError(f"{why}; {again}")
+    if out_of_memory(error):
+        return SearchStopped(f"out of memory ({why}); free some, or choose another --device; {again}")
+    if device_broken(error):
+        return SearchStopped(f"the device is lost to this process ({why}); {again}")
+    return None
 
 
 def _on_cluster(
@@ -294,13 +315,22 @@ def _go(
                 run.remove()
             raise
         finally:
-            table = run.path / "trials.csv"
-            if run.path.exists() and not is_current(table, ledger.trials):
-                costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
-                write_csv(table, ledger.trials, costs, list(groups))
+            _write_table(run, prepared, ledger, progress)
     origin = Origin.of(run, winner.model, recipe.model, recipe.data)
     found: dict[str, Any] = {"example": prepared.example, "costs": winner.costs, "metrics": winner.metrics}
     return SearchResult(trial.widths, trial, run.path, prepared.space, winner.model, **found, origin=origin)
+
+
+def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress: RunProgress) -> None:
+    """Write trials.csv if it is not what the ledger says; all of it stands there, so a full disk is no error."""
+    table = run.path / "trials.csv"
+    if not run.path.exists() or is_current(table, ledger.trials):
+        return
+    costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
+    try:
+        write_csv(table, ledger.trials, costs, list(ledger.groups))
+    except DiskError as error:
+        progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
 
 
 def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:

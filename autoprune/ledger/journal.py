@@ -21,7 +21,9 @@ from autoprune.errors import LedgerUnwritable
 
 BLOCK = 4096  # bytes read backwards at a time to find the last newline
 DURABLE = frozenset({0, 2, 6})  # Optuna's codes of: create study, set study attribute, finish trial. These are fsynced
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN})  # may be over in a moment: tried again
+PASSING = frozenset(  # may be over in a moment (the last two: of a file server): tried again
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT}
+)
 PAUSES_S = (0.2, 1.0)
 
 
@@ -56,9 +58,13 @@ class Journal(BaseJournalBackend):
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
         """All whole records from that number on; a torn tail (being written, or cut by a kill) is not there yet."""
         number, start = self._next if self._next[0] <= log_number_from else (0, 0)
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            data = file.read()
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(start)
+                data = file.read()
+        except OSError as error:
+            text = f"ledger '{self.path}': cannot be read ({error.strerror}); make it readable, or restore it"
+            raise ValueError(f"{text} from a copy") from error
         data = data[: data.rfind(b"\n") + 1]
         logs: list[dict[str, Any]] = []
         for line in data.split(b"\n")[:-1]:
@@ -116,10 +122,11 @@ class Journal(BaseJournalBackend):
         return log  # type: ignore[no-any-return]
 
     def _unwritable(self, error: OSError) -> LedgerUnwritable:
-        return LedgerUnwritable(
-            f"ledger '{self.path}': cannot be written ({error.strerror or error}); everything recorded before is safe: "
-            f"free space or make it writable, then `autoprune resume {self.path.parent}`"
-        )
+        what = f"ledger '{self.path}': cannot be written ({error.strerror or error})"
+        again = f"then `autoprune resume {self.path.parent}`"
+        if error.errno == errno.ENOENT:
+            return LedgerUnwritable(f"{what}: it was removed while it was in use; restore it from a copy, {again}")
+        return LedgerUnwritable(f"{what}; everything recorded before is safe: free space or make it writable, {again}")
 
 
 def _whole(file: int) -> int:

@@ -37,7 +37,7 @@ class FileLock:
             text = f"{what}: '{path}' cannot be written ({error.strerror}); free space or make it writable, then again"
             raise LedgerUnwritable(text) from error
         give_up = time.monotonic() + PATIENCE_S
-        while not _try_lock(self._file, fcntl.LOCK_EX):
+        while not self._lock(what, path):
             if time.monotonic() > give_up:
                 who = _name(self._file)
                 self.release()
@@ -46,6 +46,14 @@ class FileLock:
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only nameless
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _lock(self, what: str, path: Path) -> bool:
+        try:
+            return self._file is not None and _try_lock(self._file, fcntl.LOCK_EX)
+        except OSError as error:
+            self.release()
+            text = f"{what}: '{path}' cannot be locked ({error.strerror}); its file system or file server has no locks"
+            raise LedgerUnwritable(f"{text}: put the run on another one") from error
 
     def release(self) -> None:
         """Let go; may be repeated."""
@@ -62,6 +70,8 @@ def holder(run: str | Path) -> str:
         return ""
     try:
         return "" if _try_lock(file, fcntl.LOCK_SH) else _name(file)
+    except OSError:  # a file system without locks: no controller can hold one
+        return ""
     finally:
         os.close(file)
 

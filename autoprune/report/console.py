@@ -87,7 +87,6 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     latency = run.latency()
     feasibility = Feasibility(space, (), costs=latency)
     costs = {t.number: feasibility.price(t.widths) for t in trials}
-    write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     is_live = bool(writers(run.path, record, run.config.ledger, run.study))
     out.print(f"trials: {counts(trials, live=is_live)}", markup=False)
@@ -119,6 +118,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(failures_table(activity))
     if names := not_called(run.config):
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
+    write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
     out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
 
 

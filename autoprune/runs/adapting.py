@@ -12,7 +12,7 @@ from autoprune import recovery
 from autoprune.config import SETTINGS, RunConfig
 from autoprune.criteria.saved import SUFFIX, save_scores
 from autoprune.data import ImageData
-from autoprune.files import as_path, disk
+from autoprune.files import as_path, check_writable, disk
 from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
@@ -77,6 +77,7 @@ def adapt(
     prepared = prepare(config, live_model, live_data, example_inputs, say=progress.say)
     with disk(weights):  # now, while nothing has been trained for nothing
         weights.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(weights)
     train, problem = prepared.data.without_test(), prepared.problem
     recipe = Recipe(config, problem)
     before = recipe.evaluator(prepared.model, train).evaluate_dense()

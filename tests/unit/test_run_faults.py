@@ -1,12 +1,17 @@
 """A run that meets what should not be: foreign files in its places, full disks, a directory that vanishes, signals."""
 
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 
 import pytest
 
 from autoprune.cli import main
+from autoprune.files import DiskError
+from autoprune.report import RunProgress
 from autoprune.runs import RunDirectory
 
 QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
@@ -86,3 +91,88 @@ def test_what_comes_in_the_middle_is_seen_before_the_fine_tune(run, monkeypatch,
     assert "best': expected a new or empty directory" in capsys.readouterr().err
     assert len(RunDirectory.open(run).record().trials) == 3
     assert (run / "best/notes.txt").read_text() == "mine"
+
+
+def after_a_trial(monkeypatch, act):
+    """`act` when the first trial has finished."""
+    told = RunProgress.on_told
+
+    def on_told(self, trial):
+        told(self, trial)
+        if trial.number == 0:
+            act()
+
+    monkeypatch.setattr(RunProgress, "on_told", on_told)
+
+
+def test_a_closed_terminal_leaves_a_resumable_run(flags, finished, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        after_a_trial(patch, lambda: signal.raise_signal(signal.SIGHUP))
+        assert main(["search", *flags, f"--name={tmp_path / 'run'}"]) == 129
+    said = capsys.readouterr()
+    assert said.err == "autoprune: hung up\n"
+    assert f"stopped; all finished trials are safe: autoprune resume {tmp_path / 'run'}" in said.out
+    assert (tmp_path / "run/trials.csv").read_text().count("\n") >= 2
+    assert main(["resume", str(tmp_path / "run")]) == 0
+    first, second = (run / "best/weights.safetensors" for run in (finished, tmp_path / "run"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_table_that_cannot_be_written_costs_nothing_else(flags, tmp_path, monkeypatch, capsys):
+    def full(path, *_):
+        raise DiskError(f"'{path}': cannot be written (No space left on device); free some space")
+
+    monkeypatch.setattr(sys.modules["autoprune.search"], "write_csv", full)
+    assert main(["search", *flags, f"--name={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    assert "trials.csv': cannot be written (No space left on device); free some space; `autoprune report" in said
+    assert (tmp_path / "run/best/architecture.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DiskError("'7.pt': cannot be written (No space left on device); free some space"), 2, "'7.pt': cannot be wr"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nmore"), 1, "the device is lost to this"),
+        (RuntimeError("CUDA error: out of memory"), 1, "out of memory (CUDA error: out of memory); free some, or"),
+        (MemoryError(), 1, "out of memory (MemoryError); free some, or choose another --device; all finished"),
+    ],
+)
+def test_what_befalls_the_last_training_leaves_a_resumable_run(run, monkeypatch, capsys, error, code, said):
+    shutil.rmtree(run / "best")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["autoprune.search"], "deliver", lambda *_, **__: (_ for _ in ()).throw(error))
+        assert main(["resume", str(run)]) == code
+    text = capsys.readouterr().err
+    assert text.startswith(f"autoprune: {said}")
+    assert text.endswith(f"all finished trials are safe: then `autoprune resume {run}`\n")
+    assert main(["resume", str(run)]) == 0
+
+
+def test_a_directory_that_is_removed_in_the_middle_is_named_and_not_made_again(flags, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    after_a_trial(monkeypatch, lambda: shutil.rmtree(run))
+    assert main(["search", *flags, f"--name={run}"]) == 2
+    assert "ledger.log': cannot be written (No such file or directory): it was removed" in capsys.readouterr().err
+    assert not run.exists()
+
+
+@pytest.fixture
+def read_only(run):
+    """The run on a disk that cannot be written."""
+    command = ["mount", "--bind", run, run]
+    if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    subprocess.run(["mount", "-o", "remount,ro,bind", run], check=True)
+    yield run
+    subprocess.run(["umount", "-l", run], check=True)
+
+
+def test_a_run_on_a_read_only_disk_is_read_and_nothing_is_trained_for_nothing(read_only, monkeypatch, capsys):
+    for module in ("search", "runs.afterwards"):
+        monkeypatch.setattr(sys.modules[f"autoprune.{module}"], "reopen", lambda *_, **__: pytest.fail("work was done"))
+    for verb in ("status", "report", "resume", "finetune", "export"):
+        assert main([verb, str(read_only)]) == (0 if verb == "status" else 2)
+        said = capsys.readouterr()
+        assert verb == "status" or "cannot be written (Read-only file system); make it writable or" in said.err
+        assert verb not in ("status", "report") or "2 complete" in said.out

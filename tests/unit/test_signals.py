@@ -1,0 +1,76 @@
+"""SIGTERM and SIGHUP end a command in good order; processes that really get them, the first of a container, too."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autoprune
+from autoprune.process import Terminated, at_work
+
+# What `autoprune.cli.main` does around a command.
+COMMAND = """
+import os, sys, time
+from autoprune.process import Terminated, at_work
+try:
+    with at_work():
+        try:
+            print(os.getpid(), flush=True)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), 15)  # a second one while it cleans up changes nothing
+            time.sleep(0.1)
+            open(sys.argv[1], "w").write("cleaned up")
+except Terminated as end:
+    sys.exit(end.code)
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
+CONTAINER = ["unshare", "--pid", "--fork"]
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*CONTAINER, "true"], capture_output=True).returncode != 0,
+    reason="containers are not allowed here",
+)
+def test_the_first_process_of_a_container_hears_sigterm(tmp_path):
+    """The kernel withholds it from a first process that has no handler."""
+    command = [*CONTAINER, sys.executable, "-c", COMMAND, tmp_path / "out"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as process:
+        assert process.stdout.readline() == "1\n"
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            os.kill(int(file.read()), signal.SIGTERM)
+    assert (process.returncode, (tmp_path / "out").read_text()) == (143, "cleaned up")
+
+
+def test_a_terminal_that_is_closed_ends_a_command_in_good_order(tmp_path):
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{COMMAND}", tmp_path / "out"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    os.close(theirs)
+    assert os.read(ours, 100)
+    os.close(ours)  # the kernel sends SIGHUP
+    assert (process.wait(60), (tmp_path / "out").read_text()) == (129, "cleaned up")
+
+
+def raise_both():
+    with at_work():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_handlers_are_as_before_and_those_of_others_stay():
+    mine = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Terminated, match="terminated"):
+            raise_both()
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, mine)
