@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.files import DiskError
 from autoprune.ledger import writers
 from autoprune.report.activity import Activity
 from autoprune.report.best import best_table, verdicts_of
@@ -77,7 +78,7 @@ def print_export(directory: str | Path) -> None:
 
 @reading()
 def print_report(run: RunDirectory, out: Out | None = None) -> None:
-    """What a run did; writes its trials.csv anew from the ledger."""
+    """What a run did; writes its trials.csv anew from the ledger, or says why that cannot be."""
     from autoprune.runs.calls import not_called
 
     out = out or console()
@@ -118,8 +119,12 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(failures_table(activity))
     if names := not_called(run.config):
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
-    write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
-    out.print(f"all trials: {run.path / 'trials.csv'}", markup=False)
+    table = f"all trials: {run.path / 'trials.csv'}"
+    try:
+        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
+    except DiskError as error:  # a run on a full or read-only disk can be looked at all the same
+        table = str(error)
+    out.print(table, markup=False, soft_wrap=True)
 
 
 def result_rows(result: SearchResult) -> list[tuple[str, str, str, str]]:

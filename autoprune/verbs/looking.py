@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import SearchKeywords
-from autoprune.files import as_path
+from autoprune.files import DiskError, as_path
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, Sheet, print_latency, print_profile, print_report, showing, stale
 from autoprune.report.compare import print_compare, read_runs, run_table
@@ -87,7 +87,13 @@ class Report(Sheet):
         super().__init__()
         print_report(run, self)
         self.run, self.trials = run.path, run.path / "trials.csv"
-        self.page: Path | None = write_page(run) if pages_wanted(html) else None
+        self.page: Path | None = None
+        try:
+            self.page = write_page(run) if pages_wanted(html) else None
+        except DiskError as error:
+            if html:
+                raise
+            self.print(str(error), markup=False, soft_wrap=True)
         self.charts: tuple[Path, ...] = tuple(write_charts(run)) if png else ()
         if self.page:
             self.print(f"page: {self.page}", markup=False, soft_wrap=True)

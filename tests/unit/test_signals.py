@@ -48,8 +48,9 @@ def test_the_first_process_of_a_container_hears_sigterm(tmp_path):
 
 def test_a_terminal_that_is_closed_ends_a_command_in_good_order(tmp_path):
     ours, theirs = os.openpty()
+    code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{COMMAND}"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{COMMAND}", tmp_path / "out"],
+        [sys.executable, "-c", code, tmp_path / "out"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=ENVIRONMENT,
     )  # fmt: skip
     os.close(theirs)
