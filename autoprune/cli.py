@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoprune.config import SETTINGS, RunConfig, Setting
 from autoprune.errors import DeliveredElsewhere, SearchStopped
+from autoprune.examples import examples_of
 from autoprune.interrupts import INTERRUPTED
 from autoprune.printable import printable
 from autoprune.process import Terminated, at_work, lasting_streams
@@ -21,25 +22,8 @@ from objectives.plugins import PluginError, described
 if TYPE_CHECKING:
     from autoprune.report import RunProgress
 
-EXAMPLES = """\
-examples: (the weights of digits_cnn are made by `autoprune demo`)
-  autoprune profile --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits
-  autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
-                    --budget "macs<=50%"
-  autoprune search  --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
-                    --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
-  autoprune search  --model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits \\
-                    --front macs,params --name sizes
-  autoprune export  results/sizes --budget "macs<=35%" --epochs 5          (any point of that front)
-  autoprune status  results/small18        (from another terminal, while it runs)
-  autoprune resume  results/small18        (after Ctrl-C, kill -9 or a reboot)
-  autoprune export  results/small18 --onnx
-  autoprune export  results/small18 --budget "macs<=30%"   (the ranking it learnt, cut elsewhere: no new search)
-
-units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
-activations are output elements of all layers per image; top-1 is a fraction of 1.
-"""
 TRUST = "needed once where you have not had it called on this machine before (see SECURITY.md)"
+KNOWN = "needed where the run was begun with Python objects, or where files have moved (the weights must be the same)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,7 +62,7 @@ def _run(argv: Sequence[str] | None) -> int:
     command, debug = arguments.pop("command"), arguments.pop("debug")
     try:
         _find_code_here()
-        command(arguments)
+        command(settings(arguments) if "run" in arguments else arguments)
         return 0
     except Terminated as end:
         _complain(str(end))
@@ -118,7 +102,7 @@ def parser() -> Parser:
     top = Parser(
         prog="autoprune",
         formatter_class=raw,
-        epilog=EXAMPLES,
+        epilog=examples_of(""),
         description="Prune a trained network to a budget: search the width of every layer, recover, export.",
     )
     top.add_argument("--version", action="version", version=_version())
@@ -134,7 +118,7 @@ def parser() -> Parser:
             description=f"{help[0].upper()}{help[1:]}.{kept}",
             formatter_class=raw,
             argument_default=argparse.SUPPRESS,
-            epilog=EXAMPLES,
+            epilog=examples_of(name),
         )
         sub.set_defaults(command=command)
         if run:
@@ -144,7 +128,7 @@ def parser() -> Parser:
         if run or takes:
             what = "the run" if run else "the file of --config"
             sub.add_argument("--trust", action="store_true", help=f"what {what} names may be imported and run: {TRUST}")
-        add_flags(sub, takes, of_run=run)
+        add_flags(sub, takes, name, of_run=run)
         return sub
 
     profile = verb(
@@ -162,7 +146,17 @@ def parser() -> Parser:
         help="where the weights go, e.g. adapted.safetensors; their scores are put beside it",
     )
     verb("search", _search, "search, fine-tune the winner and export it", run=False)
-    verb("resume", _resume, "go on with a run that was stopped or killed")
+    resume = verb("resume", _resume, "go on with a run that was stopped or killed")
+    resume.add_argument(
+        "--restart",
+        action="store_true",
+        help="begin the search anew, with the settings of the run; what it has made is kept in RUN/before-restart-1",
+    )
+    resume.add_argument(
+        "--allow-version-change",
+        action="store_true",
+        help="go on with other versions of torch, optuna or autoprune than so far (noted in the ledger and the report)",
+    )
     status = verb("status", _status, "show how far a run is, and who does what, also while it is running")
     status.add_argument("--watch", action="store_true", help="go on showing it until the run ends (or Ctrl-C)")
     export = verb(
@@ -209,14 +203,15 @@ def parser() -> Parser:
     return top
 
 
-def add_flags(target: argparse.ArgumentParser, settings: Sequence[Setting], of_run: bool) -> None:
+def add_flags(target: argparse.ArgumentParser, settings: Sequence[Setting], verb: str, of_run: bool) -> None:
     """One flag for each setting, in the boxes of their groups; those of a run have no default of their own."""
     boxes: dict[str, argparse._ArgumentGroup] = {}
     for about in settings:
         if about.group not in boxes:
-            boxes[about.group] = target.add_argument_group(about.group)
+            why = KNOWN if of_run and about.group == "problem" else None
+            boxes[about.group] = target.add_argument_group(about.group, why)
         text = about.help + (f" (default: {about.usual})" if about.usual and not of_run else "")
-        told: dict[str, Any] = {"help": text.replace("%", "%%")}
+        told: dict[str, Any] = {"help": text.replace("%", "%%") if about.is_shown_by(verb) else argparse.SUPPRESS}
         if about.kind is bool:
             told["action"] = argparse.BooleanOptionalAction
         else:

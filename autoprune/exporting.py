@@ -211,19 +211,32 @@ def copy_export(
     model: nn.Module | None = None,
     example_inputs: Any = None,
     *,
+    reference: ModelReference | None = None,
     onnx: bool,
     pt2: bool,
     trust: bool = False,
 ) -> Path:
     """Export an exported network once more, with other formats beside it; without any its files are copied.
 
+    Args:
+        source: Where it is.
+        target: Where it goes.
+        model: The dense network, where the export does not say how it is built.
+        example_inputs: See `export`.
+        reference: How the dense network is built, where the export is to say so.
+        onnx: Also write model.onnx.
+        pt2: Also write model.pt2.
+        trust: See `load`.
+
     Raises:
         ValueError: As `load` and `export`.
     """
     architecture = read_architecture(source)
-    if not (onnx or pt2):
+    if not (onnx or pt2 or reference):
         return _copy(source, target, architecture)
-    network = load(source, model, trust=trust)
+    network = load(source, model or (reference.build if reference else None), trust=trust)
+    if reference:
+        architecture = {**architecture, "model": reference.to_json()}
     return export_again(target, network, architecture, example_inputs, onnx=onnx, pt2=pt2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
 from autoprune.report import RunProgress, counted, ending, is_current, metric_label, renew, so_far, write_csv
 from autoprune.runs import (
+    REFERENCES,
     Bench,
     Held,
     Measured,
@@ -38,10 +40,13 @@ from autoprune.runs import (
     SearchResult,
     Winner,
     agree_on_plan,
+    agreed,
     allow,
     at_home,
+    by_name,
     calls_of,
     changed_run,
+    check_begun,
     check_joined,
     check_sendable,
     deliver,
@@ -52,6 +57,7 @@ from autoprune.runs import (
     joined_scores,
     leave_to_leader,
     make_controller,
+    note_versions,
     patience,
     prepare,
     refuse_existing,
@@ -60,6 +66,7 @@ from autoprune.runs import (
     run_path,
     say_delivered,
     search_on_cluster,
+    set_aside,
     shared,
     slots,
 )
@@ -152,9 +159,11 @@ def search(
 
 def resume(
     run_dir: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: nn.Module | str | None = None,
+    data: ImageData | str | None = None,
     *,
+    restart: bool = False,
+    allow_version_change: bool = False,
     trust: bool = False,
     progress: RunProgress | None = None,
     callbacks: Sequence[Any] = (),
@@ -164,8 +173,11 @@ def resume(
 
     Args:
         run_dir: results/<run>.
-        model: The dense network, if the run was started with an nn.Module object.
-        data: The data, if the run was started with an `ImageData` object.
+        model: The dense network, if the run was started with an nn.Module object; or "package.module:factory" (with
+            `weights="file"`), which the run remembers if these are its weights.
+        data: The data, if the run was started with an `ImageData` object; or what names them.
+        restart: Begin the search anew; all that it has made is kept in before-restart-1/ in the run.
+        allow_version_change: Go on with other versions of torch, optuna or autoprune than so far; it is noted.
         trust: What the run names may be imported, run and connected to, though you have not had it called on this
             machine before (see SECURITY.md); it is remembered.
         progress: Where to show progress; default nowhere.
@@ -182,21 +194,27 @@ def resume(
     keep_few_kernels()
     if "devices" in settings:
         settings.setdefault("device", "auto")
-    run = RunDirectory.open(run_dir, trust)
-    if str(settings.get("time", "")).startswith("+"):
-        settings["time"] = longer(settings["time"], run.record().worked_s)
-    run = changed_run(run, "resume", settings)
+    progress = progress or RunProgress(quiet=True)
+    model, data, settings = by_name(model, data, settings)
+    further = settings.pop("time") if str(settings.get("time", "")).startswith("+") else ""
+    run = changed_run(RunDirectory.open(run_dir, trust), "resume", settings)
     allow(run, trust, settings, model, data)
-    run = RunDirectory(run.path, at_home(run.config))
-    run.check_places()
+    news = "" if restart else check_begun(run)
+    record = None if restart or news else run.record()
+    begun_with = agreed(record, run.path, allow_version_change) if record else None
+    time = {"time": longer(further, record.worked_s if record else 0.0)} if further else {}
+    run = RunDirectory(run.path, at_home(change(run.config, **time)))
+    if not restart:
+        run.check_places()
     if not run.config.cluster:
         slots(run.config)  # refuses devices that are not there
-    progress = progress or RunProgress(quiet=True)
-    prepared = reopen(run, model, data)
+    prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
     images = prepared.data.fingerprint
     recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists), images=images)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.data)
+        if restart or news:
+            progress.say(news or set_aside(run))
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=False)
 
 
@@ -264,7 +282,7 @@ def _on_cluster(
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured)
-    extent = {name: getattr(config, name) for name in EXTENT.split()}
+    extent = {name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)}
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
     finally:
@@ -290,7 +308,8 @@ def _go(
             if not config.cluster:
                 said = "joined" if config.join else "resumed"
                 progress.say(f"run {run.path}: {said}, {so_far(ledger.trials, config.join)}")
-            run.remember(**{name: getattr(config, name) for name in EXTENT.split()})
+            run.remember(**{name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)})
+        note_versions(ledger)
         agree_on_plan(ledger, config, run.path)
         try:
             while True:

@@ -85,6 +85,9 @@ class AdaptKeywords(TypedDict, total=False):
 class ResumeKeywords(TypedDict, total=False):
     """Of `resume`: what may change in a run that goes on."""
 
+    model_args: Mapping[str, Any]
+    weights: str
+    data_args: Mapping[str, Any]
     trials: int
     time: str
     target: str
@@ -104,6 +107,9 @@ class ResumeKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Of `finetune`."""
 
+    model_args: Mapping[str, Any]
+    weights: str
+    data_args: Mapping[str, Any]
     batch_size: int
     reconstruct: bool
     epochs: float
@@ -117,6 +123,9 @@ class FinetuneKeywords(TypedDict, total=False):
 class ExportKeywords(TypedDict, total=False):
     """Of `export`."""
 
+    model_args: Mapping[str, Any]
+    weights: str
+    data_args: Mapping[str, Any]
     epochs: float
     lr: float
     distill: float
@@ -128,6 +137,8 @@ class ExportKeywords(TypedDict, total=False):
 class AttachKeywords(TypedDict, total=False):
     """Of `attach`."""
 
+    model_args: Mapping[str, Any]
+    data_args: Mapping[str, Any]
     device: str
     onnx: bool
     pt2: bool

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from autoprune.schedule import Halving
 
 MOST = 10_000_000  # of anything that is counted, and of seconds: what is more is a slip of the hand
+AGAIN = "resume finetune export attach"  # take what names a run's objects, or says where its files have moved
 LATER: Any = None  # a default that depends on other settings
-problem, search, recovery, run = Group("problem", "adapt"), Group("search"), Group("recovery"), Group("run")
+problem, search, recovery, run = Group("problem", "adapt profile"), Group("search"), Group("recovery"), Group("run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +36,18 @@ class RunConfig:
 
     # fmt: off
     # the problem: what is pruned, to what, and by which scores
-    model: str = problem("", "REF", "what builds the dense network: package.module:factory")
+    model: str = problem("", "REF", "what builds the dense network: package.module:factory",
+        verbs=AGAIN)
     model_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
-        "a keyword argument of the factory (repeatable), e.g. num_classes=10")
-    weights: str = problem("", "FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)")
-    data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR | package.module:function")
+        "a keyword argument of the factory (repeatable), e.g. num_classes=10", verbs=AGAIN)
+    weights: str = problem("", "FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)",
+        verbs="resume finetune export")
+    data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR | package.module:function",
+        verbs=AGAIN)
     data_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
         "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, mean=.5,.5,.5 "
         "and std=.5,.5,.5 (what the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and "
-        "seed=0 (of the split)")
+        "seed=0 (of the split)", verbs=AGAIN)
     input: str = problem("", "NxCxHxW",
         "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",
@@ -86,7 +90,8 @@ class RunConfig:
     warm_starts: str = search("closed", "NAME",
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
-    trials: int = search(93, "N", "candidates that the search evaluates", low=1, high=MOST, verbs="resume")
+    trials: int = search(93, "N",
+        "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
         "+90s goes on for so much longer than it has worked", verbs="resume")
@@ -99,21 +104,23 @@ class RunConfig:
     fidelity: str = search("reconstructed", "NAME",
         "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
         "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
-        "say how many images are used")
+        "say how many images are used", verbs="profile")
     finalists: int = search(6, "N",
-        "best candidates that are compared again after a short fine-tune (0: trust the proxy)", low=0, high=1000)
-    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST)
+        "best candidates that are compared again after a short fine-tune (0: trust the proxy)",
+        low=0, high=1000, verbs="profile")
+    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
     rungs: int = search(1, "N",
         "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
-        "one training, in which half are stopped at half of the steps)", low=1, high=10)
+        "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile")
     metric: str = search("loss", "NAME",
         "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
         "package.module:function of (logits, labels), lower is better")
     val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
-        low=1, high=MOST)
-    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm", low=1, high=MOST)
+        low=1, high=MOST, verbs="profile")
+    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm",
+        low=1, high=MOST, verbs="profile")
     batch_size: int = search(128, "IMAGES",
-        "images per batch, in the search and in the fine-tune", low=1, high=MOST, verbs="finetune adapt")
+        "images per batch, in the search and in the fine-tune", low=1, high=MOST, verbs="profile finetune adapt")
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
     # recovery of the winner
     reconstruct: bool = recovery(True, "",

@@ -29,8 +29,8 @@ class Setting:
         low: The least value of a number,
         high: and the largest.
         usual: The default in words; empty where there is nothing to say.
-        verbs: Of those that do not take every setting, the ones that take this: "resume", "finetune", "export" and
-            "attach" may change it, "adapt" begins with it.
+        verbs: That take it besides "search": "resume", "finetune", "export" and "attach" may change it, "adapt" begins
+            with it; "profile", which takes every setting, uses it.
         name: Of its field.
     """
 
@@ -53,6 +53,10 @@ class Setting:
     def is_taken_by(self, verb: str) -> bool:
         """Whether a verb of the command line, or the function of its name, takes it."""
         return verb in BEGIN or verb in self.verbs
+
+    def is_shown_by(self, verb: str) -> bool:
+        """Whether the help of the verb lists it: a profile takes every flag of a search, and uses some of them."""
+        return verb == "search" or verb in self.verbs
 
     def value(self, given: Any) -> Any:
         """What was given, as the kind of the setting.

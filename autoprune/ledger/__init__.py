@@ -3,7 +3,9 @@
 from autoprune.ledger.book import Ledger as Ledger
 from autoprune.ledger.crew import new_name as new_name
 from autoprune.ledger.database import refuse_password as refuse_password
+from autoprune.ledger.database import shown as shown
 from autoprune.ledger.locks import holder as holder
+from autoprune.ledger.opening import BEGUN as BEGUN
 from autoprune.ledger.presence import writers as writers
 from autoprune.ledger.records import Entry as Entry
 from autoprune.ledger.records import Record as Record

@@ -108,6 +108,15 @@ class Ledger:
         return opening.read(Path(run), url, study)
 
     @staticmethod
+    def has_begun(run: str | Path, *, url: str = "", study: str = "") -> bool:
+        """Whether the ledger of a run is there and says what its problem is.
+
+        Raises:
+            ValueError: If it is damaged, or its database cannot be used.
+        """
+        return opening.has_begun(Path(run), url, study)
+
+    @staticmethod
     def kept_arrays(url: str, study: str, name: str) -> Arrays | None:
         """Arrays that were kept when the study began; None if none were."""
         return opening.kept_arrays(url, study, name)

@@ -117,7 +117,8 @@ class Journal(BaseJournalBackend):
         except (ValueError, TypeError, KeyError):
             raise ValueError(
                 f"ledger '{self.path}': line {number} is no journal record ({line[:40]!r}); "
-                "something other than autoprune has changed the file: restore it from a copy"
+                "something other than autoprune has changed the file: restore it from a copy, or begin the search anew "
+                f"with `autoprune resume {self.path.parent} --restart`"
             ) from None
         return log  # type: ignore[no-any-return]
 

@@ -25,6 +25,10 @@ from autoprune.ledger.records import FORMAT, HEAD, Record, check_same, frozen_tr
 from autoprune.ledger.server import SERVERS, Disconnected, Session
 from autoprune.ledger.tables import Tables
 
+BEGUN = (
+    ".begun"  # in the run's directory once its ledger says what the problem is: then it must not begin again unasked
+)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -146,6 +150,8 @@ def _begin(wanted: Wanted, storage: BaseStorage) -> int:
                 storage.set_study_system_attr(found, piece, text)
         head = {"format": FORMAT, "groups": list(wanted.groups.items()), "fingerprint": wanted.fingerprint}
         storage.set_study_user_attr(found, HEAD, plain(head))
+    with contextlib.suppress(OSError):  # it only warns of a ledger that is lost later
+        (wanted.run / BEGUN).touch()
     return found
 
 
@@ -172,6 +178,19 @@ def read(run: Path, url: str, study: str) -> Record:
             place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
             raise ValueError(f"{where}: {place} holds no study '{name}'; was the search killed before it began?")
         return read_record(storage, found, where)
+    finally:
+        storage.remove_session()
+
+
+def has_begun(run: Path, url: str, study: str) -> bool:
+    """Whether there is a ledger that says what its problem is; see `Ledger.has_begun`."""
+    path = Path(sqlalchemy.make_url(address(url)).database or "") if url.startswith("sqlite") else run / "ledger.log"
+    if (not url or url.startswith("sqlite")) and not path.is_file():
+        return False
+    storage = connect(address(url)) if url else JournalStorage(Journal(path, read_only=True))
+    try:
+        found = find(storage, study or run.resolve().name, f"run '{run}'")
+        return found is not None and HEAD in storage.get_study_user_attrs(found)
     finally:
         storage.remove_session()
 

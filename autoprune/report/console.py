@@ -80,6 +80,7 @@ def print_export(directory: str | Path) -> None:
 def print_report(run: RunDirectory, out: Out | None = None) -> None:
     """What a run did; writes its trials.csv anew from the ledger, or says why that cannot be."""
     from autoprune.runs.calls import not_called
+    from autoprune.runs.versions import seen_by, told
 
     out = out or console()
     record, metric = run.record(), metric_label(run.config.metric)
@@ -97,6 +98,8 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"evaluated: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
+    if others := told(seen_by(record)):
+        out.print(f"versions: {others}", markup=False, soft_wrap=True)
     if end := ending(run, record, is_live):
         out.print(f"ended: {end}", markup=False, soft_wrap=True)
     out.print(best_table(trials, metric, verdicts_of(run, record)))

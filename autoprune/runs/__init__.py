@@ -2,10 +2,8 @@
 
 from autoprune.runs.adapting import adapt as adapt
 from autoprune.runs.adapting import scores_beside as scores_beside
-from autoprune.runs.afterwards import changed_run as changed_run
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
-from autoprune.runs.afterwards import reopen as reopen
 from autoprune.runs.attaching import attach as attach
 from autoprune.runs.bench import Bench as Bench
 from autoprune.runs.calls import allow as allow
@@ -38,7 +36,15 @@ from autoprune.runs.prepare import prepare as prepare
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
 from autoprune.runs.recipe import slots as slots
+from autoprune.runs.reopening import REFERENCES as REFERENCES
+from autoprune.runs.reopening import by_name as by_name
+from autoprune.runs.reopening import changed_run as changed_run
+from autoprune.runs.reopening import reopen as reopen
+from autoprune.runs.restarting import check_begun as check_begun
+from autoprune.runs.restarting import set_aside as set_aside
 from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
+from autoprune.runs.versions import agreed as agreed
+from autoprune.runs.versions import note_versions as note_versions
 from autoprune.runs.winner import Winner as Winner
 from autoprune.runs.winner import deliver as deliver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,28 +10,29 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
-from autoprune.exporting import check_target, copy_export
+from autoprune.exporting import check_target, copy_export, read_architecture
 from autoprune.files import as_path
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
+from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, renew
 from autoprune.runs.beside import keep_attached
-from autoprune.runs.calls import allow
+from autoprune.runs.calls import allow, allow_named
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
-from autoprune.runs.prepare import Prepared, prepare
+from autoprune.runs.prepare import Prepared
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
+from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
 from autoprune.runs.winner import deliver
 from objectives import Budget, parse
 
 
 def finetune(
     run_dir: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: nn.Module | str | None = None,
+    data: ImageData | str | None = None,
     *,
     trial: int | None = None,
     to: str | Path | None = None,
@@ -59,13 +59,17 @@ def finetune(
         LedgerMismatch: If the model or the data is no longer what the run was begun with.
         ValueError: If it is no run, or something else is where the export should go.
     """
+    model, data, settings = by_name(model, data, settings)
     run = RunDirectory.open(run_dir)
     changed = changed_run(run, "finetune", settings)
     allow(changed, trust, settings, model, data)
     target = as_path("to", to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     chosen = run.trial(trial)
-    prepared, progress = _same(run, reopen(run, model, data)), progress or RunProgress(quiet=True)
+    prepared, progress = (
+        _same(run, reopen(named(run, settings), "finetune", model, data)),
+        progress or RunProgress(quiet=True),
+    )
     measured = known_or_measured(run, prepared, chosen, progress.say)
     deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
     renew(run, progress.say)
@@ -74,8 +78,8 @@ def finetune(
 
 def export_run(
     run_dir: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: nn.Module | str | None = None,
+    data: ImageData | str | None = None,
     *,
     trial: int | None = None,
     budget: str | list[str] | tuple[str, ...] = (),
@@ -109,6 +113,7 @@ def export_run(
         LedgerMismatch: If a network has to be made and the model or the data is not what the run was begun with.
         ValueError: If it is no run, or something else is where the export should go.
     """
+    model, data, settings = by_name(model, data, settings)
     run = RunDirectory.open(run_dir)
     budgets = tuple(parse(text) for text in ((budget,) if isinstance(budget, str) else budget))
     changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
@@ -119,7 +124,7 @@ def export_run(
         allow(changed, trust, settings, model, data)
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
-        chosen, prepared = run.trial(trial), _same(run, reopen(run, model, data))
+        chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None)
@@ -132,42 +137,27 @@ def export_run(
         return target
     if not (run.best / "architecture.json").is_file():
         raise ValueError(f"run '{run.path}': has no winner yet; `autoprune resume {run.path}`, or choose a --trial")
+    config = changed.config
+    reference = (
+        ModelReference(config.model, config.model_args) if settings.keys() & REFERENCES and config.model else None
+    )
+    if not (config.model or model or read_architecture(run.best)["model"].get("factory")):
+        raise unnamed(run, "export", ["model"])
+    if reference:
+        allow_named(changed, settings)
     if target.resolve() != run.best.resolve():
         keep_attached(target, progress.say)
-    formats = {"onnx": changed.config.onnx, "pt2": changed.config.pt2}
-    copy_export(run.best, target, model, run.example(), **formats, trust=trust)
+    formats = {"onnx": config.onnx, "pt2": config.pt2}
+    copy_export(run.best, target, model, run.example(), reference=reference, **formats, trust=trust)
     renew(run, progress.say)
     return target
 
 
-def reopen(run: RunDirectory, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
-    """The problem of a run as it was prepared, with the very same scores.
-
-    Raises:
-        ValueError: If the model or the data was given as an object and is not given now.
-    """
-    for name, given in (("model", model), ("data", data)):
-        if given is None and not getattr(run.config, name):
-            raise ValueError(
-                f"run '{run.path}': was started from a {name} object, and nothing on disk says how to build it; "
-                f"in Python: autoprune.resume('{run.path}', {name}=...)"
-            )
-    divisors = [group.divisor for group in run.space().groups]
-    return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
-
-
-def changed_run(run: RunDirectory, verb: str, settings: Mapping[str, Any], without: Sequence[str] = ()) -> RunDirectory:
-    """The run with other settings, those that a verb may change (`without` some)."""
-    allowed = [name for name in names_of(verb) if name not in without]
-    if unfit := settings.keys() - set(allowed):
-        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {', '.join(allowed)} may")
-    return RunDirectory(run.path, change(run.config, **settings))
-
-
 def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
     """The problem, if it is that of the run's ledger (the versions of the libraries may be others by now)."""
-    there, here = dict(run.record().fingerprint), prepared.fingerprint()
-    check_same({**there, "versions": None}, {**here, "versions": None}, f"run '{run.path}'")
+    there = dict(run.record().fingerprint)
+    prepared = replace(prepared, begun_with=there.get("versions"))
+    check_same(there, prepared.fingerprint(), f"run '{run.path}'")
     return prepared
 
 

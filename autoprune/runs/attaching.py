@@ -21,11 +21,11 @@ from autoprune.ledger.locks import FileLock
 from autoprune.problem import TrialState
 from autoprune.reference import load_weights, read_weights
 from autoprune.report import RunProgress, apart, renew
-from autoprune.runs.afterwards import changed_run
 from autoprune.runs.beside import attached, keep_beside
 from autoprune.runs.calls import allow
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import check_formats, load_data
+from autoprune.runs.reopening import by_name, changed_run, unnamed
 from autoprune.runs.trained import PREVIOUS, dense_network, fitted, remeasured, unwrapped
 from search_spaces import Dresser, SearchSpace, Widths
 
@@ -35,8 +35,8 @@ Trained = nn.Module | Mapping[str, Tensor]
 def attach(
     run_dir: str | Path,
     weights: Trained | str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: nn.Module | str | None = None,
+    data: ImageData | str | None = None,
     *,
     to: str | Path | None = None,
     trust: bool = False,
@@ -69,6 +69,7 @@ def attach(
         ValueError: If it is no run or has no winner yet, or the weights are not those of its network (of the dense one,
             of another trial, NaN ...).
     """
+    model, data, settings = by_name(model, data, settings)
     run = RunDirectory.open(run_dir, trust)
     changed = changed_run(run, "attach", settings)
     allow(changed, trust, settings, model, data)
@@ -102,7 +103,9 @@ def _attach(
         raise ValueError(f"'{target}': is not an export of the run '{run.path}'; give --to one of its own")
     where = str(weights) if isinstance(weights, (str, Path)) else _kind(weights)
     trained = read_weights(weights, say) if isinstance(weights, (str, Path)) else weights
-    dense = dense_network(run.config, model, "autoprune.attach")
+    if model is None and not config.model:
+        raise unnamed(run, "attach", ["model"])
+    dense = dense_network(config, model, "autoprune.attach")
     try:
         network = fitted(rebuild(architecture, dense, str(target)), trained, where, run.example(), say)
     except ValueError:
@@ -112,10 +115,9 @@ def _attach(
     if _holds(target, network):
         say(f"'{target}': holds these very weights already, so nothing was measured again")
         return export_again(target, network, architecture, run.example(), **formats)
-    if data is None and not run.config.data:
-        raise ValueError(f"run '{run.path}': was started from a data object, and the network has to be measured on it; "
-                         "in Python: autoprune.attach(..., data=...)")  # fmt: skip
-    data = load_data(run.config) if data is None else data
+    if data is None and not config.data:
+        raise unnamed(run, "attach", ["data"])
+    data = load_data(config) if data is None else data
     check_same({"data": run.record().fingerprint.get("data")}, {"data": data.fingerprint}, f"run '{run.path}'")
     architecture = remeasured(architecture, network, data, config, where)
     kept = keep_beside(target)

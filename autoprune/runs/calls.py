@@ -67,6 +67,11 @@ def allow(run: RunDirectory, trust: bool, given: Iterable[str] = (), model: obje
     _allow([c for c in calls_of(run.config) if not objects & {*c.settings}], f"run '{run.path}'", given, trust)
 
 
+def allow_named(run: RunDirectory, given: Iterable[str]) -> None:
+    """Remember what the user gives now; nothing else of the run is called."""
+    remember(c for c in calls_of(run.config) if {*given} & {*c.settings})
+
+
 def allow_file(path: str, said: Mapping[str, Any], flags: Mapping[str, Any], trust: bool) -> None:
     """Check that everything that a configuration file names may be called.
 

@@ -21,6 +21,7 @@ from autoprune.runs.directory import RunDirectory
 from autoprune.runs.joining import shared
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
+from autoprune.runs.versions import note_versions
 from autoprune.schedule import Halving
 from autoprune.strategies import make, open_with
 from autoprune.tradeoff import TradeOff
@@ -93,6 +94,7 @@ class OpenSearch:
         where: dict[str, Any] = {"url": config.ledger, "study": run.study, "me": self.me}
         ledger = Ledger.open(run.path, groups, self.fingerprint, **where, arrays=shared(self.problem))
         run.remember(**self.extent)
+        note_versions(ledger)
         schedule = planned(config.schedule, self.problem, ledger.notes)
         schedule = schedule if self.finals else replace(schedule, rungs=())
         controller = make_controller(ledger, config, self.problem, schedule)

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import inspect
 import math
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-import autoprune
 from autoprune import criteria, strategies
 from autoprune import data as data_sets
 from autoprune.config import RunConfig
@@ -34,9 +32,9 @@ from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.tables import counted
 from autoprune.runs.example import example_of
+from autoprune.runs.versions import decisive
 from objectives import Budget, Feasibility, measure, parse, resolve_metric
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
-from objectives.latency.environment import cores, cpu_model
 from search_spaces import SearchSpace, trace, verify
 
 
@@ -51,6 +49,7 @@ class Prepared:
         data: The data set, test images included (only the final comparison looks at them).
         example: The example input.
         problem: Space, budgets and scores.
+        begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
 
     config: RunConfig
@@ -59,6 +58,7 @@ class Prepared:
     data: ImageData
     example: Any
     problem: Problem
+    begun_with: Mapping[str, str] | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -99,7 +99,7 @@ class Prepared:
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
             "val_images": config.val_images,
             "reconstruct": config.reconstruct,
-            "versions": {k: v for k, v in versions().items() if k in ("autoprune", "torch", "optuna")},
+            "versions": dict(self.begun_with or decisive()),
         }
 
 
@@ -267,25 +267,6 @@ def knows_nothing(data: ImageData, metric: str) -> float:
             "from there and needs a finite number above 0; choose another --metric"
         )
     return found
-
-
-def versions() -> dict[str, str]:
-    """What a result may depend on: versions, the processor, the cores and threads it had, the GPUs if any was used."""
-    import optuna
-
-    used = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # to ask would start CUDA here
-    return {
-        "autoprune": autoprune.__version__,
-        "torch": torch.__version__,
-        "optuna": optuna.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu": cpu_model(),
-        "cores": str(cores()),
-        "threads": str(torch.get_num_threads()),
-        **({"gpu": ", ".join(map(torch.cuda.get_device_name, used))} if used else {}),
-    }
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -19,8 +19,9 @@ from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.prepare import Prepared, versions
+from autoprune.runs.prepare import Prepared
 from autoprune.runs.recovering import recover
+from autoprune.runs.versions import decisive, versions
 from search_spaces import prune
 
 
@@ -117,4 +118,5 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
         "finetune_seconds": round(seconds, 1),
         "fingerprint": prepared.fingerprint(),
         "versions": versions(),
+        **({"begun_with": dict(begun)} if (begun := prepared.begun_with) and begun != decisive() else {}),
     }

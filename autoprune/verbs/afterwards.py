@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
 from typing_extensions import Unpack
 
 from autoprune import runs
 from autoprune.config import explained
 from autoprune.config.keywords import AttachKeywords, ExportKeywords, FinetuneKeywords
-from autoprune.data import ImageData
 from autoprune.report import RunProgress, showing
 from autoprune.runs.attaching import Trained
-from autoprune.verbs.settling import Budget
+from autoprune.verbs.settling import Budget, Data, Model
 
 
 @explained(FinetuneKeywords, of_run=True)
 def finetune(
     run: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: Model | None = None,
+    data: Data | None = None,
     *,
     trial: int | None = None,
     to: str | Path | None = None,
@@ -57,8 +55,8 @@ def finetune(
 @explained(ExportKeywords, of_run=True)
 def export(
     run: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: Model | None = None,
+    data: Data | None = None,
     *,
     trial: int | None = None,
     budget: Budget = (),
@@ -107,8 +105,8 @@ def export(
 def attach(
     run: str | Path,
     weights: Trained | str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: Model | None = None,
+    data: Data | None = None,
     *,
     to: str | Path | None = None,
     trust: bool = False,

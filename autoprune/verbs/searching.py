@@ -13,7 +13,6 @@ from autoprune import runs
 from autoprune import search as engine
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import AdaptKeywords, ResumeKeywords, SearchKeywords
-from autoprune.data import ImageData
 from autoprune.report import RunProgress, showing
 from autoprune.runs import SearchResult
 from autoprune.runs.adapting import STEPS
@@ -70,9 +69,11 @@ def search(
 @explained(ResumeKeywords, of_run=True)
 def resume(
     run: str | Path,
-    model: nn.Module | None = None,
-    data: ImageData | None = None,
+    model: Model | None = None,
+    data: Data | None = None,
     *,
+    restart: bool = False,
+    allow_version_change: bool = False,
     trust: bool = False,
     progress: RunProgress | bool | None = None,
     callbacks: Sequence[Any] = (),
@@ -82,8 +83,12 @@ def resume(
 
     Args:
         run: Its directory, results/<run>.
-        model: The dense network, if the run was started with an nn.Module object.
-        data: The data, if the run was started with an object.
+        model: The dense network, if the run was started with an nn.Module object; or "package.module:factory" (with
+            `weights="file"`), which the run remembers if these are its weights.
+        data: The data, if the run was started with an object; or what names them.
+        restart: Begin the search anew; all that it has made is kept in before-restart-1/ in the run.
+        allow_version_change: Go on with other versions of torch, optuna or autoprune than so far; it is noted in the
+            ledger and shown in the report.
         trust: What the run names may be imported, run and connected to, though you have not had it called on this
             machine before (see SECURITY.md), and is remembered.
         progress: As in `search`.
@@ -102,7 +107,8 @@ def resume(
         result = autoprune.resume("results/small18", trials=200)
     """
     with showing(progress) as shown:
-        return engine.resume(run, model, data, trust=trust, progress=shown, callbacks=callbacks, **settings)
+        told: dict[str, Any] = {"restart": restart, "allow_version_change": allow_version_change, "trust": trust}
+        return engine.resume(run, model, data, progress=shown, callbacks=callbacks, **told, **settings)
 
 
 @explained(AdaptKeywords)

@@ -193,7 +193,7 @@ def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, 
     assert {t.state for t in shorts} == (
         {TrialState.COMPLETE} if rungs == 1 else {TrialState.COMPLETE, TrialState.PRUNED}
     )
-    prepared = reopen(run, None, None)
+    prepared = reopen(run, "resume")
     evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.data)
     for trial in shorts:
         if trial.state is TrialState.COMPLETE:
@@ -254,7 +254,7 @@ def test_a_finalist_goes_on_in_the_middle_of_its_schedule_after_the_driver_was_k
     run = RunDirectory.open("results/far")
     (trial,) = (t for t in run.record().trials if t.fidelity == "short")
     assert trial.metrics["resumed_from"] in (100, 200, 300)
-    prepared = reopen(run, None, None)
+    prepared = reopen(run, "resume")
     evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.data)
     assert trial.metrics["batch_losses"] == evaluate(trial.widths, "short")["batch_losses"]
 

@@ -180,7 +180,7 @@ def test_a_resume_with_a_network_of_other_groups_says_so(result):
 
 def test_a_target_that_is_taken_is_refused_before_any_work(result, tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("mine")
-    monkeypatch.setattr(sys.modules["autoprune.runs.afterwards"], "prepare", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(sys.modules["autoprune.runs.reopening"], "prepare", lambda *_: pytest.fail("work was done"))
     for verb in (autoprune.finetune, autoprune.export):
         for trial in (None, 1):
             with pytest.raises(ValueError, match=r"but found 'thesis\.tex', which would be lost"):
@@ -264,7 +264,7 @@ def test_a_run_of_an_object_needs_the_object_again(result, capsys):
     assert main(["resume", str(result.run_dir)]) == 2
     message = capsys.readouterr().err
     assert "was started from a model object" in message
-    assert f"autoprune.resume('{result.run_dir}', model=...)" in message
+    assert f"autoprune.resume('{result.run_dir}', model=..., data=...)" in message
 
 
 def test_more_trials_on_a_resume(dense, digits_weights, here):
@@ -344,7 +344,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(digits_weights, tmp_path):
     assert "stopped; all finished trials are safe: autoprune resume results/stopped" in text
     assert "Traceback" not in text
     assert not list(tmp_path.glob("results/**/*.partial"))
-    assert "stopped; autoprune resume results/stopped" in Run(tmp_path, "status", "results/stopped").end()[1]
+    assert "; autoprune resume results/stopped goes on" in Run(tmp_path, "status", "results/stopped").end()[1]
 
 
 def test_worker_processes_find_the_same(digits_weights, tmp_path):

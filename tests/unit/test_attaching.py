@@ -232,8 +232,8 @@ def test_a_run_of_objects_takes_them_again(digits_weights, here):
     result = autoprune.search(dense, data, name="r", **QUICK)
     saved(trained(result.model))
     for given, words in (
-        ({}, r"was started from a model object.*autoprune.attach\(..., model=...\)"),
-        ({"model": dense}, r"was started from a data object.*autoprune.attach\(..., data=...\)"),
+        ({}, r"was started from a model object.*autoprune.attach\('results/r', model=...\)"),
+        ({"model": dense}, r"was started from a data object.*autoprune.attach\('results/r', data=...\)"),
     ):
         with pytest.raises(ValueError, match=words):
             autoprune.attach("results/r", "mine.safetensors", **given)
@@ -250,7 +250,7 @@ def of_another_trial(run):
     trials = RunDirectory.open(run).record().trials
     best = tuple(architecture(run / "best")["widths"])
     number = next(t.number for t in trials if t.widths != best)
-    return autoprune.load(autoprune.export_run(run, trial=number, to="other")).state_dict()
+    return autoprune.load(autoprune.export(run, trial=number, to="other")).state_dict()
 
 
 def broken(state, name="linear.bias", value=torch.nan):
@@ -349,12 +349,12 @@ def test_a_run_without_a_winner_or_with_a_writer_is_refused(run):
 
 
 def test_another_export_of_the_run_can_have_its_own(run, here):
-    there = autoprune.export_run(run, budget="macs<=30%")
+    there = autoprune.export(run, budget="macs<=30%")
     net = trained(autoprune.load(there))
     assert autoprune.attach(run, net, to=there) == there
     assert same(autoprune.load(there).state_dict(), net.state_dict())
     attached = content(there)
-    autoprune.export_run(run, budget="macs<=30%")
+    autoprune.export(run, budget="macs<=30%")
     assert attached in [content(p) for p in run.glob("macs-30pct-replaced-*")]
     other = shutil.copytree(there, here / "other")
     said = architecture(other)

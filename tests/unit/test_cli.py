@@ -5,8 +5,9 @@ import shlex
 
 import pytest
 
-from autoprune.cli import EXAMPLES, main, parser, settings
+from autoprune.cli import main, parser, settings
 from autoprune.config import SETTINGS, RunConfig
+from autoprune.examples import EXAMPLES
 
 
 def given(*arguments):
@@ -38,21 +39,42 @@ def test_flags_win_over_the_file(tmp_path):
 VERBS = ["profile", "adapt", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"]
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_command_has_help_with_units_and_examples(verb, capsys):
+def helped(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
     assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert "examples:" in text
-    assert "multiply-adds" in text
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_shows_its_own_examples_and_settings(verb, capsys):
+    text = helped(verb, capsys)
+    shown = re.findall(r"^  autoprune (\w+)", text, re.M)
+    assert set(shown) <= {verb}
+    assert 1 <= len(shown) <= 3 or verb == "demo"
+    assert ("multiply-adds (one" in text) == (verb in ("profile", "search", "adapt", "export"))
+    listed = set(re.findall(r"^  --([a-z0-9-]+)", text, re.M))
+    for name, about in SETTINGS.items():
+        assert (about.flag[2:] in listed) == about.is_shown_by(verb) or (verb, name) in OTHERS
+
+
+OTHERS = {("export", "budget"), ("attach", "weights")}  # mean something else there
+
+
+def test_a_profile_takes_the_flags_of_a_search_and_shows_those_that_it_uses(capsys):
+    assert vars(parser().parse_args(["profile", "--epochs=3", "--onnx"]))["epochs"] == 3
+    text = helped("profile", capsys)
+    assert not [f for f in ("--epochs", "--onnx", "--lr", "--workers", "--name", "--ledger") if f in text]
+    assert not [f for f in ("--budget", "--trials", "--batch-size", "--seed") if f not in text]
 
 
 def test_the_examples_are_commands():
-    joined = EXAMPLES.replace("\\\n", " ")
-    commands = [re.sub(r"\s\(.*\)$", "", line.strip()) for line in joined.splitlines() if "  autoprune " in line]
+    joined = "\n".join(EXAMPLES.values()).replace("\\\n", " ")
+    commands = [
+        re.sub(r"\s+\(.*\)$", "", line.strip()) for line in joined.splitlines() if line.startswith("  autoprune ")
+    ]
     asked = [vars(parser().parse_args(shlex.split(command)[1:])) for command in commands]
-    assert len(asked) == len(set(commands)) == 9
+    assert len(asked) == len(set(commands)) > 15
     for settings_ in (a for a in asked if a.get("data") == "digits"):  # random weights would be searched otherwise
         assert settings_["weights"] == "results/digits_cnn.safetensors"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from autoprune import resume, search
 from autoprune.config import RunConfig
-from autoprune.runs import afterwards
+from autoprune.runs import reopen
 from autoprune.runs.directory import RunDirectory
 from objectives import Budget, Feasibility
 from objectives.latency import fast_divisors, fit, needed, with_divisors
@@ -121,7 +121,7 @@ def test_a_run_keeps_what_auto_chose(here, digits_weights, fast_eights, monkeypa
         raise AssertionError("chosen anew")
 
     monkeypatch.setattr(PREPARE, "fast_divisors", fails)
-    again = afterwards.reopen(RunDirectory.open(result.run_dir))
+    again = reopen(RunDirectory.open(result.run_dir), "resume")
     assert {group.divisor for group in again.space.groups} == {4}
     assert again.fingerprint()["space"] == json.loads(json.dumps(again.space.fingerprint))
     assert resume(result.run_dir, trials=4).space.fingerprint == again.space.fingerprint

@@ -41,6 +41,7 @@ class Facts(Priced):
         measurements: What was measured of finalists on their devices, in that order.
         tradeoff: What counts in a run with several goals; None: the loss.
         winner: The trial to deliver, of those so far; None before the first complete one.
+        versions_changed: With which other versions it was resumed, in words; "" if with none.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Facts(Priced):
     measurements: tuple[Measurement, ...] = ()
     tradeoff: TradeOff | None = None
     winner: Trial | None = None
+    versions_changed: str = ""
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:
@@ -64,6 +66,7 @@ class Facts(Priced):
         """
         from autoprune.exporting import read_architecture
         from autoprune.runs.measured import Measured
+        from autoprune.runs.versions import seen_by, told
 
         record = run.record()
         measured = Measured.of(record.notes)
@@ -79,6 +82,7 @@ class Facts(Priced):
             measurements=(*measured.past, *measured.every),
             tradeoff=run.tradeoff(record),
             winner=run.leader(record),
+            versions_changed=told(seen_by(record)),
         )
 
     @property

@@ -37,6 +37,7 @@ def environment(facts: Facts) -> list[tuple[str, str]]:
     }
     rows = [
         *written.items(),
+        ("versions", facts.versions_changed),
         ("machine", _machine(place)),
         ("GPU", place.get("gpu", "")),
         ("device", facts.config.device),

@@ -1,0 +1,69 @@
+"""A run is opened again: with other settings, and with its network and data, however they were named or given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from autoprune.config import names_of
+from autoprune.config import replace as change
+from autoprune.data import ImageData
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.prepare import Prepared, prepare
+
+REFERENCES = ("model", "model_args", "weights", "data", "data_args")  # settings that name a run's objects
+
+
+def reopen(run: RunDirectory, verb: str, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
+    """The problem of a run as it was prepared, with the very same scores.
+
+    Args:
+        run: With the settings as changed.
+        verb: That asks for it, for the error.
+        model: The dense network, where the settings do not say how to build it.
+        data: The data, likewise.
+
+    Raises:
+        ValueError: If the model or the data was given as an object and is not given now.
+    """
+    if missing := [
+        n for n, given in (("model", model), ("data", data)) if given is None and not getattr(run.config, n)
+    ]:
+        raise unnamed(run, verb, missing)
+    divisors = [group.divisor for group in run.space().groups]
+    return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
+
+
+def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
+    """What to do with a run of objects whose names nobody knows."""
+    weights = "" if verb == "attach" else " --weights FILE"
+    flags = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
+    return ValueError(
+        f"run '{run.path}': was started from {' and '.join(f'a {name} object' for name in missing)}, and nothing on "
+        f"disk says how to make it: `autoprune {verb} {run.path} {' '.join(flags[name] for name in missing)}`; "
+        f"in Python: autoprune.{verb}('{run.path}', {', '.join(f'{n}=...' for n in missing)})"
+    )
+
+
+def by_name(
+    model: nn.Module | str | None, data: ImageData | str | None, settings: Mapping[str, Any]
+) -> tuple[nn.Module | None, ImageData | None, dict[str, Any]]:
+    """The objects, and with the settings what was given by its name."""
+    names = {name: given for name, given in (("model", model), ("data", data)) if isinstance(given, str)}
+    live_model, live_data = None if isinstance(model, str) else model, None if isinstance(data, str) else data
+    return live_model, live_data, {**names, **settings}
+
+
+def named(run: RunDirectory, settings: Mapping[str, Any]) -> RunDirectory:
+    """The run with those of the settings that name its network and its data."""
+    return RunDirectory(run.path, change(run.config, **{k: v for k, v in settings.items() if k in REFERENCES}))
+
+
+def changed_run(run: RunDirectory, verb: str, settings: Mapping[str, Any], without: Sequence[str] = ()) -> RunDirectory:
+    """The run with other settings, those that a verb may change (`without` some)."""
+    allowed = [name for name in names_of(verb) if name not in without]
+    if unfit := settings.keys() - set(allowed):
+        raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {', '.join(allowed)} may")
+    return RunDirectory(run.path, change(run.config, **settings))
