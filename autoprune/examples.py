@@ -1,0 +1,59 @@
+"""The examples that `autoprune VERB --help` shows: two or three of that verb, and of all together at the top."""
+
+from __future__ import annotations
+
+DIGITS = "--model search_spaces.models:digits_cnn --weights results/digits_cnn.safetensors --data digits"
+MADE = "(`autoprune demo` makes the weights of digits_cnn)"
+UNITS = """\
+units: macs and flops both mean multiply-adds (one multiply-add counts 1); params are numbers in all parameters;
+activations are output elements of all layers per image; top-1 is a fraction of 1."""
+
+EXAMPLES = {
+    "": f"""\
+a first search: {MADE}
+  autoprune demo
+  autoprune search {DIGITS} --budget "macs<=50%" --name first
+  autoprune report results/first
+
+autoprune <command> --help explains a command and its settings.""",
+    "profile": f"""\
+  autoprune profile {DIGITS}
+  autoprune profile {DIGITS} --latency""",
+    "adapt": f"""\
+  autoprune adapt {DIGITS} --budget "macs<=15%" --to results/adapted.safetensors""",
+    "search": f"""\
+  autoprune search {DIGITS} --budget "macs<=50%"
+  autoprune search --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
+                   --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
+  autoprune search {DIGITS} --front macs,params --name sizes""",
+    "resume": """\
+  autoprune resume results/small18                 (after Ctrl-C, kill -9 or a reboot)
+  autoprune resume results/small18 --trials 200    (more candidates)
+  autoprune resume results/small18 --time +30m     (half an hour more)""",
+    "status": """\
+  autoprune status results/small18 --watch         (from another terminal, while it runs)""",
+    "export": """\
+  autoprune export results/small18 --onnx
+  autoprune export results/small18 --budget "macs<=30%"           (the ranking it learnt, cut elsewhere: no new search)
+  autoprune export results/sizes --budget "macs<=35%" --epochs 5  (of a front: the best candidate within it)""",
+    "finetune": """\
+  autoprune finetune results/small18 --epochs 30 --distill 0.5
+  autoprune finetune results/small18 --trial 12 --to results/twelve""",
+    "attach": """\
+  autoprune attach results/small18 --weights mine.safetensors     (trained further by a pipeline of your own)""",
+    "report": """\
+  autoprune report results/small18
+  autoprune report results/small18 --png""",
+    "compare": """\
+  autoprune compare results/first results/second --to both.html""",
+}
+
+
+def examples_of(verb: str) -> str:
+    """What stands below the help of a verb ("": of the whole command), with the units where costs are named."""
+    text = EXAMPLES.get(verb, "")
+    if not verb or not text:
+        return text
+    made = f" {MADE}" if DIGITS in text else ""
+    units = f"\n\n{UNITS}" if verb in ("profile", "search", "adapt", "export") else ""
+    return f"{'examples' if text.count('autoprune ') > 1 else 'example'}:{made}\n{text}{units}"
