@@ -9,26 +9,35 @@ from __future__ import annotations
 import copy
 import filecmp
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from autoprune.architecture import FORMAT as FORMAT
+from autoprune.architecture import (
+    allowance,
+    check_fits,
+    check_state,
+    kept_of,
+    read_state,
+    space_of,
+)
+from autoprune.architecture import read_architecture as read_architecture
+from autoprune.builders import is_named_like_one
+from autoprune.ceiling import Ceiling
 from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
 from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
 from search_spaces import Kept, SearchSpace, Widths, prune
 
-FORMAT = "autoprune architecture 1"
 FORMATS = ("model.onnx", "model.pt2")
 FILES = frozenset({"architecture.json", "weights.safetensors", *FORMATS})
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
@@ -164,22 +173,22 @@ def load(
     """
     directory = as_path("directory", directory)
     architecture = read_architecture(directory)
-    if isinstance(model, str):  # whoever calls names it, so it may be called
-        dense = ModelReference(model, architecture["model"].get("args", {})).build()
-    elif model is None:
+    space, where = space_of(architecture, directory), f"'{directory}'"
+    state = read_state(directory / "weights.safetensors")
+    if model is None or isinstance(model, str):
         reference = ModelReference.from_json(architecture["model"])
-        if reference.factory:
-            require([Call("model", reference.factory, reference.args)], f"'{directory}'", trust)
-        dense = reference.build()
+        if model:
+            reference = ModelReference(model, reference.args)
+        if reference.factory and (model is None or reference.args):  # a name that the caller gives may be called
+            require([Call("model", reference.factory, reference.args)], where, trust)
+        known = is_named_like_one(reference.factory)  # others have been allowed whatever they do
+        with Ceiling(allowance(space, where), "what its arguments ask for") if known else nullcontext():
+            dense = reference.build()
     else:
         dense = model if isinstance(model, nn.Module) else _made(model)
     pruned = rebuild(architecture, dense, str(directory))
-    path = directory / "weights.safetensors"
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"'{path}': not a readable safetensors file ({error}); export again") from error
-    load_weights(pruned, state, str(path))
+    check_state(pruned, state, str(directory / "weights.safetensors"))
+    load_weights(pruned, state, str(directory / "weights.safetensors"))
     return pruned.eval()
 
 
@@ -200,9 +209,13 @@ def rebuild(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> nn
     Raises:
         ValueError: If the dense network is another one.
     """
-    space = SearchSpace.from_json(architecture["space"])
+    space = space_of(architecture, where)
     check_fits(dense, space, where)
-    return prune(dense, space, _kept(architecture)).eval()
+    try:
+        return prune(dense, space, kept_of(architecture)).eval()
+    except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:  # positions that a tensor does not have
+        why = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"'{where}': its space does not fit the network ({why}); export again") from error
 
 
 def copy_export(
@@ -251,8 +264,8 @@ def export_again(
     return export(
         target,
         network,
-        space=SearchSpace.from_json(architecture["space"]),
-        kept=_kept(architecture),
+        space=space_of(architecture, target),
+        kept=kept_of(architecture),
         reference=ModelReference.from_json(architecture["model"]),
         **{name: architecture.get(name) for name in ("costs", "metrics", "provenance")},
         inputs=architecture.get("input"),
@@ -280,48 +293,6 @@ def _copy(source: Path, target: Path, architecture: dict[str, Any]) -> Path:
 
 def _of_onnx(architecture: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in architecture.items() if k == ONNX_DIFFERENCE}
-
-
-def read_architecture(directory: Path) -> dict[str, Any]:
-    """The parsed architecture.json.
-
-    Raises:
-        ValueError: If it is missing, damaged, or of another format.
-    """
-    path = directory / "architecture.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"'{path}': cannot be read ({error.strerror}); expected the directory of an export") from error
-    except ValueError as error:
-        raise ValueError(f"'{path}': damaged ({error}); export again") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise ValueError(f"'{path}': expected format '{FORMAT}', found {found!r}; export again with this version")
-    if missing := {"model", "widths", "kept", "space"} - data.keys():
-        raise ValueError(f"'{path}': lacks {', '.join(sorted(missing))}; export again")
-    try:
-        ModelReference.from_json(data["model"])
-    except ValueError as error:
-        raise ValueError(f"'{path}': damaged ({error}); export again") from error
-    return data
-
-
-def check_fits(model: nn.Module, space: SearchSpace, where: str) -> None:
-    """Check that a dense network is the one a space was traced from.
-
-    Raises:
-        ValueError: If a tensor of the space is missing or has another shape.
-    """
-    own = dict(model.named_parameters(remove_duplicate=False))
-    for tensor in space.tensors:
-        expected = math.prod(axis.size for axis in tensor.axes)
-        found = own[tensor.name].numel() if tensor.name in own else 0
-        if found != expected:
-            raise ValueError(
-                f"'{where}': the dense network is another one: '{tensor.name}' has {found} elements, expected "
-                f"{expected}; give the model and the arguments that were exported"
-            )
 
 
 def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:
@@ -361,10 +332,6 @@ def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> dict[s
     program, _ = _program(model, example_inputs)
     torch.export.save(program, str(path))
     return {}
-
-
-def _kept(architecture: Mapping[str, Any]) -> Kept:
-    return tuple(np.array(k, dtype=np.int64) for k in architecture["kept"])
 
 
 def _same_weights(one: Path, other: Path) -> bool:

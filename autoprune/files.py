@@ -11,9 +11,11 @@ import ctypes
 import errno
 import fcntl
 import glob
+import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ _CURES = {
     errno.ESTALE: "is the file server there? mount it again or choose another place",
     errno.EFBIG: "allow larger files (ulimit -f) or choose another place",
 }
+MOST_TEXT = 2**28  # bytes of a JSON or TOML file that is read at all
 
 
 class DiskError(OSError, ValueError):
@@ -65,6 +68,43 @@ def disk(path: Path) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, DiskError) and isinstance(error.__cause__, OSError) else error
         cure = _CURES.get(cause.errno or 0, "free some space or choose another place")
         raise DiskError(f"'{path}': cannot be written ({cause.strerror or cause}); {cure}") from cause
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that somebody else may have written: a plain one, of a size that can be meant.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is a pipe or a device, larger than `MOST_TEXT`, or no text.
+    """
+    check_plain(path)
+    if (size := path.stat().st_size) > MOST_TEXT:
+        raise ValueError(f"{size / 2**20:.0f} MiB, more than {MOST_TEXT >> 20} MiB")
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What is in such a file, which is JSON.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: As `read_text`, or if it is no JSON, or nested too deep.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def check_plain(path: Path) -> None:
+    """Check that a file is no pipe, device or directory: to read one might never end.
+
+    Raises:
+        OSError: If it is not there.
+        ValueError: If it is.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a file, but a pipe, a device or a directory")
 
 
 @contextmanager

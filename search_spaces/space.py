@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.reading import check_space
+
 IntArray = NDArray[np.int64]
 Widths = tuple[int, ...]  # kept units per group, in `SearchSpace.groups` order: the candidate itself
 Kept = tuple[IntArray, ...]  # sorted indices of the kept units, per group
@@ -245,7 +247,12 @@ class SearchSpace:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SearchSpace:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: If that is no space; nothing of the sizes that it names has been made then.
+        """
+        check_space(data)
         return cls(
             groups=tuple(_group_from_json(g) for g in data["groups"]),
             frozen=tuple(_group_from_json(g) for g in data["frozen"]),

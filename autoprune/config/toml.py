@@ -14,6 +14,8 @@ else:
 
 import tomli_w
 
+from autoprune.files import read_text
+
 
 def read(path: str | Path) -> dict[str, Any]:
     """The settings in a TOML file; names may be spelt like the flags.
@@ -22,7 +24,7 @@ def read(path: str | Path) -> dict[str, Any]:
         ValueError: If there is no such file or it is not TOML.
     """
     try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(Path(path)))
     except OSError as error:
         raise ValueError(f"configuration '{path}': unreadable ({error.strerror}); expected a TOML file") from error
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of 5,000 digits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +165,9 @@ def _print_source(out: Out, architecture: Mapping[str, Any]) -> None:
 
 
 def _architecture(directory: Path) -> Any:
-    return json.loads((directory / "architecture.json").read_text(encoding="utf-8"))
+    from autoprune.architecture import read_architecture
+
+    return read_architecture(directory)
 
 
 def _print_files(out: Out, directory: Path) -> None:

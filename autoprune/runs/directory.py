@@ -36,7 +36,7 @@ from torch import Tensor
 
 from autoprune.config import RunConfig, replace
 from autoprune.exporting import check_target
-from autoprune.files import as_path, disk, save_tensors, whole_directory, write_text
+from autoprune.files import as_path, check_plain, disk, read_json, save_tensors, whole_directory, write_text
 from autoprune.ledger import Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
@@ -142,14 +142,22 @@ class RunDirectory:
         """
         path = self.path / "latency.json"
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            known = read_json(path) if path.exists() else {}
             return {name: Latency.from_json(data) for name, data in known.items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"'{path}': damaged ({error}); start the search anew") from error
 
     def space(self) -> SearchSpace:
-        """What may be pruned in this run's network."""
-        return SearchSpace.from_json(json.loads((self.path / "space.json").read_text(encoding="utf-8")))
+        """What may be pruned in this run's network.
+
+        Raises:
+            ValueError: If the file is missing or damaged.
+        """
+        path = self.path / "space.json"
+        try:
+            return SearchSpace.from_json(read_json(path))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"'{path}': damaged or missing ({error}); start the search anew") from error
 
     def record(self) -> Record:
         """What the ledger says now; the run may be going on meanwhile.
@@ -246,8 +254,9 @@ class RunDirectory:
 
     def _read(self, load: Any, name: str) -> dict[str, Any]:
         try:
+            check_plain(self.path / name)
             return dict(load(self.path / name))
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"'{self.path / name}': damaged or missing ({error}); start the search anew") from error
 
 

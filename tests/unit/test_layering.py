@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[2]
 STOREYS = {"search_spaces": 0, "objectives": 1, "autoprune": 2}
 FLOORS = {
     "interrupts": 0, "process": 0, "printable": 0,
-    "__init__": 0, "errors": 0, "files": 0, "compute": 0, "source": 0, "builders": 0, "trust": 0, "reference": 0,
-    "data": 0, "problem": 0,
+    "__init__": 0, "errors": 0, "files": 0, "compute": 0, "source": 0, "builders": 0, "ceiling": 0, "trust": 0,
+    "reference": 0, "data": 0, "problem": 0,
     "criteria": 2,
     "allocation": 3,
     "strategies": 4, "recovery": 4,
     "evaluation": 5, "ledger": 5,
     "limits": 6, "schedule": 6, "tradeoff": 6, "controller": 6, "workers": 6,
-    "config": 7, "exporting": 7, "report": 7, "runs": 7,
+    "config": 7, "architecture": 7, "exporting": 7, "report": 7, "runs": 7,
     "search": 7,
     "verbs": 8,
     "examples": 0, "cli": 9, "demo": 9, "__main__": 9,

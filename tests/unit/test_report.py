@@ -161,6 +161,10 @@ def test_names_and_plurals():
 @pytest.mark.parametrize("factory", ["", "package:make"])
 def test_an_export_is_shown_with_its_files(tmp_path, capsys, factory):
     architecture = {
+        "format": "autoprune architecture 1",
+        "space": {},
+        "widths": [],
+        "kept": [],
         "model": {"factory": factory},
         "metrics": {"dense_val": {"top1": 0.9}, "pruned_val": {"top1": 0.875}},
         "costs": {"macs": {"dense": 1000.0, "pruned": 500.0}},

@@ -1,0 +1,153 @@
+"""What `architecture.json` and the weights beside it say, checked before anything is made of it.
+
+Both may come from a stranger: whatever is wrong with them is one sentence, and nothing of a size that they name is
+allocated before it is plausible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoprune.data.memory import memory
+from autoprune.files import check_plain, read_json
+from autoprune.reference import ModelReference
+from search_spaces import Kept, SearchSpace
+from search_spaces.plan import check_kept
+
+FORMAT = "autoprune architecture 1"
+_TABLES = ("_val", "_test")  # metrics of a network on a split
+
+
+def read_architecture(directory: Path) -> dict[str, Any]:
+    """The parsed architecture.json.
+
+    Raises:
+        ValueError: If it is missing, damaged, or of another format.
+    """
+    path = directory / "architecture.json"
+    try:
+        data = read_json(path)
+    except OSError as error:
+        raise ValueError(f"'{path}': cannot be read ({error.strerror}); expected the directory of an export") from error
+    except ValueError as error:
+        raise ValueError(f"'{path}': damaged ({error}); export again") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"'{path}': expected format '{FORMAT}', found {found!r}; export again with this version")
+    if missing := {"model", "widths", "kept", "space"} - data.keys():
+        raise ValueError(f"'{path}': lacks {', '.join(sorted(missing))}; export again")
+    try:
+        ModelReference.from_json(data["model"])
+        _check_parts(data)
+    except ValueError as error:
+        raise ValueError(f"'{path}': damaged ({error}); export again") from error
+    return data
+
+
+def _check_parts(data: Mapping[str, Any]) -> None:
+    """Check that the parts of an architecture are of the kinds that their readers expect."""
+    for key in {"costs", "metrics", "provenance", "input"} & data.keys():
+        if not isinstance(data[key], dict):
+            raise ValueError(f"{key}: expected a table, found {str(data[key])[:40]!r}")
+    tables = [*data.get("costs", {}).items(), *(m for m in data.get("metrics", {}).items() if m[0].endswith(_TABLES))]
+    if odd := [name for name, value in tables if not isinstance(value, dict)]:
+        raise ValueError(f"'{odd[0]}': expected a table of numbers")
+    if not _are_counts(data["widths"]) or not isinstance(data["kept"], list):
+        raise ValueError("widths and kept: expected lists of whole numbers")
+
+
+def _are_counts(row: Any) -> bool:
+    return isinstance(row, list) and all(type(x) is int and 0 <= x < 2**31 for x in row)
+
+
+def space_of(architecture: Mapping[str, Any], where: str | Path) -> SearchSpace:
+    """The space of an export.
+
+    Raises:
+        ValueError: If it is damaged, or its kept units are none of it.
+    """
+    try:
+        if not all(map(_are_counts, architecture["kept"])):
+            raise ValueError("kept: expected lists of indices")
+        if architecture["widths"] != [len(row) for row in architecture["kept"]]:
+            raise ValueError("widths: expected the numbers of the kept units, group by group")
+        space = SearchSpace.from_json(architecture["space"])
+        check_kept(space, kept_of(architecture))
+    except ValueError as error:
+        raise ValueError(f"'{where}': architecture.json is damaged ({error}); export again") from error
+    return space
+
+
+def kept_of(architecture: Mapping[str, Any]) -> Kept:
+    """The kept units of an export."""
+    return tuple(np.array(k, dtype=np.int64) for k in architecture["kept"])
+
+
+def check_fits(model: nn.Module, space: SearchSpace, where: str) -> None:
+    """Check that a dense network is the one a space was traced from.
+
+    Raises:
+        ValueError: If a tensor of the space is missing or has another shape.
+    """
+    own = dict(model.named_parameters(remove_duplicate=False))
+    for tensor in space.tensors:
+        expected = math.prod(axis.size for axis in tensor.axes)
+        found = own[tensor.name].numel() if tensor.name in own else 0
+        if found != expected:
+            raise ValueError(
+                f"'{where}': the dense network is another one: '{tensor.name}' has {found} elements, expected "
+                f"{expected}; give the model and the arguments that were exported"
+            )
+
+
+def allowance(space: SearchSpace, where: str) -> int:
+    """Bytes that a builder of the dense network may allocate, counts of the space being true.
+
+    Raises:
+        ValueError: If this machine does not have as many.
+    """
+    need = 8 * sum(math.prod(axis.size for axis in tensor.axes) for tensor in space.tensors)
+    if need > (found := memory() or 2**40):
+        raise ValueError(
+            f"{where}: the dense network would take {need / 2**31:,.0f} GiB, more than this machine's "
+            f"{found / 2**30:,.0f}"
+        )
+    return 4 * need + 2**28
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The weights of an export.
+
+    Raises:
+        ValueError: If they cannot be read.
+    """
+    try:
+        check_plain(path)
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(f"'{path}': not a readable safetensors file ({error}); export again") from error
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Check what `load_weights` would take in silence: numbers of another kind, and none.
+
+    Raises:
+        ValueError: If a tensor has another dtype, or holds NaN (a parameter infinity, too).
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, own in model.state_dict().items():
+        if (found := state.get(name)) is None:
+            continue
+        if found.dtype != own.dtype:
+            raise ValueError(f"'{where}': '{name}' is {found.dtype}, the network has {own.dtype}; export again".replace(
+                "torch.", ""))  # fmt: skip
+        if not (found.isfinite() if name in parameters else ~found.isnan()).all():
+            raise ValueError(f"'{where}': '{name}' holds NaN or infinity; export again")
