@@ -224,7 +224,7 @@ def add_flags(target: argparse.ArgumentParser, settings: Sequence[Setting], verb
 def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """What the TOML file and the flags say together; flags win."""
     flags = dict(arguments)
-    path, trust = flags.pop("config", None), flags.pop("trust", False)
+    path, trust = flags.pop("config", None), "run" not in flags and flags.pop("trust", False)
     for name, about in SETTINGS.items():
         if name in flags and about.kind is dict:
             flags[name] = dict(_key_value(name, text) for text in flags[name])

@@ -85,14 +85,15 @@ def allow_file(path: str, said: Mapping[str, Any], flags: Mapping[str, Any], tru
         NotTrusted: Naming what would be called.
         ValueError: If the settings make no configuration.
     """
-    own = {*flags} - ({"model"} if said.get("model_args") and "model_args" not in flags else set())
-    _allow(calls_of(RunConfig.make(**{**said, **flags})), f"configuration '{path}'", own, trust)
+    _allow(calls_of(RunConfig.make(**{**said, **flags})), f"configuration '{path}'", flags, trust)
 
 
 def _allow(calls: Iterable[Call], where: str, given: Iterable[str], trust: bool) -> None:
-    calls, own = tuple(calls), {*given}
-    require((c for c in calls if not own & {*c.settings}), where, trust)
-    remember(c for c in calls if own & {*c.settings})
+    """A call is the user's own word if its name and its arguments, if any, are given."""
+    calls, given = tuple(calls), {*given}
+    own = [c for c in calls if c.settings[0] in given and (not c.args or c.settings[-1] in given)]
+    require((c for c in calls if c not in own), where, trust)
+    remember(own)
 
 
 def not_called(config: RunConfig) -> str:

@@ -34,7 +34,11 @@ def settled(
     """
     if isinstance(config, (str, Path)):
         said = RunConfig.read(config)
-        allow_file(str(config), said, settings, trust)
+        ours: dict[str, Any] = {"model": model, "data": data, "budget": budget}
+        ours = {name: value for name, value in ours.items() if value is not None}
+        words = {name: value for name, value in ours.items() if name == "budget" or isinstance(value, str)}
+        rest = {name: value for name, value in said.items() if name not in ours}  # an object's name is not called
+        allow_file(str(config), rest, {**settings, **words}, trust)
         config = RunConfig.make(**said)
     if config is not None and not isinstance(config, RunConfig):
         raise ValueError(f"config: expected an autoprune.RunConfig or a TOML file, got {type(config).__name__}; e.g. "

@@ -244,6 +244,16 @@ def test_what_lies_in_the_working_directory_takes_no_packages_place(made, marker
     assert not marker.exists()
 
 
+def test_in_python_objects_and_keywords_win_over_a_strangers_file(marker, tmp_path):
+    (tmp_path / "run.toml").write_text('model = "evil:call"\ndata = "evil:call"\ncriterion = "l1"\n')
+    profile = autoprune.profile(digits_cnn(), "digits", config="run.toml", progress=False)
+    assert profile is not None
+    assert not marker.exists()
+    with pytest.raises(NotTrusted, match="would call data 'evil:call'"):
+        autoprune.profile(digits_cnn(), config="run.toml", progress=False)
+    assert not marker.exists()
+
+
 STRANGE = {
     "shell": ("os:system", {"command": "touch marker"}),
     "subprocess": ("subprocess:run", {"args": ["touch", "marker"]}),
