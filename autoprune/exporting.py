@@ -366,8 +366,16 @@ def _value(key: str, value: Any) -> str:
     if key in ("kept", "groups") and value:
         return "[\n" + ",\n".join(f"  {json.dumps(v)}" for v in value) + "\n ]"
     if isinstance(value, Mapping) and key != "space":
-        return json.dumps(value, indent=1, default=_plain).replace("\n", "\n ")
+        return _indented(value)
     return json.dumps(value, default=_plain)
+
+
+def _indented(value: Any, depth: int = 1) -> str:
+    """JSON with a line for each entry of a dictionary; everything else, lists too, on one line."""
+    if not (isinstance(value, Mapping) and value):
+        return json.dumps(value, default=_plain)
+    lines = (f"\n{' ' * (depth + 1)}{json.dumps(key)}: {_indented(v, depth + 1)}" for key, v in value.items())
+    return "{" + ",".join(lines) + "\n" + " " * depth + "}"
 
 
 def _plain(value: Any) -> Any:

@@ -4,4 +4,5 @@ from autoprune.evaluation.evaluator import Evaluator as Evaluator
 from autoprune.evaluation.fidelity import FIDELITIES as FIDELITIES
 from autoprune.evaluation.fidelity import Fidelity as Fidelity
 from autoprune.evaluation.passes import measure as measure
+from autoprune.evaluation.passes import measure_by_class as measure_by_class
 from autoprune.evaluation.settings import EvaluationSettings as EvaluationSettings

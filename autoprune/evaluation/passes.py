@@ -73,10 +73,26 @@ def measure(
     Raises:
         ValueError: If the split is unknown or empty.
     """
+    return measure_by_class(model, data, split, metric=metric, batch_size=batch_size, device=device, amp=amp)[0]
+
+
+def measure_by_class(
+    model: nn.Module,
+    data: ImageData,
+    split: str = "test",
+    *,
+    metric: str = "loss",
+    batch_size: int = 256,
+    device: str = "auto",
+    amp: str | bool = "auto",
+) -> tuple[dict[str, float], list[int]]:
+    """As `measure`, and how many images of each class were classified correctly."""
     if split not in ("train", "val", "test") or not len(part := getattr(data, split)):
         raise ValueError(f"data '{data.spec}': no {split} images to measure on; known splits: train, val, test")
     compute = Compute.choose(device, amp)
     part = part.to(compute.device)
     out = answers(compute.place(model).eval(), data, part, compute, batch_size)
     names = dict.fromkeys(("loss", "top1", metric))
-    return {name: quality.measure(name, out, part.labels) for name in names}
+    right = part.labels[quality.top1(out, part.labels) > 0]
+    counts = torch.bincount(right, minlength=data.num_classes).tolist()
+    return {name: quality.measure(name, out, part.labels) for name in names}, counts

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +18,7 @@ from autoprune.evaluation import measure
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
 from autoprune.report import RunProgress, metric_label
 from autoprune.runs.prepare import Prepared
+from autoprune.runs.telling import TRAINING, curve
 from search_spaces import Kept
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
@@ -26,7 +28,7 @@ FIT_IMAGES = 4000
 
 def recover(
     config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept, progress: RunProgress, checkpoint: Path | None
-) -> tuple[nn.Module, dict[str, dict[str, float]]]:
+) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
     """Give a pruned network its accuracy back.
 
     A fine-tune may do harm, where there is little data or the learning rate is too high for it: the network from before
@@ -44,7 +46,8 @@ def recover(
     Returns:
         The network to deliver, and what was measured on the validation images "before_finetune_val" and
         "after_finetune_val": "loss", "top1", the metric of the run, each if it is a finite number, and "delivered":
-        whether it is that one. Nothing if there is no fine-tune.
+        whether it is that one; "training": the fine-tune's curve (see `telling`), and how much of its loss is the
+        teacher's ("distill"). Nothing if there is no fine-tune.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
@@ -62,7 +65,7 @@ def recover(
     before = _validate(untouched, data, config)
     untouched.cpu()
     progress.begin("fine-tuning", steps)
-    finetune(
+    log = finetune(
         model,
         data.without_test(),
         steps=steps,
@@ -86,6 +89,7 @@ def recover(
     return untouched if harmed else model, {
         "before_finetune_val": {**_finite(before), "delivered": harmed},
         "after_finetune_val": {**_finite(after), "delivered": not harmed},
+        TRAINING: {**curve(log.losses), "distill": config.distill},
     }
 
 

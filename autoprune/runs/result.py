@@ -80,7 +80,7 @@ class SearchResult:
     model: nn.Module
     example: Any
     costs: dict[str, dict[str, float]]
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Any]]
 
     origin: Origin = field(repr=False)
 

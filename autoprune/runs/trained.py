@@ -14,9 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
-from autoprune.evaluation import measure
+from autoprune.evaluation import measure_by_class
 from autoprune.exporting import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
+from autoprune.runs.telling import PER_CLASS, TRAINING
 from search_spaces import tensors_in
 from search_spaces.tracing import as_call
 
@@ -118,13 +119,16 @@ def remeasured(
         ValueError: If the network answers with NaN.
     """
     before = architecture["metrics"]
-    metrics = {name: found for name, found in before.items() if name not in OF_WEIGHTS}
+    metrics = {name: found for name, found in before.items() if name not in {*OF_WEIGHTS, TRAINING, PER_CLASS}}
     metrics |= {f"{PREVIOUS}_{s}": before[f"pruned_{s}"] for s in SPLITS if f"pruned_{s}" in before}
     for split in SPLITS if data is not None else ():
         if data is not None and len(getattr(data, split)):
-            metrics[f"pruned_{split}"] = found = measure(network, data, split, device=config.device)
+            found, right = measure_by_class(network, data, split, device=config.device)
+            metrics[f"pruned_{split}"] = found
             if not math.isfinite(found["loss"]):
                 raise ValueError(f"weights '{source}': the network answers {split} images with NaN or infinity")
+            if (told := before.get(PER_CLASS, {})).get("split") == split:
+                metrics[PER_CLASS] = {**told, "pruned": right}
     network.cpu().to(memory_format=torch.contiguous_format)
     provenance = {name: said for name, said in architecture["provenance"].items() if name not in OF_TRAINING}
     when = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autoprune.data import input_of
-from autoprune.evaluation import measure
+from autoprune.evaluation import measure_by_class
 from autoprune.exporting import export
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
@@ -21,6 +21,7 @@ from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recovering import recover
+from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from autoprune.runs.versions import decisive, versions
 from search_spaces import prune
 
@@ -32,13 +33,14 @@ class Winner:
     Attributes:
         model: Pruned and fine-tuned (or from before that, see `recover`), in eval mode, on the CPU.
         costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "after_finetune_val"
-            (see `recover`); by metric what was measured for a budget on a latency (see `Bench.figures`).
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "after_finetune_val",
+            "training" (see `recover`); "per_class" (see `telling`); by metric what was measured for a budget on a
+            latency (see `Bench.figures`).
     """
 
     model: nn.Module
     costs: dict[str, dict[str, float]]
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Any]]
 
 
 def deliver(
@@ -66,12 +68,15 @@ def deliver(
     model = prune(prepared.model, space, kept)
     started = time.monotonic()
     model, finetuned = recover(config, prepared, model, kept, progress, checkpoint)
-    metrics = {
-        f"{name}_{split}": measure(net, data, split, device=config.device)
+    found = {
+        (name, split): measure_by_class(net, data, split, device=config.device)
         for split in ("val", "test")
         for name, net in (("dense", prepared.model), ("pruned", model))
         if len(getattr(data, split))
     }
+    metrics: dict[str, dict[str, Any]] = {f"{name}_{split}": scores for (name, split), (scores, _) in found.items()}
+    split = held_out(data)
+    metrics[PER_CLASS] = per_class(data, split, found["dense", split][1], found["pruned", split][1])
     metrics |= finetuned | dict(measured or {})
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back

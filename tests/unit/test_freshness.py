@@ -21,7 +21,8 @@ QUICK += ["--bn-images=64", "--val-images=64", "--fidelity=proxy", "--no-reconst
 def _words_only():
     """Pages without charts, which take seconds to draw."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(document, "grouped", lambda _: dict.fromkeys(("search", "network", "ranking", "latency"), ()))
+        parts = ("search", "network", "ranking", "classes", "latency")
+        patch.setattr(document, "grouped", lambda _: dict.fromkeys(parts, ()))
         yield
 
 

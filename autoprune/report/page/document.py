@@ -13,6 +13,7 @@ from autoprune.files import disk, write_text
 from autoprune.report.console import rows_of
 from autoprune.report.freshness import PAGE, TABLE, stamp
 from autoprune.report.page import origin, words
+from autoprune.report.page.classes import classes_chart
 from autoprune.report.page.drawing import PALETTE, Chart, check_installed, png
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.front import front_charts
@@ -25,6 +26,7 @@ from autoprune.report.page.predictor import cards, predictor_chart
 from autoprune.report.page.prices import cost_label
 from autoprune.report.page.ranking import ranking_chart
 from autoprune.report.page.tiles import tiles
+from autoprune.report.page.training import training_chart
 from autoprune.report.tables import number
 from autoprune.trust import reading
 from objectives import is_latency
@@ -118,9 +120,10 @@ def _row(name: str, *cells: str) -> tuple[str, ...]:
 def grouped(facts: Facts) -> dict[str, list[Chart]]:
     """The charts that there is something to draw for, by the part of the page that shows them, in its order."""
     made = {
-        "search": [history_chart(facts), *front_charts(facts), hypervolume_chart(facts)],
+        "search": [history_chart(facts), *front_charts(facts), hypervolume_chart(facts), training_chart(facts)],
         "network": [widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)],
         "ranking": [ranking_chart(facts)],
+        "classes": [classes_chart(facts)],
         "latency": [make(facts, name) for name in facts.latency for make in (predictor_chart, measured_chart)],
     }
     return {group: [chart for chart in charts if chart] for group, charts in made.items()}

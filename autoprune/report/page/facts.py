@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.config import RunConfig
 from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
+from autoprune.report.ending import ending
 from autoprune.report.page.prices import Priced
 from autoprune.report.progress import metric_label
 from autoprune.schedule import is_cached
@@ -42,6 +43,7 @@ class Facts(Priced):
         tradeoff: What counts in a run with several goals; None: the loss.
         winner: The trial to deliver, of those so far; None before the first complete one.
         versions_changed: With which other versions it was resumed, in words; "" if with none.
+        ending: Why there are no more candidates and, if nobody runs it, what would let the search go on.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Facts(Priced):
     tradeoff: TradeOff | None = None
     winner: Trial | None = None
     versions_changed: str = ""
+    ending: str = ""
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:
@@ -70,19 +73,22 @@ class Facts(Priced):
 
         record = run.record()
         measured = Measured.of(record.notes)
+        crew = writers(run.path, record, run.config.ledger, run.study)
+        end = ending(run, record, bool(crew))
         return cls(
             path=run.path,
             config=run.config,
             space=run.space(),
             trials=tuple(t for t in record.trials if not is_cached(t)),
             fingerprint=record.fingerprint,
-            writer=", ".join(writers(run.path, record, run.config.ledger, run.study)),
+            writer=", ".join(crew),
             export=read_architecture(run.best) if (run.best / "architecture.json").is_file() else None,
             latency=run.latency(),
             measurements=(*measured.past, *measured.every),
             tradeoff=run.tradeoff(record),
             winner=run.leader(record),
             versions_changed=told(seen_by(record)),
+            ending=end.why if crew else str(end),
         )
 
     @property
@@ -127,9 +133,13 @@ class Facts(Priced):
         """Of all evaluations together, whoever did them."""
         return sum(t.seconds for t in self.trials)
 
+    def told(self, name: str) -> dict[str, Any]:
+        """What stands under a name among the metrics of the export; empty if nothing does."""
+        return dict(self.export["metrics"].get(name, {})) if self.export else {}
+
     def measured(self, which: str, split: str) -> dict[str, float]:
         """Loss and top-1 of the "dense" or the "pruned" network on "val" or "test"; empty if not known."""
-        return dict(self.export["metrics"].get(f"{which}_{split}", {})) if self.export else {}
+        return self.told(f"{which}_{split}")
 
     def fitness(self, which: str) -> float:
         """What the search minimises, of the exported or the dense network, on all validation images; else NaN."""

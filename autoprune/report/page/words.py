@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -63,7 +62,7 @@ def summary(facts: Facts) -> str:
         much += f", {len(facts.failed)} failed"
     return {
         "running": f"Still running ({facts.writer}): {much}. The numbers are of the best candidate so far.",
-        "stopped": f"Stopped before its end: {much}. autoprune resume {shlex.quote(str(facts.path))} goes on.",
+        "stopped": f"Stopped before its end: {much}.",
         "finished": f"{much}; the winner is trial {_winner(facts.export or {})}.",
     }[facts.state]
 
