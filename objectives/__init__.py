@@ -11,6 +11,11 @@ from objectives.costs import cost as cost
 from objectives.costs import is_latency as is_latency
 from objectives.feasibility import Feasibility as Feasibility
 from objectives.feasibility import Reachable as Reachable
+from objectives.given import Given as Given
+from objectives.given import is_lost as is_lost
+from objectives.given import named as named
+from objectives.given import offered as offered
+from objectives.given import offering as offering
 from objectives.pareto import contribution as contribution
 from objectives.pareto import dominates as dominates
 from objectives.pareto import front as front

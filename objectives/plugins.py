@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from objectives.given import Given, is_lost
 from objectives.guard import admit
 
 
@@ -66,14 +67,20 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
 
     Args:
         kind: What is looked for, for the error ("cost", "metric").
-        name: A key of `known`, or "package.module:Name".
+        name: A key of `known`, "package.module:Name", or an object that was given in Python (`Given`).
         known: Name to thing.
 
     Raises:
-        ValueError: If the name is unknown, the module or the name in it does not exist or fails, or a guard forbids it.
+        ValueError: If the name is unknown, the object is not at hand, the module or the name in it does not exist or
+            fails, or a guard forbids it.
     """
+    if isinstance(name, Given):
+        return name.thing
     if name in known:
         return known[name]
+    if is_lost(name):
+        raise ValueError(f"{kind} '{name}': was given as an object in Python, and nothing on disk says how to build "
+                         f"it; in Python: give it again, e.g. autoprune.resume(run, {kind}=...)")  # fmt: skip
     module_name, colon, attribute = name.partition(":")
     if not colon:
         listed = f"known: {', '.join(sorted(known))}, or " if known else ""

@@ -69,12 +69,17 @@ METRICS: dict[str, Metric] = {"loss": loss, "top1": top1}
 
 
 def resolve_metric(name: str) -> Metric:
-    """The metric called "loss", "top1", or "package.module:function" of `(logits, labels)`.
+    """The metric called "loss", "top1", or "package.module:function" of `(logits, labels)`; or one that was given.
+
+    Of a class an instance is made, without arguments; that is called.
 
     Raises:
         ValueError: If there is no such metric.
     """
     metric: Metric = find("metric", name, METRICS)
+    if isinstance(metric, type):
+        with running(f"metric '{name}'", "while it was made"):
+            metric = metric()
     if not callable(metric):
         raise ValueError(f"metric '{name}': expected a function of (logits, labels), got {type(metric).__name__}")
     return metric

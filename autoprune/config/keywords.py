@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from autoprune.criteria import Criterion
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from autoprune.criteria import Criterion, GroupTensors
     from autoprune.strategies import Strategy
     from objectives import Metric
+
+CriterionLike: TypeAlias = (
+    "Criterion | type[Criterion] | Callable[[GroupTensors], Tensor] | str"  # a name, a class, an instance, a function
+)
+StrategyLike: TypeAlias = "Strategy | type[Strategy] | Callable[..., Strategy] | str"
+MetricLike: TypeAlias = "Metric | type[Any] | str"
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -20,14 +30,14 @@ class SearchKeywords(TypedDict, total=False):
     input: str
     front: str | Sequence[str]
     latency_command: str
-    criterion: Criterion | type[Criterion] | Callable[..., Criterion] | str
+    criterion: CriterionLike
     score_images: int
     score_per: str
     divisor: int | str
     min_keep: float
     freeze: str | Sequence[str]
     seed: int
-    strategy: Strategy | type[Strategy] | Callable[..., Strategy] | str
+    strategy: StrategyLike
     encoding: str
     warm_starts: str
     trials: int
@@ -39,7 +49,7 @@ class SearchKeywords(TypedDict, total=False):
     finalists: int
     short_steps: int
     rungs: int
-    metric: Metric | str
+    metric: MetricLike
     val_images: int
     bn_images: int
     batch_size: int
@@ -70,7 +80,7 @@ class AdaptKeywords(TypedDict, total=False):
     input: str
     front: str | Sequence[str]
     latency_command: str
-    criterion: Criterion | type[Criterion] | Callable[..., Criterion] | str
+    criterion: CriterionLike
     score_images: int
     score_per: str
     divisor: int | str

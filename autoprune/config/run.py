@@ -62,10 +62,11 @@ class RunConfig:
         "budget must hold; export any point with autoprune export RUN --budget ...")
     latency_command: str = problem("", "COMMAND",
         'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"')
-    criterion: str = problem("group_fisher", "NAME",
+    criterion: str | Any = problem("group_fisher", "NAME",  # noqa: RUF009
         "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
         "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, package.module:Name, or a file of "
-        "scores (as autoprune adapt writes it: FILE.scores.safetensors)")
+        "scores (as autoprune adapt writes it: FILE.scores.safetensors)",
+        kind=object)
     score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1, high=MOST)
     score_per: str = problem("", "COST",
         "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
@@ -79,11 +80,12 @@ class RunConfig:
         "a group that must not be pruned (repeatable; names: autoprune profile)")
     seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)
     # the search
-    strategy: str = search("", "NAME",
+    strategy: str | Any = search("", "NAME",  # noqa: RUF009
         "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
         "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
         "global_ranking, knapsack, exemplars (closed forms); or package.module:Name",
-        usual="combined; nsga2 with front")
+        usual="combined; nsga2 with front",
+        kind=object)
     encoding: str = search("", "NAME",
         "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
         "exemplars")
@@ -112,9 +114,10 @@ class RunConfig:
     rungs: int = search(1, "N",
         "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile")
-    metric: str = search("loss", "NAME",
+    metric: str | Any = search("loss", "NAME",  # noqa: RUF009
         "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
-        "package.module:function of (logits, labels), lower is better")
+        "package.module:function of (logits, labels), lower is better",
+        kind=object)
     val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
         low=1, high=MOST, verbs="profile")
     bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm",
@@ -160,7 +163,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Bring every setting into its type, check the ranges, and choose what depends on another one."""
         for name, about in SETTINGS.items():
-            if (given := getattr(self, name)) is not None:
+            if (given := getattr(self, name)) is not LATER or about.default is not LATER:
                 object.__setattr__(self, name, about.value(given))
         if self.budget is None:
             object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))

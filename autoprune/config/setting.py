@@ -25,7 +25,8 @@ class Setting:
         metavar: What stands for its value in the help; "" for yes or no.
         help: What it is, with its unit.
         default: If it is not given.
-        kind: Of its value: str, int, float, bool, `int | str`, tuple (of strings) or dict (of keyword arguments).
+        kind: Of its value: str, int, float, bool, `int | str`, tuple (of strings), dict (of keyword arguments), or
+            object: a name, or what a name may stand for.
         low: The least value of a number,
         high: and the largest.
         usual: The default in words; empty where there is nothing to say.
@@ -107,6 +108,20 @@ class Group:
         return field
 
 
+def _name_of(name: str, value: Any) -> str:
+    """The name of a class, an instance or a function that was given for a setting."""
+    if isinstance(value, (str, Path)):
+        return value if isinstance(value, str) else str(value)
+    from autoprune.criteria import CRITERIA, Criterion  # here, because --help need not wait for torch
+    from autoprune.strategies import STRATEGIES, Strategy
+    from objectives import METRICS, named
+
+    known: dict[str, Mapping[str, Any]] = {"criterion": CRITERIA, "strategy": STRATEGIES, "metric": METRICS}
+    if isinstance(value, (Criterion, Strategy)) or callable(value):
+        return named(value, known[name])
+    raise ValueError(f"{name}: expected a name, a class, an instance or a function, got {value!r}")
+
+
 def _coerced(name: str, kind: Any, value: Any) -> Any:
     """`value` as a setting's kind, or a ValueError that says what was expected."""
     found = _converted(name, kind, value)
@@ -123,6 +138,8 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, str) and value.isdecimal():
             return int(value)
         kind = str if isinstance(value, str) else int
+    if kind is object:
+        return _name_of(name, value)
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
         if all(isinstance(text, str) for text in texts):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from autoprune.criteria.criterion import Criterion
 from autoprune.criteria.gathering import Gathered, gather
 from autoprune.criteria.saved import SUFFIX, SavedScores
-from autoprune.criteria.tensors import collect
+from autoprune.criteria.tensors import GroupTensors, collect
 from objectives.plugins import find, running
 from search_spaces import SearchSpace
 
@@ -21,7 +22,10 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def make(name: str, *, seed: int = 0) -> Criterion:
-    """The criterion called `name`, the class "package.module:Name", or the scores in the file "name.safetensors".
+    """The criterion called `name`, "package.module:Name", or the scores in the file "name.safetensors".
+
+    What a name stands for, and an object that was given, is a subclass of `Criterion`, an instance, or a function: of
+    the tensors of a group, giving its [C] scores (`function.needs` says which passes over data it needs).
 
     Raises:
         ValueError: If there is no such criterion.
@@ -31,10 +35,31 @@ def make(name: str, *, seed: int = 0) -> Criterion:
     if name.endswith(SUFFIX):
         return SavedScores(name, seed=seed)
     found = find("criterion", name, CRITERIA)
-    if not (isinstance(found, type) and issubclass(found, Criterion)):
-        raise ValueError(f"criterion '{name}': expected a subclass of autoprune.criteria.Criterion, got {found!r}")
-    with running(f"criterion '{name}'", "while it was made"):
-        return found(seed=seed)
+    if isinstance(found, Criterion):
+        return found
+    made = found.func if isinstance(found, functools.partial) else found
+    if isinstance(made, type) and issubclass(made, Criterion):
+        with running(f"criterion '{name}'", "while it was made"):
+            made = found(**({} if "seed" in getattr(found, "keywords", {}) else {"seed": seed}))
+        assert isinstance(made, Criterion)
+        return made
+    if isinstance(found, type) or not callable(found):
+        raise ValueError(f"criterion '{name}': expected a subclass of autoprune.criteria.Criterion, an instance of one "
+                         f"or a function of a group's tensors, got {found!r}")  # fmt: skip
+    return ScoreFunction(found, seed=seed)
+
+
+class ScoreFunction(Criterion):
+    """The scores that a function gives; what it needs stands in its attribute `needs`."""
+
+    def __init__(self, function: Callable[[GroupTensors], Tensor], *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self._function = function
+        self.needs = frozenset(getattr(function, "needs", ()))  # type: ignore[misc]  # of this very one
+
+    def score(self, group: GroupTensors) -> Tensor:
+        """What the function says."""
+        return self._function(group)
 
 
 def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0) -> Scores:

@@ -1,4 +1,4 @@
-"""The user's own function: what it may return, and a sentence for what it must not."""
+"""The user's own data, or a function that gives them: what they may be, and a sentence for what they must not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from autoprune.data.images import Split
+from autoprune.data.loaders import class_names, data_set_of, is_data_set
 from autoprune.data.normalisation import per_channel
 from autoprune.data.pixels import described, to_split
 from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
@@ -32,18 +33,36 @@ def from_function(spec: str) -> Source:
     Raises:
         ValueError: If the function is missing, needs arguments or returns something else.
     """
-    where = f"data '{spec}'"
     function = find("data", spec, {})
     if not callable(function):
-        raise ValueError(f"{where}: expected a function, found {type(function).__name__}")
+        raise ValueError(f"data '{spec}': expected a function, found {type(function).__name__}")
+    return returned_by(f"data '{spec}'", function)
+
+
+def returned_by(where: str, function: Any) -> Source:
+    """What a function returns: see `from_function`.
+
+    Raises:
+        ValueError: If it needs arguments, fails, or returns something else.
+    """
     if needed := _needed(function):
         raise ValueError(f"{where}: the function must take no arguments, but needs {', '.join(needed)}; give them "
                          "defaults")  # fmt: skip
     with running(where):
         returned = function()
-    found = _named(where, returned)
+    return from_object(where, returned, "the function must return")
+
+
+def from_object(where: str, returned: Any, expected: str = "expected") -> Source:
+    """Data as a function may return them, or a single data set or loader, which trains (see `from_function`).
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    found = _named(where, returned, expected)
     train, val, test = (
-        None if found.get(name) is None else to_split(f"{where}: {name}", found[name]) for name in PARTS
+        None if found.get(name) is None else to_split(f"{where}: {name}", data_set_of(f"{where}: {name}", found[name]))
+        for name in PARTS
     )
     assert train is not None  # `_named` checks it
     channels = train.images.shape[1]
@@ -68,7 +87,7 @@ def _needed(function: Any) -> list[str]:
 def _classes(where: str, found: Mapping[str, Any], train: Split) -> tuple[str, ...]:
     """The names of the classes: given, else the data set's own, else as many numbers as there are labels."""
     given = found.get("classes")
-    given = getattr(found["train"], "classes", None) if given is None else given
+    given = class_names(found["train"]) if given is None else given
     if given is None:
         given = range(int(train.labels.max()) + 1 if len(train) else 0)
         if len(given) > MOST_CLASSES:
@@ -83,9 +102,11 @@ def _classes(where: str, found: Mapping[str, Any], train: Split) -> tuple[str, .
     return names
 
 
-def _named(where: str, returned: Any) -> Mapping[str, Any]:
+def _named(where: str, returned: Any, expected: str) -> Mapping[str, Any]:
     """What the function returned, by the names of its parts."""
     found = returned
+    if is_data_set(found):
+        found = {"train": found}
     if isinstance(found, (tuple, list)) and len(found) in (2, 3):
         found = dict(zip(("train", "test") if len(found) == 2 else PARTS, found, strict=True))
     if (
@@ -94,9 +115,10 @@ def _named(where: str, returned: Any) -> Mapping[str, Any]:
         # An array is no data set: the function returned (images, labels).
         or any(isinstance(found.get(name), (np.ndarray, torch.Tensor)) for name in PARTS)
     ):
-        raise ValueError(f"{where}: the function must return (train, test), (train, val, test) or a dict with these "
-                         f"names, each a pair (images, labels) or a data set; got {described(returned)}")  # fmt: skip
+        raise ValueError(f"{where}: {expected} (train, test), (train, val, test) or a dict with these names, each a "
+                         "pair (images, labels) or a data set, also in a DataLoader; got "
+                         f"{described(returned)}")  # fmt: skip
     if unknown := [str(key) for key in found if key not in KEYS]:
-        raise ValueError(f"{where}: the function returned a dict with unknown {', '.join(unknown)}; known: "
+        raise ValueError(f"{where}: a dict with unknown {', '.join(unknown)}; known: "
                          f"{', '.join(KEYS)}")  # fmt: skip
     return found

@@ -10,6 +10,7 @@ import torch
 
 from autoprune.data import folder, functions, sources
 from autoprune.data.images import ImageData
+from autoprune.data.loaders import is_data_set
 from autoprune.data.normalisation import choose
 from autoprune.data.sources import Source
 
@@ -17,7 +18,7 @@ KNOWN = "digits, cifar10:DIR, cifar100:DIR, imagefolder:DIR, package.module:func
 
 
 def load(
-    spec: str,
+    spec: Any,
     *,
     seed: int = 0,
     val_images: int | None = None,
@@ -36,7 +37,7 @@ def load(
     Args:
         spec: "digits" (1,797 of 8 x 8, comes with scikit-learn), "cifar10:DIR" or "cifar100:DIR" (as torchvision
             stores them), "imagefolder:DIR" (DIR/train/<class>/ and DIR/test or DIR/val, see `folder.read`), or
-            "package.module:function" (see `functions.from_function`).
+            "package.module:function" (see `functions.from_function`); or what such a function returns, or the function.
         seed: Of the split.
         val_images: Images held out for validation; default a tenth of the training images.
         image_size: Pixels of a side; images of a folder are resized and cropped to it.
@@ -53,7 +54,8 @@ def load(
     Example:
         load("digits", val_images=200)
     """
-    kind, _, place = spec.partition(":")
+    given, spec = spec, spec if isinstance(spec, str) else f"{type(spec).__name__} object"
+    kind, _, place = spec.partition(":") if isinstance(given, str) else ("", "", "")
     for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
         if value is not None and (not _is_whole(value) or value < 1):
             raise ValueError(f"data '{spec}': {name} must be at least 1 and whole, got {value!r}")
@@ -62,7 +64,11 @@ def load(
     seed = int(seed)
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")
-    if kind == "digits" and not place:
+    where = f"data '{spec}'"
+    if not isinstance(given, str):
+        is_function = callable(given) and not is_data_set(given)
+        source = (functions.returned_by if is_function else functions.from_object)(where, given)
+    elif kind == "digits" and not place:
         source = sources.digits()
     elif kind in ("cifar10", "cifar100"):
         source = sources.cifar(spec, kind, Path(place))

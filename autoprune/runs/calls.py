@@ -9,6 +9,7 @@ from autoprune.config import RunConfig
 from autoprune.criteria.saved import SUFFIX
 from autoprune.trust import Call, remember, require, unknown
 from objectives import is_latency, parse
+from objectives.given import PREFIX
 from objectives.latency import Target
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def calls_of(config: RunConfig) -> tuple[Call, ...]:
                 add("cost", metric, setting)
     for setting in ("criterion", "strategy", "metric"):
         name = getattr(config, setting)
-        if ":" in name and not (setting == "criterion" and name.endswith(SUFFIX)):
+        if ":" in name and not name.startswith(PREFIX) and not (setting == "criterion" and name.endswith(SUFFIX)):
             add(setting, name, setting)
     if config.latency_command:
         add("latency command", config.latency_command, "latency_command")

@@ -44,7 +44,7 @@ from autoprune.runs.measured import Measured
 from autoprune.schedule import best
 from autoprune.tradeoff import TradeOff
 from autoprune.trust import Call, remember, require
-from objectives import is_latency
+from objectives import is_latency, offered
 from objectives.guard import may_find
 from objectives.latency import Latency
 from search_spaces import SearchSpace
@@ -103,7 +103,7 @@ class RunDirectory:
             trust: Whatever it names may be called, and is remembered.
 
         Raises:
-            ValueError: If it is not a run's directory.
+            ValueError: If it is not a run's directory, or another object is offered than it was begun with.
         """
         path = as_path("run", path)
         if path.name in ("", ".."):
@@ -112,7 +112,9 @@ class RunDirectory:
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
             raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
-        config = RunConfig.make(**RunConfig.read(path / "config.toml"))
+        said = RunConfig.read(path / "config.toml")
+        said |= {kind: offered(kind, str(said[kind])) for kind in ("criterion", "strategy", "metric") if kind in said}
+        config = RunConfig.make(**said)
         if trust:
             remember(calls_of(config))
         return cls(path, config)

@@ -220,17 +220,22 @@ def check_objects(model: object, data: object) -> None:
     Raises:
         ValueError: If it is something else.
     """
-    for name, given, kind, known in (
-        ("model", model, nn.Module, '"package.module:factory"'),
-        ("data", data, ImageData, '"digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function"'),
+    for name, given, kind, expected in (
+        ("model", model, nn.Module, 'an nn.Module, a function that builds one, or "package.module:factory"'),
+        (
+            "data",
+            data,
+            ImageData,
+            'an ImageData, "digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function"',
+        ),
     ):
         if given is not None and not isinstance(given, kind):
             found = type(given).__name__ if isinstance(given, type) else f"{given!r:.40}"
-            raise ValueError(f"{name}: expected an {kind.__name__} object, or {known}; got {found}")
+            raise ValueError(f"{name}: expected {expected}; got {found}")
 
 
-def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
-    """The data that the settings describe.
+def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> ImageData:
+    """The data that the settings describe, or that were given in Python.
 
     Raises:
         ValueError: If a data argument is unknown, or as `autoprune.data.load`.
@@ -238,7 +243,7 @@ def load_data(config: RunConfig, *, test: bool = True) -> ImageData:
     known = set(inspect.signature(data_sets.load).parameters) - {"spec", "test"}
     if unknown := config.data_args.keys() - known:
         raise ValueError(f"data_args: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-    return data_sets.load(config.data, **config.data_args, test=test)
+    return data_sets.load(config.data if given is None else given, **config.data_args, test=test)
 
 
 def _cost_of_scores(name: str, costs: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, prepare
+from objectives import is_lost
 
 REFERENCES = ("model", "model_args", "weights", "data", "data_args")  # settings that name a run's objects
 
@@ -26,12 +27,15 @@ def reopen(run: RunDirectory, verb: str, model: nn.Module | None = None, data: I
         data: The data, likewise.
 
     Raises:
-        ValueError: If the model or the data was given as an object and is not given now.
+        ValueError: If something was given as an object and is not given now.
     """
+    lost = [name for name in ("criterion", "strategy", "metric") if is_lost(getattr(run.config, name))]
     if missing := [
         n for n, given in (("model", model), ("data", data)) if given is None and not getattr(run.config, n)
     ]:
-        raise unnamed(run, verb, missing)
+        raise unnamed(run, verb, [*missing, *lost])
+    if lost:
+        raise unnamed(run, verb, lost)
     divisors = [group.divisor for group in run.space().groups]
     return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
 
@@ -39,10 +43,11 @@ def reopen(run: RunDirectory, verb: str, model: nn.Module | None = None, data: I
 def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
     """What to do with a run of objects whose names nobody knows."""
     weights = "" if verb == "attach" else " --weights FILE"
-    flags = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
+    known = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
+    flags = "" if any(name not in known for name in missing) else " ".join(known[name] for name in missing)
     return ValueError(
         f"run '{run.path}': was started from {' and '.join(f'a {name} object' for name in missing)}, and nothing on "
-        f"disk says how to make it: `autoprune {verb} {run.path} {' '.join(flags[name] for name in missing)}`; "
+        f"disk says how to make it: {f'`autoprune {verb} {run.path} {flags}`; ' * bool(flags)}"
         f"in Python: autoprune.{verb}('{run.path}', {', '.join(f'{n}=...' for n in missing)})"
     )
 

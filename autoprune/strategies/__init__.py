@@ -3,6 +3,10 @@
 The import lines are the registry; `make` is the one way from a name to a strategy.
 """
 
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autoprune.problem import Problem
@@ -66,24 +70,59 @@ def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **setti
     """
     needs(name, encoding)
     more: dict[str, Any] = {"encoding": encoding} if encoding else {}
-    chosen = kind(name)
     if name in STRATEGIES:
-        return chosen(problem, seed=seed, **settings, **more)
+        return STRATEGIES[name](problem, seed=seed, **settings, **more)
+    found = find("strategy", name, STRATEGIES)
     with running(f"strategy '{name}'", "while it was made"):
-        made = chosen(problem, seed=seed, **settings, **more)
+        if isinstance(found, Strategy):
+            made = copy.deepcopy(found)  # each search, and each resume, begins with it as it was given
+        else:
+            made = found(problem, **_taken(found, {"seed": seed, **settings, **more}))
+    if not isinstance(made, Strategy):
+        raise ValueError(f"strategy '{name}': expected a function of (problem, seed, num_trials) that gives an "
+                         f"autoprune.strategies.Strategy, got {made!r}")  # fmt: skip
+    if isinstance(found, Strategy):
+        _check_made_for(name, made, problem)
     return Foreign(name, made)
 
 
+def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a function takes; a class, and whatever cannot be asked, takes all."""
+    parameters = {} if isinstance(function, type) else inspect.signature(function).parameters
+    if not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(settings)
+    return {name: value for name, value in settings.items() if name in parameters}
+
+
+def _check_made_for(name: str, made: Strategy, problem: Problem) -> None:
+    """Check that a strategy that was given as an instance is one of this problem.
+
+    Raises:
+        ValueError: If it was made for another one.
+    """
+    there, here = ((p.space.fingerprint, sorted(map(str, p.budgets))) for p in (made.problem, problem))
+    if there != here:
+        raise ValueError(f"strategy '{name}': was made for another problem (budgets {', '.join(there[1])}); "
+                         "give its class, or a function of (problem, seed, num_trials)")  # fmt: skip
+
+
 def kind(name: str) -> type[Strategy]:
-    """The class of the strategy called `name`.
+    """The class of the strategy called `name`; of a function, what it is annotated to give, or `Strategy`.
 
     Raises:
         ValueError: If there is none.
     """
     found = find("strategy", name, STRATEGIES)
-    if not (isinstance(found, type) and issubclass(found, Strategy)):
-        raise ValueError(f"strategy '{name}': expected a subclass of autoprune.strategies.Strategy, got {found!r}")
-    return found
+    if isinstance(found, Strategy):
+        return type(found)
+    made = found.func if isinstance(found, functools.partial) else found
+    if isinstance(made, type) and issubclass(made, Strategy):
+        return made
+    if isinstance(made, type) or not callable(made):
+        raise ValueError(f"strategy '{name}': expected a subclass of autoprune.strategies.Strategy, an instance of one "
+                         f"or a function of (problem, seed, num_trials) that gives one, got {found!r}")  # fmt: skip
+    given = getattr(made, "__annotations__", {}).get("return")
+    return given if isinstance(given, type) and issubclass(given, Strategy) else Strategy
 
 
 def needs(name: str, encoding: str = "") -> frozenset[str]:
@@ -100,7 +139,7 @@ def needs(name: str, encoding: str = "") -> frozenset[str]:
     if encoding:
         choice = ", ".join(n for n, c in STRATEGIES.items() if issubclass(c, Encoded))
         raise ValueError(f"strategy '{name}': searches no encoding, leave out '{encoding}'; those that do: {choice}")
-    return found.needs
+    return found.needs if found is not Strategy else frozenset({"distances"})  # a function: whatever it may make
 
 
 def check_front(name: str, encoding: str, bounded: bool) -> None:

@@ -8,10 +8,18 @@ from typing_extensions import Unpack
 
 from autoprune import runs
 from autoprune.config import explained
-from autoprune.config.keywords import AttachKeywords, ExportKeywords, FinetuneKeywords
+from autoprune.config.keywords import (
+    AttachKeywords,
+    CriterionLike,
+    ExportKeywords,
+    FinetuneKeywords,
+    MetricLike,
+    StrategyLike,
+)
 from autoprune.report import RunProgress, showing
 from autoprune.runs.attaching import Trained
-from autoprune.verbs.settling import Budget, Data, Model
+from autoprune.verbs.settling import Budget, Data, Model, brought, names
+from objectives import offering
 
 
 @explained(FinetuneKeywords, of_run=True)
@@ -22,6 +30,9 @@ def finetune(
     *,
     trial: int | None = None,
     to: str | Path | None = None,
+    criterion: CriterionLike | None = None,
+    strategy: StrategyLike | None = None,
+    metric: MetricLike | None = None,
     trust: bool = False,
     progress: RunProgress | bool | None = None,
     **settings: Unpack[FinetuneKeywords],
@@ -34,6 +45,9 @@ def finetune(
         data: As in `resume`.
         trial: Number of a trial; default the winner.
         to: Where the export goes; default finetuned/ in the run, or finetuned-N/.
+        criterion: As in `resume`.
+        strategy: As in `resume`.
+        metric: As in `resume`.
         trust: As in `resume`.
         progress: As in `search`.
         **settings: What may change; see below.
@@ -48,8 +62,9 @@ def finetune(
     Example:
         directory = autoprune.finetune("results/small18", epochs=30, distill=0.5)
     """
-    with showing(progress) as shown:
-        return runs.finetune(run, model, data, trial=trial, to=to, trust=trust, progress=shown, **settings)
+    with showing(progress) as shown, offering(names(criterion, strategy, metric)):
+        net, source = brought(run, model, data, settings)
+        return runs.finetune(run, net, source, trial=trial, to=to, trust=trust, progress=shown, **settings)
 
 
 @explained(ExportKeywords, of_run=True)
@@ -61,6 +76,9 @@ def export(
     trial: int | None = None,
     budget: Budget = (),
     to: str | Path | None = None,
+    criterion: CriterionLike | None = None,
+    strategy: StrategyLike | None = None,
+    metric: MetricLike | None = None,
     trust: bool = False,
     progress: RunProgress | bool | None = None,
     **settings: Unpack[ExportKeywords],
@@ -78,6 +96,9 @@ def export(
         trial: Number of a trial; default the winner, fine-tuned unless there is a budget.
         budget: One or several that must all hold, instead of the run's.
         to: Where the export goes; default best/ in the run, trial-N/, or a name made from the budget.
+        criterion: As in `resume`.
+        strategy: As in `resume`.
+        metric: As in `resume`.
         trust: As in `resume`; nothing is called where the winner's files are copied.
         progress: As in `search`.
         **settings: What may change; see below. epochs (default 0: batch-norm is re-estimated), lr and distill are for
@@ -95,9 +116,10 @@ def export(
         directory = autoprune.export("results/small18", budget="macs<=30%", epochs=5, onnx=True)
     """
     budgets = budget if isinstance(budget, str) else tuple(budget)
-    with showing(progress) as shown:
+    with showing(progress) as shown, offering(names(criterion, strategy, metric)):
+        net, source = brought(run, model, data, settings)
         return runs.export_run(
-            run, model, data, trial=trial, budget=budgets, to=to, trust=trust, progress=shown, **settings
+            run, net, source, trial=trial, budget=budgets, to=to, trust=trust, progress=shown, **settings
         )
 
 
@@ -109,6 +131,9 @@ def attach(
     data: Data | None = None,
     *,
     to: str | Path | None = None,
+    criterion: CriterionLike | None = None,
+    strategy: StrategyLike | None = None,
+    metric: MetricLike | None = None,
     trust: bool = False,
     progress: RunProgress | bool | None = None,
     **settings: Unpack[AttachKeywords],
@@ -126,6 +151,9 @@ def attach(
         model: As in `resume`; only its architecture is used.
         data: As in `resume`.
         to: Which export of the run gets the weights; default best/, what the run delivers.
+        criterion: As in `resume`.
+        strategy: As in `resume`.
+        metric: As in `resume`.
         trust: As in `resume`.
         progress: As in `search`.
         **settings: What may change; see below.
@@ -142,5 +170,6 @@ def attach(
     Example:
         autoprune.attach("results/small18", "mine.safetensors", onnx=True)
     """
-    with showing(progress) as shown:
-        return runs.attach(run, weights, model, data, to=to, trust=trust, progress=shown, **settings)
+    with showing(progress) as shown, offering(names(criterion, strategy, metric)):
+        net, source = brought(run, model, data, settings)
+        return runs.attach(run, weights, net, source, to=to, trust=trust, progress=shown, **settings)

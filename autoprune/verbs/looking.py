@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import SearchKeywords
 from autoprune.files import DiskError, as_path
-from autoprune.problem import Trial
+from autoprune.problem import Problem, Trial
 from autoprune.report import RunProgress, Sheet, print_latency, print_profile, print_report, showing, stale
 from autoprune.report.compare import print_compare, read_runs, run_table
 from autoprune.report.page import pages_wanted, write_charts, write_page
@@ -34,6 +34,7 @@ class Profile(Sheet):
 
     Attributes:
         space: What may be pruned: `space.groups`; `space.frozen` with the reasons.
+        problem: All that a strategy is given: space, budgets, scores.
         reachable: Per cost the smallest network, uniform widths at the budget, the dense network and the limit.
         cost: About how long the search will take here, in words.
         notes: What is said of the dense network and its images, a line each.
@@ -42,6 +43,7 @@ class Profile(Sheet):
     def __init__(self, prepared: Prepared, latency: bool = False) -> None:
         super().__init__()
         self.space: SearchSpace = prepared.space
+        self.problem: Problem = prepared.problem
         self.reachable: tuple[Reachable, ...] = tuple(prepared.problem.feasibility.reachable())
         self.cost, self.notes = expected_cost(prepared), tuple(about_dense(prepared))
         print_profile(prepared, self.cost, self)

@@ -12,11 +12,19 @@ from typing_extensions import Unpack
 from autoprune import runs
 from autoprune import search as engine
 from autoprune.config import RunConfig, explained
-from autoprune.config.keywords import AdaptKeywords, ResumeKeywords, SearchKeywords
+from autoprune.config.keywords import (
+    AdaptKeywords,
+    CriterionLike,
+    MetricLike,
+    ResumeKeywords,
+    SearchKeywords,
+    StrategyLike,
+)
 from autoprune.report import RunProgress, showing
 from autoprune.runs import SearchResult
 from autoprune.runs.adapting import STEPS
-from autoprune.verbs.settling import Budget, Data, Model, settled
+from autoprune.verbs.settling import Budget, Data, Model, brought, names, settled
+from objectives import offering
 
 
 @explained(SearchKeywords)
@@ -35,9 +43,13 @@ def search(
     """Search the widths of a trained network under budgets, fine-tune the winner and export it.
 
     Args:
-        model: The dense network, or "package.module:factory" (with `weights="file"`). A run of an nn.Module object can
-            be resumed by `resume(run_dir, model=...)` only, since nothing on disk says how to build it.
-        data: "digits", "cifar10:DIR", "cifar100:DIR", "imagefolder:DIR", "package.module:function", or an `ImageData`.
+        model: The dense network, a function that builds it, or its name, "package.module:factory" (with
+            `weights="file"`). A run of an nn.Module object can be resumed by `resume(run, model=...)` only, since
+            nothing on disk says how to build it; so it is with every object that no name finds again.
+        data: "digits", "cifar10:DIR", "cifar100:DIR", "imagefolder:DIR" or "package.module:function"; (train, test),
+            (train, val, test) or a dictionary of these names, each a pair (images [N, C, H, W], labels [N]), a data
+            set of (image, class number) or a `DataLoader` of one; such a data set alone, part of which validates; a
+            function that returns any of these; or an `autoprune.data.ImageData`.
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...; default "macs<=50%", or none where
             the whole trade-off is searched (`front="macs"`).
         config: Settings, or a TOML file of them; what is given besides wins over it.
@@ -47,7 +59,10 @@ def search(
         progress: True (the default): a bar in a terminal or a notebook, elsewhere a line now and then; False: nothing;
             or where to show it.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).
-        **settings: See below.
+        **settings: See below. The criterion may also be a subclass of `autoprune.criteria.Criterion`, an instance, or a
+            function that gives a group's tensors [C] scores; the strategy a subclass of
+            `autoprune.strategies.Strategy`, an instance, or a function of (problem, seed, num_trials) that gives one;
+            the metric a function of (logits, labels), or a class or an instance that is called so.
 
     Returns:
         The winner; all of the run is in `result.run_dir`.
@@ -72,6 +87,9 @@ def resume(
     model: Model | None = None,
     data: Data | None = None,
     *,
+    criterion: CriterionLike | None = None,
+    strategy: StrategyLike | None = None,
+    metric: MetricLike | None = None,
     restart: bool = False,
     allow_version_change: bool = False,
     trust: bool = False,
@@ -83,9 +101,12 @@ def resume(
 
     Args:
         run: Its directory, results/<run>.
-        model: The dense network, if the run was started with an nn.Module object; or "package.module:factory" (with
+        model: The dense network, if the run was started with an object; or a function that builds it, or its name (with
             `weights="file"`), which the run remembers if these are its weights.
         data: The data, if the run was started with an object; or what names them.
+        criterion: The criterion, if the run was started with an object that no name finds again.
+        strategy: Likewise.
+        metric: Likewise.
         restart: Begin the search anew; all that it has made is kept in before-restart-1/ in the run.
         allow_version_change: Go on with other versions of torch, optuna or autoprune than so far; it is noted in the
             ledger and shown in the report.
@@ -106,9 +127,10 @@ def resume(
     Example:
         result = autoprune.resume("results/small18", trials=200)
     """
-    with showing(progress) as shown:
-        told: dict[str, Any] = {"restart": restart, "allow_version_change": allow_version_change, "trust": trust}
-        return engine.resume(run, model, data, progress=shown, callbacks=callbacks, **told, **settings)
+    told: dict[str, Any] = {"restart": restart, "allow_version_change": allow_version_change, "trust": trust}
+    with showing(progress) as shown, offering(names(criterion, strategy, metric)):
+        net, source = brought(run, model, data, settings)
+        return engine.resume(run, net, source, progress=shown, callbacks=callbacks, **told, **settings)
 
 
 @explained(AdaptKeywords)

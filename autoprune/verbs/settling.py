@@ -1,19 +1,23 @@
-"""From the keywords of a function to one `RunConfig`."""
+"""From the arguments of a verb to what the engine takes: settings, a network or its name, data or their name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from autoprune.config import SETTINGS, RunConfig, names_of
+from autoprune.config import replace as change
 from autoprune.data import ImageData
-from autoprune.runs import allow_file
+from autoprune.runs import RunDirectory, allow_file
+from autoprune.runs.prepare import load_data
+from objectives import Given, named
+from objectives.plugins import running
 
-Model = nn.Module | str
-Data = ImageData | str
+Model = nn.Module | Callable[..., nn.Module] | str
+Data = Any  # str | ImageData | (train, test) | (train, val, test) | a dictionary | DataLoader | Dataset | a function
 Budget = str | Sequence[str]
 
 
@@ -25,11 +29,11 @@ def settled(
     budget: Budget | None,
     settings: Mapping[str, Any],
     trust: bool = False,
-) -> tuple[Model, Data, dict[str, Any]]:
+) -> tuple[nn.Module | str, ImageData | str, dict[str, Any]]:
     """The model, the data and all other settings that are not as usual; keywords win over the configuration.
 
     Raises:
-        ValueError: If the model or the data is missing, or a keyword is none of the verb's.
+        ValueError: If the model or the data is missing or unusable, or a keyword is none of the verb's.
         NotTrusted: If a file names what may not be called.
     """
     if isinstance(config, (str, Path)):
@@ -58,4 +62,53 @@ def settled(
     for name, value in found.items():
         if value is None:
             raise ValueError(f"{name}: missing; {SETTINGS[name].help}, or an object")
-    return found["model"], found["data"], given
+    made = RunConfig.make(**given)
+    return network(found["model"], made), images(found["data"], made), given
+
+
+def network(model: Any, config: RunConfig) -> Any:
+    """An nn.Module or a name; of a function, its name if that finds it again, else what it builds.
+
+    Args:
+        model: As the user gave it.
+        config: With the arguments of the function.
+    """
+    if model is None or isinstance(model, (str, nn.Module)) or not callable(model):
+        return model
+    name = named(model, {})
+    if not isinstance(name, Given):
+        return name
+    with running(f"model '{name}'"):
+        return model(**config.model_args)
+
+
+def images(data: Any, config: RunConfig) -> Any:
+    """`ImageData` or a name; of a function, its name if that finds it again.
+
+    Args:
+        data: As the user gave it.
+        config: With the arguments of loading.
+    """
+    if data is None or isinstance(data, (str, ImageData)):
+        return data
+    if callable(data) and not isinstance(name := named(data, {}), Given):
+        return name
+    return load_data(config, given=data)
+
+
+def brought(run: str | Path, model: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The objects, or their names, that a run is gone on with, as the engine takes them.
+
+    Raises:
+        ValueError: If it is no run, or the data are unusable.
+    """
+    if (model is None or isinstance(model, (str, nn.Module))) and (data is None or isinstance(data, (str, ImageData))):
+        return model, data
+    config = change(RunDirectory.open(run).config, **{k: v for k, v in settings.items() if k.endswith("_args")})
+    return network(model, config), images(data, config)
+
+
+def names(criterion: Any, strategy: Any, metric: Any) -> dict[str, str]:
+    """The names of objects that a run is gone on with, those that were given; see `objectives.given`."""
+    found = {"criterion": criterion, "strategy": strategy, "metric": metric}
+    return {name: SETTINGS[name].value(thing) for name, thing in found.items() if thing is not None}

@@ -8,8 +8,8 @@ import autoprune
 from search_spaces.models import digits_cnn
 
 QUICK = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "device": "cpu", "progress": False}
-MODEL = r"model: expected an Module object, or \"package.module:factory\"; got "
-DATA = r"data: expected an ImageData object, or \"digits\", .*; got "
+MODEL = r"model: expected an nn.Module, a function that builds one, or \"package.module:factory\"; got "
+DATA = r"data '.* object': expected \(train, test\), .*; got "
 RUN = r"run: expected the path of a file or a directory, got "
 
 
@@ -18,13 +18,17 @@ RUN = r"run: expected the path of a file or a directory, got "
     ("model", "data", "message"),
     [
         (3, "digits", MODEL + "3"),
-        (digits_cnn, "digits", MODEL + "<function digits_cnn"),
-        (nn.Conv2d, "digits", MODEL + "type"),
+        (lambda: 3, "digits", MODEL + "3"),
+        (lambda: 1 / 0, "digits", "model 'object:.*<lambda>#.*' failed with ZeroDivisionError: division by zero"),
+        (
+            nn.Conv2d,
+            "digits",
+            "model 'torch.nn.modules.conv:Conv2d': .*missing 3 required|model 'torch.nn.modules.conv",
+        ),
         (None, "digits", "model: missing"),
-        (digits_cnn(), 5, DATA + "5"),
-        (digits_cnn(), torch.zeros(3), DATA + "tensor"),
+        (digits_cnn(), 5, DATA + "int"),
+        (digits_cnn(), torch.zeros(3), DATA + "Tensor"),
         (digits_cnn(), None, "data: missing"),
-        (digits_cnn().half, "digits", MODEL + "<bound method"),
     ],
 )
 def test_what_begins_a_run(verb, model, data, message, here):
