@@ -1,5 +1,6 @@
 """What all tests share: one thread each, a working directory of their own, a trained toy network."""
 
+import fcntl
 import importlib
 import os
 import shutil
@@ -12,7 +13,48 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).parent / "data"))
+import processes
+
 torch.set_num_threads(1)
+
+
+CHEAP_S = 5.0  # of processor time: what a fast test may take on a quiet core
+_began_s = 0.0
+_took_s = {}
+_not_cheap = []
+
+
+def _processor_s():
+    """Processor time of this process and of those it has started and that have ended."""
+    return sum(os.times()[:4]) + processes.server_cpu_s()
+
+
+def pytest_runtest_logstart():
+    global _began_s
+    _began_s = _processor_s()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    if call.when == "teardown":
+        item.user_properties.append(("processor_s", _processor_s() - _began_s))
+    return (yield)
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        seconds = dict(report.user_properties).get("processor_s", 0.0)
+        _took_s[report.nodeid] = seconds
+        if seconds > CHEAP_S and "slow" not in report.keywords:
+            _not_cheap.append(report.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How much work it was, and what is to be made cheaper; of a busy machine the seconds are longer."""
+    terminalreporter.section(f"processor time: {sum(_took_s.values()):.0f} s")
+    for name in sorted(_not_cheap, key=_took_s.get, reverse=True):
+        terminalreporter.line(f"{_took_s[name]:.1f} s (over {CHEAP_S:g} s: make it cheaper, or mark it slow) {name}")
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +92,20 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def start():
+    """`start(where, "autoprune", *arguments)`: a process (see `processes.Started`); the test's end is its end."""
+    begun = []
+
+    def begin(*arguments, **settings):
+        begun.append(processes.Started(*map(str, arguments), **settings))
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+
+
 @pytest.fixture(scope="session")
 def digits_weights(tmp_path_factory):
     """Weights of `search_spaces.models:digits_cnn` after an epoch or two on the digits."""
@@ -57,12 +113,18 @@ def digits_weights(tmp_path_factory):
     from autoprune.recovery import finetune
     from search_spaces.models import digits_cnn
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = digits_cnn()
-    finetune(model, data.load("digits").without_test(), epochs=2, batch=64, learning_rate=0.05, device="cpu")
-    path = tmp_path_factory.mktemp("weights") / "digits_cnn.safetensors"
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers: the first one trains, the others wait for it
+    path = folder / "digits_cnn.safetensors"
+    with (folder / "digits_cnn.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                model = digits_cnn()
+            finetune(model, data.load("digits").without_test(), epochs=2, batch=64, learning_rate=0.05, device="cpu")
+            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
     return path
 
 

@@ -5,8 +5,10 @@ knows that exactly. The device also takes an overhead that the predictor does no
 network takes, whatever the widths.
 """
 
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +69,15 @@ def install():
     needed.study = study
 
 
-if __name__ == "__main__":  # a search in a process of its own, which may be killed
-    import json
-    import sys
-
+def run(verb, path, settings, kill_at=KILL_AT):
+    """A search in a process of its own, which may be killed; `settings` are JSON."""
+    global KILL_AT
     from autoprune import resume, search
 
-    verb, path, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    KILL_AT = int(kill_at)
     install()
-    search(**settings, name=path) if verb == "search" else resume(Path(path))
+    search(**json.loads(settings), name=path) if verb == "search" else resume(Path(path))
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

@@ -1,10 +1,7 @@
 """Bad input: exit code 2 and one sentence that says what, what was expected and the way out; nothing is left behind."""
 
 import os
-import resource
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -318,22 +315,6 @@ def test_data_without_images_is_refused():
         ImageData(part, part, part, (0.5,), (0.5,), ("a", "b"), spec="mine")
 
 
-def cli(where, *arguments, limit=None):
-    """The command line in a process that may write files of at most `limit` bytes, as on a full disk."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
-    before = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return subprocess.run(
-        [sys.executable, "-B", "-m", "autoprune", *arguments],
-        cwd=where,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        preexec_fn=before,
-        check=False,
-    )
-
-
 def test_a_run_that_exists_is_not_overwritten(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished)
     before = tree(finished)
@@ -385,29 +366,22 @@ def test_a_trial_that_is_not_there_is_named(finished, monkeypatch, capsys):
     assert "has no trial 99 among its" in capsys.readouterr().err
 
 
-def test_a_full_disk_at_the_start_leaves_nothing(finished):
+SEARCH = ["autoprune", "search", f"--model={MODEL}", "--weights=w.safetensors", "--data=digits", *QUICK]
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(finished, start):
     before = tree(finished)
-    done = cli(
-        finished,
-        "search",
-        f"--model={MODEL}",
-        "--weights=w.safetensors",
-        "--data=digits",
-        *QUICK,
-        "--name=full",
-        limit=300,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "'results/full': cannot be written (File too large)" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = start(finished, *SEARCH, "--name=full", most_bytes=300).end()
+    assert done.code == 2, done
+    assert "'results/full': cannot be written (File too large)" in done.err
+    assert "Traceback" not in done.err
     assert tree(finished) == before
 
 
-def test_a_full_disk_on_the_way_leaves_a_run_that_resumes(finished):
-    flags = [f"--model={MODEL}", "--weights=w.safetensors", "--data=digits", *QUICK, "--name=filling"]
-    done = cli(finished, "search", *flags, limit=6000)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    again = cli(finished, "resume", "results/filling")
-    assert again.returncode == 0, again.stderr
+def test_a_full_disk_on_the_way_leaves_a_run_that_resumes(finished, start):
+    done = start(finished, *SEARCH, "--name=filling", most_bytes=6000).end()
+    assert done.code == 2, done
+    assert "Traceback" not in done.err
+    again = start(finished, "autoprune", "resume", "results/filling").end()
+    assert again.code == 0, again
     assert (finished / "results/filling/best/architecture.json").is_file()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -279,31 +278,9 @@ def test_more_trials_on_a_resume(dense, digits_weights, here):
     assert len([t for t in Ledger.read(here / "renamed").trials if not t.metrics.get("cached")]) == 9
 
 
-class Run:
-    """The command line in a process of its own."""
-
-    def __init__(self, where, *arguments):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(autoprune.__file__).parents[1])}
-        self.log = where / f"{time.monotonic_ns()}.log"
-        with self.log.open("w") as log:
-            command = [sys.executable, "-m", "autoprune", *arguments]
-            self.process = subprocess.Popen(command, cwd=where, env=environment, stdout=log, stderr=log)
-
-    def end(self):
-        """Exit code and everything it said."""
-        code = self.process.wait(400)
-        return code, self.log.read_text()
-
-    def wait_for(self, run, finished):
-        """Until so many trials have finished."""
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            text = (run / "ledger.log").read_text() if (run / "ledger.log").exists() else ""
-            if text.count('"result"') >= finished:
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        raise TimeoutError(f"no {finished} trials in 300 s")
+def num_finished(run):
+    """How many trials have finished so far."""
+    return (run / "ledger.log").read_text().count('"result"') if (run / "ledger.log").exists() else 0
 
 
 def facts(run):
@@ -314,47 +291,42 @@ def facts(run):
     ]
 
 
-def test_killed_and_resumed_equals_never_stopped(digits_weights, tmp_path):
+def test_killed_and_resumed_equals_never_stopped(digits_weights, here, start):
     flags = [*problem_flags(digits_weights), *FLAGS]
-    code, text = Run(tmp_path, "search", *flags, "--name=whole").end()
-    assert code == 0, text
-    killed = Run(tmp_path, "search", *flags, "--name=killed")
-    killed.wait_for(tmp_path / "results/killed", 3)
-    os.kill(killed.process.pid, signal.SIGKILL)
-    assert killed.end()[0] == -signal.SIGKILL
-    code, text = Run(tmp_path, "resume", "results/killed").end()
-    assert code == 0, text
-    assert facts(tmp_path / "results/killed") == facts(tmp_path / "results/whole")
-    first, second = (tmp_path / f"results/{n}/best/weights.safetensors" for n in ("whole", "killed"))
+    assert main(["search", *flags, "--name=whole"]) == 0
+    killed = start(here, "autoprune", "search", *flags, "--name=killed")
+    killed.wait_until(lambda: num_finished(here / "results/killed") >= 3)
+    assert killed.kill().code == -signal.SIGKILL
+    assert main(["resume", "results/killed"]) == 0
+    assert facts(here / "results/killed") == facts(here / "results/whole")
+    first, second = (here / f"results/{n}/best/weights.safetensors" for n in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_says_how(digits_weights, tmp_path):
-    run = Run(tmp_path, "search", *problem_flags(digits_weights), *FLAGS, "--name=stopped", "--trials=900")
-    run.wait_for(tmp_path / "results/stopped", 2)
-    status = Run(tmp_path, "status", "results/stopped").end()
-    assert status[0] == 0
-    assert "running (process" in status[1]
-    code, text = Run(tmp_path, "resume", "results/stopped").end()
-    assert code == 2, text
-    assert "is being written by another controller" in text
-    os.kill(run.process.pid, signal.SIGINT)
-    code, text = run.end()
-    assert code == 130, text
-    assert "stopped; all finished trials are safe: autoprune resume results/stopped" in text
-    assert "Traceback" not in text
-    assert not list(tmp_path.glob("results/**/*.partial"))
-    assert "; autoprune resume results/stopped goes on" in Run(tmp_path, "status", "results/stopped").end()[1]
+def test_ctrl_c_leaves_a_resumable_run_and_says_how(digits_weights, here, start, capsys):
+    run = start(here, "autoprune", "search", *problem_flags(digits_weights), *FLAGS, "--name=stopped", "--trials=900")
+    run.wait_until(lambda: num_finished(here / "results/stopped") >= 2)
+    assert main(["status", "results/stopped"]) == 0
+    assert "running (process" in capsys.readouterr().out
+    assert main(["resume", "results/stopped"]) == 2
+    assert "is being written by another controller" in capsys.readouterr().err
+    run.send(signal.SIGINT)
+    ended = run.end()
+    assert ended.code == 130, ended
+    assert "stopped; all finished trials are safe: autoprune resume results/stopped" in ended.out + ended.err
+    assert "Traceback" not in ended.out + ended.err
+    assert not list(here.glob("results/**/*.partial"))
+    assert main(["status", "results/stopped"]) == 0
+    assert "; autoprune resume results/stopped goes on" in " ".join(capsys.readouterr().out.split())
 
 
-def test_worker_processes_find_the_same(digits_weights, tmp_path):
-    """Random candidates do not depend on what was told: two workers evaluate what one does."""
+def test_worker_processes_find_the_same(digits_weights, here):
+    """Random candidates do not depend on what was told: two workers evaluate what one process does."""
     flags = [*problem_flags(digits_weights), *FLAGS, "--strategy=random", "--no-abandon", "--epochs=0", "--finalists=0"]
     found = []
-    for n in (1, 2):
-        code, text = Run(tmp_path, "search", *flags, f"--name=w{n}", f"--workers={n}").end()
-        assert code == 0, text
-        found.append({(t.widths, t.fidelity): t.loss for t in Ledger.read(tmp_path / f"results/w{n}").trials})
+    for n in (0, 2):
+        assert main(["search", *flags, f"--name=w{n}", f"--workers={n}"]) == 0
+        found.append({(t.widths, t.fidelity): t.loss for t in Ledger.read(here / f"results/w{n}").trials})
     assert found[0] == found[1]
 
 

@@ -130,14 +130,19 @@ def test_an_unknown_cost_lists_the_known_ones():
         cost("builtins:repr", toy())
 
 
-def test_a_hundred_thousand_candidates_a_second():
+def test_candidates_together_take_a_small_part_of_what_they_take_one_by_one():
     rng = np.random.default_rng(0)
     groups = tuple(ChannelGroup(f"g{i}", 512, ()) for i in range(50))
     sides = [Axis(512, 0, ((i, 1),)) for i in range(50)]
     layers = tuple(Layer(f"l{i}", "conv", 9, 196, sides[i % 50], sides[(i + 1) % 50]) for i in range(54))
     macs = Macs(SearchSpace(groups, (), layers, ()))
-    batch = rng.integers(1, 513, (20_000, 50))
-    macs(batch[:100])
-    start = time.perf_counter()
-    macs(batch)
-    assert time.perf_counter() - start < 0.2  # 10 times faster than that where nothing else runs
+    batch = rng.integers(1, 513, (5_000, 50))
+    singles = [tuple(row) for row in batch[:500]]
+
+    def cpu_s(price):
+        start = time.process_time()
+        price()
+        return time.process_time() - start
+
+    together = min(cpu_s(lambda: macs(batch)) for _ in range(3)) / len(batch)
+    assert together < min(cpu_s(lambda: [macs(row) for row in singles]) for _ in range(3)) / len(singles) / 5

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -178,21 +177,19 @@ HUNG = """
 import math, time
 from autoprune.workers.cluster import worker
 worker.AGAIN_S = 0.1
-answers = iter([math.inf, math.inf, 0.5])
-with worker.doomed(math.inf, lambda: next(answers)):
+answers = iter([math.inf, 3600.0])
+with worker.doomed(math.inf, lambda: next(answers, 3600.0)):
     time.sleep(0.2)
 print("well", flush=True)
 answers = iter([math.inf, OSError, 0.5])
 with worker.doomed(math.inf, lambda: next(answers)):
-    time.sleep(60)
+    time.sleep(3600)
 print("too late", flush=True)
 """
 
 
 def test_a_worker_that_hangs_before_a_limit_is_known_ends_once_it_is():
-    begin = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", HUNG], cwd=ROOT, capture_output=True, text=True, timeout=55)
+    ended = subprocess.run([sys.executable, "-c", HUNG], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode != 0
     assert ended.stdout == "well\n"
     assert "Timeout" in ended.stderr
-    assert time.monotonic() - begin < 55

@@ -2,10 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,49 +44,35 @@ def widths(evaluate):
     return (4, 4)[: len(evaluate.space.groups)]
 
 
-def slow(monkeypatch=None, pause_s=0.05, stop_at=None):
-    """Every step takes a while, or Ctrl-C comes after one."""
+def stopped(monkeypatch, number):
+    """A signal comes after step 25."""
     original = evaluator.finetune
 
-    def finetune(*args, **settings):
-        def listener(step, steps, loss):
-            time.sleep(pause_s)
-            if step == stop_at:
-                raise KeyboardInterrupt
+    def listener(step, steps, loss):
+        if step == 25:
+            signal.raise_signal(number)
 
-        return original(*args, **{**settings, "listener": listener})
-
-    if monkeypatch is None:
-        evaluator.finetune = finetune
-    else:
-        monkeypatch.setattr(evaluator, "finetune", finetune)
+    monkeypatch.setattr(
+        evaluator, "finetune", lambda *args, **settings: original(*args, **{**settings, "listener": listener})
+    )
 
 
 def same(found, plain):
     return all(found[key] == plain[key] for key in ("loss", "top1", "batch_losses", "images"))
 
 
-def test_killed_in_the_middle_it_ends_as_never_stopped_with_fewer_steps(tmp_path, plain):
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import torch; torch.set_num_threads(1)\n"
-        "import test_evaluation_state as t\n"
-        f"t.slow(); evaluate = t.make({str(tmp_path)!r}); evaluate(t.widths(evaluate), t.FIDELITY)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script])
-    give_up = time.monotonic() + 120
-    while not list(tmp_path.glob("*.pt")):
-        assert child.poll() is None
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-    time.sleep(0.2)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+def evaluate_until_killed(directory):
+    stopped(pytest.MonkeyPatch(), signal.SIGKILL)
+    evaluate = make(directory)
+    evaluate(widths(evaluate), FIDELITY)
+
+
+def test_killed_in_the_middle_it_ends_as_never_stopped_with_fewer_steps(tmp_path, plain, start):
+    assert start(tmp_path, f"{__file__}:evaluate_until_killed", tmp_path).end().code == -signal.SIGKILL
     evaluate = make(tmp_path)
     found = evaluate(widths(evaluate), FIDELITY)
     assert same(found, plain)
-    assert 10 <= found["resumed_from"] < 60
-    assert found["resumed_from"] % 10 == 0
+    assert found["resumed_from"] == 20
     assert not list(tmp_path.glob("*.pt"))
     assert "resumed_from" not in evaluate(widths(evaluate), FIDELITY)  # once more is from the start
 
@@ -98,7 +80,7 @@ def test_killed_in_the_middle_it_ends_as_never_stopped_with_fewer_steps(tmp_path
 def test_ctrl_c_keeps_the_state(tmp_path, plain, monkeypatch):
     evaluate = make(tmp_path)
     with monkeypatch.context() as patch:
-        slow(patch, 0, stop_at=25)
+        stopped(patch, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             evaluate(widths(evaluate), FIDELITY)
     assert len(os.listdir(tmp_path)) == 1
@@ -114,7 +96,7 @@ def test_ctrl_c_keeps_the_state(tmp_path, plain, monkeypatch):
 def test_a_file_that_is_no_use_costs_nothing_but_the_steps(tmp_path, plain, monkeypatch, damage):
     evaluate = make(tmp_path)
     with monkeypatch.context() as patch:
-        slow(patch, 0, stop_at=25)
+        stopped(patch, signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             evaluate(widths(evaluate), FIDELITY)
     (path,) = tmp_path.iterdir()

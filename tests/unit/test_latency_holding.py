@@ -1,10 +1,8 @@
 """A latency budget is hard: the winner was measured, and where the predictor is wrong the search goes on."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -176,22 +174,16 @@ def test_a_hopeless_device_says_so_and_can_be_resumed(here, model, device, monke
     assert true_share(result.space, result.widths) <= 0.6
 
 
-def process(verb, path, settings, kill_at):
-    """A search in a process of its own; returns its exit status."""
-    env = os.environ | {"SLOW_DEVICE_KILL_AT": str(kill_at), "PYTHONPATH": f"{Path.cwd()}:{DATA}"}
-    line = [sys.executable, str(DATA / "slow_device.py"), verb, str(path), json.dumps(settings)]
-    return subprocess.run(line, env=env, check=False, capture_output=True, timeout=300).returncode
-
-
-def test_killed_while_it_measures_it_goes_on_as_if_nothing_had_been(model, device, tmp_path):
+def test_killed_while_it_measures_it_goes_on_as_if_nothing_had_been(model, device, tmp_path, start):
     """Killed in the second network of the first round, and again in the first one of the next."""
     settings = {**model, "budget": slow_device.BUDGET, **QUICK, "finalists": 0}
     undisturbed = search(**settings, name=str(tmp_path / "undisturbed"))
     killed = tmp_path / "killed"
-    assert process("search", killed, settings, LEAST + 2) == -signal.SIGKILL
+    program = f"{slow_device.__file__}:run"
+    assert start(tmp_path, program, "search", killed, json.dumps(settings), LEAST + 2).end().code == -signal.SIGKILL
     _, notes = told(killed)
     assert [note["kind"] for note in notes.values()] == ["measured"]
-    assert process("resume", killed, settings, 2 * LEAST + 2) == -signal.SIGKILL
+    assert start(tmp_path, program, "resume", killed, "{}", 2 * LEAST + 2).end().code == -signal.SIGKILL
     assert Measured.of(told(killed)[1]).rounds == 1
     again = resume(killed)
     assert told(killed) == told(undisturbed.run_dir)

@@ -5,6 +5,7 @@ import gc
 import pickle
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,13 +15,11 @@ from torch import nn
 import autoprune
 from autoprune.data import load
 from autoprune.source import digest
+from autoprune.workers.cluster import connect
+from autoprune.workers.cluster.luggage import Luggage, check_sendable
 from search_spaces.models import digits_cnn
 
-ray = pytest.importorskip("ray", reason="Ray is not installed")
-
-from autoprune.workers.cluster import connect  # noqa: E402
-from autoprune.workers.cluster.luggage import Luggage, check_sendable  # noqa: E402
-
+pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed")
 MIB = 2**20
 
 
@@ -47,6 +46,8 @@ def test_its_bytes_travel_outside_the_pickle(what):
 @pytest.mark.slow  # a cluster of its own
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_worker_holds_one_copy(monkeypatch):
+    import ray
+
     size = 100 * MIB
 
     def copies(references):

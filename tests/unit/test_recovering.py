@@ -1,14 +1,11 @@
 """The winner's weights: fine-tuned, or those from before where the fine-tune did harm."""
 
 import copy
+import itertools
 import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -149,26 +146,29 @@ def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense,
     assert better["pruned_val"]["loss"] == better[AFTER]["loss"] < better[BEFORE]["loss"]
 
 
+def search_until_killed(*arguments):
+    """Killed in step 250 of 324: the last checkpoint is that of step 200."""
+    step, steps = torch.optim.SGD.step, itertools.count(1)
+
+    def counted(*args, **settings):
+        if next(steps) == 250:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*args, **settings)
+
+    torch.optim.SGD.step = counted
+    main(list(arguments))
+
+
 @pytest.mark.parametrize("lr", [0.02, 5.0], ids=["good", "harmful"])
-def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr):
+def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr, start):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
     flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=4", "--batch-size=16"]
     flags += ["--warm-starts=none", "--seed=1", "--bn-images=128"]
     assert main(["search", *flags, "--name=whole"]) == 0
-    killed, environment = (
-        here / "results/killed",
-        {**os.environ, "PYTHONPATH": str(Path(autoprune.__file__).parents[1])},
-    )
-    with (here / "log").open("w") as log:
-        command = [sys.executable, "-m", "autoprune", "search", *flags, "--name=killed"]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + 300
-    while not list(killed.glob("finetune/*.pt")):  # after 200 of 324 steps
-        assert process.poll() is None, (here / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    killed = here / "results/killed"
+    program = f"{__file__}:search_until_killed"
+    assert start(here, program, "search", *flags, "--name=killed").end().code == -signal.SIGKILL
+    assert list(killed.glob("finetune/*.pt"))
     assert not (killed / "best").exists()
     assert main(["resume", "results/killed"]) == 0
     first, second = (here / "results" / name / "best" for name in ("whole", "killed"))

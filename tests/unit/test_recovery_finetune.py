@@ -1,10 +1,6 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -83,25 +79,19 @@ def test_stopped_and_resumed_is_never_stopped(data, uninterrupted, tmp_path):
     assert os.listdir(path.parent) == ["training.pt"]
 
 
-def test_killed_and_resumed_is_never_killed(data, uninterrupted, tmp_path):
+def finetune_until_killed(path):
+    def kill(step, steps, loss):
+        if step == 18:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    finetune(network(), load("digits", test=False), **SETTINGS, checkpoint_path=path, listener=kill)
+
+
+def test_killed_and_resumed_is_never_killed(data, uninterrupted, tmp_path, start):
     path = tmp_path / "training.pt"
-    script = (
-        f"import sys, time, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(1)\n"
-        "from test_recovery_finetune import *\n"
-        f"finetune(network(), load('digits', test=False), **SETTINGS, checkpoint_path={str(path)!r},\n"
-        "         listener=lambda *_: time.sleep(0.2))\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.2)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    assert start(tmp_path, f"{__file__}:finetune_until_killed", path).end().code == -signal.SIGKILL
     model = network()
-    assert 0 < finetune(model, data, **SETTINGS, checkpoint_path=path).resumed_from < 40
+    assert finetune(model, data, **SETTINGS, checkpoint_path=path).resumed_from == 15
     assert same(model, uninterrupted[0])
 
 

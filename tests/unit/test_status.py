@@ -231,7 +231,7 @@ def test_a_reader_of_a_real_ledger_knows_the_time(tmp_path):
         kept = Ledger.read(tmp_path / "run")
         assert writers(tmp_path / "run", kept) == (f"process {os.getpid()} on {os.uname().nodename}",)
         assert kept.heard[0] == kept.entries[0].asked_s
-        assert 0.05 <= now_s(kept) - kept.entries[0].asked_s < 30
+        assert 0.05 <= now_s(kept) - kept.entries[0].asked_s < 3600
     assert writers(tmp_path / "run", kept) == ()
 
 
