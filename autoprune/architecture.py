@@ -60,6 +60,11 @@ def _check_parts(data: Mapping[str, Any]) -> None:
     tables = [*data.get("costs", {}).items(), *(m for m in data.get("metrics", {}).items() if m[0].endswith(_TABLES))]
     if odd := [name for name, value in tables if not isinstance(value, dict)]:
         raise ValueError(f"'{odd[0]}': expected a table of numbers")
+    for name, table in tables:
+        numbers = [table.get(key) for key in ("dense", "pruned")] if name in data.get("costs", {}) else []
+        numbers += [table[key] for key in ("loss", "top1") if key in table]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(f"'{name}': expected numbers, found {str(table)[:60]}")
     if not _are_counts(data["widths"]) or not isinstance(data["kept"], list):
         raise ValueError("widths and kept: expected lists of whole numbers")
 

@@ -34,6 +34,7 @@ _VERBS = {
     "latency command": "run the command",
     "ledger": "connect to the database",
     "cluster": "connect to the Ray cluster",
+    "link": "write through the link",
 }
 _here: set[str] = set()  # what this process has been allowed, should there be no place to remember it
 
@@ -44,8 +45,8 @@ class Call:
 
     Attributes:
         kind: What it is, as `objectives.find` calls it ("model", "data", "metric" ...), or "latency command", "ledger",
-            "cluster".
-        name: "package.module:Name", the command, or the address.
+            "cluster", "link".
+        name: "package.module:Name", the command, the address, or a file of a run and where it really is.
         args: Keyword arguments that a file gives it.
         settings: The settings of a run that say so.
     """
@@ -81,7 +82,16 @@ class Call:
 def unknown(calls: Iterable[Call]) -> list[Call]:
     """Those of the calls that nobody has allowed; only what is ours is imported to tell."""
     known = _remembered()
+    known |= {_anywhere(line) for line in known}  # for code that is not found here: its import says so
     return [c for c in calls if c.key not in known and not (c.kind == "model" and not why_not(c.name, c.args))]
+
+
+def _anywhere(line: str) -> str:
+    """A remembered call, wherever its code lay."""
+    try:
+        return json.dumps({**json.loads(line), "from": ""}, sort_keys=True)
+    except (ValueError, TypeError, RecursionError):
+        return ""
 
 
 def require(calls: Iterable[Call], where: str, trust: bool = False) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from autoprune.errors import LedgerUnwritable
+from autoprune.files import check_plain
 
 BLOCK = 4096  # bytes read backwards at a time to find the last newline
 DURABLE = frozenset({0, 2, 6})  # Optuna's codes of: create study, set study attribute, finish trial. These are fsynced
@@ -44,6 +45,10 @@ class Journal(BaseJournalBackend):
         self.read_only = read_only
         self._next = (0, 0)  # number and first byte of the first record not yet read
         if self.path.exists():
+            try:
+                check_plain(self.path)
+            except ValueError as error:
+                raise ValueError(f"ledger '{self.path}': {error}; restore it from a copy") from error
             return
         if read_only:
             raise ValueError(f"ledger '{self.path}': no such file; is this the directory of a run?")
@@ -114,7 +119,7 @@ class Journal(BaseJournalBackend):
         try:
             log = json.loads(line)
             log["op_code"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ValueError(
                 f"ledger '{self.path}': line {number} is no journal record ({line[:40]!r}); "
                 "something other than autoprune has changed the file: restore it from a copy, or begin the search anew "

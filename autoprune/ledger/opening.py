@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,11 @@ def open_ledger(wanted: Wanted, stack: contextlib.ExitStack) -> Opened:
     if url:
         path = Path(f"{sqlalchemy.make_url(url).database or ''}.{wanted.name}.lock")
         stack.callback(FileLock(path, f"study '{wanted.name}'").release)
-    storage = connect(url) if url else JournalStorage(Journal(run / "ledger.log"))
-    stack.callback(storage.remove_session)
-    study = _begin(wanted, storage)
-    return _opened(wanted, storage, study, StoragePages(storage, study), None)
+    with _readable(where):
+        storage = connect(url) if url else JournalStorage(Journal(run / "ledger.log"))
+        stack.callback(storage.remove_session)
+        study = _begin(wanted, storage)
+        return _opened(wanted, storage, study, StoragePages(storage, study), None)
 
 
 def _on_server(wanted: Wanted, url: str, stack: contextlib.ExitStack) -> Opened:
@@ -171,15 +172,26 @@ def _state(trial: optuna.trial.FrozenTrial) -> int:
 def read(run: Path, url: str, study: str) -> Record:
     """What the ledger of a run says now; see `Ledger.read`."""
     name, where = study or run.resolve().name, f"run '{run}'"
-    storage = connect(address(url)) if url else JournalStorage(Journal(run / "ledger.log", read_only=True))
+    with _readable(where):
+        storage = connect(address(url)) if url else JournalStorage(Journal(run / "ledger.log", read_only=True))
+        try:
+            found = find(storage, name, where)
+            if found is None:
+                place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
+                raise ValueError(f"{where}: {place} holds no study '{name}'; was the search killed before it began?")
+            return read_record(storage, found, where)
+        finally:
+            storage.remove_session()
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Turn whatever Optuna or `read_record` stumble over in a ledger that makes no sense into one sentence."""
     try:
-        found = find(storage, name, where)
-        if found is None:
-            place = f"database '{shown(address(url))}'" if url else f"'{run / 'ledger.log'}'"
-            raise ValueError(f"{where}: {place} holds no study '{name}'; was the search killed before it began?")
-        return read_record(storage, found, where)
-    finally:
-        storage.remove_session()
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, AssertionError) as error:
+        text = f"{where}: its ledger makes no sense ({type(error).__name__}: {error}); restore it from a copy"
+        raise ValueError(text) from error
 
 
 def has_begun(run: Path, url: str, study: str) -> bool:

@@ -116,8 +116,12 @@ def read_record(storage: BaseStorage, study: int, where: str) -> Record:
             "resume it if it was killed at the start, or use the autoprune that wrote it"
         )
     groups = dict(head["groups"])
+    if not isinstance(head["fingerprint"], dict):
+        raise ValueError(f"{where}: its ledger does not say what its problem is; restore it from a copy")
     frozen = frozen_trials(storage, study)
     entries = tuple(_read_entry(t, groups, where) for t in frozen)
+    if odd := [e.trial.number for e in entries if not _is_sane(e)]:
+        raise ValueError(f"{where}: trial {odd[0]} was not written by autoprune; restore the ledger from a copy")
     moments = [(e.asked_s, t.datetime_start) for e, t in zip(entries, frozen, strict=True)]
     moments += [(e.told_s, t.datetime_complete) for e, t in zip(entries, frozen, strict=True)]
     heard = max(((s, when) for s, when in moments if when), default=None)
@@ -126,6 +130,17 @@ def read_record(storage: BaseStorage, study: int, where: str) -> Record:
 
 def _read_entry(frozen: FrozenTrial, groups: Mapping[str, int], where: str) -> Entry:
     return begun(frozen.number, frozen.params, frozen.user_attrs, frozen.datetime_start, groups, where)
+
+
+def _is_sane(entry: Entry) -> bool:
+    """Whether numbers are numbers and texts are texts: anybody may have written them."""
+    trial = entry.trial
+    if not isinstance(trial.metrics, dict):
+        return False
+    measured = (trial.metrics.get(name, 0.0) for name in ("loss", "top1", "seconds_compute"))
+    numbers = (trial.seconds, entry.asked_s, entry.since_s, entry.told_s, entry.deaths, entry.order, *measured)
+    texts = (trial.fidelity, trial.worker, trial.error)
+    return all(isinstance(n, (int, float)) for n in numbers) and all(isinstance(t, str) for t in texts)
 
 
 def begun(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.config import RunConfig
@@ -65,7 +66,15 @@ def allow(run: RunDirectory, trust: bool, given: Iterable[str] = (), model: obje
         NotTrusted: Naming what would be called.
     """
     objects = {name for name, value in (("model", model), ("data", data)) if value is not None}
-    _allow([c for c in calls_of(run.config) if not objects & {*c.settings}], f"run '{run.path}'", given, trust)
+    calls = [*calls_of(run.config), *_links_of(run.path)]
+    _allow([c for c in calls if not objects & {*c.settings}], f"run '{run.path}'", given, trust)
+
+
+def _links_of(run: Path) -> list[Call]:
+    """What of a run lies elsewhere: who writes it would write there."""
+    home = run.resolve()
+    links = sorted(path for path in home.iterdir() if path.is_symlink() and home not in path.resolve().parents)
+    return [Call("link", f"{path.name} -> {path.resolve()}", settings=("",)) for path in links]
 
 
 def allow_named(run: RunDirectory, given: Iterable[str]) -> None:

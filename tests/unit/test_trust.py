@@ -184,10 +184,14 @@ def test_another_user_is_asked_once(made, elsewhere, tmp_path, monkeypatch, caps
     assert main(["resume", str(run)]) == 0
     sys.modules.pop("homely")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(made.parents[1])])
-    monkeypatch.chdir(tmp_path)  # where another `homely` lies
-    (tmp_path / "homely.py").write_text("raise SystemExit('another file of that name')")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     assert main(["resume", str(run)]) == 2
-    assert main(["export", str(run), "--trial=0"]) == 2
+    assert "No module named 'homely'" in capsys.readouterr().err  # nothing to be asked about
+    (tmp_path / "homely.py").write_text("raise SystemExit('another file of that name')")
+    for words in (["resume", str(run)], ["export", str(run), "--trial=0"]):  # another `homely`
+        assert main(words) == 2
+        assert "would call model 'homely:net'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620])
@@ -252,6 +256,51 @@ def test_in_python_objects_and_keywords_win_over_a_strangers_file(marker, tmp_pa
     with pytest.raises(NotTrusted, match="would call data 'evil:call'"):
         autoprune.profile(digits_cnn(), config="run.toml", progress=False)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["ledger.log", "finetune", "trials.csv"])
+def test_nothing_is_written_through_a_strangers_link(made, marker, tmp_path, name, capsys):
+    run = edited(made, tmp_path / "run", **plain())
+    mine = tmp_path / "mine"
+    mine.write_bytes((made / name).read_bytes()) if (made / name).is_file() else mine.mkdir()
+    before = mine.read_bytes() if mine.is_file() else b""
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(mine)
+    assert main(["resume", str(run), "--trials=3"]) == 2
+    assert f"would write through the link '{name} -> {mine}'" in capsys.readouterr().err
+    assert main(["status", str(run)]) == 0
+    assert main(["report", str(run), "--no-html"]) == 0
+    assert (mine.read_bytes() if mine.is_file() else b"") == before
+    assert mine.is_file() or not any(mine.iterdir())
+    (run / name).unlink()
+    shutil.copy(made / name, run / name) if (made / name).is_file() else None
+    (run / "data").symlink_to(run / "best")  # inside the run
+    assert main(["finetune", str(run), "--epochs=0"]) == 2
+    assert "was begun with another problem" in capsys.readouterr().err
+
+
+ODD = {
+    "metrics": ("metrics", []), "loss": ("loss", "low"), "seconds": ("seconds", {}),
+    "owner": ("owner", 3), "fingerprint": ("fingerprint", []), "groups": ("groups", 7), "code": ("op_code", "x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), ODD.values(), ids=ODD)
+def test_a_ledger_that_makes_no_sense_is_one_sentence(made, elsewhere, tmp_path, key, value, capsys):
+    run = edited(made, tmp_path / "run", **plain())
+
+    def odd(data):
+        if isinstance(data, dict):
+            return {k: value if k == key else odd(v) for k, v in data.items()}
+        return [odd(x) for x in data] if isinstance(data, list) else data
+
+    lines = (run / "ledger.log").read_text().splitlines()
+    (run / "ledger.log").write_text("".join(json.dumps(odd(json.loads(line))) + "\n" for line in lines))
+    for verb in ("status", "report"):
+        assert main([verb, str(run)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("autoprune: ")
+        assert len(said.splitlines()) == 1
 
 
 STRANGE = {
