@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from autoprune.builders import misfit
 from autoprune.files import save_tensors
+from autoprune.printable import printable
 from objectives import find
 from objectives.plugins import running
 
@@ -117,11 +120,18 @@ def read_weights(path: str | Path, say: Say = quiet) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript and old protocols: what matters is said below
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = (  # torch would advise to unpickle it
+            "it holds other Python objects (a whole model, TorchScript?), which are never unpickled since that can run "
+            "any code, or is damaged"
+        )
+        if isinstance(error, (OSError, MemoryError, SafetensorError)):
+            why = printable((str(error).splitlines() or [type(error).__name__])[0])
         raise ValueError(
-            f"weights '{path}': not a safetensors file or a plain torch state dict ({reason}); save model.state_dict()"
+            f"weights '{path}': not a safetensors file or a plain torch state dict ({why}); save model.state_dict()"
         ) from error
     found = state_dicts(data)
     if not found:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import RunConfig, names_of
+from autoprune.config import RunConfig, metric_label, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
@@ -27,7 +27,7 @@ from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
-from autoprune.report import RunProgress, counted, ending, is_current, metric_label, renew, so_far, write_csv
+from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
 from autoprune.runs import (
     REFERENCES,
     Bench,
@@ -150,7 +150,8 @@ def search(
         remember(calls_of(config))
         progress.say(
             f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
-            f"dense: loss {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the validation images"
+            f"dense: {metric_label(config.metric)} {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the "
+            "validation images"
         )
         for line in said:
             progress.say(line)
@@ -347,7 +348,7 @@ def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress
         return
     costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
     try:
-        write_csv(table, ledger.trials, costs, list(ledger.groups))
+        write_csv(table, ledger.trials, costs, list(ledger.groups), metric_label(run.config.metric))
     except DiskError as error:
         progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
 

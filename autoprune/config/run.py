@@ -194,7 +194,9 @@ class RunConfig:
         bounds = ", ".join(self.budget)
         if not self.front:
             return bounds
-        return f"front of loss and {' and '.join(self.front)}" + (f", all within {bounds}" if bounds else "")
+        return f"front of {metric_label(self.metric)} and {' and '.join(self.front)}" + (
+            f", all within {bounds}" if bounds else ""
+        )
 
     @property
     def schedule(self) -> Halving:
@@ -240,6 +242,11 @@ class RunConfig:
         """The whole configuration as TOML; `make(**read(file))` gives it back."""
         note = "# This run as resolved; `autoprune search --config <this file> --name <new>` starts one like it.\n"
         return note + toml.written({name: getattr(self, name) for name in SETTINGS})
+
+
+def metric_label(metric: str) -> str:
+    """What the minimised number is called: "loss", "1 - top-1", or the name of the user's function."""
+    return {"top1": "1 - top-1"}.get(metric, metric.rpartition(":")[2])
 
 
 SETTINGS: Mapping[str, Setting] = {

@@ -17,7 +17,6 @@ from autoprune.report.latency import latency_ms as latency_ms
 from autoprune.report.outlook import Outlook as Outlook
 from autoprune.report.progress import RunProgress as RunProgress
 from autoprune.report.progress import describe as describe
-from autoprune.report.progress import metric_label as metric_label
 from autoprune.report.progress import showing as showing
 from autoprune.report.sheet import Out as Out
 from autoprune.report.sheet import Sheet as Sheet

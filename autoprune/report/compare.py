@@ -48,11 +48,14 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
     """Columns and one row per run: what was asked, what came out, what it took."""
     costs = dict.fromkeys(["macs", *(name for facts in runs for name in facts.latency), "params"])
     has_front = any(facts.tradeoff for facts in runs)
-    head = ("run", "state", "strategy", "goal" if has_front else "budget", "best loss", "top-1 val", "top-1 test")
+    metric = common_metric(runs)
+    best_of = f"best {metric}" if metric else "best of"
+    head = ("run", "state", "strategy", "goal" if has_front else "budget", best_of, "top-1 val", "top-1 test")
     rows = []
     for name, facts in zip(names(runs), runs, strict=True):
         best = facts.winner
-        loss = f"{best.loss:.4f} ({best.fidelity})" if best else "-"
+        own = "" if metric else f"{facts.metric} "
+        loss = f"{own}{best.loss:.4f} ({best.fidelity})" if best else "-"
         val = facts.measured("pruned", "val") or (best.metrics if best else {})
         shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))
@@ -61,6 +64,12 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         asked = (name, facts.state, strategy, facts.config.goal)
         rows.append((*asked, loss, top1(val), top1(facts.measured("pruned", "test")), *shares, *reached, *took))
     return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "trials", "time"), rows
+
+
+def common_metric(runs: Sequence[Facts]) -> str:
+    """What all of the runs minimise; "" if they do not minimise the same."""
+    found = {facts.metric for facts in runs}
+    return found.pop() if len(found) == 1 else ""
 
 
 def share_of(facts: Facts, metric: str) -> tuple[float, str]:

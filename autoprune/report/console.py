@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.config import metric_label
 from autoprune.files import DiskError
 from autoprune.ledger import writers
 from autoprune.report.activity import Activity
@@ -14,7 +15,6 @@ from autoprune.report.dense_latency import print_quality
 from autoprune.report.ending import ending
 from autoprune.report.fronts import print_front
 from autoprune.report.gloss import key
-from autoprune.report.progress import metric_label
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import (
     comparison_table,
@@ -103,14 +103,14 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"ended: {end}", markup=False, soft_wrap=True)
     out.print(best_table(trials, metric, verdicts_of(run, record)))
     out.print(key(run.config), markup=False)
-    out.print(proxy_quality(trials), markup=False)
+    out.print(proxy_quality(trials, metric), markup=False)
     if run.config.front:
         print_front(out, run, record)
     elif (first := parse(run.config.budget[0])).metric in latency or (
         not first.is_latency and may_find("cost", first.metric)
     ):
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
-        if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric):
+        if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric):
             out.print(front)
     if (run.best / "architecture.json").is_file():
         data = _architecture(run.best)
@@ -123,7 +123,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
     table = f"all trials: {run.path / 'trials.csv'}"
     try:
-        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups])
+        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups], metric)
     except DiskError as error:  # a run on a full or read-only disk can be looked at all the same
         table = str(error)
     out.print(table, markup=False, soft_wrap=True)

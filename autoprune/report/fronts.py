@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoprune.config import metric_label
 from autoprune.ledger import Record
 from autoprune.problem import Trial
 from autoprune.report.fitting import FittingTable
-from autoprune.report.progress import metric_label
 from autoprune.report.sheet import Out
 from autoprune.report.tables import counted, percent
 from autoprune.schedule import is_cached

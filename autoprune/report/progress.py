@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, metric_label
 from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
@@ -194,8 +194,3 @@ def describe(trial: Trial, metric: str = "loss") -> str:
     top1 = f", top-1 {trial.metrics['top1']:.4f}" if "top1" in trial.metrics else ""
     word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
     return f"{head}: {word} {trial.loss:.4f}{top1}, {trial.seconds:.1f} s"
-
-
-def metric_label(metric: str) -> str:
-    """What the minimised number is called: "loss", "1 - top-1", or the name of the user's function."""
-    return {"top1": "1 - top-1"}.get(metric, metric.rpartition(":")[2])

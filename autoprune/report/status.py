@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, metric_label
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
 from autoprune.report.console import attached_words
@@ -20,7 +20,7 @@ from autoprune.report.ending import ending
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
-from autoprune.report.progress import describe, metric_label
+from autoprune.report.progress import describe
 from autoprune.report.sheet import console
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.report.trials import counts

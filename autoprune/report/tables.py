@@ -122,8 +122,9 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
 
 def finetune_row(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str, str]:
     """The row for `comparison_table` that says what the fine-tune did on the validation images (see `recover`)."""
-    was, is_now = apart(before.get("loss", math.nan), after.get("loss", math.nan))
-    losses = f"loss {was} before, {is_now} after"
+    own = next((name for name in before if name not in ("loss", "top1", "delivered")), "loss")  # what was minimised
+    was, is_now = apart(before.get(own, math.nan), after.get(own, math.nan))
+    losses = f"{own.rpartition(':')[2]} {was} before, {is_now} after"
     verdict = "delivered: " if before["delivered"] else ""
     return "top-1 before the fine-tune", "", f"{before['top1']:.4f}", verdict + losses
 

@@ -15,7 +15,7 @@ from autoprune.report.tables import counted, number, percent
 from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
-COLUMNS = ("trial", "state", "fidelity", "loss", "top1", "seconds", "worker", "error")
+COLUMNS = ("trial", "state", "fidelity", "{metric}", "top1", "seconds", "worker", "error")
 FORMULA = (
     "=",
     "+",
@@ -32,11 +32,15 @@ FORMULA = (
 
 
 def write_csv(
-    path: Path, trials: Iterable[Trial], costs: Mapping[int, Mapping[str, float]], groups: Sequence[str]
+    path: Path,
+    trials: Iterable[Trial],
+    costs: Mapping[int, Mapping[str, float]],
+    groups: Sequence[str],
+    metric: str = "loss",
 ) -> None:
     """Write one row per trial: what became of it, its costs (by trial number), and one column of kept units per group.
 
-    Texts that a spreadsheet would run begin with an apostrophe (see `quoted`).
+    Texts that a spreadsheet would run begin with an apostrophe (see `quoted`). `metric` is what the loss is called.
 
     Raises:
         DiskError: If it cannot be written.
@@ -44,7 +48,9 @@ def write_csv(
     text = io.StringIO()
     names = list(next(iter(costs.values()), {}))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*COLUMNS, *map(quoted, names), *map(quoted, groups)])
+    writer.writerow(
+        [*(quoted(name.format(metric=metric)) for name in COLUMNS), *map(quoted, names), *map(quoted, groups)]
+    )
     for trial in trials:
         loss = f"{trial.loss:.6g}" if math.isfinite(trial.loss) else ""
         top1 = f"{trial.metrics['top1']:.6g}" if "top1" in trial.metrics else ""
@@ -75,7 +81,9 @@ def quoted(text: str) -> str:
     return text
 
 
-def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) -> FittingTable | None:
+def front_table(
+    trials: Iterable[Trial], feasibility: Feasibility, name: str, metric: str = "loss"
+) -> FittingTable | None:
     """The trials that no other beats in both cost and loss, cheapest first; None if there are not more than two.
 
     Costs are taken in whole percents, rounded up: a search at one budget has no front worth a table.
@@ -84,6 +92,7 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
         trials: Of one fidelity: others do not compare.
         feasibility: Prices them.
         name: Of the cost.
+        metric: What the loss is called.
     """
     dense = feasibility.price(feasibility.space.full)[name]
     complete = ranked(trials)
@@ -91,8 +100,8 @@ def front_table(trials: Iterable[Trial], feasibility: Feasibility, name: str) ->
     best = by_percent(complete, {n: cost / dense for n, cost in costs.items()})
     if len(best) <= 2:
         return None
-    table = FittingTable(title=f"front: {name} against loss", title_justify="left")
-    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, "loss", "top-1"):
+    table = FittingTable(title=f"front: {name} against {metric}", title_justify="left")
+    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, metric, "top-1"):
         table.add_column(column, justify="right")
     for trial in best.values():
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
@@ -114,7 +123,7 @@ def by_percent(trials: Iterable[Trial], shares: Mapping[int, float]) -> dict[int
     return best
 
 
-def proxy_quality(trials: Iterable[Trial]) -> str:
+def proxy_quality(trials: Iterable[Trial], metric: str = "loss") -> str:
     """How well the proxy ranked, on the run's own finalists: Spearman's rank correlation with the trained loss.
 
     The finalists are the best by proxy and few, so their order is the hardest to get right.
@@ -131,14 +140,14 @@ def proxy_quality(trials: Iterable[Trial]) -> str:
                 first.setdefault(trial.widths, trial.loss)  # the lower rungs come later
     both = [w for w in short if w in first]
     if len(both) < 3:
-        return f"rank correlation of proxy and trained loss: not known from {counted(len(both), 'finalist')}"
+        return f"rank correlation of proxy and trained {metric}: not known from {counted(len(both), 'finalist')}"
     untrained, trained = ([losses[w] for w in both] for losses in (first, short))
     if min(len(set(untrained)), len(set(trained))) == 1:
-        return f"rank correlation of proxy and trained loss: none, the {len(both)} finalists all have the same loss"
+        return f"rank correlation of proxy and trained {metric}: none, the {len(both)} finalists all have the same"
     rho = float(spearmanr(untrained, trained).statistic)
     words = next(words for least, words in _RANKED if rho >= least)
     return (
-        f"rank correlation of proxy and trained loss: {rho:.2f} (Spearman, {len(both)} finalists): "
+        f"rank correlation of proxy and trained {metric}: {rho:.2f} (Spearman, {len(both)} finalists): "
         f"the untrained score ranked the finalists {words}"
     )
 

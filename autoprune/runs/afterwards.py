@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.config import metric_label
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export, read_architecture
@@ -21,7 +23,7 @@ from autoprune.report import RunProgress, renew
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.calls import allow, allow_named
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front
+from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
@@ -127,7 +129,7 @@ def export_run(
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
-            cut = partial(_elsewhere, run, prepared, chosen, trial is not None)
+            cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)
             chosen, measured = cut_until_held(run, prepared, budgets, cut, progress.say)
             prepared = replace(prepared, problem=replace(prepared.problem, budgets=budgets))
         else:
@@ -162,12 +164,19 @@ def _same(run: RunDirectory, prepared: Prepared) -> Prepared:
 
 
 def _elsewhere(
-    run: RunDirectory, prepared: Prepared, trial: Trial, is_asked: bool, budgets: tuple[Budget, ...]
+    run: RunDirectory,
+    prepared: Prepared,
+    trial: Trial,
+    is_asked: bool,
+    say: Callable[[str], None],
+    budgets: tuple[Budget, ...],
 ) -> Trial:
     """The trial at other budgets; its metrics are no longer its own. Of a front, unless it was asked for, another."""
     trials, config = run.record().trials, run.config
     if searches_front(config) and not is_asked:
-        return evaluated(prepared.problem, trials, budgets, config.schedule.fidelities)
+        taken = evaluated(prepared.problem, trials, budgets, config.schedule.fidelities)
+        say(why_this(prepared.problem, trials, budgets, taken, metric_label(config.metric)))
+        return taken
     ranking, x = learnt_ranking(prepared.problem, config, trial, trials)
     return Trial(trial.number, rebudget(prepared.problem, budgets, ranking, x, trial.widths))
 

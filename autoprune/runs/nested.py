@@ -79,7 +79,8 @@ def evaluated(
 ) -> Trial:
     """The best candidate that was evaluated within other budgets.
 
-    A trained one is taken if it is nearly as large as the best untrained one (see `NEAR`).
+    A trained one is taken if one is nearly as large as the best untrained one (see `NEAR`): then the best of all that
+    were trained so long, which may be smaller. Losses of two fidelities do not compare.
 
     Args:
         problem: Of the run.
@@ -98,7 +99,42 @@ def evaluated(
     smallest, there = bounds.price(problem.space.floor), bounds.price(first.widths)
     enough = {m: smallest[m] + NEAR * (there[m] - smallest[m]) for m in bounds.limits}
     near = [t for t in holding if all(bounds.price(t.widths)[m] >= least for m, least in enough.items())]
-    return best(near, fidelities) or first
+    judged = best(near, fidelities) or first
+    return min((t for t in holding if t.fidelity == judged.fidelity), key=lambda t: t.loss)
+
+
+def why_this(problem: Problem, trials: Sequence[Trial], budgets: tuple[Budget, ...], taken: Trial, metric: str) -> str:
+    """What was taken of a front and why not a larger one within the budgets: its loss against the best of those.
+
+    Losses are compared at the fidelity of the taken one or, where no larger one has been trained so far, at theirs.
+
+    Args:
+        problem: Of the run.
+        trials: All of the run.
+        budgets: The other ones.
+        taken: What `evaluated` took.
+        metric: What the loss is called.
+    """
+    bounds = Feasibility(problem.space, budgets, costs=problem.feasibility.costs)
+    name = next(iter(bounds.limits))
+    dense, cost = bounds.price(problem.space.full)[name], bounds.price(taken.widths)[name]
+
+    def shown(trial: Trial) -> str:
+        share = 100 * bounds.price(trial.widths)[name] / dense
+        return f"trial {trial.number} with {metric} {trial.loss:.4f} ({trial.fidelity}) at {name} {share:.1f} %"
+
+    head = f"of the front within {' and '.join(map(str, budgets))}: {shown(taken)}"
+    holding = [t for t in ranked(trials) if not bounds.violation(t.widths)]
+    larger = [t for t in holding if bounds.price(t.widths)[name] > cost]
+    if not larger:
+        return f"{head}, the largest there"
+    count = len({t.widths for t in larger})
+    if rivals := [t for t in larger if t.fidelity == taken.fidelity]:
+        return f"{head}; of {count} larger ones the best is {shown(rivals[0])}"
+    rival = larger[0]
+    same = next((t for t in holding if t.widths == taken.widths and t.fidelity == rival.fidelity), None)
+    own = f", where this one has {same.loss:.4f}" if same else ""
+    return f"{head}; of {count} larger ones none was trained so long, the best is {shown(rival)}{own}"
 
 
 def _too_large(problem: Problem, trials: Sequence[Trial], bounds: Feasibility) -> str:

@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, metric_label
 from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
-from autoprune.report import RunProgress, metric_label
+from autoprune.report import RunProgress
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
 from search_spaces import Kept

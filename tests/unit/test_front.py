@@ -14,7 +14,7 @@ from autoprune.config import RunConfig
 from autoprune.controller import SearchController
 from autoprune.ledger import Ledger
 from autoprune.problem import Problem, Trial, TrialState
-from autoprune.runs.nested import evaluated
+from autoprune.runs.nested import evaluated, why_this
 from autoprune.schedule import Halving
 from autoprune.strategies import NSGA2, make, open_with
 from autoprune.tradeoff import TradeOff
@@ -260,13 +260,18 @@ def controller_again(ledger, make_one):
 
 
 def test_another_budget_is_another_candidate():
-    """Untrained 35 is the best below 40 %; trained 33 is nearly as large and known better; trained 20 is too small."""
+    """Untrained 35 is the best below 40 %; one as large was trained, so trained ones compare, and the best is taken."""
     _, trials, problem = line((100, 0.1), (35, 0.4), (33, 0.45), (20, 0.6), (15, 0.8))
     fidelities = ("short", "proxy")
     assert evaluated(problem, trials, (parse("macs<=40%"),), fidelities).number == 1
-    trials += [complete(5, (33,), 0.3, "short"), complete(6, (20,), 0.2, "short")]
-    assert evaluated(problem, trials, (parse("macs<=40%"),), fidelities).number == 5
-    assert evaluated(problem, trials, (parse("macs<=30%"),), fidelities).number == 6
+    trials += [complete(5, (20,), 0.2, "short")]  # too small to compare with what is untrained
+    assert evaluated(problem, trials, (parse("macs<=40%"),), fidelities).number == 1
+    trials += [complete(6, (33,), 0.3, "short")]
+    assert evaluated(problem, trials, (parse("macs<=40%"),), fidelities).number == 5  # smaller, and better
+    assert (
+        evaluated(problem, [*trials, complete(7, (34,), 0.1, "short")], (parse("macs<=40%"),), fidelities).number == 7
+    )
+    assert evaluated(problem, trials, (parse("macs<=30%"),), fidelities).number == 5
     assert evaluated(problem, trials, (parse("macs<=18%"),), fidelities).number == 4
     with pytest.raises(InfeasibleBudget, match=r"^budget 'macs<=12%': no candidate .*trial 4, has macs 15 % of"):
         evaluated(problem, trials, (parse("macs<=12%"),), fidelities)
@@ -274,6 +279,24 @@ def test_another_budget_is_another_candidate():
         evaluated(problem, trials, (parse("macs<=12%"), parse("activations<=90%")), fidelities)
     with pytest.raises(InfeasibleBudget, match="no candidate has been evaluated yet"):
         evaluated(problem, [], (parse("macs<=12%"),), fidelities)
+
+
+def test_it_is_said_why_a_smaller_candidate_was_better():
+    _, trials, problem = line((100, 0.1), (35, 0.4), (33, 0.45), (20, 0.6), (15, 0.8))
+    trials += [complete(5, (20,), 0.2, "short"), complete(6, (33,), 0.3, "short"), complete(7, (33,), 0.5, "short")]
+    budgets = (parse("macs<=40%"),)
+
+    def why(taken, trials=trials):
+        return why_this(problem, trials, budgets, taken, "doubt")
+
+    head = "of the front within macs<=40%: trial 5 with doubt 0.2000 (short) at macs 20.0 %"
+    assert why(trials[5]) == f"{head}; of 2 larger ones the best is trial 6 with doubt 0.3000 (short) at macs 33.0 %"
+    assert why(trials[1]).endswith("trial 1 with doubt 0.4000 (proxy) at macs 35.0 %, the largest there")
+    untrained = why(trials[5], trials[:6])
+    assert untrained == (
+        f"{head}; of 2 larger ones none was trained so long, the best is trial 1 with doubt 0.4000 (proxy) at macs "
+        "35.0 %, where this one has 0.6000"
+    )
 
 
 # -- the hypervolume -------------------------------------------------------------------------------------------------

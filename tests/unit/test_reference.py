@@ -1,5 +1,8 @@
 """Where weights come from: checkpoints as training scripts leave them."""
 
+import pickle
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -93,3 +96,26 @@ def test_a_relative_path_says_relative_to_what(here):
         read_weights("w.pt")
     with pytest.raises(ValueError, match=r"weights '/nowhere/w.pt': no such file$"):
         read_weights("/nowhere/w.pt")
+
+
+@pytest.mark.parametrize("kind", ["whole model", "older format", "TorchScript", "pickle", "colours", "nothing", "torn"])
+def test_what_is_no_state_dict_is_refused_in_our_own_words(tmp_path, kind, recwarn):
+    model, path = nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.pt"
+    if kind in ("whole model", "torn"):
+        torch.save(model, path)
+    if kind == "torn":
+        path.write_bytes(path.read_bytes()[:900])
+    if kind == "older format":
+        torch.save({"state_dict": model.state_dict(), "hook": print}, path, _use_new_zipfile_serialization=False)
+    if kind == "TorchScript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.save(torch.jit.trace(model, torch.zeros(1, 2)), str(path))
+    if kind in ("colours", "nothing"):
+        path.write_bytes(b"\x1b[31mhello\n" * (kind == "colours"))
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(model))
+    with pytest.raises(ValueError, match=r"holds other Python objects .* never unpickled .*; save model") as no:
+        read_weights(path)
+    assert not [word for word in ("weights_only", "\x1b", "torch.load", "trust", "miniz") if word in str(no.value)]
+    assert not recwarn.list

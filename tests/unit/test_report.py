@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, metric_label
 from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report import (
@@ -19,9 +19,9 @@ from autoprune.report import (
     counted,
     counts,
     front_table,
-    metric_label,
     print_export,
 )
+from autoprune.report.tables import finetune_row
 from autoprune.report.trials import proxy_quality, write_csv
 from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility
@@ -135,7 +135,7 @@ def test_the_bar_labels_both_times():
 
 @pytest.mark.parametrize(
     ("trained", "words"),
-    [((0.1, 0.2, 0.3), "much as"), ((0.3, 0.2, 0.1), "backwards"), ((0.2, 0.2, 0.2), "all have the same loss"),
+    [((0.1, 0.2, 0.3), "much as"), ((0.3, 0.2, 0.1), "backwards"), ((0.2, 0.2, 0.2), "finalists all have the same"),
      ((0.1, 0.3, 0.2), "roughly as"), ((0.2, 0.3, 0.2), "no better than chance"), ((0.1, 0.2), "not known from 2")],
 )  # fmt: skip
 def test_the_rank_correlation_in_words(trained, words):
@@ -239,3 +239,14 @@ def test_numbers_and_plain_texts_stay_as_they_are(tmp_path, text):
     with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert (row["error"], row["macs"]) == (text, "-0.5")
+
+
+def test_the_minimised_number_has_one_name_everywhere(tmp_path):
+    write_csv(tmp_path / "trials.csv", [proxy(0, 0.5)], {0: {"macs": 3.0}}, ["stem"], "doubt")
+    head = (tmp_path / "trials.csv").read_text().splitlines()[0]
+    assert "doubt" in head
+    assert "loss" not in head
+    before, after = {"loss": 9.0, "top1": 0.5, "mine:doubt": 0.4, "delivered": False}, {"loss": 8.0, "mine:doubt": 0.3}
+    assert finetune_row(before, after)[-1] == "doubt 0.4 before, 0.3 after"
+    assert proxy_quality([proxy(0, 0.5)], "doubt").startswith("rank correlation of proxy and trained doubt")
+    assert RunConfig(front=("macs",), metric="mine:doubt").goal == "front of doubt and macs"

@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config import RunConfig
+from autoprune.config import RunConfig, metric_label
 from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import ending
 from autoprune.report.page.prices import Priced
-from autoprune.report.progress import metric_label
 from autoprune.schedule import is_cached
 from objectives import Budget, parse
 from objectives.latency import Latency
@@ -110,6 +109,11 @@ class Facts(Priced):
     def metric(self) -> str:
         """What the minimised number is called."""
         return metric_label(self.config.metric)
+
+    @property
+    def metric_title(self) -> str:
+        """The same at the beginning of a title."""
+        return self.metric[:1].upper() + self.metric[1:]
 
     @cached_property
     def budgets(self) -> tuple[Budget, ...]:

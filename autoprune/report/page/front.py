@@ -117,7 +117,7 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
     ]
     head = ("trial", "fidelity", name, facts.metric, "top-1")
     where = "front" if is_first else f"front-{slug(metric)}"
-    return Chart(where, f"Loss against {name}", caption, 320, draw, head, rows)
+    return Chart(where, f"{facts.metric_title} against {name}", caption, 320, draw, head, rows)
 
 
 def line(trials: Sequence[Trial], cost: Mapping[int, float]) -> list[Trial]:

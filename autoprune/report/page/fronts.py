@@ -36,13 +36,13 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     if not lines:
         return None
     scale = LossAxis.of(t.loss for _, _, points in lines for _, t in points)
-    label = cost_label(metric)
+    label, metric_name = cost_label(metric), " or ".join(sorted({runs[i].metric for i, *_ in lines}))
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         for i, name, points in lines:
             x, y = [c for c, _ in points], [t.loss for _, t in points]
             axes.plot(x, y, drawstyle="steps-post", marker="o", markersize=3.5, **marks.line(i, name, narrow))
-        axes.set(xlabel=f"{label}, % of the dense network", ylabel="loss", xlim=(0, 105))
+        axes.set(xlabel=f"{label}, % of the dense network", ylabel=metric_name, xlim=(0, 105))
         scale.put(axes)
         return {}
 
@@ -55,7 +55,8 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
         for _, name, points in lines
         for c, t in points[:50]
     ]
-    title, head = f"Loss against {label}", ("run", "trial", label, "loss", "top-1")
+    title = f"{metric_name[:1].upper()}{metric_name[1:]} against {label}"
+    head = ("run", "trial", label, metric_name, "top-1")
     return Chart(f"front-{slug(metric)}", title, caption, 300 + 9 * len(lines), draw, head, rows)
 
 
@@ -75,7 +76,8 @@ def hypervolume_overlay(runs: Sequence[Facts]) -> Chart | None:
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {}
 
-    caption = f"Higher is better: the front of loss and {' and '.join(map(cost_label, same[0][2].config.front))}."
+    goals = " and ".join([same[0][2].metric, *map(cost_label, same[0][2].config.front)])
+    caption = f"Higher is better: the front of {goals}."
     if other := len(have) - len(same):
         caption += f" {other} left out: with other goals."
     rows = [(name, f"{volumes[-1]:.4f}", str(len(volumes))) for _, name, volumes, _ in lines]

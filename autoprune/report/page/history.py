@@ -74,4 +74,4 @@ def history_chart(facts: Facts) -> Chart | None:
         caption += " Losses before and after a fine-tune do not compare."
     rows = [(str(t.number), t.fidelity, f"{t.loss:.4f}", top1(t.metrics)) for t in (*steps[-50:], *trained[-50:])]
     head = ("trial", "fidelity", facts.metric, "top-1")
-    return Chart("history", "Loss, trial by trial", caption, 310, draw, head, rows)
+    return Chart("history", f"{facts.metric_title}, trial by trial", caption, 310, draw, head, rows)

@@ -54,7 +54,7 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
         for i, name, steps, end in lines:
             x, y = zip(*steps, (end, steps[-1][1]), strict=True)
             axes.plot(x, y, drawstyle="steps-post", **marks.line(i, name, narrow))
-        axes.set(xlabel="trial", ylabel="loss")
+        axes.set(xlabel="trial", ylabel=" or ".join(sorted({f.metric for f in drawn})))
         scale.put(axes)
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {}

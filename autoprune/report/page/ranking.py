@@ -69,7 +69,7 @@ def verdict(untrained: Sequence[float], trained: Sequence[float]) -> str:
 
     count = len(trained)
     if min(len(set(untrained)), len(set(trained))) == 1:
-        return f"No rank correlation: the {count} finalists all have the same loss."
+        return f"No rank correlation: the {count} finalists are all alike."
     text = f"Spearman {float(spearmanr(untrained, trained).statistic):.2f}, n = {count} finalists. "
     threshold = chance(count)
     if math.isnan(threshold):
