@@ -16,6 +16,10 @@ from autoprune import process as process  # second: it opens the standard stream
 
 # isort: split
 
+from autoprune import neighbours as neighbours  # third: a file of the user's may have the name of a package of ours
+
+# isort: split
+
 __version__ = "0.1.0"
 
 from autoprune.config import RunConfig

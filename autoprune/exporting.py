@@ -6,7 +6,6 @@ rebuilt by the same surgery that made it, without tracing and without any file o
 
 from __future__ import annotations
 
-import copy
 import filecmp
 import json
 import os
@@ -17,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.architecture import FORMAT as FORMAT
 from autoprune.architecture import (
@@ -33,6 +31,7 @@ from autoprune.architecture import read_architecture as read_architecture
 from autoprune.builders import is_named_like_one
 from autoprune.ceiling import Ceiling
 from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
+from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export
 from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
@@ -40,8 +39,6 @@ from search_spaces import Kept, SearchSpace, Widths, prune
 
 FORMATS = ("model.onnx", "model.pt2")
 FILES = frozenset({"architecture.json", "weights.safetensors", *FORMATS})
-ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
-ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
 
 
 def export(
@@ -55,6 +52,7 @@ def export(
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
     example_inputs: Any = None,
     onnx: bool = False,
     pt2: bool = False,
@@ -72,6 +70,7 @@ def export(
         metrics: What was measured.
         provenance: Where it comes from: versions, seed, budgets, data, strategy.
         inputs: What the network is to be fed with (`autoprune.data.input_of`): image shape, mean, std, their formula.
+        outputs: What it answers (`autoprune.data.output_of`): meaning, number and names of the classes.
         example_inputs: One batch, needed for ONNX and torch.export.
         onnx: Also write model.onnx (checked against torch).
         pt2: Also write model.pt2 (torch.export).
@@ -96,6 +95,7 @@ def export(
         "metrics": dict(metrics or {}),
         "provenance": dict(provenance or {}),
         "input": dict(inputs or {}),
+        "output": dict(outputs or {}),
         "space": space.to_json(),
     }
     failures = []
@@ -104,7 +104,8 @@ def export(
         for name, asked, write in (("model.onnx", onnx, to_onnx), ("model.pt2", pt2, to_torch_export)):
             try:
                 if asked:
-                    architecture |= write(model, example_inputs, scratch / name)
+                    told = {"input": architecture["input"], "output": architecture["output"]}
+                    architecture |= write(model, example_inputs, scratch / name, told)
                 elif (directory / name).is_file() and _same_weights(directory, scratch):
                     shutil.copy2(directory / name, scratch / name)
                     architecture = {**read_architecture(directory), **architecture}
@@ -269,6 +270,7 @@ def export_again(
         reference=ModelReference.from_json(architecture["model"]),
         **{name: architecture.get(name) for name in ("costs", "metrics", "provenance")},
         inputs=architecture.get("input"),
+        outputs=architecture.get("output"),
         example_inputs=example_inputs,
         onnx=onnx,
         pt2=pt2,
@@ -295,65 +297,9 @@ def _of_onnx(architecture: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in architecture.items() if k == ONNX_DIFFERENCE}
 
 
-def to_onnx(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:
-    """Write an ONNX file with a dynamic batch size and run it in ONNX Runtime against torch.
-
-    Returns:
-        "onnx_max_difference": the largest absolute difference of an output.
-
-    Raises:
-        ValueError: If the two disagree beyond `ONNX_TOLERANCE`, or onnx is not installed.
-    """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  (torch.onnx needs it)
-    except ImportError as error:
-        raise ValueError(f"ONNX export needs {error.name}; pip install 'autoprune[onnx]'") from error
-    program, arguments = _program(model, example_inputs)
-    torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-    tensors = [t for t in torch.utils._pytree.tree_leaves(arguments) if isinstance(t, Tensor)]
-    found = session.run(None, {n: t.numpy() for n, t in zip(names, tensors, strict=True)})
-    with torch.no_grad():
-        expected = [t.numpy() for t in torch.utils._pytree.tree_leaves(program.module()(*arguments))]
-    difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
-    scale = max(1.0, *(float(np.abs(e).max()) for e in expected))
-    limit = ONNX_TOLERANCE * scale
-    if not difference <= limit:
-        raise ValueError(
-            f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
-        )
-    return {ONNX_DIFFERENCE: difference}
-
-
-def to_torch_export(model: nn.Module, example_inputs: Any, path: Path) -> dict[str, float]:
-    """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
-    program, _ = _program(model, example_inputs)
-    torch.export.save(program, str(path))
-    return {}
-
-
 def _same_weights(one: Path, other: Path) -> bool:
     one, other = one / "weights.safetensors", other / "weights.safetensors"
     return one.is_file() and filecmp.cmp(one, other, shallow=False)
-
-
-def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Any, ...]]:
-    """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
-    if example_inputs is None:
-        raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
-    arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
-    if not all(isinstance(a, Tensor) for a in arguments):
-        raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
-    pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
-    model = copy.deepcopy(model).cpu().eval()
-    batch = torch.export.Dim("batch", min=1)
-    try:
-        program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
-    except Exception:  # the model's own code fixes the batch size: a static program is better than none
-        program = torch.export.export(model, pair)
-    return program, pair
 
 
 def _compact_json(data: Mapping[str, Any]) -> str:

@@ -71,7 +71,8 @@ def from_object(where: str, returned: Any, expected: str = "expected") -> Source
     if channels == 3 and not mean and not std:
         mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "of ImageNet"
     augmentation = found.get("augmentation") or "crop-flip"
-    return Source(train, val, test, _classes(where, found, train), mean, std, augmentation, origin)
+    has_names = (found.get("classes") is not None) or class_names(found["train"]) is not None
+    return Source(train, val, test, _classes(where, found, train), mean, std, augmentation, origin, has_names)
 
 
 def _needed(function: Any) -> list[str]:

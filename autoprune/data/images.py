@@ -67,6 +67,7 @@ class ImageData:
         spec: What was loaded.
         split: How train and val were told apart, in words.
         origin: Whose mean and std these are, in words.
+        has_names: Whether `classes` are names, and not the numbers of the labels because nobody named them.
 
     Raises:
         ValueError: If a split is unusable (see `check`).
@@ -82,6 +83,7 @@ class ImageData:
     spec: str = ""
     split: str = ""
     origin: str = "as given"
+    has_names: bool = True
 
     def __post_init__(self) -> None:
         """Check that the three splits fit together."""

@@ -116,4 +116,5 @@ def _split(
     return ImageData(
         train=train, val=val, test=held_out, mean=chosen_mean, std=chosen_std, classes=source.classes,
         augmentation=augmentation or source.augmentation, spec=spec, split=words, origin=origin,
+        has_names=source.has_names,
     )  # fmt: skip

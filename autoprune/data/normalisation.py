@@ -60,6 +60,13 @@ def input_of(data: ImageData) -> dict[str, Any]:
     return {"shape": list(data.shape), "mean": list(data.mean), "std": list(data.std), "normalisation": formula}
 
 
+def output_of(data: ImageData) -> dict[str, Any]:
+    """What a network of these data answers; the names of the classes only where they have names."""
+    meaning = "logits [N, classes]: argmax is the class number, softmax gives probabilities"
+    names = {"classes": list(data.classes)} if data.has_names else {}
+    return {"meaning": meaning, "num_classes": data.num_classes, **names}
+
+
 def unnormalised(data: ImageData) -> ImageData:
     """The same data, pixels of 0..1 as they are."""
     return replace(data, mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std), origin=GIVEN)

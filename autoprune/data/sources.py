@@ -28,6 +28,7 @@ class Source:
     std: tuple[float, ...] = ()
     augmentation: str = "crop-flip"
     origin: str = "as given"  # whose mean and std these are
+    has_names: bool = True  # whether the classes are names, and not numbers because nobody named them
 
 
 def draw(available: int, count: int, seed: int) -> Tensor:

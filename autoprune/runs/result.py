@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from autoprune.data import ImageData
 from autoprune.exporting import check_target, export_again, load, read_architecture, rebuild
 from autoprune.problem import Trial
 from autoprune.reference import fingerprint
+from autoprune.report.result import html_of, text_of
 from autoprune.runs.attaching import attach
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
@@ -53,7 +54,7 @@ class Origin:
         return dense_network(self.config, self.dense, "autoprune.attach")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SearchResult:
     """The winner of a search.
 
@@ -81,8 +82,15 @@ class SearchResult:
     example: Any
     costs: dict[str, dict[str, float]]
     metrics: dict[str, dict[str, Any]]
+    origin: Origin
 
-    origin: Origin = field(repr=False)
+    def __repr__(self) -> str:
+        """Dense against pruned, the budgets, and where it lies."""
+        return text_of(self)
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        return html_of(self)
 
     def export(self, directory: str | Path, *, onnx: bool = False, pt2: bool = False) -> Path:
         """Export the network as it is now, weights and buffers, to another place (see `autoprune.exporting.export`).
@@ -97,7 +105,7 @@ class SearchResult:
 
         Raises:
             ValueError: If the network no longer has the architecture of the result, a weight is not a finite number, or
-                as `autoprune.export.export`.
+                as `autoprune.exporting.export`.
         """
         directory, origin = Path(directory), self.origin
         check_target(directory)

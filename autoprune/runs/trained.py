@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.evaluation import measure_by_class
-from autoprune.exporting import ONNX_TOLERANCE
+from autoprune.formats import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
 from autoprune.runs.telling import PER_CLASS, TRAINING
 from search_spaces import tensors_in

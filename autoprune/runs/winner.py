@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.data import input_of
+from autoprune.data import input_of, output_of
 from autoprune.evaluation import measure_by_class
 from autoprune.exporting import export
 from autoprune.problem import Trial
@@ -94,6 +94,7 @@ def deliver(
         metrics=metrics,
         provenance=_provenance(run, prepared, trial, time.monotonic() - started),
         inputs=input_of(data),
+        outputs=output_of(data),
         example_inputs=prepared.example,
         onnx=config.onnx,
         pt2=config.pt2,

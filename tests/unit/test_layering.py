@@ -10,22 +10,22 @@ STOREYS = {"search_spaces": 0, "objectives": 1, "autoprune": 2}
 FLOORS = {
     "interrupts": 0, "process": 0, "printable": 0,
     "__init__": 0, "errors": 0, "files": 0, "compute": 0, "source": 0, "builders": 0, "ceiling": 0, "trust": 0,
-    "reference": 0, "data": 0, "problem": 0,
+    "neighbours": 0, "reference": 0, "data": 0, "problem": 0,
     "criteria": 2,
     "allocation": 3,
     "strategies": 4, "recovery": 4,
     "evaluation": 5, "ledger": 5,
     "limits": 6, "schedule": 6, "tradeoff": 6, "controller": 6, "workers": 6,
-    "config": 7, "architecture": 7, "exporting": 7, "report": 7, "runs": 7,
+    "config": 7, "architecture": 7, "formats": 7, "exporting": 7, "report": 7, "runs": 7,
     "search": 7,
     "verbs": 8,
     "examples": 0, "cli": 9, "demo": 9, "__main__": 9,
 }  # fmt: skip
 OPTIONAL = {  # package -> the only places that may import it, inside functions
     "ray": {"autoprune/workers/cluster"},
-    "onnx": {"autoprune/exporting.py", "objectives/latency"},
-    "onnxruntime": {"autoprune/exporting.py", "objectives/latency"},
-    "onnxscript": {"autoprune/exporting.py", "objectives/latency"},
+    "onnx": {"autoprune/formats.py", "objectives/latency"},
+    "onnxruntime": {"autoprune/formats.py", "objectives/latency"},
+    "onnxscript": {"autoprune/formats.py", "objectives/latency"},
     "matplotlib": {"autoprune/report/page/drawing.py"},
     "jinja2": {"autoprune/report/page/document.py"},
 }
@@ -116,7 +116,7 @@ def test_no_circles_between_the_rooms_of_a_floor():
         ("objectives/costs.py", "import autoprune.problem", "objectives is below autoprune"),
         ("autoprune/strategies/x.py", "from autoprune.ledger import Ledger", "(floor 4) imports autoprune.ledger"),
         ("autoprune/search.py", "import onnx", "imports onnx"),
-        ("autoprune/exporting.py", "import onnx", "only inside functions"),
+        ("autoprune/formats.py", "import onnx", "only inside functions"),
         ("autoprune/criteria/x.py", "from scipy.stats import norm", "takes long"),
     ],
 )

@@ -1,0 +1,130 @@
+"""A pruned network in files that other programs run: ONNX and torch.export.
+
+An ONNX file names its input `input` (several: `input_0`, `input_1` ...), its answer `logits` and their first axis
+`batch`; its metadata say how images are normalised, what the outputs mean and what the classes are called.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from autoprune.criteria.gradients import logits
+
+ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
+ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
+
+
+def to_onnx(
+    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, float]:
+    """Write an ONNX file with a dynamic batch size and run it in ONNX Runtime against torch.
+
+    Args:
+        model: The network.
+        example_inputs: What it is called with.
+        path: Where.
+        told: What its metadata say, e.g. {"input": {"mean": [0.3]}} as "input.mean"; numbers and lists as JSON.
+
+    Returns:
+        "onnx_max_difference": the largest absolute difference of an output.
+
+    Raises:
+        ValueError: If the two disagree beyond `ONNX_TOLERANCE`, or onnx is not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as error:
+        raise ValueError(f"ONNX export needs {error.name}; pip install 'autoprune[onnx]'") from error
+    program, arguments = _program(model, example_inputs)
+    with torch.no_grad():
+        answer = program.module()(*arguments)
+    names: dict[str, Any] = {"input_names": _input_names(len(arguments)), "output_names": _output_names(answer)}
+    torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **names)
+    file = onnx.load(str(path))
+    _name_batch(file.graph)
+    onnx.helper.set_model_props(file, _properties(told or {}))
+    onnx.save(file, str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feed = {i.name: t.numpy() for i, t in zip(session.get_inputs(), arguments, strict=True)}
+    found, expected = session.run(None, feed), [t.numpy() for t in tree_leaves(answer)]
+    difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
+    scale = max(1.0, *(float(np.abs(e).max()) for e in expected))
+    limit = ONNX_TOLERANCE * scale
+    if not difference <= limit:
+        raise ValueError(
+            f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
+        )
+    return {ONNX_DIFFERENCE: difference}
+
+
+def to_torch_export(
+    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, float]:
+    """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
+    program, _ = _program(model, example_inputs)
+    torch.export.save(program, str(path))
+    return {}
+
+
+def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
+    """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
+    if example_inputs is None:
+        raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
+    arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if not all(isinstance(a, Tensor) for a in arguments):
+        raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
+    pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
+    model = copy.deepcopy(model).cpu().eval()
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
+    except Exception:  # the model's own code fixes the batch size: a static program is better than none
+        program = torch.export.export(model, pair)
+    return program, pair
+
+
+def _input_names(count: int) -> list[str]:
+    return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
+
+
+def _output_names(answer: Any) -> list[str]:
+    """The class scores are "logits", whatever else is returned."""
+    scores = logits(answer)
+    return ["logits" if part is scores else f"output_{i}" for i, part in enumerate(tree_leaves(answer))]
+
+
+def _name_batch(graph: Any) -> None:
+    """Call the first axis of the inputs "batch" wherever it stands; torch has called it "s77", say."""
+    symbols = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input if _axes(value)} - {""}
+    if not symbols:  # a fixed batch
+        return
+    word = re.compile(rf"\b({'|'.join(map(re.escape, symbols))})\b")
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in _axes(value):
+            if axis.dim_param:
+                axis.dim_param = word.sub("batch", axis.dim_param)
+
+
+def _axes(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim
+
+
+def _properties(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """As ONNX keeps them: texts by name."""
+    return {
+        f"{group}.{name}": value if isinstance(value, str) else json.dumps(value)
+        for group, about in told.items()
+        for name, value in about.items()
+    }

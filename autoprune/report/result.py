@@ -1,0 +1,92 @@
+"""A result at a glance: dense against pruned, whether the budgets hold, and where it lies; as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from autoprune.report.console import rows_of
+from autoprune.report.sheet import Sheet
+from autoprune.report.tables import comparison_table, counted
+from objectives import parse
+
+if TYPE_CHECKING:
+    from autoprune.runs.result import SearchResult
+
+SHOWN = 12  # widths
+TITLE = "dense and pruned"
+
+Row = tuple[str, str, str, str]
+
+
+def text_of(result: SearchResult) -> str:
+    """A table and a few lines."""
+    sheet = Sheet()
+    sheet.print(comparison_table(TITLE, _rows(result)))
+    facts = _facts(result)
+    for name, value in facts.items():
+        sheet.print(f"{name:{max(map(len, facts))}}  {value}", markup=False, soft_wrap=True)
+    return repr(sheet)
+
+
+def html_of(result: SearchResult) -> str:
+    """The same as a table of a notebook, escaped: names may hold anything."""
+    head = "".join(f"<th>{_escaped(cell)}</th>" for cell in (TITLE, "dense", "pruned", ""))
+    body = "".join(
+        f"<tr><td>{_escaped(name)}</td>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in cells) + "</tr>"
+        for name, *cells in _rows(result)
+    )
+    foot = "".join(
+        f'<tr><td>{_escaped(name)}</td><td colspan="3" style="text-align: left">{_escaped(value)}</td></tr>'
+        for name, value in _facts(result).items()
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}{foot}</tbody></table>"
+
+
+def _rows(result: SearchResult) -> list[Row]:
+    metrics, losses = result.metrics, []
+    for split, label in (("val", "loss, validation images"), ("test", "loss, held-out test images")):
+        dense, pruned = (metrics.get(f"{which}_{split}", {}).get("loss") for which in ("dense", "pruned"))
+        if dense is not None and pruned is not None:
+            losses.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+.4f}"))
+    return losses + rows_of(metrics, result.costs)
+
+
+def _facts(result: SearchResult) -> dict[str, str]:
+    """What no number of the table says, by name."""
+    widths, full = result.widths, result.space.full
+    shown = " ".join(f"{w}/{of}" for w, of in zip(widths[:SHOWN], full, strict=False))
+    more = f" and {len(widths) - SHOWN} more" if len(widths) > SHOWN else ""
+    budgets = [verdict(text, result.costs, result.metrics) for text in result.origin.config.budget]
+    return {
+        "budgets": "; ".join(budgets) or "none",
+        "widths": f"{shown}{more} ({counted(len(widths), 'group')}, result.widths)",
+        "won": f"trial {result.trial.number}, {result.trial.fidelity} (result.trial)",
+        "network": f"{type(result.model).__name__} (result.model), {result.run_dir / 'best'}",
+        "run": str(result.run_dir),
+    }
+
+
+def verdict(text: str, costs: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Any]) -> str:
+    """A budget, and whether it holds: as it was measured, where it is on a latency that was."""
+    try:
+        budget = parse(text)
+    except ValueError:  # of code that is not here
+        return text
+    said, cost = metrics.get(budget.metric, {}), costs.get(budget.metric, {})
+    if "share" in said and "pruned_ms" in said:
+        used, limit = (said["share"] if budget.relative else said["pruned_ms"]), budget.limit
+        how = f"measured {100 * said['share']:.1f} %, {said['pruned_ms']:.3g} ms"
+    elif {"dense", "pruned"} <= cost.keys():
+        used, limit = cost["pruned"], budget.bound(cost["dense"])
+        share = cost["pruned"] / cost["dense"] if cost["dense"] else math.nan
+        how = f"{'predicted ' * budget.is_latency}{100 * share:.1f} %"
+    else:
+        return text
+    return f"{text} {'holds' if used <= limit * (1 + 1e-9) else 'does not hold'} ({how})"
+
+
+def _escaped(cell: Any) -> str:
+    return html.escape(str(cell))
