@@ -34,10 +34,13 @@ class _Selections(OperatorMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Selection] = []
+        self.narrowed = False
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run it; of a selection, keep what it chose from and what it chose."""
         out = func(*args, **kwargs)
+        if func.overloadpacket is aten._to_copy and args[0].dim() and args[0].dtype is torch.float64:
+            self.narrowed |= out.is_floating_point() and out.dtype is not torch.float64
         if func.overloadpacket in SELECTIONS or func.namespace == "torchvision":
             scores = [a.detach().clone() for a in args if isinstance(a, Tensor) and a.dim()]
             self.found.append(Selection(scores, [t.clone() for t in tensors_in(out) if not _is_real(t)]))
@@ -46,17 +49,18 @@ class _Selections(OperatorMode):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network answers, and the selections on the way there."""
+    """What a network answers, the selections on the way there, and whether double precision was left on it."""
 
     tensors: list[Tensor]
     selections: list[Selection]
+    is_narrowed: bool
 
     @classmethod
     def of(cls, model: nn.Module, args: Any, kwargs: Any) -> Answer:
         """Run the network."""
         with _Selections() as selections:
             output = model(*args, **kwargs)
-        return cls(list(tensors_in(output)), selections.found)
+        return cls(list(tensors_in(output)), selections.found, selections.narrowed)
 
     @property
     def is_finite(self) -> bool:

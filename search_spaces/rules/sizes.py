@@ -67,7 +67,8 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
 def on_constants(rec: Recorder, counts: Sequence[Any], name: str) -> None:
     """Sizes of axes on which no channel lives: one that counts channels would shrink where nothing else does."""
     for count in counts:
-        if isinstance(count, ChannelCount) and plain(count) != 1:
+        # Channels that are all one unit cannot shrink.
+        if isinstance(count, ChannelCount) and plain(count) != 1 and len(rec.channels.numbers(count.ids)) > 1:
             rec.freeze(count.ids, f"{name} in {rec.where} gives their number to what keeps its size")
 
 

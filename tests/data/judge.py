@@ -28,6 +28,8 @@ class Kept(nn.Module):
 
     def forward(self, x):
         norm, axis = self.norm, 1 if isinstance(self.norm, nn.GroupNorm) else x.dim() - 1
+        if axis > 1 and x.shape[-1] != norm.normalized_shape[0]:  # one that moves the channels there and back
+            return self.forward(x.movedim(1, -1)).movedim(-1, 1)
         weight = norm.weight[self.stay] if norm.weight is not None else None
         bias = norm.bias[self.stay] if getattr(norm, "bias", None) is not None else None
         inner = x.index_select(axis, self.stay)
