@@ -119,6 +119,11 @@ class Channels:
         small = squeeze(ids)
         return torch.from_numpy(self.roots[small.numpy()]).reshape(small.shape).expand(ids.shape)
 
+    @property
+    def frozen(self) -> set[int]:
+        """Roots that may not be removed, as far as is known."""
+        return {int(root) for ids, _ in self._frozen for root in np.unique(self.roots[ids])}
+
     def reasons(self) -> dict[int, str]:
         """Root -> why it is frozen."""
         found: dict[int, str] = {}

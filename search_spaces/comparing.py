@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +63,9 @@ class Answer:
             output = model(*args, **kwargs)
         return cls(list(tensors_in(output)), selections.found, selections.narrowed)
 
-    @property
-    def is_finite(self) -> bool:
-        """Is every number of the answer finite?"""
-        return all(bool(t.isfinite().all()) for t in self.tensors if _is_real(t))
+    def is_finite(self, where: Callable[[Tensor], Tensor] = torch.all) -> bool:
+        """Is every number of the answer finite (with `torch.any`: at least one in each tensor)?"""
+        return all(bool(where(t.isfinite())) for t in self.tensors if _is_real(t) and t.numel())
 
     @property
     def holds_numbers(self) -> bool:
@@ -116,7 +116,8 @@ def _distance(a: Tensor, b: Tensor) -> float:
     if not _is_real(a):
         return float((a != b).double().mean())
     wide = torch.complex128 if a.is_complex() else torch.float64
-    difference = (a.to(wide) - b.to(wide)).abs().masked_fill(a == b, 0)  # equal infinities are no difference
+    same = (a == b) | (a.isnan() & b.isnan())  # equal infinities are no difference
+    difference = (a.to(wide) - b.to(wide)).abs().masked_fill(same, 0)
     return float(difference.nan_to_num(math.inf).max())
 
 

@@ -3,6 +3,7 @@
 While a model is traced, `x.shape[1]` is a `ChannelCount`: an int that knows the channels it counted. Arithmetic that
 stays proportional (`c // groups`, `c * h * w`, `c1 + c2`) keeps that knowledge, so a size computed from a shape can be
 told from a constant written in the code. Anything else freezes the channels, because the result would change with them.
+A `Size` is a number worked out from size attributes of modules, which may follow the channels (see attributes.py).
 (`1.0 / c` and NumPy functions read an int without asking it: only `verify` sees those.)
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Number
 from typing import Any, Protocol
@@ -20,11 +22,30 @@ from torch import Tensor
 plain = operator.index  # the number itself, as an exact int
 
 
+@dataclass(frozen=True)
+class Attribute:
+    """A whole number in an attribute of a module, or in a list or tuple there."""
+
+    module: str
+    name: str
+    item: int | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.module}.{self.name}" if self.module else self.name
+        return place if self.item is None else f"{place}.{self.item}"
+
+
+Terms = tuple[tuple["Attribute | Tensor", int], ...]  # a product of attributes and numbers of ids, with their powers
+
+
 class Book(Protocol):
     """Where a count reports how it is used (the `Recorder`)."""
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """The channels cannot follow this use."""
+
+    def claim(self, terms: Terms, ids: Tensor | None, why: str) -> None:
+        """A product of sizes always equals the number of `ids` (without: it never changes)."""
 
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """The code relies on two counts being equal whatever is pruned."""
@@ -55,12 +76,19 @@ class ChannelCount(int):
         count.ids, count.factor, count.book = ids, factor, book
         return count
 
+    @property
+    def terms(self) -> Terms:
+        """What the number is proportional to."""
+        return ((self.ids, 1),)
+
     def lose(self, what: str) -> int:
         """The plain number, at the price of freezing what was counted."""
         self.book.freeze(self.ids, f"their number enters {what} in {self.book.where}")
         return plain(self)
 
     def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Size):
+            return other * self
         if isinstance(other, int) and not isinstance(other, ChannelCount):
             return ChannelCount.of(self.ids, self.book, self.factor * other) if other else 0
         return _apply(operator.mul, "a product", self, other)
@@ -70,6 +98,8 @@ class ChannelCount(int):
     def __floordiv__(self, other: Any) -> Any:
         if isinstance(other, ChannelCount) and other.factor == self.factor and torch.equal(other.ids, self.ids):
             return 1
+        if isinstance(other, Size):
+            return Size.of(plain(self), self.terms, self.book) // other
         if isinstance(other, int) and not isinstance(other, ChannelCount) and other > 0 and plain(self) % other == 0:
             return ChannelCount.of(self.ids, self.book, self.factor / other)
         return _apply(operator.floordiv, "a quotient", self, other)
@@ -85,6 +115,8 @@ class ChannelCount(int):
 
     def __mod__(self, other: Any) -> Any:
         """`assert c % heads == 0`: fine wherever the rest of the code ties the channels that way."""
+        if isinstance(other, Size):
+            return Size.of(plain(self), self.terms, self.book) % other
         if isinstance(other, int) and not isinstance(other, ChannelCount) and other > 0 and plain(self) % other == 0:
             self.book.promise_divisible(self, other, f"{self.book.where} needs their number divisible by {other}")
             return 0
@@ -97,6 +129,8 @@ class ChannelCount(int):
             return False
         if self.book.trusted:
             return bool(plain(self) == (plain(other) if isinstance(other, int) else other))
+        if isinstance(other, Size):
+            return other == self
         if isinstance(other, ChannelCount) and plain(self) == plain(other):
             self.book.promise(self, other, f"{self.book.where} compares it with the number of other channels")
             return True
@@ -111,16 +145,110 @@ class ChannelCount(int):
         return (int, (plain(self),))
 
 
+class Size(int):
+    """A number worked out from size attributes of modules: a plain factor times the product of `terms`."""
+
+    terms: Terms
+    book: Book
+
+    @classmethod
+    def of(cls, value: int, terms: Terms, book: Book) -> Size:
+        """A number, and what it is proportional to."""
+        size = cls(value)
+        size.terms, size.book = terms, book
+        return size
+
+    def lose(self, what: str) -> int:
+        """The plain number: what it was worked out from must not change it."""
+        self.book.claim(self.terms, None, f"the size {self._said} enters {what} in {self.book.where}")
+        return plain(self)
+
+    @property
+    def _said(self) -> str:
+        names = [str(term) for term, _ in self.terms if isinstance(term, Attribute)]
+        return " and ".join(f"'{name}'" for name in names) or "of channels"
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, (Size, ChannelCount)):
+            return Size.of(plain(self) * plain(other), self.terms + other.terms, self.book)
+        if isinstance(other, int):
+            return Size.of(plain(self) * other, self.terms, self.book) if other else 0
+        return _apply(operator.mul, "a product", self, other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        return self._over(plain(self), self.terms, other, operator.floordiv)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        if type(other) is int and other % plain(self) == 0:
+            return Size.of(other // plain(self), _inverse(self.terms), self.book)
+        return _apply(operator.floordiv, "a quotient", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        if isinstance(other, (Size, ChannelCount)):
+            why = f"a quotient with {self._said} in {self.book.where}"
+            self.book.claim(self.terms + _inverse(other.terms), None, why)
+            return plain(self) / plain(other)
+        return _apply(operator.truediv, "a quotient", self, other)
+
+    def __mod__(self, other: Any) -> Any:
+        if isinstance(other, (Size, ChannelCount)) and plain(self) % plain(other) == 0:
+            why = f"{self.book.where} needs {self._said} divisible"
+            self.book.claim(self.terms + _inverse(other.terms), None, why)
+            return 0
+        return _apply(operator.mod, "a remainder", self, other)
+
+    def _over(self, value: int, terms: Terms, other: Any, operation: Callable[..., Any]) -> Any:
+        if isinstance(other, (Size, ChannelCount)) and value % plain(other) == 0:
+            return Size.of(value // plain(other), terms + _inverse(other.terms), self.book)
+        if type(other) is int and other > 0 and value % other == 0:
+            return Size.of(value // other, terms, self.book)
+        return _apply(operation, "a quotient", self, other)
+
+    def __add__(self, other: Any) -> Any:
+        return self if type(other) is int and other == 0 else _apply(operator.add, "a sum", self, other)
+
+    __radd__ = __add__
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Number):
+            return False
+        if self.book.trusted:
+            return bool(plain(self) == (plain(other) if isinstance(other, int) else other))
+        if isinstance(other, (Size, ChannelCount)) and plain(self) == plain(other):
+            why = f"{self.book.where} compares {self._said} with the number of channels"
+            self.book.claim(self.terms + _inverse(other.terms), None, why)
+            return True
+        return bool(_apply(operator.eq, "a comparison", self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
+    def __reduce__(self) -> Any:
+        return (int, (plain(self),))
+
+
+def _inverse(terms: Terms) -> Terms:
+    return tuple((term, -power) for term, power in terms)
+
+
 def _apply(operation: Callable[..., Any], what: str, *values: Any) -> Any:
     """The operation on plain numbers; the channels of every count among them are frozen."""
-    return operation(*(v.lose(what) if isinstance(v, ChannelCount) else v for v in values))
+    return operation(*(v.lose(what) if isinstance(v, (ChannelCount, Size)) else v for v in values))
 
 
 def _lossy(name: str, operation: Callable[..., Any], what: str) -> None:
     def method(*values: Any) -> Any:
         return _apply(operation, what, *values)
 
-    setattr(ChannelCount, f"__{name}__", method)
+    for kind in (ChannelCount, Size):
+        if f"__{name}__" not in vars(kind):
+            setattr(kind, f"__{name}__", method)
 
 
 def _swapped(operation: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ class Plan:
         tensors: Tensor -> [(axis, line)].
         declared: Module that declares how it shrinks -> {axis: line}.
         statistics: Normaliser whose size is an attribute -> line.
+        attributes: Attribute of a module ("module.name", "module.name.item") -> (channels that it follows, line).
         products: (module, number of a matrix product in it) -> line of the channels it sums over.
         grouped: Grouped convolution or normalisation that loses whole groups -> channels per group (see SearchSpace).
     """
@@ -29,13 +30,14 @@ class Plan:
         self.tensors: dict[str, list[tuple[int, Line]]] = {}
         self.declared: dict[str, dict[int, Line]] = {}
         self.statistics: dict[str, Line] = {}
+        self.attributes: dict[str, tuple[int, Line]] = {}
         self.products: dict[tuple[str, int], Line] = {}
         self.grouped = dict(space.grouped)
         self._lines: list[list[tuple[int, IntArray]]] = []
         axes: dict[tuple[str, str, int], dict[tuple[int, int], IntArray]] = {}
         for number, group in enumerate(space.groups):
             for member in group.members:
-                kind = member.role if member.role in ("declared", "statistics", "product") else "tensor"
+                kind = member.role if member.role in ("declared", "statistics", "product", "attribute") else "tensor"
                 parts = axes.setdefault((kind, member.tensor, member.axis), {})
                 parts[number, id(member.index)] = member.index  # a tensor both made and read (tied weights) counts once
         known: dict[tuple[tuple[int, int], ...], Line] = {}
@@ -47,6 +49,8 @@ class Plan:
                 self.tensors.setdefault(name, []).append((axis, line))
             elif kind == "declared":
                 self.declared.setdefault(name, {})[axis] = line
+            elif kind == "attribute":
+                self.attributes[name] = (axis, line)
             elif kind == "statistics":
                 self.statistics[name] = line
             else:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.attributes import Claim, Laws
 from search_spaces.channels import Channels, squeeze
 from search_spaces.contents import tensors_in
-from search_spaces.counts import ChannelCount
+from search_spaces.counts import ChannelCount, Terms
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 
@@ -49,10 +50,12 @@ class Recorder:
 
     Attributes:
         channels: All ids.
+        laws: What the sizes in attributes of modules follow.
         axes: (tensor name, axis) -> (roles, ids [n]) in order of first use.
         calls: (owner, kind and number) -> a layer that multiplies.
         grouped: Grouped convolution -> entries of axis 0 of its weight per group.
         products: Module -> how many matrix products have run in it (not in modules inside it).
+        run_before: Modules in which products ran in an earlier pass, where they are known by number.
         several: Ids of axes that must keep at least two positions.
         path: Names of the modules being run, innermost last.
         checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
@@ -68,10 +71,12 @@ class Recorder:
 
     def __init__(self, model: nn.Module) -> None:
         self.channels = Channels()
+        self.laws = Laws(self.channels)
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
         self.calls: dict[tuple[str, str], Call] = {}
         self.grouped: dict[str, int] = {}
         self.products: Counter[str] = Counter()
+        self.run_before: set[str] = set()
         self.several: list[Tensor] = []
         self.path: list[str] = [""]
         self.checked = False
@@ -95,6 +100,8 @@ class Recorder:
     def restart(self) -> None:
         """Before another forward pass: no module is running."""
         self.path, self.opaque, self.closed, self.checked = [""], 0, [], False
+        self.run_before |= self.products.keys()
+        self.products.clear()
 
     @property
     def trusted(self) -> bool:
@@ -199,6 +206,18 @@ class Recorder:
                 self.freeze(known[1], why)
 
     # -- sizes ---------------------------------------------------------------------------------------------------
+    def claim(self, terms: Terms, ids: Tensor | None, why: str) -> None:
+        """The product of `terms` always equals the number of `ids` (without: it never changes), or else all freeze."""
+        self.laws.claims.append(Claim(terms, ids, why))
+
+    def settle(self) -> None:
+        """After the last pass: what all sizes follow, and which channels are frozen for what was promised of them."""
+        self.laws.settle()
+        self.channels.settle()
+        self.laws.settle()  # a frozen line is a constant
+        for attribute, ids in self.laws.follows.items():
+            self.register(str(attribute), len(ids), ids, "attribute")
+
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """Two counts are equal whatever is pruned, or else frozen."""
         self.channels.promise(left.ids, left.factor, right.ids, right.factor, why)
@@ -264,7 +283,7 @@ class Recorder:
 
     def contracts(self, ids: Tensor) -> None:
         """Note that the matrix product now running sums over the channels `ids` [n]."""
-        if self.counting:
+        if self.path[-1] not in self.run_before:
             self.register(self.path[-1], self.products[self.path[-1]], ids, "product")
 
 

@@ -24,7 +24,7 @@ class Solver:
     """Numbers the distinct lines of ids, finds the units on them, and counts."""
 
     def __init__(self, rec: Recorder) -> None:
-        rec.channels.settle()
+        rec.settle()
         self.rec = rec
         self.roots = rec.channels.roots
         self.reasons = rec.channels.reasons()

@@ -37,7 +37,8 @@ class Member:
         axis: The axis of the tensor that shrinks (of a declaring module: 0 its output side, 1 its input side).
         role: "out" (a filter that makes the channel), "in" (weights that read it), "norm" (batch-norm and other
             per-channel scales and statistics), "free" (a bare parameter that is added or multiplied), "declared" (a
-            side of a module that declares how it shrinks), "statistics" (a normaliser whose size is an attribute).
+            side of a module that declares how it shrinks), "statistics" (a normaliser whose size is an attribute),
+            "attribute" (a size in an attribute of a module that follows the channels; `axis` is how many there are).
         index: [C, k] positions on that axis, one row per unit.
     """
 

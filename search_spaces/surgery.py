@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -83,6 +83,9 @@ class Dresser:
         self._refits = [
             Refit(modules[name], self.plan.grouped.get(name), self.plan.statistics.get(name)) for name in touched
         ]
+        self._attributes = [
+            SizeAttribute(name, modules, channels, line) for name, (channels, line) in self.plan.attributes.items()
+        ]
         self._declared = [(modules[name], lines) for name, lines in self.plan.declared.items()]
 
     def dress(self, kept: Sequence[Any]) -> nn.Module:
@@ -118,6 +121,8 @@ class Dresser:
             module.to(self._device)  # what it made of the indices
         for refit in self._refits:
             refit(removed)
+        for attribute in self._attributes:
+            attribute(removed)
         return self.instance
 
 
@@ -150,3 +155,34 @@ class Refit:
                 fields["num_groups"] = (self.dense["num_channels"] - lost) // self.per_group
             for name, size in self.dense.items():
                 fields[name] = size - lost if isinstance(size, int) else (size[0] - lost,)
+
+
+class SizeAttribute:
+    """Brings a size that stands in an attribute of a module in line with the channels that it follows.
+
+    Args:
+        name: "module.attribute", or "module.attribute.item" of a list or tuple.
+        modules: The network's modules by name.
+        channels: How many channels it follows in the dense network.
+        line: Which ones.
+    """
+
+    def __init__(self, name: str, modules: Mapping[str, nn.Module], channels: int, line: Line) -> None:
+        owner, _, leaf = name.rpartition(".")
+        self.item: int | None = None
+        if owner not in modules or leaf not in vars(modules[owner]):
+            self.item = int(leaf)
+            owner, _, leaf = owner.rpartition(".")
+        self.module, self.leaf, self.channels, self.line = modules[owner], leaf, channels, line
+        value = vars(self.module)[leaf]
+        self.dense: int = value if self.item is None else value[self.item]
+
+    def __call__(self, removed: Sequence[IntArray]) -> None:
+        """Set it."""
+        size = self.dense * (self.channels - int(removed[self.line].size)) // self.channels
+        if self.item is None:
+            vars(self.module)[self.leaf] = size
+            return
+        sizes = list(vars(self.module)[self.leaf])
+        sizes[self.item] = size
+        vars(self.module)[self.leaf] = type(vars(self.module)[self.leaf])(sizes)

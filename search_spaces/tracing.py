@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.checkpoint import CheckpointFunction
 
 from search_spaces.contents import tensors_in
-from search_spaces.counts import ChannelCount
+from search_spaces.counts import ChannelCount, Size
 from search_spaces.operators import OperatorMode
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
 from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
@@ -129,11 +129,11 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Non
 
     A network that wants more than the example input to train (targets, say) is traced as far as it comes.
     """
+    rec.restart()
     rec.counting = False
     model.train()
     with suppress(ValueError):
         run(rec, model, args, kwargs)
-    rec.restart()
 
 
 @contextmanager
@@ -217,6 +217,8 @@ def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
     flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
+    for size in (a for a in flat if isinstance(a, Size)):
+        size.lose(f"{resolve_name(func) or func}")
     counts = [a for a in flat if isinstance(a, ChannelCount)]
     if not counts:
         return

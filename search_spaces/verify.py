@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
 from search_spaces.comparing import Answer
@@ -19,7 +21,13 @@ from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, preserved, slow_path
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
-IN_SINGLE = 1000  # times the tolerance for a network that cannot run, or not everywhere, in double precision
+IN_SINGLE = 100  # times the tolerance for a network that cannot run, or not everywhere, in double precision
+
+
+NOT_FINITE = (
+    "{}: answers the example input with NaN or infinity, so that nothing can be compared; check the weights, or give "
+    "another example input"
+)
 
 
 class VerificationError(ValueError):
@@ -32,11 +40,12 @@ def verify(
     example_inputs: Any,
     *,
     seeds: Iterable[int] = (0, 1, 2),
-    tolerance: float = 1e-7,
+    tolerance: float = 1e-6,
 ) -> float:
     """Prune random channels of `model` and compare with the dense network in which nothing reads them.
 
-    Both run in double precision (where the network can), with fresh batch-norm statistics, and constant parameters
+    Both run in double precision (where the network can), with batch-norm statistics about those of the example (in
+    others the signal of a deep branch is lost), random scales and shifts behind them, and constant parameters
     drawn anew: zeros, ones and tiny scales of a new network hide errors. What is compared are all tensors of the
     answer, and the scores that a detector selects from. The pruned network must also run in training mode where the
     dense one does. `model` itself is left as it is.
@@ -46,7 +55,7 @@ def verify(
         space: What `trace` found in it.
         example_inputs: As for `trace`.
         seeds: One random choice of 20 % to 80 % of the channels of every group for each.
-        tolerance: Largest accepted difference, relative to what the pruning changes in that tensor; a thousand times as
+        tolerance: Largest accepted difference, relative to what the pruning changes in that tensor; a hundred times as
             much where something is computed in single precision.
 
     Returns:
@@ -64,14 +73,9 @@ def verify(
             kept = random_kept(space, np.random.default_rng(seed))
             worst = max(worst, found := subject.difference(space, kept))
             if math.isnan(found):
-                raise VerificationError(
-                    f"{type(model).__name__}: answers the example input with NaN or infinity, so that nothing can be "
-                    "compared; check the weights, or give another example input"
-                )
+                raise VerificationError(NOT_FINITE.format(type(model).__name__))
             if not found <= subject.tolerance:
                 raise VerificationError(blame(subject, space, kept, found))
-            if subject.trains and not subject.pruned_trains(space, kept):
-                raise VerificationError(blame(subject, space, kept, math.inf))
     return worst
 
 
@@ -94,7 +98,8 @@ class Subject:
     def __init__(self, model: nn.Module, example_inputs: Any, tolerance: float) -> None:
         self.model, self.tolerance = model, tolerance
         self.args, self.kwargs = as_call(example_inputs)
-        self.answer = Answer.of(copy.deepcopy(model), self.args, self.kwargs)
+        settle_norms(model, self.args, self.kwargs)
+        self.answer, _ = self._ask(copy.deepcopy(model))
         if self.answer.is_narrowed:
             self.tolerance *= IN_SINGLE
         if not self.answer.holds_numbers:
@@ -102,35 +107,52 @@ class Subject:
                 f"{type(model).__name__}: its answer to the example input holds no number, so that nothing can be "
                 "compared; give an example input that it has an answer to"
             )
-        self.trains = self._runs(model)
+        # None: it cannot train on the example alone. What it draws at random cannot be compared.
+        self.trained: Answer | None = None
+        with contextlib.suppress(*FAILURES):
+            self.trained, self.draws = self._ask(training(copy.deepcopy(model)))
+
+    def _ask(self, model: nn.Module) -> tuple[Answer, bool]:
+        """What the model answers, and whether it draws random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            return Answer.of(model, self.args, self.kwargs), not torch.equal(torch.get_rng_state(), before)
 
     def difference(self, space: SearchSpace, kept: Kept) -> float:
-        """Largest difference of pruned and masked answers, relative to what pruning changes.
+        """Largest difference of pruned and masked answers, relative to what pruning changes; in training mode, too.
 
         Returns:
-            Infinity if the pruned network fails or answers what is not finite; NaN if the masked one already does.
+            Infinity if the pruned network fails; NaN if the masked one answers no finite number.
         """
-        expected = Answer.of(mask(self.model, space, kept), self.args, self.kwargs)
-        if not expected.is_finite:
-            return math.nan
+        worst = self._difference(space, kept, self.answer, lambda model: model)
+        if self.trained is not None:
+            worst = max(worst, self._difference(space, kept, self.trained, training, compared=not self.draws))
+        return worst
+
+    def _difference(
+        self,
+        space: SearchSpace,
+        kept: Kept,
+        dense: Answer,
+        mode: Callable[[nn.Module], nn.Module],
+        compared: bool = True,
+    ) -> float:
         try:
-            found = Answer.of(prune(self.model, space, kept), self.args, self.kwargs)
+            found, _ = self._ask(mode(prune(self.model, space, kept)))
         except FAILURES:
             return math.inf
-        return found.apart(expected, self.answer) if found.is_finite else math.inf
+        if not compared:
+            return 0.0
+        expected, _ = self._ask(mode(mask(self.model, space, kept)))
+        return found.apart(expected, dense) if expected.is_finite(torch.any) else math.nan
 
-    def pruned_trains(self, space: SearchSpace, kept: Kept) -> bool:
-        """Does the pruned network run in training mode, too?"""
-        return self._runs(prune(self.model, space, kept))
 
-    def _runs(self, model: nn.Module) -> bool:
-        trained = copy.deepcopy(model).train()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                trained(*self.args, **self.kwargs)
-        except FAILURES:
-            return False
-        return True
+def training(model: nn.Module) -> nn.Module:
+    """The model in training mode; what draws at random or needs several images, dropout and batch-norm, as in eval."""
+    for module in model.train().modules():
+        if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
+            module.eval()
+    return model
 
 
 def subject_of(model: nn.Module, example_inputs: Any, seed: int, tolerance: float) -> Subject:
@@ -170,6 +192,8 @@ def check_copies(model: nn.Module, example_inputs: Any) -> None:
         why = "it answers something else"
     except FAILURES as error:
         found, why = [], f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
+        raise VerificationError(NOT_FINITE.format(type(model).__name__))
     if [t.shape for t in found] != [t.shape for t in expected] or not all(
         torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True) for a, b in zip(found, expected, strict=True)
     ):
@@ -193,12 +217,10 @@ def blame(subject: Subject, space: SearchSpace, kept: Kept, found: float) -> str
     whole = [np.arange(g.size) for g in space.groups]
     for number, group in enumerate(space.groups):
         alone = tuple(kept[number] if i == number else w for i, w in enumerate(whole))
-        one = subject.difference(space, alone)
-        trains = not subject.trains or subject.pruned_trains(space, alone)
-        if not one <= subject.tolerance or not trains:
+        if not (one := subject.difference(space, alone)) <= subject.tolerance:
             how = f"answers otherwise than its channels explain, by {one:.1e} of what their removal changes"
-            if one == math.inf or not trains:
-                how = "cannot run without its channels" + (" in training mode" if one != math.inf else "")
+            if one == math.inf:
+                how = "cannot run without its channels"
             return (
                 f"group '{group.name}': the pruned network {how}, so something depends on them that the trace cannot "
                 f"see (a number computed from their count, say); freeze it: --freeze {group.name}"
@@ -207,6 +229,25 @@ def blame(subject: Subject, space: SearchSpace, kept: Kept, found: float) -> str
         f"the pruned network differs by {found:.1e} from the masked one, though no single group does: freeze groups "
         f"one after the other ({', '.join(g.name for g in space.groups[:3])} ...) to find those that do not go together"
     )
+
+
+def settle_norms(model: nn.Module, args: Any, kwargs: Any) -> None:
+    """Multiply the running statistics by those of the example input, so that signals keep their size in any depth."""
+
+    def settle(norm: Any, inputs: Any) -> None:
+        x = inputs[0]
+        axes = [d for d in range(x.dim()) if d != 1]
+        norm.running_mean.copy_(norm.running_mean + x.mean(axes))
+        norm.running_var.copy_(norm.running_var * x.var(axes, correction=0).clamp_min(1e-6))
+
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and isinstance(m.running_mean, Tensor)]
+    handles = [norm.register_forward_pre_hook(settle) for norm in norms]
+    try:
+        if handles:
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from search_spaces.counts import ChannelCount, plain
+from search_spaces.counts import Attribute, ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
@@ -34,6 +35,7 @@ def watched(rec: Recorder) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_exchanged(_functions()))
         stack.enter_context(_counted_attributes(rec))
+        stack.enter_context(_sizes_in_attributes(rec))
         yield
 
 
@@ -56,7 +58,7 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lost(value: Any, what: str) -> Any:
-    if isinstance(value, ChannelCount):
+    if isinstance(value, (ChannelCount, Size)):
         return value.lose(what)
     return type(value)(_lost(v, what) for v in value) if type(value) in (tuple, list) else value
 
@@ -122,6 +124,9 @@ SIZES: tuple[tuple[type[nn.Module], tuple[tuple[str, int], ...]], ...] = (
 )
 
 
+LAYERS = (*(kind for kind, _ in SIZES), nn.LayerNorm, nn.RMSNorm)  # their other numbers are none of channels
+
+
 @contextmanager
 def _counted_attributes(rec: Recorder) -> Iterator[None]:
     """`conv.out_channels` read by the network's own code is a count of the layer's channels."""
@@ -142,6 +147,35 @@ def _counted_attributes(rec: Recorder) -> Iterator[None]:
             module.__dict__[attribute] = value
 
 
+@contextmanager
+def _sizes_in_attributes(rec: Recorder) -> Iterator[None]:
+    """`self.num_heads` of a module of the network's own is a size that may follow channels; lists of sizes likewise."""
+    before: list[tuple[nn.Module, str, Any, Any]] = []
+    for path, module in rec.modules.items():
+        if type(module).__module__.startswith("torch.") or isinstance(module, LAYERS):
+            continue
+        for name, value in list(vars(module).items()):
+            sized = _sized(value, Attribute(path, name), rec)
+            if sized is not value:
+                before.append((module, name, value, sized))
+                module.__dict__[name] = sized
+    try:
+        yield
+    finally:
+        for module, name, value, sized in before:
+            if vars(module).get(name) is sized:  # else the network has changed it itself
+                module.__dict__[name] = value
+
+
+def _sized(value: Any, attribute: Attribute, rec: Recorder) -> Any:
+    if type(value) is int and value > 1:
+        return Size.of(value, ((attribute, 1),), rec)
+    if type(value) in (list, tuple) and value and all(type(v) is int for v in value):
+        items = [_sized(v, replace(attribute, item=i), rec) for i, v in enumerate(value)]
+        return type(value)(items) if any(isinstance(v, Size) for v in items) else value
+    return value
+
+
 def forget_counts(model: nn.Module) -> None:
     """Make the counts that modules have kept in their attributes plain numbers again."""
     for module in model.modules():
@@ -153,7 +187,7 @@ def forget_counts(model: nn.Module) -> None:
 
 
 def _plainly(value: Any) -> Any:
-    if isinstance(value, ChannelCount):
+    if isinstance(value, (ChannelCount, Size)):
         return plain(value)
     if type(value) in (tuple, list, torch.Size):
         items = [_plainly(v) for v in value]

@@ -15,14 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from search_spaces.attributes import counts_heads
 from search_spaces.channels import squeeze
-from search_spaces.counts import ChannelCount, plain
+from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder, along, line_of, tidy, varying
 from search_spaces.rules.layers import bind
 
 
 def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
     """Does an axis with ids `line` always have the size that `count` says, whatever is pruned?"""
+    if isinstance(count, Size):  # it will follow them
+        rec.claim(count.terms, line, f"a size in {rec.where} counts other channels, too")
+        return True
     return isinstance(count, ChannelCount) and rec.channels.proportional(line, count.ids, count.factor)
 
 
@@ -48,6 +52,12 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
     axes = varying(ids)
     on_constants(rec, [s for d, s in enumerate(sizes) if d not in axes], name)
     free = [d for d in axes if isinstance(sizes[d], ChannelCount) or shape[d] == -1]
+    sized = [d for d in axes if isinstance(sizes[d], Size)]
+    heads = [d for d in sized if counts_heads(sizes[d].terms)]
+    if sized and (heads or not free):  # whole heads go; else the sizes of the smaller units
+        free = heads[:1] or [max(sized, key=lambda d: shape[d])]
+    for d in set(sized) - set(free):
+        rec.claim(sizes[d].terms, None, f"{name} in {rec.where} makes it the size of what keeps its own")
     if not axes:
         return
     why = f"{name}({', '.join(map(str, shape))}) is written in the code of {rec.where}"
@@ -59,14 +69,15 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
     for d in set(axes) - set(free):
         rec.channels.unite(small.narrow(d, 0, 1).expand_as(small), small, why)
     count = sizes[free[0]]
-    if isinstance(count, ChannelCount):
-        here = ChannelCount.of(line_of(ids, free[0]), rec)
-        rec.promise(here, count, f"the sizes of {name} in {rec.where} count other channels")
+    if isinstance(count, (ChannelCount, Size)):
+        rec.claim(count.terms, line_of(ids, free[0]), f"the sizes of {name} in {rec.where} count other channels")
 
 
 def on_constants(rec: Recorder, counts: Sequence[Any], name: str) -> None:
     """Sizes of axes on which no channel lives: one that counts channels would shrink where nothing else does."""
     for count in counts:
+        if isinstance(count, Size):
+            rec.claim(count.terms, None, f"{name} in {rec.where} gives it to what keeps its size")
         # Channels that are all one unit cannot shrink.
         if isinstance(count, ChannelCount) and plain(count) != 1 and len(rec.channels.numbers(count.ids)) > 1:
             rec.freeze(count.ids, f"{name} in {rec.where} gives their number to what keeps its size")
@@ -123,6 +134,8 @@ def chunk(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     x, number, dim = bind(("input", "number", "dim"), args, {_NUMBER.get(k, k): v for k, v in kwargs.items()}).values()
     dim = (dim or 0) % x.dim()
     why = f"{func.__name__} in {rec.where} splits it unevenly or beside a constant"
+    if isinstance(number, Size):
+        number = number.lose(func.__name__)
     if isinstance(number, int):
         pieces = getattr(rec.ids(x), func.__name__)(plain(number), dim)
         split_parts(rec, x, [p.shape[dim] for p in pieces], dim, why, equal=True)
@@ -182,8 +195,8 @@ def take(rec: Recorder, x: Tensor, axis: int, item: Any) -> None:
     if isinstance(item, slice) and item.step in (None, 1):
         low, high, _ = slice(*(None if b is None else plain(b) for b in (item.start, item.stop))).indices(total)
         # A bound is safe at an end of the axis, and where it counts what lies before it.
-        open_low = not isinstance(item.start, ChannelCount) and low == 0
-        open_high = not isinstance(item.stop, ChannelCount) and high == total
+        open_low = not isinstance(item.start, (ChannelCount, Size)) and low == 0
+        open_high = not isinstance(item.stop, (ChannelCount, Size)) and high == total
 
         def follow() -> bool:
             return (open_low or matches(rec, line[:low], item.start)) and (

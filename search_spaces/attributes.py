@@ -1,0 +1,128 @@
+"""Sizes that stand in attributes of modules (`self.num_heads`), followed like channel counts.
+
+While a network is traced, the whole-number attributes of its modules are `Size`s: numbers that know what they were
+worked out from. Where one says how wide an axis of channels is, the attribute *follows* these channels, and surgery
+sets it. What the code does with it otherwise must then not depend on it, or the channels are frozen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+
+from torch import Tensor
+
+from search_spaces.channels import CONSTANT, Channels
+from search_spaces.counts import Attribute, Terms
+
+HEADS = re.compile(r"head|^n?h$|^n_h$")
+WIDTHS = re.compile(r"dim|size|width|channel|feature")
+
+
+def counts_heads(terms: Terms) -> bool:
+    """Does the code say that this size is a number of attention heads?"""
+    names = [term.name.lower() for term, _ in terms if isinstance(term, Attribute)]
+    return len(terms) == 1 and bool(names) and bool(HEADS.search(names[0])) and not WIDTHS.search(names[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """The product of `terms` always equals the number of channels `ids` (without: it never changes)."""
+
+    terms: Terms
+    ids: Tensor | None
+    why: str
+
+
+# The canonical form of a line of channels: root -> share, with no common divisor. Proportional lines have the same.
+Line = tuple[tuple[int, int], ...]
+
+
+class Laws:
+    """What the sizes in attributes are proportional to, found from all the claims about them.
+
+    Attributes:
+        follows: Attribute -> the ids [n] that it counts, or a multiple or fraction of.
+    """
+
+    def __init__(self, channels: Channels) -> None:
+        self.channels = channels
+        self.claims: list[Claim] = []
+        self.follows: dict[Attribute, Tensor] = {}
+        self.fixed: set[Attribute] = set()
+        self._frozen: set[int] = set()
+
+    def settle(self) -> None:
+        """Find what follows what; tie or freeze the channels of claims that do not hold."""
+        self._frozen = self.channels.frozen
+        while any([self._settle(claim) for claim in self.claims]) or self._give_up():
+            self._frozen = self.channels.frozen
+
+    def _settle(self, claim: Claim) -> bool:
+        """One claim; has anything been learnt?"""
+        powers: Counter[Line] = Counter()
+        lines: dict[Line, Tensor] = {}
+        unknown: Counter[Attribute] = Counter()
+
+        def count(ids: Tensor, power: int) -> None:
+            if line := self._line(ids):
+                powers[line] += power
+                lines.setdefault(line, ids)
+
+        for term, power in claim.terms:
+            if isinstance(term, Tensor):
+                count(term, power)
+            elif term in self.follows:
+                count(self.follows[term], power)
+            elif term not in self.fixed:
+                unknown[term] += power
+        if claim.ids is not None:
+            count(claim.ids, -1)
+        left = {line: power for line, power in powers.items() if power}
+        asked = {attribute: power for attribute, power in unknown.items() if power}
+        if not asked:
+            return bool(left) and self._reconcile(left, lines, claim.why)
+        if len(asked) > 1:
+            return False
+        ((attribute, power),) = asked.items()
+        if not left:
+            self.fixed.add(attribute)
+            return True
+        if len(left) == 1 and sum(left.values()) * power == -1:
+            self.follows[attribute] = lines[next(iter(left))]
+            return True
+        return False
+
+    def _reconcile(self, left: dict[Line, int], lines: dict[Line, Tensor], why: str) -> bool:
+        """Two numbers of channels must stay in proportion: tie them block by block, or freeze all."""
+        if sorted(left.values()) == [-1, 1]:
+            few, many = sorted((lines[line] for line in left), key=len)
+            if len(few) > 1 and len(many) % len(few) == 0:
+                blocks = many.reshape(len(few), -1)
+                self.channels.unite(few[:, None].expand_as(blocks), blocks, why)
+                return True
+        for line in left:
+            self.channels.freeze(lines[line], why)
+        self._frozen = self.channels.frozen
+        return True
+
+    def _give_up(self) -> bool:
+        """Nothing more can be learnt: take one attribute that is still unknown for fixed."""
+        known = self.follows.keys() | self.fixed
+        for claim in self.claims:
+            for term, _ in claim.terms:
+                if isinstance(term, Attribute) and term not in known:
+                    self.fixed.add(term)
+                    return True
+        return False
+
+    def _line(self, ids: Tensor) -> Line:
+        """The canonical form; empty if the number never changes."""
+        numbers = self.channels.numbers(ids)
+        if numbers.keys() <= {CONSTANT, *self._frozen}:
+            return ()
+        share = reduce(gcd, numbers.values())
+        return tuple(sorted((root, n // share) for root, n in numbers.items()))
