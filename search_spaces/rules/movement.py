@@ -49,7 +49,7 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
         slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
         for d in range(out.dim())
     )
-    joined = torch.cat([c[index] for c in companions], axis)
+    joined = rec.channels.canonical(torch.cat([c[index] for c in companions], axis))  # what is one now looks so
     rec.set(out, tidy(joined.expand(out.shape)))
 
 
@@ -58,7 +58,7 @@ def stack(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     companions = [rec.ids(t).unsqueeze(axis) for t in args[0]]
     beside(rec, companions, axis, "stack")
-    rec.set(out, tidy(torch.cat(companions, axis)))
+    rec.set(out, tidy(rec.channels.canonical(torch.cat(companions, axis))))
 
 
 def beside(rec: Recorder, companions: list[Tensor], axis: int, name: str) -> None:

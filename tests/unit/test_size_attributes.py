@@ -1,0 +1,154 @@
+"""Sizes that stand in attributes of modules: whole heads go, and the attributes follow."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from search_spaces import SearchSpace, prune, trace
+
+TOKENS = (2, 9, 12)
+
+
+def sizes(space):
+    return {g.name: g.size for g in space.groups}
+
+
+def reasons(space):
+    return {g.name: g.frozen_because for g in space.frozen if g.frozen_because != "output of the network"}
+
+
+class Attention(nn.Module):
+    """As in timm: fused projection, heads and their width in attributes."""
+
+    def __init__(self, dim=12, heads=3, out=None):
+        super().__init__()
+        self.num_heads, self.head_dim, self.all_heads = heads, dim // heads, dim
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.scale = self.head_dim**-0.5
+        self.merge = out or (lambda s, y, shape: y.reshape(*shape[:2], s.all_heads))
+
+    def forward(self, x):
+        shape = b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(self.merge(self, y.transpose(1, 2), shape))
+
+
+class Block(nn.Module):
+    """entry -> residual attention -> head."""
+
+    def __init__(self, attend):
+        super().__init__()
+        self.entry, self.attend, self.head = nn.Linear(12, 12), attend, nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.entry(x)
+        return self.head(x + self.attend(x))
+
+
+@pytest.mark.parametrize(
+    "merge",
+    [
+        lambda s, y, shape: y.reshape(*shape[:2], s.all_heads),
+        lambda s, y, shape: y.reshape(*shape[:2], s.num_heads * s.head_dim),
+        lambda s, y, shape: y.reshape(*shape[:2], -1),
+        lambda s, y, shape: y.flatten(2),
+    ],
+)
+def test_whole_heads_go_and_their_number_follows(law, merge):
+    model = Block(Attention(out=merge))
+    space = law(model, torch.randn(TOKENS))
+    assert sizes(space) == {"entry": 12, "attend.qkv": 3}
+    pruned = prune(model, space, [np.arange(12), np.array([0, 2])])
+    assert (pruned.attend.num_heads, pruned.attend.head_dim, pruned.attend.scale) == (2, 4, 0.5)
+    assert pruned.attend.qkv.out_features == 24
+    assert model.attend.num_heads == 3
+    rows = next(m for m in space.groups[1].members if m.tensor == "attend.qkv.weight").index
+    assert rows[1].tolist() == [*range(4, 8), *range(16, 20), *range(28, 32)]
+
+
+def test_a_width_counted_from_the_input_ties_heads_to_the_stream(law):
+    """`reshape(B, N, C)` with C of the input, the commonest spelling: a head goes with its share of the stream."""
+    space = law(Block(Attention(out=lambda s, y, shape: y.reshape(shape))), torch.randn(TOKENS))
+    assert sizes(space) == {"entry": 3}
+    stream = next(m for m in space.groups[0].members if m.tensor == "head.weight").index
+    assert stream.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_heads_whose_number_enters_a_value_are_frozen(law):
+    merge = lambda s, y, shape: (y * s.num_heads**-0.5).flatten(2)  # noqa: E731
+    found = reasons(law(Block(Attention(out=merge)), torch.randn(TOKENS)))
+    assert found["attend.qkv"] == "the size 'attend.num_heads' enters arithmetic in 'attend'"
+
+
+def test_a_width_worked_out_from_the_input_and_the_heads(law):
+    """As in torchvision's Swin: `C // num_heads` wide heads of a stream of C."""
+
+    class Windowed(Attention):
+        def forward(self, x):
+            b, n, c = x.shape
+            qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv[0] * (c // self.num_heads) ** -0.5, qkv[1], qkv[2]
+            return self.proj(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(b, n, c))
+
+    model = Block(Windowed())
+    space = law(model, torch.randn(TOKENS))
+    assert sizes(space) == {"entry": 3}
+    assert prune(model, space, [np.array([1, 2])]).attend.num_heads == 2
+
+
+def test_projections_apart_with_several_sizes(law):
+    """As in Hugging Face's BERT."""
+
+    class Apart(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_attention_heads, self.attention_head_size, self.all_head_size = 3, 4, 12
+            self.query, self.key, self.value, self.dense = (nn.Linear(12, 12) for _ in range(4))
+
+        def split(self, x):
+            return x.view(*x.size()[:-1], self.num_attention_heads, self.attention_head_size).permute(0, 2, 1, 3)
+
+        def forward(self, x):
+            q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+            scores = q @ k.transpose(-1, -2) / self.attention_head_size**0.5
+            y = (scores.softmax(-1) @ v).permute(0, 2, 1, 3).contiguous()
+            return self.dense(y.view(*y.size()[:-2], self.all_head_size))
+
+    model = Block(Apart())
+    space = law(model, torch.randn(TOKENS))
+    assert sizes(space) == {"entry": 12, "attend.query": 3}
+    same = SearchSpace.from_json(space.to_json())
+    attend = prune(model, same, [np.arange(12), np.array([1])]).attend
+    assert (attend.num_attention_heads, attend.attention_head_size, attend.all_head_size) == (1, 4, 4)
+
+
+def test_splits_by_stored_sizes(law, toy):
+    """As in FasterNet and in CSP blocks: `split([self.a, self.b])`."""
+
+    class Partial(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sizes, self.part = [3, 5], toy.conv(3, 3)
+
+        def forward(self, x):
+            a, b = torch.split(x, self.sizes, 1)
+            return torch.cat([self.part(a), b], 1)
+
+    model = toy(lambda s, x: s.p(x), p=Partial())
+    space = law(model, torch.randn(2, 3, 8, 8))
+    assert sorted(sizes(space).values()) == [3, 3, 5, 6]
+    kept = [np.arange(g.size)[1:] for g in space.groups]
+    assert prune(model, space, kept).body.p.sizes == [2, 4]
+    assert model.body.p.sizes == [3, 5]
+
+
+def test_attributes_are_plain_numbers_after_the_trace():
+    model = Block(Attention())
+    before = {n: dict(vars(m)) for n, m in model.named_modules()}
+    trace(model, torch.randn(TOKENS))
+    after = {n: dict(vars(m)) for n, m in model.named_modules()}
+    assert {type(v) for m in after.values() for v in m.values() if isinstance(v, int)} <= {int, bool}
+    assert all(before[n][k] == v for n, m in after.items() for k, v in m.items() if isinstance(v, int))
