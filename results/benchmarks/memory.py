@@ -2,6 +2,7 @@
 
     python results/benchmarks/memory.py [--candidates 2000] [--only digits_cnn resnet20]
     python results/benchmarks/memory.py --compare 200           # with and without what keeps it level
+    python results/benchmarks/memory.py --candidates 0 --search 400    # a search without workers, with and without
 
 One child process as a search starts it, given a live network and live images (they go to it in a parcel, as nothing
 says how to build them), evaluates random widths; its resident memory and its CPU time are read from /proc after every
@@ -13,10 +14,13 @@ recorded, nothing is asserted.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,16 @@ from protocol import processor
 from scipy.stats import theilslopes
 from torch import nn
 
+import autoprune
 from autoprune.config import RunConfig
 from autoprune.controller import Job
 from autoprune.data import ImageData, Split
 from autoprune.files import write_text
-from autoprune.problem import Problem
+from autoprune.problem import Problem, Trial
+from autoprune.report import RunProgress
 from autoprune.runs import Recipe
 from autoprune.workers import child as workers_child
+from autoprune.workers import here as workers_here
 from autoprune.workers.child import READY, RESULT, Child
 from autoprune.workers.memory import KERNELS
 from autoprune.workers.parcel import Parcel
@@ -209,6 +216,62 @@ def compared(case: Case) -> list[str]:
     return [*lines, ""]
 
 
+class Looking(RunProgress):
+    """Looks at this process after every fiftieth trial of its search."""
+
+    def __init__(self, trials: int) -> None:
+        super().__init__(quiet=True)
+        self.looks, self._every = [look(os.getpid(), 0)], max(1, trials // LOOKS)
+
+    def on_told(self, trial: Trial) -> None:
+        """A trial has finished."""
+        super().on_told(trial)
+        if (trial.number + 1) % self._every == 0:
+            self.looks.append(look(os.getpid(), trial.number + 1))
+            print(self.looks[-1], flush=True)
+
+
+def search_here(end: Connection, trials: int, keep: bool) -> None:
+    """The life of a process that searches without workers; sends its looks."""
+    if keep:
+        os.environ[KERNELS] = "1024"
+        workers_here.give_back = lambda: None
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    progress = Looking(trials)
+    settings: dict[str, Any] = {"trials": trials, "finalists": 0, "epochs": 0, "device": "cpu", "criterion": "l1"}
+    with tempfile.TemporaryDirectory() as folder:
+        autoprune.search(digits_cnn().eval(), "digits", name=f"{folder}/run", progress=progress, **settings)
+    end.send(progress.looks)
+
+
+def searched(trials: int) -> list[str]:
+    """A search in one process, with and without what keeps it level."""
+    found: dict[bool, list[Look]] = {}
+    for keep in (True, False):
+        ours, theirs = multiprocessing.get_context("spawn").Pipe()
+        process = multiprocessing.get_context("spawn").Process(target=search_here, args=(theirs, trials, keep))
+        process.start()
+        theirs.close()
+        found[keep] = ours.recv()
+        process.join()
+    rows = list(zip(found[True], found[False], strict=True))
+    shown = [rows[round(i * (len(rows) - 1) / 14)] for i in range(15)]
+    half = found[False][len(rows) // 2 :]
+    slope = 1000 * theilslopes([at.private for at in half], [at.candidates for at in half])[0]
+    return [
+        f"## A search of digits_cnn without worker processes: {trials} trials\n",
+        'Private MiB; controller, strategy and ledger are in the same process. "Before" neither gave free',
+        "pages back nor kept fewer kernels there.\n",
+        "| trials | before | now |",
+        "|---|---|---|",
+        *(f"| {was.candidates:,} | {was.private:.0f} | {now.private:.0f} |" for was, now in shown),
+        "",
+        f"Now, second half: {slope:+.1f} MiB per 1,000 trials (median slope of {len(half)} looks); CPU ms a trial: "
+        f"{cpu_ms(found[True]):.0f} before, {cpu_ms(found[False]):.0f} now.\n",
+    ]
+
+
 NOTES = """## What keeps it level
 
 - After each candidate the child gives the free pages of its heap back (`malloc_trim`). Without it, the process keeps
@@ -238,10 +301,14 @@ if __name__ == "__main__":
     parser.add_argument("--candidates", type=int, default=2000)
     parser.add_argument("--only", nargs="*", choices=["digits_cnn", "resnet20"], default=["digits_cnn", "resnet20"])
     parser.add_argument("--compare", type=int, default=0, help="candidates with and without, for each network")
+    parser.add_argument("--search", type=int, default=0, help="trials of a search without worker processes")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     sections: list[list[str]] = []
+    if args.search:
+        sections.append(searched(args.search))
+        write_text(args.out, report(sections))
     for name in args.only:
         if args.candidates:
             sections.append(rows(cases(args.candidates)[name]))

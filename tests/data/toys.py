@@ -78,6 +78,42 @@ class MakeEvaluator:
         return Evaluator(self.side, self.pause_s)
 
 
+class MakeBreaking(MakeEvaluator):
+    """The same; trial 5 breaks the device of its process once, and whoever starts after `starts` others is killed.
+
+    The others then wait until so many processes as `wanted` have been started in all.
+    """
+
+    def __init__(self, side, pause_s, starts, wanted):
+        super().__init__(side, pause_s)
+        self.starts, self.wanted = starts, wanted
+
+    def started(self):
+        return len(Path(f"{self.side}.starts").read_text().split())
+
+    def __call__(self, device):
+        import signal
+
+        with open(f"{self.side}.starts", "a") as file:
+            file.write("started\n")
+        if self.started() > self.starts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        evaluate, mark, broken = super().__call__(device), Path(f"{self.side}.broken"), []
+
+        def evaluate_there(job):
+            metrics = evaluate(job)
+            if job.number == 5 and not mark.exists():
+                mark.touch()
+                broken.append(job.number)
+            if broken:
+                raise illegal_access()
+            while mark.exists() and self.started() < self.wanted:
+                time.sleep(0.05)
+            return metrics
+
+        return evaluate_there
+
+
 class Moody:
     """With a temper, decided by widths[0]: dies once, dies always, hangs, raises, exits, hangs in C; or is well."""
 

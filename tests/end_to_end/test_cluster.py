@@ -270,6 +270,19 @@ def test_whatever_a_candidate_does_to_its_worker(cluster, run):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("starts", "wanted"), [(99, 3), (2, 5)], ids=["replaced", "given-up"])
+def test_a_worker_whose_device_breaks_is_replaced_or_else_the_other_goes_on(cluster, run, starts, wanted):
+    said = []
+    make = toys.MakeBreaking(str(run / "side.txt"), 0.2, starts, wanted)
+    run_cluster(toys.OpenSearch(str(run), limit_s=600.0), make, Share(2, 1), run / "ray", say=said.append)
+    check_exact(run, in_flight=1)
+    assert len(lines(run, "side.txt.starts")) >= wanted
+    assert Ledger.read(run).entries[5].deaths == 1
+    assert len(said) == (0 if starts > 2 else 1)
+    assert all("died 3 times before it was ready" in line and "goes on without it" in line for line in said)
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_before_it_is_ready_stops_the_search(cluster, run):
     with pytest.raises(SearchStopped, match="died 3 times before it was ready"):
         run_cluster(toys.OpenSearch(str(run)), toys.deadly, Share(1, 1), run / "ray")
