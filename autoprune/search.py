@@ -28,6 +28,7 @@ from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
 from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
+from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
     Bench,
@@ -282,7 +283,8 @@ def _on_cluster(
     if trials:
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured)
+    images = Images(len(prepared.data.train), len(prepared.data.val))
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, images)
     extent = {name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)}
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
@@ -312,6 +314,8 @@ def _go(
             run.remember(**{name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)})
         note_versions(ledger)
         agree_on_plan(ledger, config, run.path)
+        if NOTE not in ledger.notes:
+            ledger.note(NOTE, [len(prepared.data.train), len(prepared.data.val)])
         try:
             while True:
                 held = hold(
@@ -392,7 +396,8 @@ def _candidates(
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
     measured = Measured.of(ledger.notes)
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured)
+    images = Images.of(ledger.notes)
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images)
     if places:
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)
     else:

@@ -6,11 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoprune.config import RunConfig
 from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import limit_reached
+from autoprune.report.pace import Images, Tuning, passes, tuning_passes
 from autoprune.report.tables import counted, seconds
 from autoprune.schedule import is_cached, ranked
 
@@ -18,14 +19,24 @@ if TYPE_CHECKING:
     from autoprune.runs.measured import Measured
 
 
+class Part(NamedTuple):
+    """A part of a run: its name, how often it is left to do, seconds of one (None: not measured), images that pass."""
+
+    name: str
+    left: int
+    pace: float | None
+    passes: int
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What is done and what is left of a search.
 
     Attributes:
-        proxies: Candidates finished by proxy, and how many there will be, at most.
+        proxies: Candidates finished, and how many there will be, at most.
         finalists: Finalists finished, and how many there will be (an estimate until every proxy has finished).
-        eta: How long the rest will take, in words: finalists are named, not guessed at, before the first has finished.
+        eta: How long the rest will take, finalists and fine-tune included, in words; of what nothing tells how long it
+            takes, only its name.
         end: Why there are no more candidates although fewer were evaluated than was asked for; empty until then.
     """
 
@@ -43,6 +54,8 @@ class Outlook:
         workers: int = 0,
         over: bool = False,
         measured: Measured | None = None,
+        images: Images | None = None,
+        tuning: Tuning | None = None,
     ) -> Outlook:
         """The outlook of a run with these trials; those still running count as left.
 
@@ -53,6 +66,8 @@ class Outlook:
             workers: Who share what is left; default those of the settings.
             over: There will be no new candidate, by whichever limit.
             measured: What was measured for a latency budget, and which other candidates that asked for.
+            images: Of the run: tell how long what has not begun will take.
+            tuning: How far the final fine-tune is, once it has begun.
         """
         done = [t for t in trials if t.state is not TrialState.RUNNING]
         running = [t for t in trials if t.state is TrialState.RUNNING and not is_cached(t)]
@@ -65,7 +80,8 @@ class Outlook:
         more = sum(widths not in known for widths in plan.extra)
         count_done = tally.evaluated + len(plan.extra) - more
         left = more + (begun if end else max(0, config.trials - tally.evaluated))
-        proxies, parts = (count_done, count_done + left), [("proxy", left, _pace(below))]
+        proxies = (count_done, count_done + left)
+        parts = [Part("candidate", left, _pace(below), _passes(plan.first, config, images))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
@@ -75,10 +91,13 @@ class Outlook:
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalist" if fidelity == "short" else f"at {fidelity}"
-            parts.append((name, left, _pace(here)))
+            parts.append(Part(name, left, _pace(here), _passes(fidelity, config, images)))
             below = here
         shorts = [t for t in done if t.fidelity != plan.first]
-        finalists = len(shorts), len(shorts) + sum(left for _, left, _ in parts[1:])
+        finalists = len(shorts), len(shorts) + sum(part.left for part in parts[1:])
+        if config.epochs:
+            pace = tuning.left_s if tuning and not any(part.left for part in parts) else None
+            parts.append(Part("the fine-tune", 1, pace, tuning_passes(config, images) if images else 0))
         return cls(proxies, finalists, _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
 
     @property
@@ -93,12 +112,18 @@ class Outlook:
 
     def __str__(self) -> str:
         (done, proxies), (ended, finalists) = self.proxies, self.finalists
-        return f"{done} of {_named(proxies, 'proxy')}, {ended} of {_named(finalists, 'finalist')}"
+        return f"{done} of {_named(proxies, 'candidate')}, {ended} of {_named(finalists, 'finalist')}"
 
 
 def _named(count: int, name: str) -> str:
-    """So many of a part of the search: "1 finalist", "4 proxies", "2 at short:25"."""
-    return f"{count} {name}" if name.startswith("at ") else counted(count, name).replace("proxys", "proxies")
+    """So many of a part of the search: "1 finalist", "4 candidates", "2 at short:25", "the fine-tune"."""
+    if name.startswith("the "):
+        return name
+    return f"{count} {name}" if name.startswith("at ") else counted(count, name)
+
+
+def _passes(fidelity: str, config: RunConfig, images: Images | None) -> int:
+    return passes(fidelity, config, images) if images else 0
 
 
 def _pace(trials: Sequence[Trial]) -> float | None:
@@ -107,11 +132,22 @@ def _pace(trials: Sequence[Trial]) -> float | None:
     return statistics.median(times) if times else None
 
 
-def _eta(parts: Sequence[tuple[str, int, float | None]], workers: int, time_left_s: float) -> str:
-    """The parts come one after the other, each shared by all workers; the time limit cuts the first one short."""
-    rounds = [(math.ceil(left / max(1, workers)), pace) for _, left, pace in parts]
-    known = [n * pace for n, pace in rounds if n and pace is not None]
-    if rounds[0][0] and rounds[0][1] is not None:  # what is begun before the limit is finished
-        known[0] = min(known[0], max(0.0, time_left_s) + rounds[0][1])
-    unknown = [_named(left, name) for name, left, pace in parts if left and pace is None]
-    return " + ".join([seconds(sum(known))] * bool(known) + unknown) or "0 s"
+def _eta(parts: Sequence[Part], workers: int, time_left_s: float) -> str:
+    """The parts come one after the other, each but the fine-tune shared by all workers; the time limit cuts the first.
+
+    A part that was not measured takes as long an image as the last one before it that was.
+    """
+    total, unknown, of_image = 0.0, [], None
+    for i, part in enumerate(parts):
+        pace = part.pace if part.pace is not None or of_image is None or not part.passes else of_image * part.passes
+        if part.pace is not None and part.passes:
+            of_image = part.pace / part.passes
+        rounds = math.ceil(part.left / max(1, workers))
+        if not rounds:
+            continue
+        if pace is None:
+            unknown.append(_named(part.left, part.name))
+            continue
+        most = max(0.0, time_left_s) + pace if i == 0 else math.inf  # what is begun before the limit is finished
+        total += min(rounds * pace, most)
+    return " + ".join([seconds(total)] * bool(total) + unknown) or "0 s"

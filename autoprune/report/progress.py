@@ -24,6 +24,7 @@ from autoprune.config import RunConfig, metric_label
 from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
+from autoprune.report.pace import Images
 from autoprune.schedule import is_cached
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class RunProgress:
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
         self._measured: Measured | None = None
+        self._images: Images | None = None
         self._began = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -70,6 +72,7 @@ class RunProgress:
         trials: Iterable[Trial] = (),
         worked_s: float = 0.0,
         measured: Measured | None = None,
+        images: Images | None = None,
     ) -> None:
         """The search begins, or goes on.
 
@@ -78,7 +81,9 @@ class RunProgress:
             trials: Finished before.
             worked_s: Seconds that controllers were at work before.
             measured: What was measured for a latency budget so far.
+            images: How many the run has.
         """
+        self._images = images
         self._config, self._trials, self._best, self._measured = config, list(trials), {}, measured
         self._began = time.monotonic() - worked_s
         for trial in self._trials:
@@ -102,12 +107,13 @@ class RunProgress:
             self._bar.stop()
             self._bar = None
 
-    def step(self, done: int, note: str = "") -> None:
+    def step(self, done: int, note: str = "", eta: str = "") -> None:
         """Step `done` is finished: told now and then where there is no bar."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
         elif self._is_time(self._every_s or EVERY_S):
-            self.say(", ".join(filter(None, (f"{self._stage}: step {done} of {self._steps}", note))))
+            eta = eta and f"ETA {eta}"
+            self.say(", ".join(filter(None, (f"{self._stage}: step {done} of {self._steps}", note, eta))))
 
     def on_asked(self, job: object) -> None:
         """A worker starts on a job: nothing worth a line."""
@@ -139,7 +145,8 @@ class RunProgress:
         return True
 
     def _outlook(self) -> Outlook:
-        return Outlook.of(self._trials, self._config, time.monotonic() - self._began, measured=self._measured)
+        worked_s = time.monotonic() - self._began
+        return Outlook.of(self._trials, self._config, worked_s, measured=self._measured, images=self._images)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()

@@ -20,6 +20,7 @@ from autoprune.report.ending import ending
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
+from autoprune.report.pace import Images, Tuning
 from autoprune.report.progress import describe
 from autoprune.report.sheet import console
 from autoprune.report.tables import failures_table, seconds, workers_table
@@ -72,7 +73,9 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     activity = Activity.of(record, now_s(record, began) if crew else None)
     is_exported = (run.best / "architecture.json").is_file()
     measured, at_work = Measured.of(record.notes), activity.at_work if crew else 0
-    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_exported and not crew, measured)
+    images, tuning = Images.of(record.notes), Tuning.read(run.checkpoint) if crew else None
+    is_over = is_exported and not crew
+    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, images, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), metric_label(config.metric)
     lines = {
@@ -86,7 +89,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "best": describe(leader, metric) if leader else "none yet",
         "delivered": _delivered(run) if is_exported else "",
         "front": summary(run, record),
-        "ETA": _eta(outlook, over) if crew else "",
+        "ETA": _eta(outlook, tuning if over else None) if crew else "",
         "files": "; ".join(stale(run, record)),
         "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
     }
@@ -132,5 +135,6 @@ def _limits(config: RunConfig, worked_s: float) -> str:
     return "; ".join([*parts, f"target {config.limits.target}"] if config.target else parts)
 
 
-def _eta(outlook: Outlook, over: bool) -> str:
-    return "until the winner is fine-tuned" if over else f"{outlook.eta}, then the fine-tune of the winner"
+def _eta(outlook: Outlook, tuning: Tuning | None) -> str:
+    """When the winner is there, as far as that can be told."""
+    return outlook.eta + (f" (the fine-tune is at step {tuning.step} of {tuning.steps})" if tuning else "")

@@ -27,9 +27,10 @@ from autoprune.criteria.saved import SavedScores
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
 from autoprune.errors import LedgerMismatch
-from autoprune.evaluation import EvaluationSettings, Fidelity
+from autoprune.evaluation import Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
+from autoprune.report.pace import Images, passes, tuning_passes
 from autoprune.report.tables import counted
 from autoprune.runs.example import example_of
 from autoprune.runs.versions import decisive
@@ -113,17 +114,11 @@ def expected_cost(prepared: Prepared) -> str:
         prepared.model(images)
     per_image = (time.perf_counter() - started) / len(images)
 
-    def passed(fidelity: str) -> int:
-        """Images that pass through a candidate; a backward pass costs about two forward ones."""
-        numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
-        plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
-        once = [min(n, len(data.train)) for n in (plan.bn_images, plan.fit_images)]
-        return min(config.val_images, len(data.val)) + sum(once) + 3 * plan.steps * config.batch_size
-
-    scored = passed(config.fidelity)
+    counts = Images(len(data.train), len(data.val))
+    scored = passes(config.fidelity, config, counts)
     search = config.trials * scored * per_image
-    short = sum(count * passed(fidelity) for count, fidelity in config.schedule.rungs) * per_image
-    recovery = config.epochs * len(data.train) * 3 * per_image
+    short = sum(count * passes(fidelity, config, counts) for count, fidelity in config.schedule.rungs) * per_image
+    recovery = tuning_passes(config, counts) * per_image
     return (
         f"expected cost on this CPU, at the dense network's pace: {counted(config.trials, 'candidate')} x {scored} "
         f"images = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "

@@ -17,6 +17,8 @@ from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
 from autoprune.report import RunProgress
+from autoprune.report.pace import Stopwatch
+from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
 from search_spaces import Kept
@@ -65,6 +67,12 @@ def recover(
     before = _validate(untouched, data, config)
     untouched.cpu()
     progress.begin("fine-tuning", steps)
+    watch = Stopwatch(checkpoint)
+
+    def told(done: int, total: int, loss: float) -> None:
+        left_s = watch(done, total).left_s
+        progress.step(done, f"loss {loss:.4f}", seconds(left_s) if left_s else "")
+
     log = finetune(
         model,
         data.without_test(),
@@ -76,7 +84,7 @@ def recover(
         seed=config.seed,
         device=config.device,
         checkpoint_path=checkpoint,
-        listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
+        listener=told,
     )
     progress.end()
     after = _settle(model, data, config)

@@ -59,7 +59,7 @@ def test_the_whole_way_of_a_front(run_front, here, capsys):
     assert main(["status", "results/f"]) == 0
     said = capsys.readouterr().out
     assert "hypervolume" in said
-    assert "20 of 20 proxies, 4 of 4 finalists" in said
+    assert "20 of 20 candidates, 4 of 4 finalists" in said
 
     assert main(["export", "results/f", "--budget", "macs<=30%", "--epochs", "0.1"]) == 0
     exported = json.loads((run.path / "macs-30pct" / "architecture.json").read_text())

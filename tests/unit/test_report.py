@@ -21,13 +21,14 @@ from autoprune.report import (
     front_table,
     print_export,
 )
+from autoprune.report.pace import Images, Tuning, passes, tuning_passes
 from autoprune.report.tables import finetune_row
 from autoprune.report.trials import proxy_quality, write_csv
 from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
-CONFIG = RunConfig(trials=4, finalists=2, fidelity="proxy")
+CONFIG = RunConfig(trials=4, finalists=2, fidelity="proxy", epochs=0)
 
 
 def proxy(number, loss=None, seconds=1.0, **settings):
@@ -41,7 +42,7 @@ def short(number, of, loss=0.1, seconds=10.0):
 
 def test_finalists_are_named_until_one_has_told_what_they_cost():
     done = [proxy(0, 0.5, 1.0), proxy(1, 0.4, 9.0), proxy(2, 0.3, 2.0)]  # median 2 s
-    assert Outlook.of([], CONFIG).eta == "4 proxies + 2 finalists"
+    assert Outlook.of([], CONFIG).eta == "4 candidates + 2 finalists"
     assert Outlook.of(done, CONFIG).eta == "2 s + 2 finalists"
     assert Outlook.of([*done, proxy(3, 0.9)], CONFIG).eta == "2 finalists"
 
@@ -51,7 +52,35 @@ def test_the_eta_of_finalists_is_at_their_own_pace():
     one = [*done, short(4, done[3])]
     assert Outlook.of(one, CONFIG).eta == "10 s"
     assert Outlook.of([*one, short(5, done[2])], CONFIG).eta == "0 s"
-    assert str(Outlook.of(one, CONFIG)) == "4 of 4 proxies, 1 of 2 finalists"
+    assert str(Outlook.of(one, CONFIG)) == "4 of 4 candidates, 1 of 2 finalists"
+
+
+def test_the_eta_of_what_has_not_begun_is_by_the_images_that_pass():
+    """1,280 training and 100 validation images: 1,100 pass in a proxy, 3 x 100 x 128 more in a finalist, and
+    3 x 50 x 128 in the fine-tune: 5 epochs of 10 steps. At 1.1 s a proxy that is 1 ms an image."""
+    images, config = Images(1280, 100), replace(CONFIG, epochs=5.0)
+    assert [passes(f, config, images) for f in ("proxy", "short")] == [1_100, 39_500]
+    assert tuning_passes(config, images) == 19_200
+    done = [proxy(n, 0.5 - n / 10, 1.1) for n in range(3)]
+    assert Outlook.of(done, config, images=images).eta == "99 s"  # 1.1 + 2 x 39.5 + 19.2
+    assert Outlook.of([], config, images=images).eta == "4 candidates + 2 finalists + the fine-tune"
+    assert Outlook.of(done, config).eta == "1 s + 2 finalists + the fine-tune"  # a ledger of long ago
+    done.append(proxy(3, 0.1, 1.1))
+    one = [*done, short(4, done[3], seconds=79.0)]  # 2 ms an image
+    assert Outlook.of(one, config, images=images).eta == "1m57s"  # 79 + 38.4
+    both = [*one, short(5, done[2], seconds=79.0)]
+    assert Outlook.of(both, config, images=images).eta == "38 s"
+    assert Outlook.of(both, replace(config, distill=0.5), images=images).eta == "51 s"  # the teacher's passes: 4 / 3
+    assert Outlook.of(both, config, images=images, tuning=Tuning(10, 50, 0.5)).eta == "20 s"
+    assert Outlook.of(both, replace(config, epochs=0), images=images).eta == "0 s"
+
+
+def test_a_long_part_says_its_own_eta_where_there_is_no_bar():
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=200), every_s=1e-9) as progress:
+        progress.begin("fine-tuning", 20)
+        progress.step(5, "loss 0.1000", "30 s")
+    assert out.getvalue() == "fine-tuning: step 5 of 20, loss 0.1000, ETA 30 s\n"
 
 
 def test_workers_share_what_is_left():
@@ -63,9 +92,9 @@ def test_more_trials_bring_only_the_finalists_that_are_new():
     done = [proxy(n, 0.5 - n / 10) for n in range(4)]
     first = [*done, short(4, done[3]), short(5, done[2])]
     more = replace(CONFIG, trials=6)
-    assert str(Outlook.of(first, more)) == "4 of 6 proxies, 2 of 2 finalists"
+    assert str(Outlook.of(first, more)) == "4 of 6 candidates, 2 of 2 finalists"
     better = [*first, proxy(6, 0.01), proxy(7, 0.9)]
-    assert str(Outlook.of(better, more)) == "6 of 6 proxies, 2 of 3 finalists"
+    assert str(Outlook.of(better, more)) == "6 of 6 candidates, 2 of 3 finalists"
     assert Outlook.of(better, more).eta == "10 s"
 
 
@@ -78,12 +107,12 @@ def test_the_total_is_never_below_what_is_done(trials):
 
 def test_what_runs_is_left_and_what_is_cached_counts_nothing():
     cached = replace(proxy(1, 0.5), metrics={"loss": 0.5, "cached": True})
-    assert str(Outlook.of([proxy(0, 0.5), cached, proxy(2)], CONFIG)).startswith("1 of 4 proxies")
+    assert str(Outlook.of([proxy(0, 0.5), cached, proxy(2)], CONFIG)).startswith("1 of 4 candidates")
 
 
 def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
     cached = [replace(proxy(n, 0.5), metrics={"loss": 0.5, "cached": True}) for n in range(1, 51)]
-    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 proxy, 0 of 1 finalist"
+    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 candidate, 0 of 1 finalist"
 
 
 def test_candidates_besides_the_strategys_count_until_they_are_done():
@@ -129,7 +158,7 @@ def test_the_bar_labels_both_times():
         progress.on_told(proxy(0, 0.5))
         progress._bar.refresh()
     shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
-    assert re.search(r"elapsed \S+ ETA 4 proxies \+ 2 finalists", shown)
+    assert re.search(r"elapsed \S+ ETA 4 candidates \+ 2 finalists", shown)
     assert re.search(r"elapsed \S+ ETA 3 s \+ 2 finalists", shown)
 
 

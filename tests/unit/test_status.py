@@ -22,11 +22,12 @@ from autoprune.report import print_status
 from autoprune.report.activity import LONG_S, Activity, now_s
 from autoprune.report.ending import ending, so_far
 from autoprune.report.outlook import Outlook
+from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import failures_table, seconds, workers_table
 from autoprune.runs.directory import RunDirectory
 
 STATUS = importlib.import_module("autoprune.report.status")  # `autoprune.report` is the function
-CONFIG = RunConfig(trials=8, finalists=2, fidelity="proxy")
+CONFIG = RunConfig(trials=8, finalists=2, fidelity="proxy", epochs=0)
 NOON = datetime(2026, 1, 1, 12)
 
 
@@ -49,8 +50,9 @@ def run_at(path, kept, config=CONFIG):
     """A run of which only the ledger is there."""
     leader = partial(RunDirectory.leader, RunDirectory(path, config))
     return SimpleNamespace(
-        path=path, config=config, best=path / "best", study="run", record=lambda: kept, leader=leader
-    )
+        path=path, config=config, best=path / "best", checkpoint=path / "finetune", study="run", record=lambda: kept,
+        leader=leader,
+    )  # fmt: skip
 
 
 def shown(run, monkeypatch, width=80):
@@ -139,7 +141,7 @@ def test_the_eta_knows_the_time_limit_and_the_workers_of_the_ledger():
     assert Outlook.of(trials, replace(config, time=""), 40.0, workers=4).eta == "10 s"
     assert Outlook.of(trials, config, 40.0).eta == "30 s"  # 20 s are left, and what is begun is finished
     over = Outlook.of(trials, config, 60.0)
-    assert (str(over), over.eta) == ("4 of 4 proxies, 0 of 0 finalists", "0 s")
+    assert (str(over), over.eta) == ("4 of 4 candidates, 0 of 0 finalists", "0 s")
     assert over.end == "time limit reached: worked 1m of 60s after 4 of 8 candidates"
 
 
@@ -169,7 +171,7 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
     live = shown(run, monkeypatch)
     lock.release()
     for said in (stopped, live):
-        assert "2 of 8 proxies, 0 of 2 finalists (1 complete, 1 failed, 1 " in said
+        assert "2 of 8 candidates, 0 of 2 finalists (1 complete, 1 failed, 1 " in said
         assert "limits time 2h, 5 s used; target top1>=90%" in said
         assert "pace 24 candidates a minute in 5 s at work" in said
         assert "best trial 0, proxy: loss 1.0000, 2.0 s" in said
@@ -180,7 +182,7 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
     assert "ETA" not in stopped
     assert "1 interrupted, will be redone)" in stopped
     assert f"running (process {os.getpid()} on " in live
-    assert "ETA 8 s + 2 finalists, then the fine-tune of the winner" in live  # 6 left, 2 workers, 2.5 s each (median)
+    assert "ETA 8 s + 2 finalists" in live  # 6 left, 2 workers, 2.5 s each (median)
     assert "worker-1 0 0 0 s trial 2, proxy" in live
     assert "worker-0 2 1 0 s idle" in live
 
@@ -195,7 +197,15 @@ def test_the_status_of_a_run_that_hangs_begins_delivers_or_has_finished(tmp_path
         over = record(*(entry(n, n + 1.0) for n in range(8)))
         delivers = run_at(tmp_path, over, replace(CONFIG, finalists=0))
         assert "running (process 7 on host): fine-tune of the winner" in shown(delivers, monkeypatch)
-        assert "ETA until the winner is fine-tuned" in shown(delivers, monkeypatch)
+        begun = replace(CONFIG, finalists=0, epochs=5.0)
+        assert "ETA the fine-tune" in shown(run_at(tmp_path, over, begun), monkeypatch)
+        ticks = iter(range(0, 100, 10))
+        watch = Stopwatch(tmp_path / "finetune" / "3.pt")
+        (tmp_path / "finetune").mkdir()
+        for step in (1, 2, 3):  # ten seconds each
+            watch(step, 20, lambda: next(ticks))
+        said = "ETA 2m50s (the fine-tune is at step 3 of 20)"
+        assert said in shown(run_at(tmp_path, over, begun), monkeypatch)
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "architecture.json").touch()
     few = run_at(tmp_path, record(*(entry(n, n + 1.0) for n in range(4))), replace(CONFIG, finalists=0, time="4s"))

@@ -1,0 +1,110 @@
+"""How long a part of a run takes, measured where it was measured, else from what was: by the images that pass.
+
+A finalist before the first one, and the fine-tune before its first step, are estimated from the seconds of what came
+before, at the same seconds an image; a backward pass costs about two forward ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoprune.config import RunConfig
+from autoprune.files import DiskError, write_text
+
+NOTE = "images"  # the ledger's note of how many there are
+EVERY_S = 5.0  # between two notes of a fine-tune's pace
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images a run trains and validates with, as its ledger notes them."""
+
+    train: int
+    val: int
+
+    @classmethod
+    def of(cls, notes: Mapping[str, Any]) -> Images | None:
+        """As a ledger notes them; None if it is of a release that did not."""
+        return cls(*notes[NOTE]) if NOTE in notes else None
+
+
+def passes(fidelity: str, config: RunConfig, images: Images) -> int:
+    """Images that pass through a candidate, forwards; those of training steps count three times."""
+    from autoprune.evaluation import EvaluationSettings  # here, because settings are shown without torch
+    from autoprune.evaluation.fidelity import Fidelity
+
+    numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
+    plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
+    once = sum(min(count, images.train) for count in (plan.bn_images, plan.fit_images))
+    return min(config.val_images, images.val) + once + 3 * plan.steps * min(config.batch_size, images.train)
+
+
+def tuning_steps(config: RunConfig, images: Images) -> int:
+    """Steps of the final fine-tune."""
+    return round(config.epochs * (images.train // min(config.batch_size, images.train)))
+
+
+def tuning_passes(config: RunConfig, images: Images) -> int:
+    """Images that pass in the final fine-tune, as in `passes`; a teacher sees each of them, too."""
+    batch = min(config.batch_size, images.train)
+    return tuning_steps(config, images) * batch * (4 if config.distill else 3)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How far a fine-tune is, by its own steps.
+
+    Attributes:
+        step: Done.
+        steps: In all.
+        step_s: Seconds of one, mean since it began or went on.
+    """
+
+    step: int
+    steps: int
+    step_s: float
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is done."""
+        return (self.steps - self.step) * self.step_s
+
+    @classmethod
+    def read(cls, folder: Path) -> Tuning | None:
+        """What the fine-tune that writes into a folder noted last; None if there is nothing that can be read."""
+        notes = sorted(folder.glob("*.pace.json"), key=lambda p: p.stat().st_mtime)
+        with suppress(IndexError, OSError, ValueError, TypeError):
+            return cls(**json.loads(notes[-1].read_text(encoding="utf-8")))
+        return None
+
+
+class Stopwatch:
+    """Times the steps of a fine-tune, and notes its pace beside its checkpoint, for `status` in another process.
+
+    Args:
+        checkpoint: Of the fine-tune; None: nothing is noted.
+    """
+
+    def __init__(self, checkpoint: Path | None = None) -> None:
+        self._note = checkpoint and checkpoint.with_suffix(".pace.json")
+        self._from: tuple[int, float] | None = None
+        self._noted = float("-inf")
+        if self._note:
+            self._note.unlink(missing_ok=True)  # of an attempt that was killed
+
+    def __call__(self, step: int, steps: int, clock: Callable[[], float] = time.monotonic) -> Tuning:
+        """Step `step` of `steps` is done."""
+        now = clock()
+        first, began = self._from = self._from or (step, now)
+        found = Tuning(step, steps, (now - began) / (step - first) if step > first else 0.0)
+        if self._note and step > first and (now - self._noted >= EVERY_S or step == steps):
+            self._noted = now
+            with suppress(DiskError):  # a training does not stop for want of a note
+                write_text(self._note, json.dumps(asdict(found)))
+        return found
