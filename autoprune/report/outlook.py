@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from autoprune.runs.measured import Measured
 
 
+FINE_TUNE = "the fine-tune"
+
+
 class Part(NamedTuple):
     """A part of a run: its name, how often it is left to do, seconds of one (None: not measured), images that pass."""
 
@@ -97,7 +100,7 @@ class Outlook:
         finalists = len(shorts), len(shorts) + sum(part.left for part in parts[1:])
         if config.epochs:
             pace = tuning.left_s if tuning and not any(part.left for part in parts) else None
-            parts.append(Part("the fine-tune", 1, pace, tuning_passes(config, images) if images else 0))
+            parts.append(Part(FINE_TUNE, 1, pace, tuning_passes(config, images) if images else 0))
         return cls(proxies, finalists, _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
 
     @property
@@ -132,16 +135,29 @@ def _pace(trials: Sequence[Trial]) -> float | None:
     return statistics.median(times) if times else None
 
 
+def _estimated(part: Part, before: Sequence[Part]) -> float | None:
+    """Seconds of a part by the images that pass, as in the last one measured; None where nothing was.
+
+    For training alone, as the fine-tune is, that is what a finalist takes more than a candidate.
+    """
+    known = [p for p in before if p.pace and p.passes]
+    if not known or not part.passes:
+        return None
+    (first, last), of_image = (known[0], known[-1]), (known[-1].pace or 0.0) / known[-1].passes
+    more_s, more = (last.pace or 0.0) - (first.pace or 0.0), last.passes - first.passes
+    if part.name == FINE_TUNE and more_s > 0 and more > 0:
+        of_image = more_s / more
+    return of_image * part.passes
+
+
 def _eta(parts: Sequence[Part], workers: int, time_left_s: float) -> str:
     """The parts come one after the other, each but the fine-tune shared by all workers; the time limit cuts the first.
 
-    A part that was not measured takes as long an image as the last one before it that was.
+    A part that was not measured takes as long an image as those before it that were.
     """
-    total, unknown, of_image = 0.0, [], None
+    total, unknown = 0.0, []
     for i, part in enumerate(parts):
-        pace = part.pace if part.pace is not None or of_image is None or not part.passes else of_image * part.passes
-        if part.pace is not None and part.passes:
-            of_image = part.pace / part.passes
+        pace = _estimated(part, parts[:i]) if part.pace is None else part.pace
         rounds = math.ceil(part.left / max(1, workers))
         if not rounds:
             continue

@@ -15,10 +15,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from autoprune.config import RunConfig, metric_label
 from autoprune.printable import printable
@@ -30,6 +32,7 @@ from autoprune.schedule import is_cached
 if TYPE_CHECKING:
     from autoprune.runs.measured import Measured
 
+WIDE = 100  # columns of a terminal that has room for all of the bar
 EVERY_S = 30.0  # between two lines of a search that Python started, where there is no bar
 
 
@@ -152,18 +155,12 @@ class RunProgress:
         self.end()
         if self.console.quiet or not (self.console.is_terminal or _is_notebook(self.console)):
             return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn() if eta is None else TextColumn("{task.fields[eta]}"),
-            console=self.console,
-            transient=True,
-        )
+        left = TimeRemainingColumn() if eta is None else TextColumn("{task.fields[eta]}", table_column=Column())
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), MofNCompleteColumn()]
+        if self.console.width >= WIDE:
+            columns.insert(1, BarColumn())
+            columns += [TextColumn("{task.fields[note]}"), TextColumn("elapsed"), TimeElapsedColumn()]
+        self._bar = Progress(*columns, TextColumn("ETA"), left, console=self.console, transient=True)
         self._bar.start()
         self._bar.add_task(stage, total=total, completed=done, note="", eta=eta)
 

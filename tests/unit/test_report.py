@@ -66,9 +66,9 @@ def test_the_eta_of_what_has_not_begun_is_by_the_images_that_pass():
     assert Outlook.of([], config, images=images).eta == "4 candidates + 2 finalists + the fine-tune"
     assert Outlook.of(done, config).eta == "1 s + 2 finalists + the fine-tune"  # a ledger of long ago
     done.append(proxy(3, 0.1, 1.1))
-    one = [*done, short(4, done[3], seconds=79.0)]  # 2 ms an image
-    assert Outlook.of(one, config, images=images).eta == "1m57s"  # 79 + 38.4
-    both = [*one, short(5, done[2], seconds=79.0)]
+    one = [*done, short(4, done[3], seconds=77.9)]  # 76.8 s more than a proxy, for 38,400 images: 2 ms
+    assert Outlook.of(one, config, images=images).eta == "1m56s"  # 77.9 + 38.4
+    both = [*one, short(5, done[2], seconds=77.9)]
     assert Outlook.of(both, config, images=images).eta == "38 s"
     assert Outlook.of(both, replace(config, distill=0.5), images=images).eta == "51 s"  # the teacher's passes: 4 / 3
     assert Outlook.of(both, config, images=images, tuning=Tuning(10, 50, 0.5)).eta == "20 s"
@@ -160,6 +160,18 @@ def test_the_bar_labels_both_times():
     shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
     assert re.search(r"elapsed \S+ ETA 4 candidates \+ 2 finalists", shown)
     assert re.search(r"elapsed \S+ ETA 3 s \+ 2 finalists", shown)
+
+
+def test_a_narrow_terminal_keeps_what_matters():
+    out = io.StringIO()
+    with RunProgress(Console(file=out, width=40, force_terminal=True)) as progress:
+        progress.begin_search(replace(CONFIG, epochs=1), [])
+        progress._bar.refresh()
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
+    assert "…" not in shown
+    assert all(len(line) <= 40 for line in shown.replace("\r", "\n").splitlines())
+    words = " ".join(shown.split())
+    assert [w for w in ("searching", "0/6", "ETA", "4 candidates", "the fine-tune") if w not in words] == []
 
 
 @pytest.mark.parametrize(
