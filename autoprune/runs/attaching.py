@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoprune.architecture import space_of
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.errors import RunIsLive
@@ -27,7 +28,7 @@ from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import check_formats, load_data
 from autoprune.runs.reopening import by_name, changed_run, unnamed
 from autoprune.runs.trained import PREVIOUS, dense_network, fitted, remeasured, unwrapped
-from search_spaces import Dresser, SearchSpace, Widths
+from search_spaces import Dresser, Widths
 
 Trained = nn.Module | Mapping[str, Tensor]
 
@@ -98,7 +99,7 @@ def _attach(
 ) -> Path:
     check_target(target)
     architecture = read_architecture(target)
-    space = SearchSpace.from_json(architecture["space"])
+    space = space_of(architecture, target)
     if space.fingerprint != run.space().fingerprint:
         raise ValueError(f"'{target}': is not an export of the run '{run.path}'; give --to one of its own")
     where = str(weights) if isinstance(weights, (str, Path)) else _kind(weights)
