@@ -306,7 +306,7 @@ while True:  # each attempt in a child that is killed one move later than the la
     limit += 1
     child = os.fork()
     if not child:
-        autoprune.attach("results/r", "mine.safetensors")
+        autoprune.attach("results/r", "mine.safetensors", progress=False)
         os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         break
