@@ -128,7 +128,7 @@ def search(
     if config.join and (path / "config.toml").is_file():  # it was here before
         again = {name: getattr(config, name) for name in names_of("resume") if name in settings}
         return resume(path, live_model, live_data, progress=progress, **again)
-    refuse_existing(path)
+    refuse_existing(path, config.ledger)
     if example_inputs is not None:
         example_tensors(example_inputs)
     latency = joined_latency(config, path) if config.join else None

@@ -6,8 +6,10 @@ from autoprune.ledger.database import refuse_password as refuse_password
 from autoprune.ledger.database import shown as shown
 from autoprune.ledger.locks import holder as holder
 from autoprune.ledger.opening import BEGUN as BEGUN
+from autoprune.ledger.opening import JOIN as JOIN
 from autoprune.ledger.presence import writers as writers
 from autoprune.ledger.records import Entry as Entry
 from autoprune.ledger.records import Record as Record
 from autoprune.ledger.records import check_same as check_same
 from autoprune.ledger.records import plain as plain
+from autoprune.ledger.server import SERVERS as SERVERS

@@ -25,9 +25,8 @@ from autoprune.ledger.records import FORMAT, HEAD, Record, check_same, frozen_tr
 from autoprune.ledger.server import SERVERS, Disconnected, Session
 from autoprune.ledger.tables import Tables
 
-BEGUN = (
-    ".begun"  # in the run's directory once its ledger says what the problem is: then it must not begin again unasked
-)
+BEGUN = ".begun"  # beside a ledger that has said what its problem is: then it must not begin again unasked
+JOIN = ", or search along with it (the same flags and --join)"  # on a database server only
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,10 @@ def open_ledger(wanted: Wanted, stack: contextlib.ExitStack) -> Opened:
         text = f"{where}: the directory cannot be made ({error.strerror}); free space or choose another place"
         raise LedgerUnwritable(text) from error
     if not wanted.join:
-        stack.callback(FileLock(run / ".lock", where).release)
+        try:
+            stack.callback(FileLock(run / ".lock", where).release)
+        except RunIsLive as error:
+            raise RunIsLive(f"{error}{JOIN if kind in SERVERS else ''}") from None
     if kind in SERVERS:
         return _on_server(wanted, url, stack)
     if url:
@@ -120,7 +122,7 @@ def _on_server(wanted: Wanted, url: str, stack: contextlib.ExitStack) -> Opened:
     crew = Crew(session, name, wanted.me or new_name())
     with crew.turn():
         if not wanted.join and not crew.lead():  # who joins leads only if nobody does when the search is over
-            text = f"another controller is writing it in {shared}; stop it, or wait, or join it with --join"
+            text = f"another controller is writing it in {shared}; stop it, or wait{JOIN}"
             raise RunIsLive(f"study '{name}': {text}")
         study = _begin(wanted, storage)
         tables = Tables(session, study)
@@ -151,8 +153,9 @@ def _begin(wanted: Wanted, storage: BaseStorage) -> int:
                 storage.set_study_system_attr(found, piece, text)
         head = {"format": FORMAT, "groups": list(wanted.groups.items()), "fingerprint": wanted.fingerprint}
         storage.set_study_user_attr(found, HEAD, plain(head))
-    with contextlib.suppress(OSError):  # it only warns of a ledger that is lost later
-        (wanted.run / BEGUN).touch()
+    if not (wanted.run / BEGUN).exists():
+        with contextlib.suppress(OSError):  # it only warns of a ledger that is lost later
+            (wanted.run / BEGUN).touch()
     return found
 
 
@@ -222,7 +225,9 @@ def refuse_existing(url: str, study: str) -> None:
     storage = connect(address(url))
     try:
         if find(storage, study, "") is not None:
-            text = f"study '{study}': is in '{shown(address(url))}' already; resume its run, or choose another name"
+            join = JOIN if url.startswith(SERVERS) else ""
+            text = f"is in '{shown(address(url))}' already; resume its run{join}, or choose another name"
+            text = f"study '{study}': {text}"
             raise ValueError(text)
     finally:
         storage.remove_session()

@@ -37,7 +37,7 @@ from torch import Tensor
 from autoprune.config import RunConfig, replace
 from autoprune.exporting import check_target
 from autoprune.files import as_path, check_plain, disk, read_json, save_tensors, whole_directory, write_text
-from autoprune.ledger import Ledger, Record
+from autoprune.ledger import JOIN, SERVERS, Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
 from autoprune.runs.measured import Measured
@@ -282,14 +282,19 @@ def run_path(config: RunConfig, model_name: str) -> Path:
     raise ValueError(f"name '{config.name}': {fault}; choose another --name, e.g. small18")
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, ledger: str = "") -> None:
     """Check that nothing is there yet.
+
+    Args:
+        path: Of the run.
+        ledger: The database of its ledger: on a server a search may be joined.
 
     Raises:
         ValueError: If something is.
     """
     if (path / "config.toml").exists():
-        raise ValueError(f"run '{path}': exists already; `autoprune resume {path}`, or choose another --name")
+        ways = f"`autoprune resume {path}`{JOIN if ledger.startswith(SERVERS) else ''}, or choose another --name"
+        raise ValueError(f"run '{path}': exists already; {ways}")
     if path.exists():
         raise ValueError(f"run '{path}': something else is there already; choose another --name")
 
