@@ -201,6 +201,20 @@ def check_writable(path: Path) -> None:
             raise OSError(number, os.strerror(number))
 
 
+def check_room(path: Path, needed: int) -> None:
+    """Check that so many bytes are free where `path` is, or will be.
+
+    Raises:
+        DiskError: If they are not.
+    """
+    folder = path.resolve()
+    while not folder.is_dir():
+        folder = folder.parent
+    if (free := shutil.disk_usage(folder).free) < needed:
+        found = f"at least {needed / 1e6:,.0f} MB are needed for networks, {free / 1e6:,.0f} MB are free"
+        raise DiskError(f"'{path}': {found}; free some space or choose another place")
+
+
 def sweep(path: Path) -> None:
     """Remove what writers of `path` left that died in the middle; what they had moved aside comes back."""
     here = path.resolve()

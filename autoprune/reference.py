@@ -212,3 +212,8 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def size_of(model: nn.Module) -> int:
+    """Bytes of a network's parameters and buffers on disk."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

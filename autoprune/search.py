@@ -22,11 +22,12 @@ from autoprune.data import ImageData, describe
 from autoprune.errors import LedgerUnwritable, SearchStopped
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.exporting import copy_export, load, read_architecture
-from autoprune.files import DiskError
+from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import Trial, TrialState
 from autoprune.recovery import Diverged
+from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
 from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
@@ -48,6 +49,7 @@ from autoprune.runs import (
     calls_of,
     changed_run,
     check_begun,
+    check_end,
     check_joined,
     check_sendable,
     deliver,
@@ -129,6 +131,9 @@ def search(
         again = {name: getattr(config, name) for name in names_of("resume") if name in settings}
         return resume(path, live_model, live_data, progress=progress, **again)
     refuse_existing(path, config.ledger)
+    check_writable(path)
+    if config.ledger and not config.join:
+        Ledger.refuse_existing(config.ledger, path.name)
     if example_inputs is not None:
         example_tensors(example_inputs)
     latency = joined_latency(config, path) if config.join else None
@@ -144,6 +149,7 @@ def search(
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
+    check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)
     with reserved(config) as share:
@@ -210,7 +216,9 @@ def resume(
         run.check_places()
     if not run.config.cluster:
         slots(run.config)  # refuses devices that are not there
+    check_end(run.config)
     prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
+    check_room(run.path, 2 * size_of(prepared.model))
     images = prepared.data.fingerprint
     recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists), images=images)
     with reserved(run.config) as share:

@@ -15,16 +15,16 @@ from autoprune.config import metric_label
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export, read_architecture
-from autoprune.files import as_path
+from autoprune.files import as_path, check_room
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
-from autoprune.reference import ModelReference
+from autoprune.reference import ModelReference, size_of
 from autoprune.report import RunProgress, renew
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.calls import allow, allow_named
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
-from autoprune.runs.prepare import Prepared
+from autoprune.runs.prepare import Prepared, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
 from autoprune.runs.winner import deliver
@@ -67,11 +67,13 @@ def finetune(
     allow(changed, trust, settings, model, data)
     target = as_path("to", to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
+    check_end(changed.config)
     chosen = run.trial(trial)
     prepared, progress = (
         _same(run, reopen(named(run, settings), "finetune", model, data)),
         progress or RunProgress(quiet=True),
     )
+    check_room(target, 2 * size_of(prepared.model))
     measured = known_or_measured(run, prepared, chosen, progress.say)
     deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
     renew(run, progress.say)
@@ -121,12 +123,14 @@ def export_run(
     changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
     target = as_path("to", to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
     check_target(target)
+    check_end(changed.config)
     progress = progress or RunProgress(quiet=True)
     if budgets or trial is not None:
         allow(changed, trust, settings, model, data)
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
+        check_room(target, 2 * size_of(prepared.model))
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)
@@ -143,7 +147,8 @@ def export_run(
     reference = (
         ModelReference(config.model, config.model_args) if settings.keys() & REFERENCES and config.model else None
     )
-    if not (config.model or model or read_architecture(run.best)["model"].get("factory")):
+    is_built = bool(config.onnx or config.pt2)  # else files are copied
+    if is_built and not (config.model or model or read_architecture(run.best)["model"].get("factory")):
         raise unnamed(run, "export", ["model"])
     if reference:
         allow_named(changed, settings)

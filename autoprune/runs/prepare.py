@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune import criteria, strategies
 from autoprune import data as data_sets
+from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
 from autoprune.criteria.saved import SavedScores
@@ -152,7 +153,7 @@ def prepare(
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
     check_objects(model, data)
-    check_formats(config)
+    check_end(config)
     budgets = tuple(parse(text) for text in config.budget)
     bounded = {b.metric for b in budgets}
     budgets += tuple(Budget(metric, 1.0, relative=True) for metric in config.front if metric not in bounded)
@@ -197,6 +198,16 @@ def prepare(
     if isinstance(strategy, strategies.Foreign):
         strategy.propose(strategy.begin)  # its first own answer; asking changes nothing
     return Prepared(config, reference, dense, data, example, problem)
+
+
+def check_end(config: RunConfig) -> None:
+    """Check what the end of a run needs, before it costs anything: its device, and what its formats need.
+
+    Raises:
+        ValueError: If the device is not here, or packages are missing.
+    """
+    check_formats(config)
+    Compute.choose(config.device)
 
 
 def check_formats(config: RunConfig) -> None:

@@ -10,11 +10,11 @@ from typing_extensions import Unpack
 
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import SearchKeywords
-from autoprune.files import DiskError, as_path
+from autoprune.files import DiskError, as_path, check_writable
 from autoprune.problem import Problem, Trial
 from autoprune.report import RunProgress, Sheet, print_latency, print_profile, print_report, showing, stale
 from autoprune.report.compare import print_compare, read_runs, run_table
-from autoprune.report.page import pages_wanted, write_charts, write_page
+from autoprune.report.page import check_installed, pages_wanted, write_charts, write_page
 from autoprune.report.page.overlay import write_overlay
 from autoprune.report.status import follow
 from autoprune.report.status import status as seen
@@ -87,11 +87,14 @@ class Report(Sheet):
 
     def __init__(self, run: RunDirectory, html: bool | None, png: bool) -> None:
         super().__init__()
+        if png:
+            check_installed()
+        has_page = pages_wanted(html)
         print_report(run, self)
         self.run, self.trials = run.path, run.path / "trials.csv"
         self.page: Path | None = None
         try:
-            self.page = write_page(run) if pages_wanted(html) else None
+            self.page = write_page(run) if has_page else None
         except DiskError as error:
             if html:
                 raise
@@ -116,11 +119,13 @@ class Comparison(Sheet):
 
     def __init__(self, runs: Sequence[RunDirectory], html: bool | None, to: str | Path | None) -> None:
         super().__init__()
+        target = as_path("to", to or runs[0].path.resolve().parent / "compare.html")
+        if has_page := pages_wanted(html):
+            check_writable(target)
         found = read_runs(runs)
         self.columns, self.rows = run_table(found)
         print_compare(found, self)
-        target = as_path("to", to or runs[0].path.resolve().parent / "compare.html")
-        self.page: Path | None = write_overlay(found, target) if pages_wanted(html) else None
+        self.page: Path | None = write_overlay(found, target) if has_page else None
         if self.page:
             self.print(f"page: {self.page}", markup=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_a_run_of_objects_says_how_this_verb_is_given_them_and_takes_their_names
 
 
 def test_the_export_of_a_run_of_objects_learns_how_its_network_is_built(run, here, capsys):
-    assert main(["export", str(run), "--to=again"]) == 2
+    assert main(["export", str(run), "--to=copied"]) == 0  # nothing has to be built
+    assert main(["export", str(run), "--to=again", "--pt2"]) == 2
     assert f"`autoprune export {run} --model package.module:factory --weights FILE`" in told(capsys)
     assert main(["export", str(run), "--to=again", FLAGS[0]]) == 0
     images = torch.rand(2, 1, 8, 8)
@@ -151,3 +153,38 @@ def test_other_versions_are_refused_or_allowed_and_recorded(run, here, capsys, m
     assert main(["export", str(run), "--trial=1"]) == 0
     provenance = json.loads((run / "trial-1" / "architecture.json").read_text())["provenance"]
     assert (provenance["versions"]["torch"], provenance["begun_with"]["torch"]) == ("9.9.9", began)
+
+
+@pytest.mark.parametrize("verb", ["resume", "finetune", "export"])
+@pytest.mark.parametrize("fault", ["device", "onnx", "place", "disk"])
+def test_what_the_end_needs_is_refused_before_anything_is_done(run, here, capsys, monkeypatch, verb, fault):
+    def work(*_):
+        raise AssertionError("work was done")
+
+    more = {"resume": ["--trials=9"], "finetune": [], "export": ["--budget=macs<=30%"]}[verb]
+    if fault == "device":  # as another machine wrote it
+        text = (run / "config.toml").read_text()
+        (run / "config.toml").write_text(text.replace('device = "cpu"', 'device = "cuda:7"'))
+    if fault == "onnx":
+        more.append("--onnx")
+        monkeypatch.setattr(sys.modules["autoprune.runs.prepare"], "find_spec", lambda name: name != "onnxscript")
+    if fault == "place":
+        taken = run / {"resume": "best", "finetune": "finetuned", "export": "macs-30pct"}[verb]
+        shutil.rmtree(taken, ignore_errors=True)
+        taken.write_text("mine")
+    if fault == "disk":
+        monkeypatch.setattr("autoprune.files.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
+        monkeypatch.setattr(sys.modules["autoprune.search"], "_run", work)
+    else:
+        monkeypatch.setattr("autoprune.runs.reopening.prepare", work)
+    monkeypatch.setattr("autoprune.runs.afterwards.deliver", work)
+    before = (run / "ledger.log").read_bytes()
+    assert main([verb, str(run), *more, *FLAGS]) == 2
+    words = {
+        "device": "device 'cuda:7': not usable here",
+        "onnx": "--onnx: needs onnxscript; pip install",
+        "place": "but found a file, which would be lost",
+        "disk": "MB are needed for networks, 0 MB are free; free some space",
+    }[fault]
+    assert words in told(capsys)
+    assert (run / "ledger.log").read_bytes() == before
