@@ -77,7 +77,7 @@ def _named(names: str, formula: Formula) -> dict[str, Formula]:
 
 FORMULAS: dict[str, Formula] = {
     **_named("mm bmm mv _int_mm _scaled_mm _scaled_mm_v2", lambda a, out: product(a[0], a[1])),
-    # Of one number each it is no product of vectors; PyTorch 2.6 runs such ones while it imports its compiler.
+    # Of one number each it is no product of vectors; PyTorch runs such ones while it imports its compiler (2.6 did).
     **_named("dot vdot", lambda a, out: a[0].numel() if a[0].numel() > 1 else 0),
     **_named("addmm baddbmm addbmm addmv _addmm_activation", lambda a, out: product(a[1], a[2])),
     **_named("_grouped_mm _scaled_grouped_mm _scaled_grouped_mm_v2", lambda a, out: grouped_product(a[0], a[1])),
