@@ -5,10 +5,12 @@ import importlib
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -90,6 +92,23 @@ def here(tmp_path, monkeypatch):
     """An empty working directory: results/ of a test's runs lands there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def work():
+    """`work(call)`: its processor time, in that of sorting a million numbers (some 70 ms), whatever else runs here."""
+
+    def seconds(call):
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+
+    def measure(call):
+        numbers = np.random.default_rng(0).random(10**6)
+        call()
+        return min(seconds(call) for _ in range(3)) / min(seconds(lambda: np.sort(numbers)) for _ in range(3))
+
+    return measure
 
 
 @pytest.fixture

@@ -218,7 +218,10 @@ def best_of(cls, seed):
     return min(t.loss for t in run(cls(problem, seed=seed, num_trials=60), separable(problem, seed), 60))
 
 
-@pytest.mark.parametrize("cls", [c for c in SEARCHING if c.fills])
+@pytest.mark.parametrize(
+    "cls",
+    [pytest.param(c, marks=[pytest.mark.slow] * (c is strategies.AMC)) for c in SEARCHING if c.fills],  # it trains
+)
 def test_beats_projected_random_search_at_equal_evaluations(cls):
     """Geometric mean over problems of best loss / best loss of random search."""
     seeds = range(3 if cls is strategies.GP else 5)  # a Gaussian process takes its time

@@ -1,7 +1,6 @@
 """Points of the unit cube and the widths they stand for."""
 
 import itertools
-import time
 import types
 
 import numpy as np
@@ -230,15 +229,9 @@ def test_equal_scores_do_not_split_a_group():
     assert ranking.cut(np.ones(2), np.zeros(2), at_most(6)) == (1, 4)  # all four go at once, down to the floor
 
 
-def test_a_decode_takes_milliseconds():
+def test_a_decode_takes_milliseconds(work):
     rng = np.random.default_rng(0)
     sizes = np.linspace(64, 2048, 50).astype(int)
     encoding = LayerCompensation(space_of(*map(int, sizes)), [rng.random(n) for n in sizes])
     x, fits = rng.random(encoding.dim), at_most(sizes.sum() // 2)
-    encoding.decode(x, fits)
-    seconds = []
-    for _ in range(10):
-        start = time.perf_counter()
-        encoding.decode(x, fits)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.01  # about 1.5 ms on a quiet core
+    assert work(lambda: encoding.decode(x, fits)) < 0.15  # about 1.5 ms on a quiet core

@@ -32,6 +32,7 @@ from autoprune.workers.processes import _Pool
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))  # also in the children
 import toys  # noqa: E402
+from processes import SERVER  # noqa: E402
 
 
 class InOrder:
@@ -57,7 +58,13 @@ def side(tmp_path):
     return [tuple(map(int, line.split())) for line in (tmp_path / "side.txt").read_text().splitlines()]
 
 
-def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_path):
+@pytest.fixture
+def quick_children(monkeypatch):
+    """Children are forked from a server instead of spawned: each would import torch."""
+    monkeypatch.setattr(child.mp, "get_context", lambda how: SERVER)
+
+
+def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_path, quick_children):
     moods = [2, 6, 4, 5, 9, 9]  # dies always, hangs in C once, no memory, exits once, and two that are well
     controller = control(tmp_path, moods)
     slots = Slot("cpu"), Slot("meta")
@@ -76,7 +83,9 @@ def test_children_that_die_hang_raise_and_exit_cost_their_candidate_at_most(tmp_
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_where_a_device_broke_another_process_starts_and_where_none_can_the_others_go_on(tmp_path, monkeypatch):
+def test_where_a_device_broke_another_process_starts_and_where_none_can_the_others_go_on(
+    tmp_path, monkeypatch, quick_children
+):
     """The illegal access costs no trial, only a process; its successors are killed while they start."""
     monkeypatch.setattr(processes, "MAX_FALSE_STARTS", 2)
     controller = control(tmp_path, [9, 9, 9])
@@ -92,7 +101,7 @@ def test_where_a_device_broke_another_process_starts_and_where_none_can_the_othe
     assert "__main__" not in line
 
 
-def test_a_child_that_cannot_be_killed_is_not_waited_for(tmp_path, monkeypatch):
+def test_a_child_that_cannot_be_killed_is_not_waited_for(tmp_path, monkeypatch, quick_children):
     """Its job goes to the next one; a device that it blocks is given up, a core is not."""
     monkeypatch.setattr(child, "KILLED_S", 0.1)
     killed = []
@@ -116,7 +125,7 @@ def test_a_child_that_cannot_be_killed_is_not_waited_for(tmp_path, monkeypatch):
                 os.kill(process.pid, signal.SIGKILL)
 
 
-def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path):
+def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path, quick_children):
     controller = control(tmp_path, [9])
     with pytest.raises(SearchStopped, match=r"0 \(meta\): .* built: OSError: no weights for meta \(.*toys"):
         run_processes(controller, toys.broken, [Slot("meta")])
@@ -241,7 +250,7 @@ def test_onednn_heeds_it_although_torch_is_imported():
 def test_a_worker_of_a_cluster_gives_back_its_free_pages_after_each_candidate(without_ray, monkeypatch):
     jobs, said = [Job(0, (1,), "proxy", None), Job(1, (2,), "proxy", None)], []
     answers = iter([*((job, math.inf) for job in jobs), (None, 0.0)])
-    methods = {name: lambda *_: None for name in ("hello", "ready", "goodbye")} | {"exchange": lambda *_: next(answers)}
+    methods = {name: lambda *_: True for name in ("hello", "ready", "goodbye")} | {"exchange": lambda *_: next(answers)}
     desk = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in methods.items()})
     monkeypatch.setattr(worker, "give_back", lambda: said.append("given back"))
     evaluate = SimpleNamespace(unpack=lambda: lambda device: lambda job: said.append(job.number) or {"loss": 1.0})
@@ -302,7 +311,7 @@ if __name__ == "__main__":
         os.killpg(parent.pid, how)
     else:
         parent.kill()
-    _, said = parent.communicate(timeout=60)
+    _, said = parent.communicate(timeout=900)
     assert said.count("Traceback") == (1 if how is signal.SIGINT else 0), said
     assert parent.returncode == -how
     pids = {line[1] for line in side(tmp_path)}
@@ -320,7 +329,7 @@ def alive(pid):
         return False
 
 
-def wait_until(condition, limit_s=120):
+def wait_until(condition, limit_s=900):
     give_up = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < give_up
