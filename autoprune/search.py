@@ -19,13 +19,13 @@ from autoprune.config import RunConfig, metric_label, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
-from autoprune.errors import LedgerUnwritable, SearchStopped
+from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
+from autoprune.evaluation import Evaluator
 from autoprune.evaluation.failures import device_broken, out_of_memory
-from autoprune.exporting import copy_export, load, read_architecture
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
-from autoprune.problem import Trial, TrialState
+from autoprune.problem import TrialState
 from autoprune.recovery import Diverged
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
@@ -53,8 +53,10 @@ from autoprune.runs import (
     check_joined,
     check_sendable,
     deliver,
+    delivered,
     doubt,
     example_tensors,
+    finalist_weights,
     hold,
     joined_latency,
     joined_scores,
@@ -140,8 +142,7 @@ def search(
     prepared = prepare(config, live_model, live_data, example_inputs, scores, latency, say=progress.say)
     if config.join:
         check_joined(prepared, path)
-    finalists, images = str(RunDirectory(path, config).finalists), prepared.data.fingerprint
-    recipe = Recipe(config, prepared.problem, live_model, live_data, finalists, images=images)
+    recipe = Recipe.of(RunDirectory(path, config), prepared, live_model, live_data)
     if in_processes:
         pickled(recipe)
     if config.cluster:
@@ -219,8 +220,7 @@ def resume(
     check_end(run.config)
     prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
     check_room(run.path, 2 * size_of(prepared.model))
-    images = prepared.data.fingerprint
-    recipe = Recipe(run.config, prepared.problem, model, data, str(run.finalists), images=images)
+    recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.data)
         if restart or news:
@@ -339,8 +339,12 @@ def _go(
                     return None
             progress.say(f"search ended: {ending(run, ledger, is_over=True)}")
             trial = held.trial
-            winner = _delivered(run, prepared, trial) or _deliver(run, prepared, held, progress)
+            winner = delivered(run, prepared, trial) or _deliver(run, prepared, held, evaluate, progress)
+            shutil.rmtree(run.trained, ignore_errors=True)
             say_delivered(ledger, trial, run.path, held.best)
+        except DeliveredElsewhere:
+            shutil.rmtree(run.trained, ignore_errors=True)
+            raise
         except ValueError as error:
             if fresh and not ledger.trials and not isinstance(error, LedgerUnwritable):
                 ledger.discard()
@@ -365,31 +369,16 @@ def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress
         progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
 
 
-def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:
-    """The winner as it was exported, if it was; formats that are asked for and missing are added."""
-    try:
-        model, said = load(run.best, prepared.model), read_architecture(run.best)
-    except ValueError:
-        return None
-    if said.get("provenance", {}).get("trial") != trial.number or tuple(said["widths"]) != trial.widths:
-        return None
-    onnx, pt2 = ((asked and not (run.best / name).exists()) for asked, name in _formats(run.config))
-    if onnx or pt2:
-        copy_export(run.best, run.best, prepared.model, prepared.example, onnx=onnx, pt2=pt2)
-    return Winner(model, said["costs"], said["metrics"])
-
-
-def _formats(config: RunConfig) -> tuple[tuple[bool, str], ...]:
-    return (config.onnx, "model.onnx"), (config.pt2, "model.pt2")
-
-
-def _deliver(run: RunDirectory, prepared: Prepared, held: Held, progress: RunProgress) -> Winner:
+def _deliver(run: RunDirectory, prepared: Prepared, held: Held, evaluate: Evaluator, progress: RunProgress) -> Winner:
     """Fine-tune and export the winner."""
     trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
+    more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
+    if evaluate.settings.parse(trial.fidelity).steps:
+        more["finalist"] = finalist_weights(evaluate, trial, progress.say)
     try:
-        return deliver(run, prepared, trial, run.best, progress, checkpoint=kept, measured=held.figures)
+        return deliver(run, prepared, trial, run.best, progress, **more)
     except Diverged as error:
         again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
         raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error

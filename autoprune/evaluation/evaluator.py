@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.memory import within_memory
 from autoprune.evaluation.settings import EvaluationSettings
-from autoprune.evaluation.state import remove, state_files
+from autoprune.evaluation.state import remove, state_files, trained_file
 from autoprune.evaluation.validation import validate
+from autoprune.files import DiskError
 from autoprune.recovery import Diverged, Reconstruction, TrainingLog, finetune, reestimate_evenly
 from autoprune.recovery.finetune import Listener
+from autoprune.reference import read_weights, save_weights
 from objectives import resolve_metric
 from search_spaces import Dresser, Kept, SearchSpace, prune
 
@@ -93,8 +96,9 @@ class Evaluator:
             "loss" (the metric, lower is better; an estimate if abandoned), "top1" (fraction, of the images seen),
             "batch_losses" (means of 32 images each; empty for a metric that gives one number for all), "abandoned",
             "images" (validation images seen), "seconds_compute" (forward and backward passes) and "seconds_total". Only
-            where it happened: "halved_batch" (memory ran out at the whole batch, this is the half that did not) and
-            "resumed_from" (the step at which the training of a killed worker was taken over).
+            where it happened: "halved_batch" (memory ran out at the whole batch, this is the half that did not),
+            "resumed_from" (the step at which the training of a killed worker was taken over) and "loss_trained" (the
+            training made it worse, so that all the rest is of the network from before it).
 
         Raises:
             CandidateFailed: If the candidate runs out of memory, or its loss is not a number.
@@ -107,8 +111,15 @@ class Evaluator:
         rival = incumbent if settings.abandon else None
         files = state_files(settings, kept, plan)
 
+        best = trained_file(settings, kept, plan) if fidelity == settings.finals else None
+
         def score(batch: int) -> dict[str, Any]:
-            return self._score(kept, plan, rival, clock, batch, files.get(batch), listener)
+            net, metrics = self._score(kept, plan, rival, clock, batch, files.get(batch), listener)
+            if best is not None and best.parent.parent.is_dir() and math.isfinite(metrics["loss"]):
+                with suppress(DiskError):  # then the winner is trained once more
+                    best.parent.mkdir(exist_ok=True)
+                    save_weights(net, best)
+            return metrics
 
         try:
             metrics = within_memory(score, settings.batch_size, self.compute.device, f"at widths {tuple(widths)}")
@@ -123,6 +134,35 @@ class Evaluator:
         metrics["seconds_compute"] += clock.seconds
         metrics["seconds_total"] = time.perf_counter() - start
         return metrics
+
+    def trained(self, widths: Sequence[int], fidelity: str, retrain: Callable[[], None]) -> dict[str, Tensor]:
+        """The weights that a finalist was scored with.
+
+        Args:
+            widths: [G] legal widths.
+            fidelity: At which it was scored, with some steps of training.
+            retrain: Called before it is trained once more, because its weights are not here.
+
+        Raises:
+            CandidateFailed: As when it is called.
+        """
+        plan, kept = self.settings.parse(fidelity), self.space.kept(widths, self.scores)
+        with suppress(ValueError):
+            if (file := trained_file(self.settings, kept, plan)) is not None:
+                return read_weights(file)
+        retrain()
+        found: list[nn.Module] = []
+
+        def score(batch: int) -> dict[str, Any]:
+            net, metrics = self._score(kept, plan, None, self.compute.stopwatch(), batch, None, None)
+            found[:] = [net]
+            return metrics
+
+        try:
+            within_memory(score, self.settings.batch_size, self.compute.device, f"at widths {tuple(widths)}")
+        except Diverged as error:
+            raise CandidateFailed(str(error)) from error
+        return dict(found[0].state_dict())
 
     def glance(self, widths: Sequence[int], state: Mapping[str, Tensor]) -> dict[str, Any]:
         """Score a candidate in the middle of its training; the training is not touched.
@@ -176,19 +216,33 @@ class Evaluator:
         batch: int,
         file: Path | None,
         listener: Listener | None,
-    ) -> dict[str, Any]:
-        """The metrics at one batch size, with the seconds that training took."""
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The network at one batch size and its metrics, with the seconds that training took.
+
+        A training that made it worse is taken back: nothing that is trained may lose to what it started from.
+        """
         share = self.settings.batch_size // batch
         net = self._dresser.dress(kept).eval()
         if plan.fit_images:
             self.reconstruction(max(1, plan.fit_images // share))(net, kept, clock)
-        log = self._train(net, plan.steps, share, file, listener) if plan.steps else None
-        if plan.bn_images:
-            reestimate_evenly(net, self._data, self._sample(plan.bn_images), batch, self.compute, clock)
-        with Folded(net, self._pairs):
-            metrics = validate(net, self._data, self.compute, batch, self._metric, incumbent, clock)
-        metrics["seconds_compute"] = log.seconds_compute if log else 0.0
-        return {**metrics, "resumed_from": log.resumed_from} if log and log.resumed_from else metrics
+
+        def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
+            if plan.bn_images:
+                reestimate_evenly(net, self._data, self._sample(plan.bn_images), batch, self.compute, clock)
+            with Folded(net, self._pairs):
+                return validate(net, self._data, self.compute, batch, self._metric, rival, clock)
+
+        if not plan.steps:
+            return net, {**settled(net, incumbent), "seconds_compute": 0.0}
+        trained = copy.deepcopy(net)
+        before = settled(net, None)
+        log = self._train(trained, plan.steps, share, file, listener)
+        metrics = settled(trained, incumbent)
+        if before["loss"] < metrics["loss"] or math.isnan(metrics["loss"]):
+            harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
+            trained, metrics = net, {**before, **harm}
+        metrics["seconds_compute"] = log.seconds_compute
+        return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(
         self, net: nn.Module, steps: int, micro_batches: int, file: Path | None, listener: Listener | None

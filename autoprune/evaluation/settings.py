@@ -28,6 +28,8 @@ class EvaluationSettings:
         checkpoints: Folder where a candidate in training keeps its state, so that after a kill it goes on there; ""
             for none. It belongs to one run: the starting weights are not compared.
         checkpoint_every: Steps between two of them; a shorter training keeps none.
+        trained: Folder of the run where finalists leave the weights that they were scored with; "" for none.
+        finals: The fidelity of the finalists.
     """
 
     bn_images: int = 1000
@@ -44,6 +46,8 @@ class EvaluationSettings:
     amp: str | bool = "auto"
     checkpoints: str = ""
     checkpoint_every: int = 50
+    trained: str = ""
+    finals: str = ""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

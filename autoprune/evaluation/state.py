@@ -1,4 +1,7 @@
-"""Where a candidate in training keeps its state, so that whoever takes over from a killed worker goes on there."""
+"""Where a candidate in training keeps its state, and where a finalist leaves the weights it was scored with.
+
+Whoever takes over from a killed worker goes on from the one; the winner is delivered with none worse than the other.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,22 @@ def state_files(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> dic
     """
     if not settings.checkpoints or plan.steps <= settings.checkpoint_every:
         return {}
+    folder, name = Path(settings.checkpoints), _name(settings, kept, plan)
+    return {batch: folder / f"{name}-{batch}.pt" for batch in (settings.batch_size, settings.batch_size // 2)}
+
+
+def trained_file(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> Path | None:
+    """Where the weights lie that a finalist was scored with; None if none are kept."""
+    if not settings.trained or not plan.steps:
+        return None
+    return Path(settings.trained) / f"{_name(settings, kept, plan)}.safetensors"
+
+
+def _name(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> str:
     digest = hashlib.sha256(repr((plan, settings.seed)).encode())
     for units in kept:
         digest.update(units.tobytes() + b";")
-    folder, name = Path(settings.checkpoints), digest.hexdigest()[:24]
-    return {batch: folder / f"{name}-{batch}.pt" for batch in (settings.batch_size, settings.batch_size // 2)}
+    return digest.hexdigest()[:24]
 
 
 def remove(files: Iterable[Path]) -> None:

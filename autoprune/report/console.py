@@ -21,11 +21,11 @@ from autoprune.report.tables import (
     cost_rows,
     counted,
     failures_table,
-    finetune_row,
     frozen_table,
     groups_table,
     number,
     reachable_table,
+    recovery_rows,
     timed_rows,
 )
 from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
@@ -143,8 +143,8 @@ def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
             rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
         if (old := metrics.get(f"previous_{split}", {}).get("top1")) is not None:
             rows.append(("top-1 of what was delivered before", "", f"{old:.4f}", f"on the {label.partition(', ')[2]}"))
-        if split == "val" and "before_finetune_val" in metrics:
-            rows.append(finetune_row(metrics["before_finetune_val"], metrics["after_finetune_val"]))
+        if split == "val":
+            rows += recovery_rows(metrics)
     measured = {name: metrics[name] for name in costs if name in metrics}
     return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
 

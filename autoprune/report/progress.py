@@ -197,4 +197,6 @@ def describe(trial: Trial, metric: str = "loss") -> str:
         return f"{head}: failed: {trial.error}"
     top1 = f", top-1 {trial.metrics['top1']:.4f}" if "top1" in trial.metrics else ""
     word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
-    return f"{head}: {word} {trial.loss:.4f}{top1}, {trial.seconds:.1f} s"
+    harm = trial.metrics.get("loss_trained")
+    taken_back = "" if harm is None else f" (as before its training, which made it {harm:.4g})"
+    return f"{head}: {word} {trial.loss:.4f}{top1}, {trial.seconds:.1f} s{taken_back}"

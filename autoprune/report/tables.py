@@ -120,13 +120,21 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
     ]
 
 
-def finetune_row(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str, str]:
-    """The row for `comparison_table` that says what the fine-tune did on the validation images (see `recover`)."""
-    own = next((name for name in before if name not in ("loss", "top1", "delivered")), "loss")  # what was minimised
-    was, is_now = apart(before.get(own, math.nan), after.get(own, math.nan))
-    losses = f"{own.rpartition(':')[2]} {was} before, {is_now} after"
-    verdict = "delivered: " if before["delivered"] else ""
-    return "top-1 before the fine-tune", "", f"{before['top1']:.4f}", verdict + losses
+def recovery_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Rows for `comparison_table` of what else could have been delivered, on the validation images (see `recover`)."""
+    before, finalist, after = (metrics.get(f"{name}_val") for name in ("before_finetune", "finalist", "after_finetune"))
+    said = before or finalist or {}
+    own = next((name for name in said if name not in ("loss", "top1", "delivered")), "loss")  # what was minimised
+    word, rows = own.rpartition(":")[2], []
+    if before:
+        was, is_now = apart(before.get(own, math.nan), (after or {}).get(own, math.nan))
+        rows.append(("top-1 before the fine-tune", before, f"{word} {was} before" + (f", {is_now} after" if after else "")))
+    if finalist:
+        rows.append(("top-1 as a finalist", finalist, f"{word} {finalist.get(own, math.nan):.4g}"))
+    return [
+        (label, "", f"{found['top1']:.4f}", ("delivered: " if found["delivered"] else "") + text)
+        for label, found, text in rows
+    ]
 
 
 def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:

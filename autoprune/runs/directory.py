@@ -8,6 +8,7 @@ latency.json         predictors of measured latencies (where a budget is on one)
 ledger.log           every trial (absent where the ledger is in a database)
 finetune/            checkpoints of the final fine-tune
 finalists/           checkpoints of the candidates that are being fine-tuned
+trained/             the weights that finalists were scored with, until the winner is delivered
 best/                the export of the winner
 trials.csv           the trials as a table
 """
@@ -188,7 +189,7 @@ class RunDirectory:
             ValueError: If something else is there.
         """
         check_target(self.best)
-        for folder in (self.checkpoint, self.finalists, self.path / "ray"):
+        for folder in (self.checkpoint, self.finalists, self.trained, self.path / "ray"):
             if os.path.lexists(folder) and not folder.is_dir():
                 raise ValueError(f"'{folder}': must be a directory of the run, but something else is there; remove it")
         for file in (self.path / "trials.csv", self.path / "config.toml"):
@@ -253,6 +254,11 @@ class RunDirectory:
     def finalists(self) -> Path:
         """Where candidates that are being fine-tuned keep their state, whatever the working directory becomes."""
         return self.path.resolve() / "finalists"
+
+    @property
+    def trained(self) -> Path:
+        """Where finalists leave the weights that they were scored with."""
+        return self.path.resolve() / "trained"
 
     def _read(self, load: Any, name: str) -> dict[str, Any]:
         try:

@@ -15,7 +15,8 @@ from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
-from autoprune.runs.prepare import load_data
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.prepare import Prepared, load_data
 from autoprune.workers import Slot, share_out
 
 
@@ -31,6 +32,7 @@ class Recipe:
         checkpoints: Folder of the run where candidates that are trained keep their state; "": none.
         weights: Fingerprint that the network must have where it is built; "": any.
         images: Likewise of the data where they are loaded.
+        trained: Folder of the run where finalists leave the weights that they were scored with; "": none.
     """
 
     config: RunConfig
@@ -40,6 +42,15 @@ class Recipe:
     checkpoints: str = ""
     weights: str = ""
     images: str = ""
+    trained: str = ""
+
+    @classmethod
+    def of(
+        cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, data: ImageData | None = None
+    ) -> Recipe:
+        """Of a run whose model and data were given as objects, where they were."""
+        where = {"checkpoints": str(run.finalists), "trained": str(run.trained)}
+        return cls(run.config, prepared.problem, model, data, images=prepared.data.fingerprint, **where)
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
@@ -88,6 +99,8 @@ class Recipe:
             seed=config.seed,
             device=config.device,
             checkpoints=self.checkpoints,
+            trained=self.trained,
+            finals=config.schedule.fidelities[0] if config.finalists else "",
         )
 
 

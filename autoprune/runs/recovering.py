@@ -1,22 +1,24 @@
-"""The winner's weights: reconstructed, fine-tuned, and those from before the fine-tune where it did harm."""
+"""The winner's weights: reconstructed and fine-tuned, or from before that, or the finalist's, whichever are best."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
 from autoprune.config import RunConfig, metric_label
 from autoprune.data import ImageData
-from autoprune.evaluation import measure
+from autoprune.errors import CandidateFailed
+from autoprune.evaluation import Evaluator, measure
+from autoprune.problem import Trial
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, apart
 from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
@@ -29,13 +31,20 @@ FIT_IMAGES = 4000
 
 
 def recover(
-    config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept, progress: RunProgress, checkpoint: Path | None
+    config: RunConfig,
+    prepared: Prepared,
+    model: nn.Module,
+    kept: Kept,
+    progress: RunProgress,
+    checkpoint: Path | None,
+    finalist: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
     """Give a pruned network its accuracy back.
 
-    A fine-tune may do harm, where there is little data or the learning rate is too high for it: the network from before
-    is delivered then, by what the run minimises on the validation images, and the user is told. A run that was killed
-    in the middle comes to the same: what was before is made and measured again, from the same images.
+    A fine-tune may do harm, where there is little data or the learning rate is too high for it: what it started from,
+    or the weights that won as a finalist, is delivered then, whichever is best by what the run minimises on the
+    validation images, and the user is told. A run that was killed in the middle comes to the same: what was before is
+    made and measured again, from the same images.
 
     Args:
         config: How long, at which rate.
@@ -44,12 +53,13 @@ def recover(
         kept: Per group the kept units it was made with.
         progress: Where to show progress.
         checkpoint: File that lets the fine-tune go on after a stop; None: none.
+        finalist: The weights that the network was scored with after a short fine-tune; None: there was none.
 
     Returns:
-        The network to deliver, and what was measured on the validation images "before_finetune_val" and
-        "after_finetune_val": "loss", "top1", the metric of the run, each if it is a finite number, and "delivered":
-        whether it is that one; "training": the fine-tune's curve (see `telling`), and how much of its loss is the
-        teacher's ("distill"). Nothing if there is no fine-tune.
+        The network to deliver, and what was measured on the validation images "before_finetune_val", "finalist_val"
+        and "after_finetune_val", of those that there are: "loss", "top1", the metric of the run, each if it is a finite
+        number, and "delivered": whether it is that one; "training": the fine-tune's curve (see `telling`), and how much
+        of its loss is the teacher's ("distill"). Nothing if there is no fine-tune and no finalist.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
@@ -57,48 +67,89 @@ def recover(
     data = prepared.data
     batch = min(config.batch_size, len(data.train))
     steps = round(config.epochs * (len(data.train) // batch))
+    rival = None if finalist is None else _holding(model, finalist)
     if config.reconstruct:
         _reconstruct(config, prepared, model, kept)
-    if not steps:
+    if not steps and rival is None:
         _reestimate(model, data, config)
         return model, {}
-    untouched = copy.deepcopy(model)
-    _reestimate(untouched, data, config)
-    before = _validate(untouched, data, config)
-    untouched.cpu()
-    progress.begin("fine-tuning", steps)
-    watch = Stopwatch(checkpoint)
+    nets = {"before_finetune": copy.deepcopy(model) if steps else model}
+    _reestimate(nets["before_finetune"], data, config)
+    if rival is not None:
+        nets["finalist"] = rival
+    told: dict[str, dict[str, Any]] = {}
+    found = {name: _validate(net, data, config) for name, net in nets.items()}
+    for net in nets.values():
+        net.cpu()
+    if steps:
+        progress.begin("fine-tuning", steps)
+        watch = Stopwatch(checkpoint)
 
-    def told(done: int, total: int, loss: float) -> None:
-        left_s = watch(done, total).left_s
-        progress.step(done, f"loss {loss:.4f}", seconds(left_s) if left_s else "")
+        def listen(done: int, total: int, loss: float) -> None:
+            left_s = watch(done, total).left_s
+            progress.step(done, f"loss {loss:.4f}", seconds(left_s) if left_s else "")
 
-    log = finetune(
-        model,
-        data.without_test(),
-        steps=steps,
-        learning_rate=config.lr,
-        batch=batch,
-        distill_from=prepared.model if config.distill else None,
-        distill_weight=config.distill,
-        seed=config.seed,
-        device=config.device,
-        checkpoint_path=checkpoint,
-        listener=told,
-    )
-    progress.end()
-    after = _settle(model, data, config)
-    was, is_now = (_minimised(found, config) for found in (before, after))
-    if harmed := _is_worse(is_now, was):
-        progress.say(
-            f"the fine-tune raised the validation {metric_label(config.metric)} from {was:.4g} to {is_now:.4g}: the "
-            f"network from before it is delivered; a smaller --lr than {config.lr:g} may help"
+        log = finetune(
+            model,
+            data.without_test(),
+            steps=steps,
+            learning_rate=config.lr,
+            batch=batch,
+            distill_from=prepared.model if config.distill else None,
+            distill_weight=config.distill,
+            seed=config.seed,
+            device=config.device,
+            checkpoint_path=checkpoint,
+            listener=listen,
         )
-    return untouched if harmed else model, {
-        "before_finetune_val": {**_finite(before), "delivered": harmed},
-        "after_finetune_val": {**_finite(after), "delivered": not harmed},
-        TRAINING: {**curve(log.losses), "distill": config.distill},
-    }
+        progress.end()
+        nets["after_finetune"], found["after_finetune"] = model, _settle(model, data, config)
+        told[TRAINING] = {**curve(log.losses), "distill": config.distill}
+    best = _best(found, config)
+    if steps and best != "after_finetune":
+        progress.say(_harm(best, found, config))
+    told |= {f"{name}_val": {**_finite(said), "delivered": name == best} for name, said in found.items()}
+    return nets[best], told
+
+
+def finalist_weights(evaluate: Evaluator, trial: Trial, say: Callable[[str], None]) -> dict[str, Tensor] | None:
+    """The weights that a trial was scored with, which whoever trained it has left; else it is trained once more."""
+    gone = f"the weights that trial {trial.number} was scored with are not in this run's directory"
+    again = f"{gone}: its {trial.fidelity} training is repeated"
+    try:
+        return evaluate.trained(trial.widths, trial.fidelity, lambda: say(again))
+    except CandidateFailed as error:
+        say(f"it failed, so they are not compared: {error}")
+        return None
+
+
+def _holding(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A copy with other weights."""
+    net = copy.deepcopy(model)
+    net.load_state_dict(weights)
+    return net.eval()
+
+
+def _best(found: Mapping[str, Mapping[str, float]], config: RunConfig) -> str:
+    """The one whose metric is the lowest; of equals, and where none is a number, the one that was trained longest."""
+    order = [name for name in ("after_finetune", "finalist", "before_finetune") if name in found]
+    losses = {name: _minimised(found[name], config) for name in order}
+    return min(order, key=lambda name: math.inf if math.isnan(losses[name]) else losses[name])
+
+
+def _harm(best: str, found: Mapping[str, Mapping[str, float]], config: RunConfig) -> str:
+    """What the fine-tune did, and what is delivered instead."""
+    metric = metric_label(config.metric)
+    was, is_now = apart(*(_minimised(found[name], config) for name in (best, "after_finetune")))
+    if best == "before_finetune":
+        return (
+            f"the fine-tune raised the validation {metric} from {was} to {is_now}: the network from before it is "
+            f"delivered; a smaller --lr than {config.lr:g} may help"
+        )
+    return (
+        f"after the fine-tune the validation {metric} is {is_now}, and {was} with the weights that won as a finalist: "
+        "those are delivered; more --epochs or a smaller --lr may help"
+    )
 
 
 def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept) -> None:

@@ -67,7 +67,8 @@ class SearchResult:
         example: The example input.
         costs: Per cost name, its "dense" and "pruned" value.
         metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; "before_finetune_val",
-            "after_finetune_val": of the pruned network before and after its fine-tune, and which one is "delivered";
+            "finalist_val", "after_finetune_val": of the pruned network before its fine-tune, with the weights that won
+            as a finalist, and after the fine-tune, and which one is "delivered";
             for each budget on a latency, under its metric ("latency@onnxruntime,batch=1,threads=1"), what was predicted
             and measured: "predicted_ms", "predicted_share", "dense_ms", "pruned_ms", their spreads, "share",
             "share_error", "passes".

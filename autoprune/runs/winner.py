@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.data import input_of, output_of
 from autoprune.evaluation import measure_by_class
-from autoprune.exporting import export
+from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached
@@ -33,9 +33,9 @@ class Winner:
     Attributes:
         model: Pruned and fine-tuned (or from before that, see `recover`), in eval mode, on the CPU.
         costs: Per cost name, its "dense" and "pruned" value.
-        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "after_finetune_val",
-            "training" (see `recover`); "per_class" (see `telling`); by metric what was measured for a budget on a
-            latency (see `Bench.figures`).
+        metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "finalist_val",
+            "after_finetune_val", "training" (see `recover`); "per_class" (see `telling`); by metric what was measured
+            for a budget on a latency (see `Bench.figures`).
     """
 
     model: nn.Module
@@ -51,6 +51,7 @@ def deliver(
     progress: RunProgress,
     checkpoint: Path | None,
     measured: Mapping[str, dict[str, float]] | None = None,
+    finalist: Mapping[str, Tensor] | None = None,
 ) -> Winner:
     """Fine-tune one trial's network from the dense weights, compare it with the dense one, and export it.
 
@@ -62,12 +63,13 @@ def deliver(
         progress: Where to show progress.
         checkpoint: File that lets the fine-tune go on after a stop; None: none.
         measured: By metric, what was measured for a budget on a latency.
+        finalist: The weights that the trial was scored with after its short fine-tune.
     """
     config, data, space = run.config, prepared.data, prepared.space
     kept = space.kept(trial.widths, prepared.problem.scores)
     model = prune(prepared.model, space, kept)
     started = time.monotonic()
-    model, finetuned = recover(config, prepared, model, kept, progress, checkpoint)
+    model, finetuned = recover(config, prepared, model, kept, progress, checkpoint, finalist)
     found = {
         (name, split): measure_by_class(net, data, split, device=config.device)
         for split in ("val", "test")
@@ -100,6 +102,21 @@ def deliver(
         pt2=config.pt2,
     )
     return Winner(model.eval(), costs, metrics)
+
+
+def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:
+    """The winner as it was exported, if it was; formats that are asked for and missing are added."""
+    try:
+        model, said = load(run.best, prepared.model), read_architecture(run.best)
+    except ValueError:
+        return None
+    if said.get("provenance", {}).get("trial") != trial.number or tuple(said["widths"]) != trial.widths:
+        return None
+    formats = (run.config.onnx, "model.onnx"), (run.config.pt2, "model.pt2")
+    onnx, pt2 = (asked and not (run.best / name).exists() for asked, name in formats)
+    if onnx or pt2:
+        copy_export(run.best, run.best, prepared.model, prepared.example, onnx=onnx, pt2=pt2)
+    return Winner(model, said["costs"], said["metrics"])
 
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:

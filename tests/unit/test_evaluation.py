@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -90,6 +91,46 @@ def test_training_for_some_steps_helps(evaluator, space):
     proxy, short = evaluator(widths), evaluator(widths, "short")
     assert short["loss"] < proxy["loss"]
     assert evaluator(widths, "short:20")["loss"] == short["loss"] != evaluator(widths, "short:5")["loss"]
+
+
+def test_a_training_that_does_harm_is_taken_back(dense, data, space, scores, tmp_path):
+    widths, batch = tuple(max(1, g.size // 2) for g in space.groups), {"val_images": 400, "batch_size": 64}
+    proxy = Evaluator(dense, data, space, scores, EvaluationSettings(**batch))(widths)
+    settings = EvaluationSettings(**batch, learning_rate=3.0, trained=str(tmp_path / "trained"), finals="short")
+    evaluate = Evaluator(dense, data, space, scores, settings)
+    found = evaluate(widths, "short")
+    for name in ("loss", "top1", "batch_losses", "images"):
+        assert found[name] == proxy[name]
+    assert found["loss_trained"] > proxy["loss"]
+    assert not found["abandoned"]
+    assert not evaluate(widths, "short", proxy["batch_losses"])["abandoned"]  # the training alone was hopeless
+    asked = []
+    kept = evaluate.trained(widths, "short", lambda: asked.append("again"))
+    assert not asked
+    net = prune(dense, space, space.kept(widths, scores))
+    net.load_state_dict(kept)
+    assert measure(net, data, "val")["loss"] == pytest.approx(found["loss"], rel=0.02)  # folded, bfloat16
+
+
+def test_finalists_alone_leave_their_weights(dense, data, space, scores, tmp_path):
+    run = tmp_path / "run"
+    settings = dataclasses.replace(SETTINGS, trained=str(run / "trained"), finals="short", device="cpu")
+    evaluate, widths = Evaluator(dense, data, space, scores, settings), space.floor
+    evaluate(widths, "short")
+    assert not run.exists()  # a run that is not on this machine
+    run.mkdir()
+    for fidelity in ("proxy", "short:5"):
+        evaluate(widths, fidelity)
+    assert not list(run.iterdir())
+    loss = evaluate(widths, "short")["loss"]
+    (file,) = (run / "trained").iterdir()
+    asked = []
+    there = {k: v.clone() for k, v in evaluate.trained(widths, "short", lambda: asked.append("again")).items()}
+    file.write_bytes(b"torn")
+    again = evaluate.trained(widths, "short", lambda: asked.append("again"))
+    assert asked == ["again"]
+    assert [n for n in again if not torch.equal(there[n], again[n])] == []
+    assert evaluate(widths, "short")["loss"] == loss
 
 
 def test_a_hopeless_candidate_is_abandoned_with_an_honest_estimate(evaluator, space):

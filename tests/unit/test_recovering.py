@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -15,17 +16,18 @@ import autoprune
 from autoprune import data as data_sets
 from autoprune.cli import main
 from autoprune.config import RunConfig
+from autoprune.controller import SearchController
 from autoprune.evaluation import measure
 from autoprune.recovery import Diverged
 from autoprune.reference import ModelReference
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, apart
 from autoprune.runs import prepare, recovering
 from autoprune.runs.recovering import recover
 from search_spaces import prune
 
 QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_images": 128, "device": "cpu"}
 ONE_STEP = 0.06  # epochs
-BEFORE, AFTER = "before_finetune_val", "after_finetune_val"
+BEFORE, FINALIST, AFTER = "before_finetune_val", "finalist_val", "after_finetune_val"
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +44,23 @@ def data():
 def recovered(dense, data, capsys):
     """Settings -> the network to deliver at half of all widths, what was measured, what was said."""
 
-    def recovered(**settings):
+    def recovered(finalist=None, **settings):
+        lr = settings.pop("lr", 0.02)
         config = RunConfig.make(**{**QUICK, **settings})
+        object.__setattr__(config, "lr", lr)  # also one that no setting may have
         prepared = prepare(config, copy.deepcopy(dense), data)
         kept = prepared.space.kept([g.size // 2 for g in prepared.space.groups], prepared.problem.scores)
         net = prune(prepared.model, prepared.space, kept)
         capsys.readouterr()
         with RunProgress(Console(width=300)) as progress:
-            found, metrics = recover(config, prepared, net, kept, progress, None)
+            found, metrics = recover(config, prepared, net, kept, progress, None, finalist)
         return found, metrics, capsys.readouterr().out
 
     return recovered
+
+
+def chosen(metrics):
+    return [name for name in (BEFORE, FINALIST, AFTER) if metrics.get(name, {}).get("delivered")]
 
 
 def same(one, other):
@@ -119,6 +127,34 @@ def test_what_the_run_minimises_decides(recovered, here, monkeypatch, metric, fi
     assert said == "" if finetuned else "raised the validation doubt from 0 to 0.1:" in said or metric == "loss"
 
 
+@pytest.mark.parametrize(("epochs", "metric"), [(0, "loss"), (ONE_STEP, "top1"), (ONE_STEP, "loss")])
+def test_the_best_of_before_finalist_and_after_is_delivered(recovered, data, epochs, metric):
+    """Here a long fine-tune plays the finalist, which a short one at a poor rate cannot beat."""
+    strong, _, _ = recovered(lr=0.02, epochs=3)
+    found, metrics, said = recovered(strong.state_dict(), lr=0.5, epochs=epochs, metric=metric)
+    assert same(found, strong)
+    assert chosen(metrics) == [FINALIST]
+    assert measure(found, data, "val", device="cpu")["loss"] == metrics[FINALIST]["loss"]
+    assert set(metrics) - {"training"} == {BEFORE, FINALIST, *[AFTER] * bool(epochs)}
+    words = "with the weights that won as a finalist: those are delivered; more --epochs or a smaller --lr may help"
+    assert (words in said) is bool(epochs)
+
+
+def test_a_fine_tune_that_beats_the_finalist_is_delivered_without_a_word(recovered):
+    cut, _, _ = recovered(epochs=0)
+    worse = {k: v * 0.5 if v.is_floating_point() else v for k, v in cut.state_dict().items()}
+    _, metrics, said = recovered(worse, lr=0.02, epochs=1)
+    assert chosen(metrics) == [AFTER]
+    assert set(metrics) == {BEFORE, FINALIST, AFTER, "training"}
+    assert said == ""
+
+
+@pytest.mark.parametrize(("one", "other"), [(2.3181, 2.31814), (2.318, 2.3180000000001), (0.0, 1e-9), (math.nan, 1.0)])
+def test_two_numbers_that_differ_look_different(one, other):
+    assert len(set(apart(one, other))) == 2
+    assert apart(one, one)[0] == apart(one, one)[1] == f"{one:.4g}"
+
+
 def test_a_training_that_diverges_is_an_error(recovered):
     with pytest.raises(Diverged, match="lower the learning rate"):
         recovered(lr=1e30, epochs=1)
@@ -175,3 +211,53 @@ def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weig
     assert (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
     assert architecture(first)["metrics"] == architecture(second)["metrics"]
     assert architecture(first)["metrics"][AFTER]["delivered"] is (lr < 1)
+
+
+SMALL = QUICK | {"trials": 3, "finalists": 2, "short_steps": 20, "warm_starts": "none", "lr": 0.05, "seed": 1}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_is_delivered_is_no_worse_than_the_finalist_that_won(digits_weights, here, capsys, workers):
+    """One step of the final fine-tune cannot do what twenty did for the finalist."""
+    settings = SMALL | {"epochs": ONE_STEP, "workers": workers, "weights": str(digits_weights)}
+    result = autoprune.search("search_spaces.models:digits_cnn", "digits", name="r", **settings)
+    metrics, run = result.metrics, here / "results/r"
+    assert metrics["pruned_val"]["loss"] == min(metrics[name]["loss"] for name in (BEFORE, FINALIST, AFTER))
+    assert metrics["pruned_val"]["loss"] <= result.trial.loss * 1.02  # bfloat16
+    assert metrics[FINALIST]["delivered"]
+    assert not (run / "trained").exists()
+    before = {p.name: p.read_bytes() for p in (run / "best").iterdir()}
+    shutil.rmtree(run / "best")  # and the weights of the finalists are gone with it: they are made once more
+    with RunProgress(Console(width=300)) as progress:
+        again = autoprune.resume("results/r", progress=progress)
+    assert "are not in this run's directory: its short training is repeated" in capsys.readouterr().out
+    assert again.metrics == metrics
+    assert (run / "best/weights.safetensors").read_bytes() == before["weights.safetensors"]
+    assert main(["report", "results/r", "--no-html"]) == 0
+    assert f"delivered: loss {metrics[FINALIST]['loss']:.4g}" in capsys.readouterr().out
+
+
+def test_killed_among_the_finalists_and_resumed_delivers_the_same(digits_weights, here, monkeypatch):
+    """Stopped after each finalist in turn; the weights of finalists that are told lie in the run's directory."""
+    settings = SMALL | {"epochs": ONE_STEP, "weights": str(digits_weights)}
+    model = "search_spaces.models:digits_cnn"
+    whole = autoprune.search(model, "digits", name="whole", **settings)
+    told, tell = [], SearchController.tell
+
+    def stop(self, *args):
+        tell(self, *args)
+        if self.ledger.trials[args[1]].fidelity == "short":
+            told.append(len(list((here / "results/killed/trained").glob("*.safetensors"))))
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchController, "tell", stop)
+        with pytest.raises(KeyboardInterrupt):
+            autoprune.search(model, "digits", name="killed", **settings)
+        with pytest.raises(KeyboardInterrupt):
+            autoprune.resume("results/killed")
+    assert told == [1, 2]
+    again = autoprune.resume("results/killed")
+    assert again.trial.widths == whole.trial.widths
+    assert again.metrics == whole.metrics
+    assert same(again.model, whole.model)
