@@ -128,7 +128,9 @@ def recovery_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, s
     word, rows = own.rpartition(":")[2], []
     if before:
         was, is_now = apart(before.get(own, math.nan), (after or {}).get(own, math.nan))
-        rows.append(("top-1 before the fine-tune", before, f"{word} {was} before" + (f", {is_now} after" if after else "")))
+        rows.append(
+            ("top-1 before the fine-tune", before, f"{word} {was} before" + (f", {is_now} after" if after else ""))
+        )
     if finalist:
         rows.append(("top-1 as a finalist", finalist, f"{word} {finalist.get(own, math.nan):.4g}"))
     return [
