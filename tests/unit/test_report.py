@@ -22,7 +22,7 @@ from autoprune.report import (
     print_export,
 )
 from autoprune.report.pace import Images, Tuning, passes, tuning_passes
-from autoprune.report.tables import finetune_row
+from autoprune.report.tables import recovery_rows
 from autoprune.report.trials import proxy_quality, write_csv
 from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility
@@ -288,6 +288,7 @@ def test_the_minimised_number_has_one_name_everywhere(tmp_path):
     assert "doubt" in head
     assert "loss" not in head
     before, after = {"loss": 9.0, "top1": 0.5, "mine:doubt": 0.4, "delivered": False}, {"loss": 8.0, "mine:doubt": 0.3}
-    assert finetune_row(before, after)[-1] == "doubt 0.4 before, 0.3 after"
+    rows = recovery_rows({"before_finetune_val": before, "after_finetune_val": after})
+    assert [row[-1] for row in rows] == ["doubt 0.4 before, 0.3 after"]
     assert proxy_quality([proxy(0, 0.5)], "doubt").startswith("rank correlation of proxy and trained doubt")
     assert RunConfig(front=("macs",), metric="mine:doubt").goal == "front of doubt and macs"
