@@ -280,6 +280,7 @@ def export_again(
 def _copy(source: Path, target: Path, architecture: dict[str, Any]) -> Path:
     """An export as it is; formats that are at the target already stay if the weights are the same."""
     check_target(target)
+    read_state(source / "weights.safetensors")  # what is damaged must not spread
     with whole_directory(target) as scratch:
         shutil.copyfile(source / "weights.safetensors", scratch / "weights.safetensors")
         formats = [name for name in FORMATS if (target / name).is_file() and _same_weights(target, scratch)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.architecture import read_architecture
 from autoprune.config import metric_label
 from autoprune.files import DiskError
 from autoprune.ledger import writers
@@ -69,7 +70,7 @@ def print_export(directory: str | Path) -> None:
         directory: What `autoprune.exporting.export` wrote.
     """
     out, directory = console(), Path(directory)
-    data = _architecture(directory)
+    data = read_architecture(directory)
     _print_source(out, data)
     out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
     _print_files(out, directory)
@@ -113,7 +114,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric):
             out.print(front)
     if (run.best / "architecture.json").is_file():
-        data = _architecture(run.best)
+        data = read_architecture(run.best)
         out.print(groups_table(space, data["widths"]))
         _print_source(out, data)
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
@@ -164,15 +165,9 @@ def _print_source(out: Out, architecture: Mapping[str, Any]) -> None:
         out.print(f"network: {words}", markup=False, soft_wrap=True)
 
 
-def _architecture(directory: Path) -> Any:
-    from autoprune.architecture import read_architecture
-
-    return read_architecture(directory)
-
-
 def _print_files(out: Out, directory: Path) -> None:
     """Where an export is, what it consists of, and the line that loads it."""
     files = ", ".join(f"{p.name} ({number(p.stat().st_size)}B)" for p in sorted(directory.iterdir()))
-    needed = "" if _architecture(directory)["model"].get("factory") else ", model=your_dense_network"
+    needed = "" if read_architecture(directory)["model"].get("factory") else ", model=your_dense_network"
     out.print(f"export  {directory}: {files}", markup=False, soft_wrap=True)
     out.print(f'load    autoprune.load("{directory}"{needed})', markup=False, soft_wrap=True)

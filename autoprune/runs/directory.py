@@ -1,6 +1,7 @@
 """`RunDirectory`: what one run keeps on disk, results/<run>/.
 
 config.toml          the run as resolved
+origin.json          where it was started: relative paths mean that
 space.json           what may be pruned
 scores.safetensors   the criterion's scores, computed once: a resumed run and every worker use the very same
 example.safetensors  the example input
@@ -42,6 +43,7 @@ from autoprune.ledger import JOIN, SERVERS, Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
 from autoprune.runs.measured import Measured
+from autoprune.runs.origin import kept, located, write_origin
 from autoprune.schedule import best
 from autoprune.tradeoff import TradeOff
 from autoprune.trust import Call, remember, require
@@ -81,6 +83,7 @@ class RunDirectory:
         try:
             with whole_directory(path, replace=False) as scratch:
                 write_text(scratch / "config.toml", config.to_toml())
+                write_origin(scratch, path)
                 write_text(scratch / "space.json", json.dumps(problem.space.to_json()))
                 save_tensors(
                     save_arrays, {f"{i:05d}": s for i, s in enumerate(problem.scores)}, scratch / "scores.safetensors"
@@ -113,9 +116,7 @@ class RunDirectory:
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
             raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
-        said = RunConfig.read(path / "config.toml")
-        said |= {kind: offered(kind, str(said[kind])) for kind in ("criterion", "strategy", "metric") if kind in said}
-        config = RunConfig.make(**said)
+        config = located(_read_config(path / "config.toml"), path)
         if trust:
             remember(calls_of(config))
         return cls(path, config)
@@ -126,7 +127,11 @@ class RunDirectory:
         Raises:
             ValueError: If they are damaged.
         """
-        return tuple(array for _, array in sorted(self._read(load_arrays, "scores.safetensors").items()))
+        found = tuple(array for _, array in sorted(self._read(load_arrays, "scores.safetensors").items()))
+        if not all(array.ndim == 1 and np.isfinite(array).all() for array in found):
+            path = self.path / "scores.safetensors"
+            raise ValueError(f"'{path}': damaged (expected finite numbers for each group); start the search anew")
+        return found
 
     def example(self) -> Any:
         """The example input: a tensor, a tuple of tensors, or a dictionary of them."""
@@ -154,13 +159,18 @@ class RunDirectory:
         """What may be pruned in this run's network.
 
         Raises:
-            ValueError: If the file is missing or damaged.
+            ValueError: If the file is missing or damaged, or does not fit the scores.
         """
         path = self.path / "space.json"
         try:
-            return SearchSpace.from_json(read_json(path))
+            found = SearchSpace.from_json(read_json(path))
         except (OSError, ValueError) as error:
             raise ValueError(f"'{path}': damaged or missing ({error}); start the search anew") from error
+        fits = [group.size for group in found.groups] == [len(scores) for scores in self.scores()]
+        if not (fits and found.layers and found.tensors):
+            why = "no layers" if fits else "other groups than in scores.safetensors"
+            raise ValueError(f"'{path}': damaged ({why}); start the search anew")
+        return found
 
     def record(self) -> Record:
         """What the ledger says now; the run may be going on meanwhile.
@@ -178,8 +188,8 @@ class RunDirectory:
         Raises:
             DiskError: If it cannot be written.
         """
-        before = RunDirectory.open(self.path).config
-        if (after := replace(before, **settings)) != before:
+        before = _read_config(self.path / "config.toml")
+        if (after := kept(before, self.path, settings)) != before:
             write_text(self.path / "config.toml", after.to_toml())
 
     def check_places(self) -> None:
@@ -266,6 +276,18 @@ class RunDirectory:
             return dict(load(self.path / name))
         except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"'{self.path / name}': damaged or missing ({error}); start the search anew") from error
+
+
+def _read_config(path: Path) -> RunConfig:
+    """A run's settings, as they were written."""
+    said = RunConfig.read(path)
+    if absent := {"model", "data", "seed", "pt2"} - said.keys():  # from its first line to its last
+        raise ValueError(f"'{path}': damaged (lacks {', '.join(sorted(absent))}); start the search anew")
+    try:
+        said |= {kind: offered(kind, str(said[kind])) for kind in ("criterion", "strategy", "metric") if kind in said}
+        return RunConfig.make(**said)
+    except ValueError as error:
+        raise ValueError(f"'{path}': {error}") from error
 
 
 def run_path(config: RunConfig, model_name: str) -> Path:

@@ -11,7 +11,9 @@ from autoprune.ledger.locks import FileLock
 from autoprune.runs.directory import RunDirectory
 
 # What describes the problem stays; all the rest is what a search has made of it.
-PROBLEM = ("config.toml", "space.json", "scores.safetensors", "example.safetensors", "latency.json", ".lock")
+PROBLEM = (
+    "config.toml", "origin.json", "space.json", "scores.safetensors", "example.safetensors", "latency.json", ".lock",
+)  # fmt: skip
 ASIDE = "before-restart-"
 TRACES = (BEGUN, "trials.csv", "best", "finetune", "finalists", "ray")
 
