@@ -68,7 +68,7 @@ def _check_parts(data: Mapping[str, Any]) -> None:
     if not _are_counts(data["widths"]) or not isinstance(data["kept"], list):
         raise ValueError("widths and kept: expected lists of whole numbers")
     names = data.get("groups", data["widths"])
-    if not (isinstance(names, list) and len(names) == len(data["widths"]) == len(data["kept"]) > 0):
+    if not (isinstance(names, list) and len(names) == len(data["widths"]) == len(data["kept"])):
         raise ValueError("groups, widths and kept: expected as many of each")
     for name, cost in data.get("costs", {}).items():
         if not all(isinstance(cost.get(which), (int, float)) for which in ("dense", "pruned")):
