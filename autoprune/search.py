@@ -20,7 +20,6 @@ from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
 from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
-from autoprune.evaluation import Evaluator
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
@@ -33,14 +32,12 @@ from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
     Bench,
-    Held,
     Measured,
     Origin,
     Prepared,
     Recipe,
     RunDirectory,
     SearchResult,
-    Winner,
     agree_on_plan,
     agreed,
     allow,
@@ -52,11 +49,10 @@ from autoprune.runs import (
     check_end,
     check_joined,
     check_sendable,
-    deliver,
+    deliver_held,
     delivered,
     doubt,
     example_tensors,
-    finalist_weights,
     hold,
     joined_latency,
     joined_scores,
@@ -339,7 +335,7 @@ def _go(
                     return None
             progress.say(f"search ended: {ending(run, ledger, is_over=True)}")
             trial = held.trial
-            winner = delivered(run, prepared, trial) or _deliver(run, prepared, held, evaluate, progress)
+            winner = delivered(run, prepared, trial) or deliver_held(run, prepared, held, evaluate, progress)
             shutil.rmtree(run.trained, ignore_errors=True)
             say_delivered(ledger, trial, run.path, held.best)
         except DeliveredElsewhere:
@@ -367,21 +363,6 @@ def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress
         write_csv(table, ledger.trials, costs, list(ledger.groups), metric_label(run.config.metric))
     except DiskError as error:
         progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
-
-
-def _deliver(run: RunDirectory, prepared: Prepared, held: Held, evaluate: Evaluator, progress: RunProgress) -> Winner:
-    """Fine-tune and export the winner."""
-    trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
-    run.check_places()  # once more: what came during the search is seen before the fine-tune
-    progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
-    more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
-    if evaluate.settings.parse(trial.fidelity).steps:
-        more["finalist"] = finalist_weights(evaluate, trial, progress.say)
-    try:
-        return deliver(run, prepared, trial, run.best, progress, **more)
-    except Diverged as error:
-        again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
-        raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error
 
 
 def _candidates(

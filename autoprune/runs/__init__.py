@@ -37,7 +37,6 @@ from autoprune.runs.prepare import prepare as prepare
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
 from autoprune.runs.recipe import slots as slots
-from autoprune.runs.recovering import finalist_weights as finalist_weights
 from autoprune.runs.reopening import REFERENCES as REFERENCES
 from autoprune.runs.reopening import by_name as by_name
 from autoprune.runs.reopening import changed_run as changed_run
@@ -49,5 +48,5 @@ from autoprune.runs.result import SearchResult as SearchResult
 from autoprune.runs.versions import agreed as agreed
 from autoprune.runs.versions import note_versions as note_versions
 from autoprune.runs.winner import Winner as Winner
-from autoprune.runs.winner import deliver as deliver
+from autoprune.runs.winner import deliver_held as deliver_held
 from autoprune.runs.winner import delivered as delivered

@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.config import metric_label
 from autoprune.data import input_of, output_of
-from autoprune.evaluation import measure_by_class
+from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.problem import Trial
+from autoprune.recovery import Diverged
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.holding import Held
 from autoprune.runs.prepare import Prepared
-from autoprune.runs.recovering import recover
+from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from autoprune.runs.versions import decisive, versions
 from search_spaces import prune
@@ -102,6 +105,27 @@ def deliver(
         pt2=config.pt2,
     )
     return Winner(model.eval(), costs, metrics)
+
+
+def deliver_held(
+    run: RunDirectory, prepared: Prepared, held: Held, evaluate: Evaluator, progress: RunProgress
+) -> Winner:
+    """Fine-tune and export the winner of a search, as a finalist if that is better.
+
+    Raises:
+        Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
+    """
+    trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
+    run.check_places()  # once more: what came during the search is seen before the fine-tune
+    progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
+    more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
+    if evaluate.settings.parse(trial.fidelity).steps:
+        more["finalist"] = finalist_weights(evaluate, trial, progress.say)
+    try:
+        return deliver(run, prepared, trial, run.best, progress, **more)
+    except Diverged as error:
+        again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
+        raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error
 
 
 def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:

@@ -173,10 +173,14 @@ SMALL = {"budget": "macs<=60%", "epochs": 0, "bn_images": 64, "val_images": 100,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rungs", [1, 2])
-def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, digits_weights, rungs):
+def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, digits_weights, rungs, monkeypatch):
     import autoprune
+    from autoprune.evaluation import Evaluator
     from autoprune.runs import Recipe, RunDirectory, reopen
 
+    looked_up = Evaluator.trained
+    again = lambda: pytest.fail("the worker of a finalist has left no weights")
+    monkeypatch.setattr(Evaluator, "trained", lambda self, widths, fidelity, _: looked_up(self, widths, fidelity, again))
     result = autoprune.search(
         "search_spaces.models:digits_cnn", "digits", weights=str(digits_weights), name="far", cluster="auto",
         workers=2, trials=6, finalists=2, rungs=rungs, fidelity="proxy", criterion="l1", **SMALL,
@@ -197,6 +201,8 @@ def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, 
             assert trial.metrics["batch_losses"] == evaluate(trial.widths, "short")["batch_losses"]
         else:
             assert trial.metrics["steps"] == 4
+    assert "finalist_val" in result.metrics
+    assert not (run.path / "trained").exists()
     assert result.trial.loss == min(t.loss for t in shorts if t.state is TrialState.COMPLETE)
 
 
