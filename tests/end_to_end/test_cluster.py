@@ -179,8 +179,11 @@ def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, 
     from autoprune.runs import Recipe, RunDirectory, reopen
 
     looked_up = Evaluator.trained
-    again = lambda: pytest.fail("the worker of a finalist has left no weights")
-    monkeypatch.setattr(Evaluator, "trained", lambda self, widths, fidelity, _: looked_up(self, widths, fidelity, again))
+
+    def trained(self, widths, fidelity, retrain):
+        return looked_up(self, widths, fidelity, lambda: pytest.fail("the worker of a finalist has left no weights"))
+
+    monkeypatch.setattr(Evaluator, "trained", trained)
     result = autoprune.search(
         "search_spaces.models:digits_cnn", "digits", weights=str(digits_weights), name="far", cluster="auto",
         workers=2, trials=6, finalists=2, rungs=rungs, fidelity="proxy", criterion="l1", **SMALL,
