@@ -32,13 +32,15 @@ QUICK += ["--finalists", "3", "--epochs", "0.2", "--trials", "6", "--criterion",
 BY_COST = ["cost-macs", "cost-params", "cost-activations"]
 TIMED = "latency-slow_device-Slow-batch-1-threads-1"
 CHARTS = {
-    "one": ["history", "choices", "widths", *BY_COST, "ranking"],
-    ESCAPED: ["history", "choices", "widths", *BY_COST, "ranking"],
+    "one": ["history", "choices", "training", "widths", *BY_COST, "ranking", "classes"],
+    ESCAPED: ["history", "choices", "training", "widths", *BY_COST, "ranking", "classes"],
     "timed": [
-        "history", "front", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", f"predictor-{TIMED}",
-        f"measured-{TIMED}",
+        "history", "front", "training", "widths", "cost-macs", f"cost-{TIMED}", *BY_COST[1:], "ranking", "classes",
+        f"predictor-{TIMED}", f"measured-{TIMED}",
     ],
-    "front": ["history", "front", "front-params", "hypervolume", "widths", *BY_COST, "ranking"],
+    "front": [
+        "history", "front", "front-params", "hypervolume", "training", "widths", *BY_COST, "ranking", "classes",
+    ],
     "failed": [],
     "compare": ["history", "front-macs", "front-params", "hypervolume", "results", "widths"],
 }  # fmt: skip
