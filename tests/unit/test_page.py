@@ -94,7 +94,8 @@ def make(tmp_path):
             }
             costs = {"macs": {"dense": 1000.0, "pruned": 400.0}}
             what = {
-                "format": "autoprune architecture 1", "model": {"factory": "m:f"}, "widths": [4, 5], "kept": [],
+                "format": "autoprune architecture 1", "model": {"factory": "m:f"}, "widths": [4, 5],
+                "kept": [[0, 1, 2, 3], [0, 1, 2, 3, 4]],
                 "space": {}, "costs": costs, "metrics": metrics,
                 "provenance": {"trial": 8, "versions": {"torch": "1.2.3"}},
             }  # fmt: skip

@@ -93,6 +93,7 @@ def test_a_class_without_images_is_left_out_and_old_exports_have_no_chart():
     (only,) = classes_of(facts({"per_class": told}))
     assert (only.name, only.dense, only.pruned, only.change) == ("a", 90.0, 100.0, 10.0)
     assert "1 gained" in classes_chart(facts({"per_class": told})).caption
+    assert classes_chart(facts({"per_class": {**told, "images": [10]}})) is None
     assert classes_chart(facts({})) is None
     assert training_chart(facts({})) is None
     assert training_chart(Facts(None, None, None, (), {})) is None

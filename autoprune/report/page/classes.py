@@ -35,7 +35,9 @@ class Class(NamedTuple):
 def classes_of(facts: Facts) -> list[Class]:
     """Every class that has images, those that lost most first; none if nobody wrote them down."""
     told = facts.told("per_class")
-    columns = (told.get(name, ()) for name in ("classes", "images", "dense", "pruned"))
+    columns = [told.get(name, ()) for name in ("classes", "images", "dense", "pruned")]
+    if len(set(map(len, columns))) > 1:  # a file that was changed by hand: the page has the rest
+        return []
     found = [Class(str(name), n, 100 * d / n, 100 * p / n) for name, n, d, p in zip(*columns, strict=True) if n]
     return sorted(found, key=lambda c: (c.change, c.pruned))
 

@@ -19,7 +19,7 @@ def training_chart(facts: Facts) -> Chart | None:
     """Loss by step; None where nothing was fine-tuned, or nobody wrote it down."""
     told = facts.told("training")
     steps, losses = told.get("step", ()), told.get("loss", ())
-    if not losses:
+    if not losses or len(losses) != len(steps):
         return None
     start, end = (facts.told(f"{when}_finetune_val") for when in ("before", "after"))
     ends = [(0, start.get("loss", math.nan)), (steps[-1], end.get("loss", math.nan))]
