@@ -69,7 +69,7 @@ def judged(tmp_path):
         if delivered is not None:
             run.best.mkdir()
             said = {
-                "format": "autoprune architecture 1", "model": {}, "widths": [1], "kept": [], "costs": {},
+                "format": "autoprune architecture 1", "model": {}, "widths": [1], "kept": [[0]], "costs": {},
                 "metrics": {}, "space": {}, "provenance": {} if delivered < 0 else {"trial": delivered},
             }  # fmt: skip
             (run.best / "architecture.json").write_text(json.dumps(said))
