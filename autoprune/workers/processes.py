@@ -176,6 +176,6 @@ class _Pool:
         """What often is behind a child that does not start."""
         if "SIGKILL" in how:
             return ". (The system kills like this when memory runs out; fewer workers need less.)"
-        if how == "exited with code 1" and index not in self._proven:  # what Python says of a script without it
+        if how.startswith("exited") and index not in self._proven:
             return ". (A script that starts workers must do so under `if __name__ == '__main__':`.)"
         return ""

@@ -129,7 +129,7 @@ def test_an_evaluator_that_cannot_be_built_stops_the_search(tmp_path, quick_chil
     controller = control(tmp_path, [9])
     with pytest.raises(SearchStopped, match=r"0 \(meta\): .* built: OSError: no weights for meta \(.*toys"):
         run_processes(controller, toys.broken, [Slot("meta")])
-    with pytest.raises(SearchStopped, match="its process exited with code 3 before it was ready"):
+    with pytest.raises(SearchStopped, match=r"its process exited with code 3 before it was ready.*__main__"):
         run_processes(controller, toys.deadly, 1)
     assert controller.trials == []
 

@@ -71,7 +71,7 @@ def train(
 
         def listen(step: int, total: int, loss: float) -> None:
             done = step - 1  # its state is on the disk by now
-            if done == 0 or done % every or done in seen:
+            if done == 0 or done % every or done in seen or not any(folder.glob("*.pt")):  # none on a full disk
                 return
             metrics = {"train_loss": loss, **({k: v for k, v in trainer.glance(job).items() if k in KEPT}
                                               if done in rungs else {})}  # fmt: skip
