@@ -12,7 +12,7 @@ import pytest
 from autoprune.cli import main
 from autoprune.files import DiskError
 from autoprune.report import RunProgress
-from autoprune.runs import RunDirectory
+from autoprune.runs import RunDirectory, winner
 
 QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
 QUICK += ["--bn-images=64", "--val-images=64", "--fidelity=proxy", "--no-reconstruct", "--lr=0.001", "--batch-size=64"]
@@ -84,7 +84,7 @@ def test_what_comes_in_the_middle_is_seen_before_the_fine_tune(run, monkeypatch,
         return controller
 
     monkeypatch.setattr(sys.modules["autoprune.search"], "_candidates", meanwhile)
-    monkeypatch.setattr(sys.modules["autoprune.search"], "deliver", lambda *_, **__: pytest.fail("work was done"))
+    monkeypatch.setattr(winner, "deliver", lambda *_, **__: pytest.fail("work was done"))
     shutil.rmtree(run / "best")
     (run / "best").mkdir()
     assert main(["resume", str(run), "--trials=3"]) == 2
@@ -141,7 +141,7 @@ def test_a_table_that_cannot_be_written_costs_nothing_else(flags, tmp_path, monk
 def test_what_befalls_the_last_training_leaves_a_resumable_run(run, monkeypatch, capsys, error, code, said):
     shutil.rmtree(run / "best")
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["autoprune.search"], "deliver", lambda *_, **__: (_ for _ in ()).throw(error))
+        patch.setattr(winner, "deliver", lambda *_, **__: (_ for _ in ()).throw(error))
         assert main(["resume", str(run)]) == code
     text = capsys.readouterr().err
     assert text.startswith(f"autoprune: {said}")
