@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,7 @@ from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import WAIT as WAIT
 from autoprune.schedule import Halving, Order, Tally, Wait, best, is_cached, num_evaluations
 from autoprune.tradeoff import TradeOff
+from objectives.plugins import PluginError
 from search_spaces import Widths
 
 if TYPE_CHECKING:  # a worker needs no strategies
@@ -232,7 +234,8 @@ class SearchController:
 
     def _propose(self, number: int) -> Proposal | None:
         """What the strategy proposes; None: it waits for a running trial."""
-        proposal = self._strategy.propose(number)
+        with self._resumable():
+            proposal = self._strategy.propose(number)
         if proposal is None and not any(t.state is TrialState.RUNNING for t in self.ledger.trials):
             # finalists of an earlier end of the search had numbers too, and it may take them for running trials
             proposal = self._strategy.propose(sum(t.fidelity == self._schedule.first for t in self.ledger.trials))
@@ -319,7 +322,18 @@ class SearchController:
             if incumbent is None or trial.loss < incumbent.loss:
                 self._best[trial.fidelity] = trial
         if trial.fidelity == self._schedule.first:
-            self._strategy.tell(trial)
+            with self._resumable():
+                self._strategy.tell(trial)
+
+    @contextmanager
+    def _resumable(self) -> Iterator[None]:
+        """A strategy from outside that fails in the middle stops the search; what was told is safe."""
+        try:
+            yield
+        except PluginError as error:
+            if not self.ledger.trials:
+                raise
+            raise SearchStopped(f"{error}; mend it, then resume") from error
 
     def _replay(self) -> None:
         """Become what the controller was that wrote the ledger."""

@@ -46,6 +46,7 @@ from autoprune.runs import (
     calls_of,
     changed_run,
     check_begun,
+    check_callbacks,
     check_end,
     check_joined,
     check_sendable,
@@ -122,6 +123,7 @@ def search(
     live_data = None if isinstance(data, str) else data
     progress = progress or RunProgress(quiet=True)
     path = run_path(config, config.model.rpartition(":")[2] or type(model).__name__)
+    check_callbacks(config, callbacks)
     if config.ledger:
         refuse_password(config.ledger)
     scores = joined_scores(config, path) if config.join else None
@@ -209,6 +211,7 @@ def resume(
     begun_with = agreed(record, run.path, allow_version_change) if record else None
     time = {"time": longer(further, record.worked_s if record else 0.0)} if further else {}
     run = RunDirectory(run.path, at_home(change(run.config, **time)))
+    check_callbacks(run.config, callbacks)
     if not restart:
         run.check_places()
     if not run.config.cluster:
@@ -289,7 +292,7 @@ def _on_cluster(
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     images = Images(len(prepared.data.train), len(prepared.data.val))
     progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, images)
-    extent = {name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)}
+    extent = run.as_written(*EXTENT.split(), *REFERENCES)
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
     finally:
@@ -315,7 +318,7 @@ def _go(
             if not config.cluster:
                 said = "joined" if config.join else "resumed"
                 progress.say(f"run {run.path}: {said}, {so_far(ledger.trials, config.join)}")
-            run.remember(**{name: getattr(config, name) for name in (*EXTENT.split(), *REFERENCES)})
+            run.remember(**run.as_written(*EXTENT.split(), *REFERENCES))
         note_versions(ledger)
         agree_on_plan(ledger, config, run.path)
         if NOTE not in ledger.notes:

@@ -10,6 +10,7 @@ from autoprune.runs.calls import allow as allow
 from autoprune.runs.calls import allow_file as allow_file
 from autoprune.runs.calls import calls_of as calls_of
 from autoprune.runs.calls import not_called as not_called
+from autoprune.runs.controlling import check_callbacks as check_callbacks
 from autoprune.runs.controlling import check_sendable as check_sendable
 from autoprune.runs.controlling import make_controller as make_controller
 from autoprune.runs.controlling import patience as patience

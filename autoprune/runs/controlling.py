@@ -143,6 +143,22 @@ def reserved(config: RunConfig) -> Iterator[Share | None]:
         yield cluster.share(config.workers, config.per_device, config.device)
 
 
+def check_callbacks(config: RunConfig, callbacks: Sequence[Any]) -> None:
+    """Check that callbacks are Ray Tune's, and that it runs the search.
+
+    Raises:
+        ValueError: If they are not, or it does not.
+    """
+    if not isinstance(callbacks, Sequence):
+        raise ValueError(f"callbacks: expected a list of ray.tune.Callback objects, got {callbacks!r:.40}")
+    if callbacks and not config.cluster:
+        raise ValueError("callbacks: Ray Tune calls them; let it run the search with cluster='auto', or leave them out")
+    if callbacks:
+        from autoprune.workers.cluster.reach import refuse_other_callbacks
+
+        refuse_other_callbacks(callbacks)
+
+
 def check_sendable(recipe: Recipe, prepared: Prepared) -> None:
     """Check that a cluster's workers can be sent what they need, while nothing has been written yet.
 

@@ -182,6 +182,13 @@ class RunDirectory:
             require([Call("ledger", self.config.ledger)], f"run '{self.path}'")
         return Ledger.read(self.path, url=self.config.ledger, study=self.study)
 
+    def as_written(self, *names: str) -> dict[str, Any]:
+        """Settings as `remember` writes them: relative paths not as they are seen from here."""
+        config = kept(
+            _read_config(self.path / "config.toml"), self.path, {name: getattr(self.config, name) for name in names}
+        )
+        return {name: getattr(config, name) for name in names}
+
     def remember(self, **settings: Any) -> None:
         """Change settings in config.toml for good; whoever does must have the run's ledger open.
 
@@ -189,7 +196,7 @@ class RunDirectory:
             DiskError: If it cannot be written.
         """
         before = _read_config(self.path / "config.toml")
-        if (after := kept(before, self.path, settings)) != before:
+        if (after := replace(before, **settings)) != before:
             write_text(self.path / "config.toml", after.to_toml())
 
     def check_places(self) -> None:

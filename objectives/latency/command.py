@@ -42,6 +42,11 @@ class Command(Backend):
                 f"--latency-command: expected a command with {{onnx}} where the file's path goes, found '{found}'; "
                 'e.g. --latency-command "ssh pi ./bench {onnx}"'
             )
+        try:
+            shlex.split(self.setting.command)
+        except ValueError as error:  # a quotation mark that is alone
+            where = f"--latency-command '{self.setting.command}'"
+            raise ValueError(f"{where}: not the words of a command ({error})") from error
         if absent := [p for p in self.packages if not find_spec(p)]:
             raise ValueError(f"latency backend 'command': {', '.join(absent)} is not installed; {self.extra}")
 

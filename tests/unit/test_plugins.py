@@ -258,3 +258,77 @@ def test_a_strategy_that_cannot_learn_is_named(module, space):
     assert tuple(strategy.propose(0).widths) == space.floor
     with pytest.raises(ValueError, match=r"strategy 'theirs:f' failed when told of trial 0 with ZeroDivisionError"):
         strategy.tell(Trial(0, space.floor, TrialState.COMPLETE, {"loss": 1.0}))
+
+
+BACKEND = "from objectives.latency import Backend\nclass f(Backend):\n    name = 'f'\n"
+BACKENDS = {
+    "cannot load": (
+        "    def load(self, model, example): 1 / 0",
+        r"failed to load the candidate .* with ZeroDivisionError",
+    ),
+    "fails": (
+        "    def load(self, model, example): return lambda: exit(3)",
+        r"failed to run a network with sys.exit\(3\)",
+    ),
+    "says a text": ("    def load(self, model, example): return lambda: 'x'", r"a run must give its .*, got 'x'"),
+    "says less than nothing": (
+        "    def load(self, model, example): return lambda: -1.0",
+        r"a run must give .* got -1.0",
+    ),
+    "cannot check": (
+        "    def check(self): raise KeyError('phone')\n    def load(self, model, example): pass",
+        r"failed while it was made with KeyError: 'phone'",
+    ),
+    "is incomplete": ("    pass", r"failed while it was made with TypeError: Can't instantiate abstract class"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BACKENDS.values(), ids=BACKENDS)
+def test_a_latency_backend_is_named(text, message, module, space, tmp_path, monkeypatch):
+    from objectives.latency import predictors
+
+    monkeypatch.setenv("AUTOPRUNE_CACHE", str(tmp_path))
+    module(BACKEND + text)
+    with pytest.raises(ValueError, match=rf"latency backend 'theirs:f':? {message}"):
+        predictors([parse("latency<=50%@theirs:f")], digits_cnn(), space, torch.zeros(1, 1, 8, 8))
+
+
+def test_a_latency_command_with_a_lone_quotation_mark_is_named(space):
+    from objectives.latency import backends
+
+    with pytest.raises(
+        ValueError, match=r"--latency-command '.*': not the words of a command \(No closing quotation\)"
+    ):
+        backends([parse("latency<=50%@command")], "ssh 'pi {onnx}")
+
+
+def test_a_strategy_that_fails_in_the_middle_leaves_a_run_that_resumes(module, here):
+    import autoprune
+    from autoprune.errors import SearchStopped
+
+    ask = (
+        "    def ask(self, number):\n"
+        "        if number and not os.path.exists('mended'): raise RuntimeError('not yet')\n"
+        "        return [max(1, w - number) for w in self.problem.space.full]\n"
+    )
+    settings = {"trials": 2, "finalists": 0, "epochs": 0, "criterion": "l1", "device": "cpu", "warm_starts": "none"}
+    settings |= {"strategy": f"{module('import os' + chr(10) + STRATEGY + ask)}:f", "name": "run", "progress": False}
+    model = digits_cnn()
+    with pytest.raises(
+        SearchStopped, match=r"strategy 'theirs:f' failed when asked for trial 1 .*; mend it, then resume"
+    ):
+        autoprune.search(model, "digits", **settings)
+    (here / "mended").touch()
+    autoprune.resume("results/run", model=model, progress=False)
+    assert len(autoprune.status("results/run").trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"), [([3], "Ray Tune calls them"), (3, "expected a list of ray.tune.Call")]
+)
+def test_callbacks_without_ray_are_refused(callbacks, message, here):
+    import autoprune
+
+    with pytest.raises(ValueError, match=f"callbacks: {message}"):
+        autoprune.search(digits_cnn(), "digits", callbacks=callbacks, progress=False)
+    assert list(here.iterdir()) == []

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,3 +195,18 @@ def _host_and_port(address: str) -> tuple[str, int]:
         if host.encode("idna") and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16:
             return host, int(port)
     raise ValueError(f"cluster '{address}': expected ray://host:port, e.g. ray://head:10001")
+
+
+def refuse_other_callbacks(callbacks: Iterable[Any]) -> None:
+    """Check that all of them are Ray Tune's.
+
+    Raises:
+        ValueError: If one is something else.
+    """
+    if importlib.util.find_spec("ray") is None:
+        return  # as will be said of all that needs it
+    from ray.tune import Callback
+
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ValueError(f"callbacks: expected ray.tune.Callback objects, got {callback!r:.60}")
