@@ -319,6 +319,7 @@ while True:  # each attempt in a child that is killed one move later than the la
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
 def test_a_kill_at_any_moment_leaves_the_old_network_or_the_new_one(run):
     old = content(run / "best")
