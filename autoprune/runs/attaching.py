@@ -97,8 +97,8 @@ def _attach(
     target: Path,
     say: Callable[[str], None],
 ) -> Path:
-    check_target(target)
     architecture = read_architecture(target)
+    check_target(target)
     space = space_of(architecture, target)
     if space.fingerprint != run.space().fingerprint:
         raise ValueError(f"'{target}': is not an export of the run '{run.path}'; give --to one of its own")
