@@ -26,7 +26,7 @@ from autoprune.ledger.server import SERVERS, Disconnected, Session
 from autoprune.ledger.tables import Tables
 
 BEGUN = ".begun"  # beside a ledger that has said what its problem is: then it must not begin again unasked
-JOIN = ", or search along with it (the same flags and --join)"  # on a database server only
+JOIN = ", or join it with --join"  # on a database server only
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import multiprocessing as mp
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -535,7 +536,12 @@ def test_two_machines_search_together(db, tmp_path, study, digits_weights, monke
         assert first.poll() is None
         time.sleep(0.3)
     assert main(flags) == 2
-    assert "is in 'postgresql" in capsys.readouterr().err  # resume its run, or choose another name
+    assert re.search("is in 'postgresql.* already; resume its run, or join it with --join, or", capsys.readouterr().err)
+    monkeypatch.chdir(tmp_path / "a")  # the very directory of the first one
+    for again in (flags, ["resume", f"results/{study}"]):
+        assert main(again) == 2
+        assert ", or join it with --join" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "b")
     assert main([*flags, "--seed=1", "--join"]) == 2
     assert "seed is 0 there and 1 here" in capsys.readouterr().err
     assert main([*flags, "--trials=50", "--join"]) == 2
