@@ -18,7 +18,7 @@ from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.controller import SearchController
 from autoprune.evaluation import measure
-from autoprune.recovery import Diverged
+from autoprune.recovery import Diverged, finetune
 from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, apart
 from autoprune.runs import prepare, recovering
@@ -183,11 +183,12 @@ def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense,
 
 
 def search_until_killed(*arguments):
-    """Killed in step 250 of 324: the last checkpoint is that of step 200."""
+    """Killed in step 25 of 40: the last checkpoint is that of step 20."""
+    finetune.__kwdefaults__["checkpoint_every"] = 10
     step, steps = torch.optim.SGD.step, itertools.count(1)
 
     def counted(*args, **settings):
-        if next(steps) == 250:
+        if next(steps) == 25:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(*args, **settings)
 
@@ -198,7 +199,7 @@ def search_until_killed(*arguments):
 @pytest.mark.parametrize("lr", [0.02, 5.0], ids=["good", "harmful"])
 def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr, start):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
-    flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=4", "--batch-size=16"]
+    flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=0.5", "--batch-size=16"]
     flags += ["--warm-starts=none", "--seed=1", "--bn-images=128"]
     assert main(["search", *flags, "--name=whole"]) == 0
     killed = here / "results/killed"
