@@ -56,26 +56,37 @@ def measure(job):
 
 
 class Evaluator:
-    """Leaves a line in a side file before it measures, so that evaluations can be counted after any kill."""
+    """Leaves a line in a side file before it measures, so that evaluations can be counted after any kill.
 
-    def __init__(self, side, pause_s):
-        self.side, self.pause_s = side, pause_s
+    Args:
+        side: The file.
+        pause_s: That each evaluation takes.
+        crowd: From the 20th evaluation on each waits for so many processes to have begun one: a late start is no fault.
+    """
+
+    def __init__(self, side, pause_s, crowd=1):
+        self.side, self.pause_s, self.crowd = side, pause_s, crowd
 
     def __call__(self, job):
         with open(self.side, "a") as file:
             file.write(f"{job.number} {os.getpid()}\n")
         time.sleep(self.pause_s)
+        while self.crowd > 1:
+            lines = Path(self.side).read_text().splitlines()
+            if len(lines) < 20 or len({line.split()[-1] for line in lines}) >= self.crowd:
+                break
+            time.sleep(0.05)
         return measure(job)
 
 
 class MakeEvaluator:
     """What is sent to the workers."""
 
-    def __init__(self, side, pause_s):
-        self.side, self.pause_s = side, pause_s
+    def __init__(self, side, pause_s, crowd=1):
+        self.settings = side, pause_s, crowd
 
     def __call__(self, device):
-        return Evaluator(self.side, self.pause_s)
+        return Evaluator(*self.settings)
 
 
 class MakeBreaking(MakeEvaluator):

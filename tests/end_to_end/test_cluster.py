@@ -100,7 +100,7 @@ def when(run, count, act):
     """Do it as soon as so many evaluations have begun."""
 
     def wait():
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 900
         while len(lines(run)) < count and time.monotonic() < give_up:
             time.sleep(0.005)
         act()
@@ -110,8 +110,8 @@ def when(run, count, act):
     return thread
 
 
-def search(run, workers=2, pause_s=0.05, **more):
-    make = toys.MakeEvaluator(str(run / "side.txt"), pause_s)
+def search(run, workers=2, pause_s=0.05, crowd=1, **more):
+    make = toys.MakeEvaluator(str(run / "side.txt"), pause_s, crowd)
     run_cluster(toys.OpenSearch(str(run)), make, Share(workers, 1), run / "ray", **more)
 
 
@@ -147,7 +147,7 @@ def test_a_search_is_exact_and_tells_its_listener_and_callbacks(cluster, run, ca
 def test_a_killed_worker_and_a_killed_desk_cost_nothing_but_one_evaluation(cluster, run):
     when(run, 8, lambda: os.kill(int(lines(run)[-1].split()[1]), signal.SIGKILL))
     when(run, 16, lambda: os.kill(int(lines(run, "desk.txt")[-1]), signal.SIGKILL))
-    search(run, pause_s=0.2)
+    search(run, pause_s=0.1, crowd=3)
     assert len(lines(run, "desk.txt")) == 2
     assert len({line.split()[1] for line in lines(run)}) == 3
     check_exact(run, in_flight=1)  # that of the worker: who lives keeps what it has when the desk is made again
