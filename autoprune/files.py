@@ -210,8 +210,9 @@ def check_room(path: Path, needed: int) -> None:
     folder = path.resolve()
     while not folder.is_dir():
         folder = folder.parent
-    if (free := shutil.disk_usage(folder).free) < needed:
-        found = f"at least {needed / 1e6:,.0f} MB are needed for networks, {free / 1e6:,.0f} MB are free"
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < needed:  # what has no size, such as /proc, cannot be written anyway
+        found = f"at least {needed / 1e6:,.0f} MB are needed for networks, {disk.free / 1e6:,.0f} MB are free"
         raise DiskError(f"'{path}': {found}; free some space or choose another place")
 
 
