@@ -17,6 +17,7 @@ from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
 from autoprune.problem import TrialState
 from autoprune.workers.cluster import Share, run_cluster
+from autoprune.workers.cluster.environment import same_handlers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 import slow_device
@@ -40,8 +41,9 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves them beside other tests
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE})
-        ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
+        with same_handlers():  # Ray's own would outlive the cluster and end later tests
+            made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": STORE})
+            ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
         yield made
         ray.shutdown()
         made.shutdown()
@@ -129,7 +131,10 @@ def test_a_search_is_exact_and_tells_its_listener_and_callbacks(cluster, run, ca
             time.sleep(0.5)  # a busy driver: the search is over before it has any row
 
     heard, recorder = Heard(), Recorder()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     search(run, listener=heard, callbacks=[recorder], table=True)
+    # Tune's would swallow the first Ctrl-C of what follows.
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     record = check_exact(run, in_flight=0)
     assert [t.number for t in heard.trials] == [e.trial.number for e in sorted(record.entries, key=lambda e: e.order)]
     last = {row["worker"]: row for row in recorder.rows}

@@ -1,9 +1,11 @@
-"""How Tune shows itself."""
+"""How Ray and Tune show themselves, and what they leave of this process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +18,31 @@ ALWAYS = {
 
 
 @contextlib.contextmanager
+def same_handlers() -> Iterator[None]:
+    """After the block signals do what they did before.
+
+    Ray's handler of SIGTERM would end this process without a word, and Tune's of Ctrl-C swallow the first one of
+    whatever follows, such as the winner's fine-tune.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def tune_environment() -> Iterator[None]:
     """What every run of Tune here needs among the environment variables, for the time of the block."""
+    with same_handlers(), _variables():
+        yield
+
+
+@contextlib.contextmanager
+def _variables() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ALWAYS}
     os.environ.update(ALWAYS)
     try:

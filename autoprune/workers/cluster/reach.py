@@ -6,15 +6,13 @@ import contextlib
 import importlib.util
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from autoprune.workers.cluster.environment import ALWAYS
+from autoprune.workers.cluster.environment import ALWAYS, same_handlers
 
 WAIT_S = 10.0  # for the first sign of life of a `ray://` address
 INSTALL = "pip install 'autoprune[ray]'"
@@ -128,7 +126,7 @@ def connect(address: str, **options: Any) -> Cluster:
     if ray.is_initialized():
         return Cluster(address, ours=False)
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
-    with _explained(address, ray.__version__), _same_handler():
+    with _explained(address, ray.__version__), same_handlers():
         if address.startswith("ray://"):
             if not importlib.util.find_spec("grpc"):
                 raise ValueError(f"cluster '{address}': needs Ray's client (grpcio); {INSTALL}")
@@ -144,17 +142,6 @@ def connect(address: str, **options: Any) -> Cluster:
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves workers beside anything else that runs
         ray.init("local", include_dashboard=False, **quiet, **options)
         return Cluster(address, ours=True)
-
-
-@contextlib.contextmanager
-def _same_handler() -> Iterator[None]:
-    """Ray's own handler of SIGTERM would end this process without a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
