@@ -4,11 +4,14 @@ import fcntl
 import importlib
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # of the terminal in which the tests were begun: tables would be as narrow
 
 import numpy as np
 import pytest
@@ -19,6 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 import processes
 
 torch.set_num_threads(1)
+# Begun in the background (nohup, &), the tests would hand ignored signals down to the commands that they interrupt.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 CHEAP_S = 5.0  # of processor time: what a fast test may take on a quiet core
