@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -101,19 +100,25 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def work():
-    """`work(call)`: its processor time, in that of sorting a million numbers (some 70 ms), whatever else runs here."""
-
-    def seconds(call):
-        start = time.process_time()
-        call()
-        return time.process_time() - start
+    """`work(call)`: how many functions it calls, in Python and in C: the same on every machine, however busy."""
 
     def measure(call):
-        numbers = np.random.default_rng(0).random(10**6)
-        call()
-        return min(seconds(call) for _ in range(3)) / min(seconds(lambda: np.sort(numbers)) for _ in range(3))
+        count = 0
+
+        def seen(frame, event, argument):
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        call()  # what is worked out once is not counted
+        before = sys.getprofile()
+        sys.setprofile(seen)
+        try:
+            call()
+        finally:
+            sys.setprofile(before)
+        return count
 
     return measure
 

@@ -152,6 +152,6 @@ def test_no_budget_means_the_dense_network(allocate):
     assert allocate(problem) == (4, 6)
 
 
-def test_knapsack_is_fast(work):
+def test_knapsack_calls_few_functions(work):
     problem = random_problem(0, tuple(np.linspace(64, 2048, 50).astype(int).tolist()), "macs<=50%")
-    assert work(lambda: knapsack(problem)) < 3  # about 60 ms on a quiet core
+    assert work(lambda: knapsack(problem)) < 120_000  # 60,318, some 60 ms

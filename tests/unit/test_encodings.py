@@ -229,9 +229,9 @@ def test_equal_scores_do_not_split_a_group():
     assert ranking.cut(np.ones(2), np.zeros(2), at_most(6)) == (1, 4)  # all four go at once, down to the floor
 
 
-def test_a_decode_takes_milliseconds(work):
+def test_a_decode_calls_few_functions(work):
     rng = np.random.default_rng(0)
     sizes = np.linspace(64, 2048, 50).astype(int)
     encoding = LayerCompensation(space_of(*map(int, sizes)), [rng.random(n) for n in sizes])
     x, fits = rng.random(encoding.dim), at_most(sizes.sum() // 2)
-    assert work(lambda: encoding.decode(x, fits)) < 0.15  # about 1.5 ms on a quiet core
+    assert work(lambda: encoding.decode(x, fits)) < 4_300  # 2,161, some 1.5 ms

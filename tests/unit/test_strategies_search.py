@@ -341,8 +341,8 @@ SLOW_TO_TELL = ("amc",)  # it trains in between; amc_guaranteed is as fast
         for name in sorted(set(strategies.STRATEGIES) - {"amc_guaranteed"})
     ],
 )
-def test_a_question_takes_milliseconds(name, problem, work):
-    """But for a Gaussian process, which must stay well below an evaluation of one or two seconds."""
+def test_a_question_calls_few_functions(name, problem, work):
+    """Milliseconds; but for a Gaussian process, which must stay well below an evaluation of one or two seconds."""
     strategy: Strategy = told(make(name, problem), 100)
     numbers = itertools.count(100)
-    assert work(lambda: strategy.ask(next(numbers))) < (12 if name == "gp" else 0.8)
+    assert work(lambda: strategy.ask(next(numbers))) < (120_000 if name == "gp" else 20_000)  # 500 to 9,031; gp 29,314
