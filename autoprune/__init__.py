@@ -26,13 +26,16 @@ from autoprune.config import RunConfig
 from autoprune.exporting import load
 from autoprune.report import RunProgress
 from autoprune.runs import SearchResult
+from autoprune.study import Candidate, Study
 from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
 
 # `search` and `report` are the functions; the modules of these names are not for users.
 __all__ = [
+    "Candidate",
     "RunConfig",
     "RunProgress",
     "SearchResult",
+    "Study",
     "__version__",
     "adapt",
     "attach",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -19,25 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from autoprune import criteria, strategies
 from autoprune import data as data_sets
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
-from autoprune.criteria.saved import SavedScores
-from autoprune.criteria.scoring import make as make_criterion
 from autoprune.data import ImageData
-from autoprune.errors import LedgerMismatch
-from autoprune.evaluation import Fidelity
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import Images, passes, tuning_passes
 from autoprune.report.tables import counted
 from autoprune.runs.example import example_of
+from autoprune.runs.posing import check_names, make_problem
 from autoprune.runs.versions import decisive
-from objectives import Budget, Feasibility, measure, parse, resolve_metric
-from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
-from search_spaces import SearchSpace, trace, verify
+from objectives import measure, resolve_metric
+from objectives.latency import Latency
+from search_spaces import SearchSpace, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,21 +149,10 @@ def prepare(
     """
     check_objects(model, data)
     check_end(config)
-    budgets = tuple(parse(text) for text in config.budget)
-    bounded = {b.metric for b in budgets}
-    budgets += tuple(Budget(metric, 1.0, relative=True) for metric in config.front if metric not in bounded)
-    unmeasured = (b for b in budgets if b.metric not in (latency or {}))
-    backends(unmeasured, config.latency_command)  # refuses what is not there, before anything costs
-    criterion = make_criterion(config.criterion, seed=config.seed)
-    if scores is None and isinstance(criterion, SavedScores):
-        criterion.read()
-    needs = strategies.needs(config.strategy, config.encoding)
-    if config.front:
-        strategies.check_front(config.strategy, config.encoding, bool(config.budget))
-    Fidelity.parse(config.fidelity)
+    check_names(config, scores is not None, latency or ())
     resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
-    dense = reference.build(say or quiet) if model is None else _copied(model)
+    dense = reference.build(say or quiet) if model is None else copied(model)
     if data is None:
         data = load_data(config)
     if example is None:
@@ -176,27 +160,9 @@ def prepare(
     example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example)
     _check_outputs(dense, data, reference.factory or type(dense).__name__)
-    given = config.divisor if isinstance(config.divisor, int) else 1
-    space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
-    if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
-        raise LedgerMismatch(f"model '{reference.factory}': has other groups than that of the run; give the same one")
-    score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
-    verify(dense, space, example)
-    measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
-    if config.divisor == "auto":
-        space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
-    Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
-    if scores is None:
-        batches = _score_batches(data, config)
-        scores = criteria.score_all(config.criterion, dense, space, batches, config.seed)
-    distances = criteria.distances(dense, space) if "distances" in needs else None
-    worst = knows_nothing(data, config.metric) if config.front else math.inf
-    more = (config.front, worst, score_per, config.metric)
-    problem = Problem(space, budgets, tuple(scores), distances, measured, *more)
-    strategy = strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
-    strategies.open_with(config.warm_starts, strategy)
-    if isinstance(strategy, strategies.Foreign):
-        strategy.propose(strategy.begin)  # its first own answer; asking changes nothing
+    known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
+    known["worst"] = knows_nothing(data, config.metric) if config.front else math.inf
+    problem = make_problem(config, dense, space, example, lambda: _score_batches(data, config), **known)
     return Prepared(config, reference, dense, data, example, problem)
 
 
@@ -252,17 +218,6 @@ def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> Ima
     return data_sets.load(config.data if given is None else given, **config.data_args, test=test)
 
 
-def _cost_of_scores(name: str, costs: Iterable[str]) -> str:
-    """The cost that scores are divided by, spelled as among the costs of the run."""
-    known, (cost, at, where) = dict.fromkeys(costs), name.partition("@")
-    with contextlib.suppress(ValueError):  # unknown
-        name = parse(f"{cost}<=100%{at}{where}").metric if cost not in ("", "none") else name
-    if name not in ("", "none", *known):
-        raise ValueError(f"score_per '{name}': must be none or a cost of this run ({', '.join(known)}); a latency or a "
-                         "cost of your own needs a budget on it, if only 100%")  # fmt: skip
-    return name
-
-
 def knows_nothing(data: ImageData, metric: str) -> float:
     """The loss of a network whose outputs are all equal (cross-entropy: the logarithm of the number of classes).
 
@@ -280,7 +235,7 @@ def knows_nothing(data: ImageData, metric: str) -> float:
     return found
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copied(model: nn.Module) -> nn.Module:
     """The user's network stays as it is, wherever it is."""
     try:
         return copy.deepcopy(model).cpu().eval()
