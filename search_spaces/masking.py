@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
+from search_spaces.rules import reductions
 from search_spaces.rules.attention import ARGUMENTS
 from search_spaces.rules.layers import bind
 from search_spaces.rules.products import PRODUCTS, aten
@@ -27,7 +28,7 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
     """A copy of `model` at full size in which nothing reads a removed channel.
 
     Weights that read one are zero; matrix products that sum over channels see zeros there; normalisations across
-    channels (layer-norm, group-norm) take their statistics over the kept ones.
+    channels (layer-norm, group-norm) and other statistics of channels are taken over the kept ones.
 
     Raises:
         ValueError: If `kept` does not fit the space.
@@ -119,7 +120,7 @@ def follow(model: nn.Module) -> list[str]:
 
 
 class KeptProducts(TorchFunctionMode):
-    """Matrix products and attention, counted in each module as the trace counted them, over the kept channels only."""
+    """Products, attention and reductions, numbered in each module as in the trace, over the kept channels only."""
 
     def __init__(self, gaps: dict[tuple[str, int], IntArray], running: list[str]) -> None:
         super().__init__()
@@ -136,10 +137,26 @@ class KeptProducts(TorchFunctionMode):
         self.operators.__exit__(*error)
 
     def next(self) -> IntArray | None:
-        """The channels that the product now beginning must not sum over."""
+        """The channels that what now begins must not sum over."""
         place = self.running[-1]
         self.count[place] += 1
         return self.gaps.get((place, self.count[place]))
+
+    def reduce(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A statistic or softmax over the kept channels; of softmax, removed ones come out as zero."""
+        x, *rest = args
+        places: list[tuple[int, Tensor]] = []
+        for axis in range(x.dim()):
+            if (gap := self.next()) is not None:
+                kept = np.setdiff1d(np.arange(x.shape[axis]), gap)
+                places.append((axis, torch.from_numpy(kept).to(x.device)))
+        for axis, stay in places:
+            x = x.index_select(axis, stay)
+        out = func(x, *rest, **kwargs)
+        if func.overloadpacket in reductions.SHARES:
+            for axis, stay in places:
+                out = torch.zeros_like(args[0]).index_copy(axis, stay, out)
+        return out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not functional.scaled_dot_product_attention:
@@ -168,9 +185,13 @@ class _Operators(OperatorMode):
             self.paused = False
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run it; a product that sums over removed channels with zeros there."""
+        """Run it; one that sums over removed channels without them."""
         kind = func.overloadpacket
-        if kind in PRODUCTS and not self.paused and (gap := self.products.next()) is not None:
+        if self.paused:
+            return func(*args, **kwargs)
+        if reductions.numbers(func, args):
+            return self.products.reduce(func, args, kwargs)
+        if kind in PRODUCTS and (gap := self.products.next()) is not None:
             first = 1 if kind in (aten.addmm, aten.baddbmm) else 0
             a, b = args[first : first + 2]
             args = (*args[:first], without(a, -1, gap), without(b, -2, gap), *args[first + 2 :])

@@ -17,15 +17,15 @@ from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.operators import OperatorMode
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
-from search_spaces.rules import arithmetic, attention, layers, movement, products, sizes
+from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sizes
 from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.watching import forget_counts, watched
 
-FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS
-OPERATORS = arithmetic.OPERATORS | products.OPERATORS | movement.OPERATORS
+FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
+OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
 }  # fmt: skip
@@ -243,7 +243,7 @@ class Operators(OperatorMode):
         """Run it, give the result its companion, and count the multiply-adds."""
         rec = self.rec
         rec.seen += 1
-        rec.products[rec.path[-1]] += func.overloadpacket in products.PRODUCTS
+        rec.products[rec.path[-1]] += products.numbers(func, args)
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:

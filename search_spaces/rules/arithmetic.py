@@ -1,8 +1,8 @@
-"""Element-wise operators, reductions and pooling on companions."""
+"""Element-wise operators and pooling on companions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional
 from search_spaces.channels import squeeze
 from search_spaces.contents import tensors_in
 from search_spaces.recorder import Recorder, constant, varying
+from search_spaces.rules.reductions import level, name_of
 
 aten = torch.ops.aten
 
@@ -25,14 +26,6 @@ POINTWISE = {  # those that lack torch.Tag.pointwise
     aten.leaky_relu_, aten.elu, aten.elu_, aten.softplus, aten.mish, aten.mish_, aten.hardsigmoid,
     aten.hardsigmoid_, aten.threshold, aten.threshold_, aten.dropout, aten.celu, aten.celu_, aten._conj,
     aten._neg_view,
-}  # fmt: skip
-REDUCTIONS = {
-    aten.mean, aten.sum, aten.amax, aten.amin, aten.max, aten.min, aten.var, aten.std, aten.var_mean, aten.std_mean,
-    aten.argmax, aten.argmin, aten.logsumexp, aten.prod, aten.any, aten.all, aten.norm, aten.linalg_vector_norm,
-    aten.median, aten.nansum, aten.count_nonzero, aten.aminmax,
-}  # fmt: skip
-ACROSS = {  # keep the shape but mix one axis
-    aten._softmax, aten._log_softmax, aten._safe_softmax, aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp,
 }  # fmt: skip
 SPATIAL = {
     **dict.fromkeys([
@@ -141,69 +134,6 @@ def adopt(rec: Recorder, name: str, parameter: Tensor, found: Tensor) -> None:
         rec.register(name, axis, small, "free")
 
 
-def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """Mean, sum, max ... over spatial axes pass the ids on; over channels they depend on all of them."""
-    x = args[0]
-    dims = reduced(x, args[1:], kwargs)
-    small = level(rec, rec.ids(x), dims, f"{name_of(func)} over the channels in {rec.where}")
-    if small is None:
-        return
-    for d in sorted(dims, reverse=True):
-        small = small.select(d, 0)
-    for tensor in tensors_in(out):
-        if tensor.shape == small.shape:
-            rec.set(tensor, small)
-        elif tensor.dim() == x.dim():
-            kept = [1 if d in dims else n for d, n in enumerate(x.shape)]
-            rec.set(tensor, small.reshape(kept) if small.numel() == tensor.numel() else None)
-
-
-def level(rec: Recorder, ids: Tensor, dims: Iterable[int], why: str) -> Tensor | None:
-    """The companion made the same all along `dims`, which an operation mixes.
-
-    Channels that also vary along another axis are tied along `dims` (after a pixel shuffle, say). Those that do not
-    are frozen, and there is none.
-    """
-    vary = set(varying(ids))
-    mixed = vary & set(dims)
-    if not mixed:
-        return ids
-    if mixed == vary:
-        rec.freeze(ids, why)
-        return None
-    for d in mixed:
-        small = squeeze(ids)
-        first = small.narrow(d, 0, 1)
-        rec.channels.unite(first.expand_as(small), small, why)
-        ids = first.expand([ids.shape[i] if n == 1 or i == d else n for i, n in enumerate(small.shape)])
-    return ids
-
-
-def reduced(x: Tensor, rest: Any, kwargs: Any) -> list[int]:
-    """The axes a reduction runs over."""
-    dim = kwargs.get("dim")
-    if dim is None:
-        lists = [r for r in rest if isinstance(r, (list, tuple)) and not isinstance(r, str)]
-        ints = [r for r in rest if isinstance(r, int) and not isinstance(r, bool)]
-        dim = lists[0] if lists else (ints[:1] or None)
-    if dim is None or (isinstance(dim, (list, tuple)) and not dim):
-        return list(range(x.dim()))
-    return [d % max(x.dim(), 1) for d in ([dim] if isinstance(dim, int) else dim)]
-
-
-def norm_reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """`linalg_vector_norm(x, ord, dim)`: the first number is the order, not an axis."""
-    reduction(rec, func, (args[0], *args[2:]), kwargs, out)
-
-
-def across(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """Softmax, cumulative sums ...: harmless along axes without channels."""
-    why = f"{name_of(func)} over the channels in {rec.where}"
-    ids = level(rec, rec.ids(args[0]), reduced(args[0], args[1:], kwargs), why)
-    for tensor in tensors_in(out):
-        rec.set(tensor, ids)
-
-
 def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Pooling and resampling: the ids spread over the new spatial size."""
     x, dims = args[0], SPATIAL[func.overloadpacket]
@@ -233,11 +163,6 @@ def fresh(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """x.new_zeros(...): nothing of `x` goes into it."""
 
 
-def name_of(func: Any) -> str:
-    """A readable operator name."""
-    return str(func.overloadpacket.__name__).strip("_")
-
-
 FUNCTIONS: dict[Any, Any] = dict.fromkeys(
     [
         functional.dropout1d, functional.dropout2d, functional.dropout3d, functional.alpha_dropout,
@@ -248,8 +173,5 @@ FUNCTIONS: dict[Any, Any] = dict.fromkeys(
 OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys([aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full, aten.new_empty_strided], fresh),
-    **dict.fromkeys(REDUCTIONS, reduction),
-    **dict.fromkeys(ACROSS, across),
     **dict.fromkeys(SPATIAL, spatial),
-    **dict.fromkeys([aten.norm, aten.linalg_vector_norm], norm_reduction),
 }

@@ -283,7 +283,8 @@ def prelu(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 
 def embedding(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Makes the channels of axis 1 of its table."""
-    weight = bind(("input", "weight"), args, kwargs)["weight"]
+    indices, weight = (bind(("input", "weight"), args, kwargs)[name] for name in ("input", "weight"))
+    rec.freeze_all(indices, f"it chooses what is taken in {rec.where}")
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
     if (name := rec.name_of(weight)) is None:

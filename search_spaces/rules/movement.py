@@ -148,6 +148,7 @@ def index(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None
     """x[indices]: fine along axes without channels."""
     x, indices = args[0], args[1]
     ids = rec.ids(x)
+    rec.freeze_all(indices, f"it chooses what is taken in {rec.where}")
     masks = any(i is not None and i.dtype == torch.bool and i.dim() > 1 for i in indices)
     if varying(ids) and (masks or set(varying(ids)) & {d for d, i in enumerate(indices) if i is not None}):
         rec.freeze(ids, f"an index tensor on its channels in {rec.where}")

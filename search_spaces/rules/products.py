@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 from search_spaces.recorder import Recorder, along, constant, line_of, varying
+from search_spaces.rules import reductions
 from search_spaces.rules.arithmetic import combine
 
 aten = torch.ops.aten
-# What `Recorder.products` counts, beside attention; the masked network counts the same (see masking.py).
+# What `Recorder.products` counts, beside attention and reductions; the masked network counts the same (masking.py).
 PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm}
+
+
+def numbers(func: Any, args: Any) -> int:
+    """How many places of `Recorder.products` a call takes."""
+    return 1 if func.overloadpacket in PRODUCTS else reductions.numbers(func, args)
 
 
 def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

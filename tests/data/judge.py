@@ -1,5 +1,5 @@
 """An independent judge of a search space: what the network computes without the removed channels, worked out in another
-way than `search_spaces.mask` does it.
+way than `search_spaces.mask` does it. (Statistics over channels are taken over the kept ones by the same code.)
 
 Where `mask` zeroes what *reads* a removed channel, the judge zeroes what *makes* it: rows of filters, biases, scales
 and shifts, by the members' index maps. So it sees a wrong map on the other side. It cannot judge networks in which a
@@ -7,6 +7,7 @@ channel of zeros does not stay zero until it is read (a sigmoid of it, say).
 """
 
 import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from search_spaces import mask, prune
 from search_spaces.contents import tensors_in
+from search_spaces.masking import KeptProducts, follow, within
 from search_spaces.tracing import as_call, slow_path
 from search_spaces.verify import redraw
 
@@ -102,6 +104,11 @@ def judge(model, space, kept, example, seed=0):
             size = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
             owner, _, leaf = name.rpartition(".")
             setattr(zeroed.get_submodule(owner), leaf, Kept(norm, np.setdiff1d(np.arange(size), np.concatenate(gone))))
+    sums = {}
+    for member, positions in places(space, kept, ("product",)):
+        sums.setdefault((member.tensor, member.axis), []).append(positions)
+    sums = {place: np.concatenate(gone) for place, gone in sums.items()}
+    within(zeroed, partial(KeptProducts, sums, follow(zeroed)))
     with slow_path():
         answers = [net(*args, **kwargs) for net in (prune(dense, space, kept), zeroed, dense)]
         other = changed(dense, space, kept, torch.randn_like)  # whatever stood there, it must not matter

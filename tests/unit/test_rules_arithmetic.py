@@ -75,17 +75,85 @@ def test_constant_of_fixed_size_freezes(law, toy):
     assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
 
 
+def test_what_depends_on_the_order_of_channels_freezes_them(law, toy):
+    space = law(toy(lambda s, x: x.cumsum(1)), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "cumsum over the channels in 'body'"}
+
+
 @pytest.mark.parametrize(
-    ("function", "word"),
+    "function",
     [
-        (lambda s, x: x / (x.norm(dim=1, keepdim=True) + 1e-6), "linalg_vector_norm"),
-        (lambda s, x: x.softmax(1), "softmax"),
-        (lambda s, x: x - x.mean(1, keepdim=True), "mean"),
-        (lambda s, x: x.cumsum(1), "cumsum"),
+        lambda s, x: x.softmax(1),
+        lambda s, x: x / (x.norm(dim=1, keepdim=True) + 1e-6),
+        lambda s, x: F.normalize(x, dim=1),
+        lambda s, x: F.normalize(x.flatten(2), dim=1).view_as(x),
+        lambda s, x: x * x.mean(1, keepdim=True).sigmoid(),
+        lambda s, x: x * s.gate(torch.cat([x.mean(1, True), torch.max(x, 1)[0][:, None]], 1)).sigmoid(),  # CBAM
+        lambda s, x: x * F.cosine_similarity(x, s.a(x), 1)[:, None],
+        lambda s, x: x * x.amax((1, 2, 3), keepdim=True),
+        lambda s, x: x / x.std(dim=(1, 2, 3), keepdim=True),  # as many channels as rows
     ],
 )
-def test_mixing_the_channels_freezes_them(law, toy, function, word):
-    assert reasons(law(toy(function), torch.randn(IMAGE))) == {"stem.0": f"{word} over the channels in 'body'"}
+def test_statistics_over_the_channels_are_of_the_kept_ones(law, toy, function):
+    model = toy(function, gate=nn.Conv2d(2, 1, 3, padding=1), a=toy.conv())
+    assert sizes(law(model, torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda s, x, which: x * which[:, None],
+        lambda s, x, which: x * s.table(which).mean(-1)[:, None],
+        lambda s, x, which: x * torch.arange(8.0)[which][:, None],
+    ],
+)
+def test_which_channel_is_the_largest(law, toy, use):
+    """It is another number when channels before it have gone."""
+    model = toy(lambda s, x: use(s, x, x.max(1)[1]), table=nn.Embedding(8, 3))
+    assert "stem.0" in reasons(law(model, torch.randn(IMAGE)))
+
+
+def norms():
+    """Hand-written normalisations of the channels on the last axis: (x, scale, shift) -> x."""
+
+    def centred(x):
+        return x - x.mean(-1, keepdim=True)
+
+    return {
+        "rms": lambda x, w, b: w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)),  # LLaMA, T5
+        "single": lambda x, w, b: w * (x.float() * torch.rsqrt(x.float().square().mean(-1, True) + 1e-6)).type_as(x),
+        "norm": lambda x, w, b: w * x / (x.norm(2, -1, keepdim=True) + 1e-6),
+        "layer": lambda x, w, b: w * centred(x) / (centred(x).pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() + b,
+        "var": lambda x, w, b: w * centred(x) / torch.sqrt(x.var(-1, keepdim=True, unbiased=False) + 1e-5) + b,
+        "std": lambda x, w, b: w * centred(x) / (x.std(-1, keepdim=True) + 1e-5) + b,  # the annotated transformer
+        "var_mean": lambda x, w, b: w * (x - (s := torch.var_mean(x, -1, keepdim=True))[1]) / (s[0] + 1e-5).sqrt() + b,
+        "response": lambda x, w, b: (
+            w * (x * ((g := x.norm(2, 1, keepdim=True)) / (g.mean(-1, keepdim=True) + 1e-6))) + b + x
+        ),  # ConvNeXt V2
+    }
+
+
+@pytest.mark.parametrize("name", norms())
+@pytest.mark.parametrize("first", [False, True])
+def test_hand_written_normalisations(law, toy, name, first):
+    """With the channels last, or moved there and back."""
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(8))
+
+        def forward(self, x):
+            return norms()[name](x, self.weight, self.bias)
+
+    def function(s, x):
+        if first:
+            return s.norm(x.movedim(1, -1)).movedim(-1, 1)
+        return s.norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+
+    space = law(toy(function, norm=Norm()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    assert ("body.norm.weight", "free") in {(m.tensor, m.role) for m in space.groups[0].members}
 
 
 def test_selective_kernels(law, toy):
