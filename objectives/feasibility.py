@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objectives.budget import Budget
-from objectives.costs import ArithmeticCost, PricesBatch, cost
+from objectives.costs import ArithmeticCost, PricesBatch
 from objectives.products import Floats
 from objectives.projection import Projection
+from objectives.registry import COSTS, cost
 from objectives.unreachable import InfeasibleBudget, explain
 from search_spaces import SearchSpace, Widths
 
@@ -69,8 +70,6 @@ class Feasibility:
         scores: Sequence[NDArray[Any]] | None = None,
         costs: Mapping[str, PricesBatch] | None = None,
     ) -> None:
-        from objectives import COSTS  # the facade's import lines are the registry
-
         self.space = space
         self.budgets = tuple(budgets)
         self.costs: dict[str, PricesBatch] = {n: c(space) for n, c in COSTS.items() if issubclass(c, ArithmeticCost)}

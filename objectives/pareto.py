@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from objectives.budget import parse
+from objectives.parsing import parse
 from objectives.products import Floats
 
 MOST_COSTS = 3  # of a front: hypervolumes of more than four objectives take too long

@@ -108,7 +108,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     if run.config.front:
         print_front(out, run, record)
     elif (first := parse(run.config.budget[0])).metric in latency or (
-        not first.is_latency and may_find("cost", first.metric)
+        not first.target and may_find("cost", first.metric)
     ):
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
         if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric):

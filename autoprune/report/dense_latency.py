@@ -24,7 +24,7 @@ def print_latency(out: Out, prepared: Prepared) -> None:
         out: Where.
         prepared: The problem; its budgets say under which settings a backend is measured.
     """
-    asked = [Target.parse(b.metric) for b in prepared.problem.budgets if b.is_latency]
+    asked = [b.target for b in prepared.problem.budgets if b.target]
     named = {t.backend for t in asked}
     every = [Target.parse(f"latency@{name}") for name in sorted(BACKENDS) if name not in named]
     table = FittingTable(title="latency of the dense network", title_justify="left")

@@ -82,7 +82,7 @@ def verdict(text: str, costs: Mapping[str, Mapping[str, float]], metrics: Mappin
     elif {"dense", "pruned"} <= cost.keys():
         used, limit = cost["pruned"], budget.bound(cost["dense"])
         share = cost["pruned"] / cost["dense"] if cost["dense"] else math.nan
-        how = f"{'predicted ' * budget.is_latency}{100 * share:.1f} %"
+        how = f"{'predicted ' * bool(budget.target)}{100 * share:.1f} %"
     else:
         return text
     return f"{text} {'holds' if used <= limit * (1 + 1e-9) else 'does not hold'} ({how})"

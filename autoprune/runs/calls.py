@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.config import RunConfig
 from autoprune.criteria.saved import SUFFIX
 from autoprune.trust import Call, remember, require, unknown
-from objectives import is_latency, parse
+from objectives import Budget, parse
 from objectives.given import PREFIX
-from objectives.latency import Target
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -32,13 +31,11 @@ def calls_of(config: RunConfig) -> tuple[Call, ...]:
         add("data", config.data, "data")
     for setting in ("budget", "front"):
         for text in getattr(config, setting):
-            metric = parse(text).metric if setting == "budget" else text
-            if is_latency(metric):
-                metric = Target.parse(metric).backend
-                if ":" in metric:
-                    add("latency backend", metric, setting)
-            elif ":" in metric:
-                add("cost", metric, setting)
+            priced = parse(text) if setting == "budget" else Budget(text, 1.0, relative=True)
+            if priced.target and ":" in priced.target.backend:
+                add("latency backend", priced.target.backend, setting)
+            elif not priced.target and ":" in priced.metric:
+                add("cost", priced.metric, setting)
     for setting in ("criterion", "strategy", "metric"):
         name = getattr(config, setting)
         if ":" in name and not name.startswith(PREFIX) and not (setting == "criterion" and name.endswith(SUFFIX)):

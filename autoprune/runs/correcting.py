@@ -20,7 +20,7 @@ SAFETY = 1.01  # what the next network may be slower than predicted, beyond what
 
 def binding(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
     """Those that have to be measured; 100 % of the dense network always holds."""
-    return tuple(b for b in budgets if b.is_latency and not (b.relative and b.limit >= 1))
+    return tuple(b for b in budgets if b.target and not (b.relative and b.limit >= 1))
 
 
 def used(budget: Budget, took: Comparison, dense_ms: float) -> float:

@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -19,27 +18,11 @@ from torch.utils._pytree import tree_map_only
 from objectives.latency.environment import cores, environment
 from objectives.latency.memory import kept_memory
 from objectives.latency.timing import Run, Timing, take_turns
+from objectives.target import Setting
 from search_spaces import SearchSpace, Widths, prune
 from search_spaces.tracing import as_call
 
 Build = Callable[[Widths], Run]  # a candidate, ready to be run
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Under what a network is run.
-
-    Attributes:
-        batch: Images per run.
-        threads: CPU threads.
-        device: "cpu", "cuda", "cuda:1" ...
-        command: What the remote backend calls; contains {onnx}.
-    """
-
-    batch: int = 1
-    threads: int = 1
-    device: str = "cpu"
-    command: str = ""
 
 
 class Backend(ABC):

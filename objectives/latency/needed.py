@@ -11,6 +11,7 @@ from objectives.budget import Budget
 from objectives.latency.backend import Backend
 from objectives.latency.measuring import study
 from objectives.latency.predictor import Latency
+from objectives.latency.registry import make
 from search_spaces import SearchSpace
 
 
@@ -20,9 +21,7 @@ def backends(budgets: Iterable[Budget], command: str = "") -> dict[str, Backend]
     Raises:
         ValueError: If there is no such backend, it is not installed, or the machine is not like that.
     """
-    from objectives.latency import Target, make
-
-    return {b.metric: make(Target.parse(b.metric), command) for b in budgets if b.is_latency}
+    return {b.metric: make(b.target, command) for b in budgets if b.target}
 
 
 def predictors(
@@ -49,7 +48,7 @@ def predictors(
         ValueError: If a backend cannot measure here, or refuses the network.
     """
     known = known or {}
-    wanted = tuple(b for b in budgets if b.is_latency)
+    wanted = tuple(b for b in budgets if b.target)
     here = backends((b for b in wanted if b.metric not in known), command)
     return {
         b.metric: known.get(b.metric) or study(here[b.metric], b.metric, model, space, example, say=say) for b in wanted

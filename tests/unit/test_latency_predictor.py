@@ -173,7 +173,7 @@ def test_a_budget_says_where_it_is_measured(text, metric, limit, relative):
     assert (budget.metric, budget.relative) == (metric, relative)
     assert budget.limit == pytest.approx(limit)
     assert parse(str(budget)) == budget
-    assert budget.is_latency
+    assert budget.target
 
 
 @pytest.mark.parametrize(

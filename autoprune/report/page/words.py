@@ -100,7 +100,7 @@ def budgets(facts: Facts) -> list[Held]:
 
 def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
     if not facts.can_price(budget.metric):
-        why = "latency.json is missing, so nothing is predicted" if budget.is_latency else "its code is not called here"
+        why = "latency.json is missing, so nothing is predicted" if budget.target else "its code is not called here"
         return Held(text, "unknown", why)
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
     holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
@@ -110,7 +110,7 @@ def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
         holds = used_up(budget, took, facts.latency[name].dense) <= 1
         predicted = percent(used, facts.price(name, facts.space.full))
         words = f"{100 * took.share:.1f} ± {100 * took.share_error:.1f} % of the dense network, predicted {predicted}"
-    elif budget.is_latency:
+    elif budget.target:
         words += ", as predicted"
     return Held(text, "kept" if holds else "broken", words)
 

@@ -1,14 +1,29 @@
-"""Where a latency budget is measured: "latency@onnxruntime,batch=1,threads=1"."""
+"""Where a latency is measured ("latency@onnxruntime,batch=1,threads=1"), and how a network is run there."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from objectives.latency.backend import Setting
-
 _FORM = "latency@<backend>,batch=1,threads=1,device=cpu"
 _TARGET = re.compile(r"latency(?:@(?P<backend>[\w.:]+)(?P<options>(?:,[a-z]+=[\w:]+)*))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Under what a network is run.
+
+    Attributes:
+        batch: Images per run.
+        threads: CPU threads.
+        device: "cpu", "cuda", "cuda:1" ...
+        command: What the remote backend calls; contains {onnx}.
+    """
+
+    batch: int = 1
+    threads: int = 1
+    device: str = "cpu"
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,3 +72,8 @@ class Target:
     def setting(self, command: str = "") -> Setting:
         """What its backend is made with."""
         return Setting(self.batch, self.threads, self.device, command)
+
+
+def is_latency(name: str) -> bool:
+    """Whether a cost is milliseconds on a device, predicted and not computed: `objectives.latency` gives those."""
+    return name.startswith("latency@")
