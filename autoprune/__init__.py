@@ -20,16 +20,22 @@ from autoprune import neighbours as neighbours  # third: a file of the user's ma
 
 # isort: split
 
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from autoprune.config import RunConfig
-from autoprune.exporting import load
-from autoprune.report import RunProgress
-from autoprune.runs import SearchResult
-from autoprune.study import Candidate, Study
-from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
+if TYPE_CHECKING:
+    from autoprune.config import RunConfig
+    from autoprune.exporting import load
+    from autoprune.report import RunProgress
+    from autoprune.runs import SearchResult
+    from autoprune.study import Candidate, Study
+    from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
 
-# `search` and `report` are the functions; the modules of these names are not for users.
 __all__ = [
     "Candidate",
     "RunConfig",
@@ -49,3 +55,38 @@ __all__ = [
     "search",
     "status",
 ]
+
+_HOMES = {  # of all else: autoprune.verbs
+    "Candidate": "autoprune.study",
+    "RunConfig": "autoprune.config",
+    "RunProgress": "autoprune.report",
+    "SearchResult": "autoprune.runs",
+    "Study": "autoprune.study",
+    "load": "autoprune.exporting",
+}
+
+
+class _Package(ModuleType):
+    """This package as a module that imports what it offers when that is first asked for: PyTorch takes seconds.
+
+    `search` and `report` are the functions; the modules of these names are not for users.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in __all__:
+            value = getattr(importlib.import_module(_HOMES.get(name, "autoprune.verbs")), name)
+            super().__setattr__(name, value)
+            return value
+        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
+            return importlib.import_module(f"{__name__}.{name}")  # autoprune.data, autoprune.criteria ...
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'", name=name, obj=self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__):  # the import of a module would put it here
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import sys
 import traceback
@@ -11,13 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from autoprune.config import SETTINGS, RunConfig, Setting
-from autoprune.errors import DeliveredElsewhere, SearchStopped
+from autoprune.errors import DeliveredElsewhere, Diverged, SearchStopped
 from autoprune.examples import examples_of
 from autoprune.interrupts import INTERRUPTED
 from autoprune.printable import printable
 from autoprune.process import Terminated, at_work, lasting_streams
-from autoprune.recovery import Diverged
-from objectives.plugins import PluginError, described
 
 if TYPE_CHECKING:
     from autoprune.report import RunProgress
@@ -43,9 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         after SIGHUP.
     """
     said: SystemExit | None = None
-    with at_work(), lasting_streams() as out:
+    with lasting_streams() as out, contextlib.ExitStack() as work:
         try:
-            code = _run(argv)
+            arguments = vars(parser().parse_args(argv))
+            import autoprune.verbs  # noqa: F401  here, because --help need not wait for torch
+
+            work.enter_context(at_work())  # only now: while modules are imported Ctrl-C just ends it (see `interrupts`)
+            code = _run(arguments)
         except SystemExit as stop:  # --help, or a flag that is wrong
             code, said = int(stop.code or 0), stop
         out.flush()
@@ -57,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    arguments = vars(parser().parse_args(argv))
+def _run(arguments: dict[str, Any]) -> int:
+    from objectives.plugins import PluginError, described
+
     command, debug = arguments.pop("command"), arguments.pop("debug")
     try:
         _find_code_here()
@@ -90,7 +94,7 @@ def _complain(text: str) -> None:
 
 def _find_code_here() -> None:
     """--model my_package.module:factory, from the directory one stands in."""
-    from objectives.guard import look_in  # here, because --help need not wait for torch
+    from objectives.guard import look_in
 
     if "" not in sys.path and os.getcwd() not in sys.path:
         look_in(os.getcwd())

@@ -11,6 +11,10 @@ class DeviceBroken(RuntimeError):
     """The device is lost to this process (an illegal memory access ...): all it computes from now on fails, too."""
 
 
+class Diverged(RuntimeError):
+    """The training loss is no longer a number."""
+
+
 class LedgerMismatch(ValueError):
     """The ledger belongs to another problem; the message names the fields that differ."""
 

@@ -19,13 +19,12 @@ from autoprune.config import RunConfig, metric_label, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData, describe
-from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
+from autoprune.errors import DeliveredElsewhere, Diverged, LedgerUnwritable, SearchStopped
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import TrialState
-from autoprune.recovery import Diverged
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
 from autoprune.report.pace import NOTE, Images

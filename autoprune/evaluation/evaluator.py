@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoprune.compute import Compute, Stopwatch
 from autoprune.data import ImageData, Split
-from autoprune.errors import CandidateFailed
+from autoprune.errors import CandidateFailed, Diverged
 from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.memory import within_memory
@@ -25,7 +25,7 @@ from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.state import remove, state_files, trained_file
 from autoprune.evaluation.validation import validate
 from autoprune.files import DiskError
-from autoprune.recovery import Diverged, Reconstruction, TrainingLog, finetune, reestimate_evenly
+from autoprune.recovery import Reconstruction, TrainingLog, finetune, reestimate_evenly
 from autoprune.recovery.finetune import Listener
 from autoprune.reference import read_weights, save_weights
 from objectives import resolve_metric

@@ -25,10 +25,11 @@ from torch.nn import functional
 from autoprune.compute import Compute
 from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData
+from autoprune.errors import Diverged
 from autoprune.recovery.batches import Batches
 from autoprune.recovery.batchnorm import reestimate_evenly
 from autoprune.recovery.distillation import distillation_loss
-from autoprune.recovery.finetune import Diverged, Listener
+from autoprune.recovery.finetune import Listener
 from autoprune.recovery.schedules import SCHEDULES
 from search_spaces import Dresser, SearchSpace, Widths
 from search_spaces.plan import plan_of

@@ -20,6 +20,7 @@ from torch.nn import functional
 from autoprune.compute import Compute
 from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData, Split
+from autoprune.errors import Diverged
 from autoprune.files import DiskError
 from autoprune.recovery import checkpoint
 from autoprune.recovery.batches import Batches
@@ -27,10 +28,6 @@ from autoprune.recovery.distillation import distillation_loss
 from autoprune.recovery.schedules import SCHEDULES
 
 Listener = Callable[[int, int, float], None]  # (steps done, steps in all, training loss of the last step)
-
-
-class Diverged(RuntimeError):
-    """The training loss is no longer a number."""
 
 
 @dataclass(frozen=True)

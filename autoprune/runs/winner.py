@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from autoprune.config import metric_label
 from autoprune.data import input_of, output_of
+from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.problem import Trial
-from autoprune.recovery import Diverged
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory

@@ -10,7 +10,6 @@ from torch import nn
 from typing_extensions import Unpack
 
 from autoprune import runs
-from autoprune import search as engine
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import (
     AdaptKeywords,
@@ -23,6 +22,8 @@ from autoprune.config.keywords import (
 from autoprune.report import RunProgress, showing
 from autoprune.runs import SearchResult
 from autoprune.runs.adapting import STEPS
+from autoprune.search import resume as go_on
+from autoprune.search import search as begin
 from autoprune.verbs.settling import Budget, Data, Model, brought, names, settled
 from objectives import offering
 
@@ -78,7 +79,7 @@ def search(
     """
     model, data, given = settled("search", config, model, data, budget, settings, trust)
     with showing(progress) as shown:
-        return engine.search(model, data, example_inputs=example_inputs, progress=shown, callbacks=callbacks, **given)
+        return begin(model, data, example_inputs=example_inputs, progress=shown, callbacks=callbacks, **given)
 
 
 @explained(ResumeKeywords, of_run=True)
@@ -130,7 +131,7 @@ def resume(
     told: dict[str, Any] = {"restart": restart, "allow_version_change": allow_version_change, "trust": trust}
     with showing(progress) as shown, offering(names(criterion, strategy, metric)):
         net, source = brought(run, model, data, settings)
-        return engine.resume(run, net, source, progress=shown, callbacks=callbacks, **told, **settings)
+        return go_on(run, net, source, progress=shown, callbacks=callbacks, **told, **settings)
 
 
 @explained(AdaptKeywords)
