@@ -16,7 +16,7 @@ _PATTERN = re.compile(
     r"\s*(?P<number>[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d{1,3})?)\s*(?P<unit>[%a-z]*)\s*(?P<where>@.*)?",
     re.IGNORECASE | re.ASCII,
 )
-_EXPECTED = "expected <metric><=<limit>, e.g. macs<=50%, macs<=0.5x or params<=1.5M (units k, M, G)"
+_EXPECTED = "expected <cost><=<limit>, e.g. macs<=50%, macs<=0.5x or params<=1.5M (units k, M, G)"
 
 
 def parse(text: str) -> Budget:

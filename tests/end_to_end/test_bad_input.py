@@ -69,10 +69,10 @@ def files(here, digits_weights):
 
 
 CASES = {
-    "budget that cannot be read": (["--budget=half"], r"budget 'half': expected <metric><=<limit>, e\.g\. macs<=50%"),
+    "budget that cannot be read": (["--budget=half"], r"budget 'half': expected <cost><=<limit>, e\.g\. macs<=50%"),
     "unknown budget metric": (
         ["--budget=watts<=50%"],
-        r"budget 'watts<=50%': unknown metric 'watts'; known: activations, latency, macs",
+        r"budget 'watts<=50%': unknown cost 'watts'; known: activations, latency, macs",
     ),
     "scores per a cost that is none": (
         ["--score-per=watts"],

@@ -55,7 +55,7 @@ def test_bound():
     assert parse("macs<=20k").bound(dense=25_664) == 20_000
 
 
-EXPECTED = "expected <metric><=<limit>, e.g. macs<=50%"
+EXPECTED = "expected <cost><=<limit>, e.g. macs<=50%"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ EXPECTED = "expected <metric><=<limit>, e.g. macs<=50%"
         ("macs<=3ms", "unknown unit 'ms', expected"),
         (
             "watts<=50%",
-            "unknown metric 'watts'; known: activations, latency, macs, params (flops means macs), or give package",
+            "unknown cost 'watts'; known: activations, latency, macs, params (flops means macs), or give package",
         ),
         ("macs<=0%", "the limit must be a finite number above 0"),
         ("macs<=-10M", "the limit must be a finite number above 0"),

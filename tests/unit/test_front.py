@@ -82,7 +82,7 @@ def test_a_front_changes_the_other_defaults_and_nothing_that_was_said(tmp_path):
 @pytest.mark.parametrize(
     ("front", "why"),
     [
-        ("foo", "front: 'foo': unknown metric 'foo'; known: activations, latency, macs, params"),
+        ("foo", "front: 'foo': unknown cost 'foo'; known: activations, latency, macs, params"),
         ("macs,loss", r"front: expected costs, e\.g\. .*; found 'loss' \(the loss is an objective already\)"),
         ("macs,,params", "found an empty name"),
         ("macs<=50%", "expected a cost without a bound; a bound is a --budget"),

@@ -99,6 +99,22 @@ def test_a_class_without_images_is_left_out_and_old_exports_have_no_chart():
     assert training_chart(Facts(None, None, None, (), {})) is None
 
 
+@pytest.mark.parametrize(
+    ("delivered", "said"),
+    [
+        ("before_finetune", "from before it"),
+        ("finalist", "as it was as a finalist"),
+        ("after_finetune", "from after it"),
+    ],
+)
+def test_the_caption_of_the_fine_tune_names_the_network_that_is_delivered(delivered, said):
+    told = {f"{when}_val": {"loss": 0.1, "delivered": when == delivered}
+            for when in ("before_finetune", "finalist", "after_finetune")}  # fmt: skip
+    chart = training_chart(facts({"training": {"step": [1, 2], "loss": [0.3, 0.2]}, **told}))
+    assert f"Delivered is the network {said}" in chart.caption
+    assert chart.caption.count("Delivered") == 1
+
+
 def test_a_run_tells_both_and_a_network_trained_elsewhere_only_what_is_true_of_it(digits_weights, tmp_path):
     quick = {
         "criterion": "l1",

@@ -42,7 +42,14 @@ def training_chart(facts: Facts) -> Chart | None:
     if weight := told.get("distill"):
         caption += f" {100 * weight:.0f} % of the training loss is the distance to the dense network's answers."
     if start and end:
-        caption += f" Delivered is the network from {'before' if start.get('delivered') else 'after'} it."
+        caption += f" Delivered is the network {_delivered(facts)}."
     caption += " Training images are augmented and seen while the network learns, so the two losses do not compare."
     rows = [(str(step), f"{loss:.4f}") for step, loss in zip(steps, losses, strict=True)]
     return Chart("training", "The final fine-tune", caption, 310, draw, ("training step", "training loss"), rows)
+
+
+def _delivered(facts: Facts) -> str:
+    """Which of the networks that a run had in the end is the one it delivers."""
+    if facts.told("finalist_val").get("delivered"):
+        return "as it was as a finalist, after the short fine-tune"
+    return f"from {'before' if facts.told('before_finetune_val').get('delivered') else 'after'} it"
