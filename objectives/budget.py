@@ -64,7 +64,7 @@ def fault(cost: str | Target, limit: float, relative: bool) -> str:
     """What is wrong with a budget; empty for a good one."""
     if isinstance(cost, str) and cost not in COSTS and ":" not in cost:
         known = ", ".join(sorted([*COSTS, "latency"]))
-        return f"unknown metric '{cost}'; known: {known} (flops means macs), or give package.module:Name"
+        return f"unknown cost '{cost}'; known: {known} (flops means macs), or give package.module:Name"
     if not (math.isfinite(limit) and limit > 0):
         return "the limit must be a finite number above 0, e.g. 50% or 1.5M"
     if relative and limit > 1:
