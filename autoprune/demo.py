@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from autoprune import data as data_sets
 from autoprune.recovery import finetune
-from autoprune.report import RunProgress, comparison_table, console, latency_ms, result_rows
+from autoprune.report import RunProgress, comparison_table, console, latency_ms, rows_of
 from autoprune.runs.directory import RunDirectory
 from autoprune.search import search
 from search_spaces.models import digits_cnn
@@ -43,7 +43,7 @@ def main(budget: str = "macs<=50%") -> None:
         ms = latency_ms(pair, result.example)
     ratio = f"{ms['dense'] / ms['pruned']:.2f} x faster"
     latency = ("latency (ms, batch 1, median)", f"{ms['dense']:.3f}", f"{ms['pruned']:.3f}", ratio)
-    rows = [*result_rows(result), latency]
+    rows = [*rows_of(result.metrics, result.costs), latency]
     out = console()
     out.print(comparison_table(f"digits at {budget}: dense and pruned", rows))
     out.print(

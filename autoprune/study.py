@@ -205,4 +205,3 @@ class Study:
             "seed": config.seed,
             "versions": dict(decisive()),
         }
-

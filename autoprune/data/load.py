@@ -14,6 +14,7 @@ from autoprune.data.loaders import is_data_set
 from autoprune.data.normalisation import choose
 from autoprune.data.sources import Source
 
+FOLDERS = ("cifar10", "cifar100", "imagefolder")  # "kind:DIR" is no code
 KNOWN = "digits, cifar10:DIR, cifar100:DIR, imagefolder:DIR, package.module:function"
 
 

@@ -16,20 +16,19 @@ from autoprune.report.dense_latency import print_quality
 from autoprune.report.ending import ending
 from autoprune.report.fronts import print_front
 from autoprune.report.gloss import key
+from autoprune.report.result import Result
+from autoprune.report.rows import attached_words, rows_of
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import (
     comparison_table,
-    cost_rows,
     counted,
-    failures_table,
     frozen_table,
     groups_table,
     number,
     reachable_table,
-    recovery_rows,
-    timed_rows,
 )
 from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
+from autoprune.report.workers import failures_table
 from autoprune.schedule import is_cached
 from autoprune.trust import reading
 from objectives import Feasibility, parse
@@ -38,7 +37,6 @@ from objectives.guard import may_find
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
     from autoprune.runs.prepare import Prepared
-    from autoprune.runs.result import SearchResult
 
 
 def print_profile(prepared: Prepared, cost: str, out: Out | None = None) -> None:
@@ -54,11 +52,11 @@ def print_profile(prepared: Prepared, cost: str, out: Out | None = None) -> None
     out.print(cost, markup=False, soft_wrap=True)
 
 
-def print_result(result: SearchResult) -> None:
+def print_result(result: Result) -> None:
     """The winner against the dense network, and where its files are."""
     out = console()
     _print_source(out, result.origin.architecture)
-    out.print(comparison_table("dense and pruned", result_rows(result)))
+    out.print(comparison_table("dense and pruned", rows_of(result.metrics, result.costs)))
     out.print(f"run     {result.run_dir}", markup=False, soft_wrap=True)
     _print_files(out, result.run_dir / "best")
 
@@ -128,36 +126,6 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     except DiskError as error:  # a run on a full or read-only disk can be looked at all the same
         table = str(error)
     out.print(table, markup=False, soft_wrap=True)
-
-
-def result_rows(result: SearchResult) -> list[tuple[str, str, str, str]]:
-    """Accuracies and costs of a result for `comparison_table`."""
-    return rows_of(result.metrics, result.costs)
-
-
-def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
-    """Accuracies and costs for `comparison_table`."""
-    rows = []
-    for split, label in (("val", "top-1, validation images"), ("test", "top-1, held-out test images")):
-        dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
-        if dense is not None and pruned is not None:
-            rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
-        if (old := metrics.get(f"previous_{split}", {}).get("top1")) is not None:
-            rows.append(("top-1 of what was delivered before", "", f"{old:.4f}", f"on the {label.partition(', ')[2]}"))
-        if split == "val":
-            rows += recovery_rows(metrics)
-    measured = {name: metrics[name] for name in costs if name in metrics}
-    return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
-
-
-def attached_words(architecture: Mapping[str, Any]) -> str:
-    """Who trained an exported network, if it was not the run: from where and when, and where the one before it is."""
-    said = architecture.get("provenance", {}).get("attached")
-    if not said:
-        return ""
-    when = said["when"][:16].replace("T", " ")
-    before = f"; the one before it is kept in {said['replaced']}" if "replaced" in said else ""
-    return f"trained elsewhere, attached from {said['from']} ({when}){before}"
 
 
 def _print_source(out: Out, architecture: Mapping[str, Any]) -> None:

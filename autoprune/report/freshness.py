@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,22 +59,6 @@ def is_old_page(run: RunDirectory, record: Record) -> bool:
 def is_current(table: Path, trials: Sequence[Trial]) -> bool:
     """Whether a trials.csv has these trials in these states."""
     return _rows(table) == [(str(t.number), t.state.value) for t in trials]
-
-
-def renew(run: RunDirectory, say: Callable[[str], None]) -> None:
-    """Write report.html anew if there is one that is older than the run, or say that it is.
-
-    Called last, whatever the verb has come to: it raises nothing of its own.
-    """
-    page = run.path / PAGE
-    try:
-        if page.is_file() and is_old_page(run, run.record()):
-            from autoprune.report.page import write_page
-
-            write_page(run)
-            say(f"page: {page}, written anew")
-    except (ValueError, OSError) as error:
-        say(f"{PAGE} is older than the run, and could not be written anew: {error}")
 
 
 def _shown(page: Path) -> str:

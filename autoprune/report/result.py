@@ -5,15 +5,18 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from autoprune.report.console import rows_of
+from torch import nn
+
+from autoprune.config import RunConfig
+from autoprune.problem import Trial
+from autoprune.report.rows import rows_of
 from autoprune.report.sheet import Sheet
 from autoprune.report.tables import comparison_table, counted
 from objectives import parse
-
-if TYPE_CHECKING:
-    from autoprune.runs.result import SearchResult
+from search_spaces import SearchSpace, Widths
 
 SHOWN = 12  # widths
 TITLE = "dense and pruned"
@@ -21,7 +24,55 @@ TITLE = "dense and pruned"
 Row = tuple[str, str, str, str]
 
 
-def text_of(result: SearchResult) -> str:
+class Origin(Protocol):
+    """What a result was made from (see `autoprune.runs.Origin`)."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings of the run."""
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """The architecture.json of what was delivered."""
+
+
+class Result(Protocol):
+    """What is shown of a result (see `autoprune.SearchResult`)."""
+
+    @property
+    def widths(self) -> Widths:
+        """Kept units per group."""
+
+    @property
+    def trial(self) -> Trial:
+        """The trial that won."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory of the run."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """What could be pruned."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The pruned network."""
+
+    @property
+    def costs(self) -> Mapping[str, Mapping[str, float]]:
+        """Per cost name, its "dense" and "pruned" value."""
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was measured."""
+
+    @property
+    def origin(self) -> Origin:
+        """What it was made from."""
+
+
+def text_of(result: Result) -> str:
     """A table and a few lines."""
     sheet = Sheet()
     sheet.print(comparison_table(TITLE, _rows(result)))
@@ -31,7 +82,7 @@ def text_of(result: SearchResult) -> str:
     return repr(sheet)
 
 
-def html_of(result: SearchResult) -> str:
+def html_of(result: Result) -> str:
     """The same as a table of a notebook, escaped: names may hold anything."""
     head = "".join(f"<th>{_escaped(cell)}</th>" for cell in (TITLE, "dense", "pruned", ""))
     body = "".join(
@@ -45,7 +96,7 @@ def html_of(result: SearchResult) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}{foot}</tbody></table>"
 
 
-def _rows(result: SearchResult) -> list[Row]:
+def _rows(result: Result) -> list[Row]:
     metrics, losses = result.metrics, []
     for split, label in (("val", "loss, validation images"), ("test", "loss, held-out test images")):
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("loss") for which in ("dense", "pruned"))
@@ -54,7 +105,7 @@ def _rows(result: SearchResult) -> list[Row]:
     return losses + rows_of(metrics, result.costs)
 
 
-def _facts(result: SearchResult) -> dict[str, str]:
+def _facts(result: Result) -> dict[str, str]:
     """What no number of the table says, by name."""
     widths, full = result.widths, result.space.full
     shown = " ".join(f"{w}/{of}" for w, of in zip(widths[:SHOWN], full, strict=False))

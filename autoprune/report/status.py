@@ -15,16 +15,17 @@ from rich.text import Text
 from autoprune.config import RunConfig, metric_label
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
-from autoprune.report.console import attached_words
 from autoprune.report.ending import ending
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
 from autoprune.report.pace import Images, Tuning
 from autoprune.report.progress import describe
+from autoprune.report.rows import attached_words
 from autoprune.report.sheet import console
-from autoprune.report.tables import failures_table, seconds, workers_table
+from autoprune.report.tables import seconds
 from autoprune.report.trials import counts
+from autoprune.report.workers import failures_table, workers_table
 from autoprune.trust import reading
 
 if TYPE_CHECKING:

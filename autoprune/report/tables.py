@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from rich.text import Text
 
 from autoprune.limits import duration
 from autoprune.report.fitting import FittingTable
-from objectives import Feasibility, is_latency
+from objectives import Feasibility
 from search_spaces import SearchSpace, Widths
 
 if TYPE_CHECKING:
-    from autoprune.ledger import Entry
-    from autoprune.report.activity import Activity
+    pass
 
 
 def number(value: float) -> str:
@@ -105,94 +101,6 @@ def comparison_table(title: str, rows: Sequence[tuple[str, Any, Any, str]]) -> F
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table
-
-
-def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
-    """A row per cost for `comparison_table`; a latency among them was not measured."""
-    return [
-        (
-            name,
-            number(cost["dense"]),
-            number(cost["pruned"]),
-            percent(cost["pruned"], cost["dense"]) + ", predicted" * is_latency(name),
-        )
-        for name, cost in costs.items()
-    ]
-
-
-def recovery_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Rows for `comparison_table` of what else could have been delivered, on the validation images (see `recover`)."""
-    before, finalist, after = (metrics.get(f"{name}_val") for name in ("before_finetune", "finalist", "after_finetune"))
-    said = before or finalist or {}
-    own = next((name for name in said if name not in ("loss", "top1", "delivered")), "loss")  # what was minimised
-    word, rows = own.rpartition(":")[2], []
-    if before:
-        was, is_now = apart(before.get(own, math.nan), (after or {}).get(own, math.nan))
-        rows.append(
-            ("top-1 before the fine-tune", before, f"{word} {was} before" + (f", {is_now} after" if after else ""))
-        )
-    if finalist:
-        rows.append(("top-1 as a finalist", finalist, f"{word} {finalist.get(own, math.nan):.4g}"))
-    return [
-        (label, "", f"{found['top1']:.4f}", ("delivered: " if found["delivered"] else "") + text)
-        for label, found, text in rows
-    ]
-
-
-def timed_rows(measured: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str, str]]:
-    """A row per measured latency for `comparison_table`: dense and pruned side by side, and what was predicted."""
-    return [
-        (
-            name,
-            f"{said['dense_ms']:.3g} ± {said['dense_spread_ms']:.1g} ms",
-            f"{said['pruned_ms']:.3g} ± {said['pruned_spread_ms']:.1g} ms",
-            f"{100 * said['share']:.1f} ± {100 * said['share_error']:.1f} %, "
-            f"predicted {percent(said['predicted_share'], 1)}",
-        )
-        for name, said in measured.items()
-    ]
-
-
-def workers_table(activity: Activity, is_live: bool, shown: int = 16) -> FittingTable:
-    """Who does what, since when, and how much they have done: those at work first to be listed, others counted."""
-    table = FittingTable(title="workers", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("worker", overflow="fold")
-    for column in ("done", "failed", "for"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("now")
-    listed = sorted(activity.workers, key=lambda w: w.entry is None)[:shown]
-    for worker in activity.workers:
-        if worker in listed:
-            what = _in_hand(worker.entry, is_live)
-            age = seconds(max(0, round(activity.now_s - worker.since_s))) if is_live else ""
-            table.add_row(Text(worker.name), str(worker.done), str(worker.failed), age, what)
-    if others := [w for w in activity.workers if w not in listed]:
-        done, failed = sum(w.done for w in others), sum(w.failed for w in others)
-        table.add_row(f"and {len(others)} more", str(done), str(failed), "", "")
-    for entry in activity.waiting[:shown]:
-        age = seconds(max(0, round(activity.now_s - entry.since_s))) if is_live else ""
-        table.add_row("nobody yet", "", "", age, _in_hand(entry, is_live))
-    return table
-
-
-def failures_table(activity: Activity, shown: int = 5) -> FittingTable:
-    """What went wrong, by reason, the most frequent first."""
-    table = FittingTable(title="failures", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
-    for column in ("failed", "last", "because"):
-        table.add_column(column, justify="left" if column == "because" else "right", no_wrap=column != "because")
-    for reason, count, trial in activity.failures[:shown]:
-        table.add_row(str(count), f"trial {trial.number}", Text(reason))
-    if others := activity.failures[shown:]:
-        table.add_row(str(sum(count for _, count, _ in others)), "", f"of {len(others)} other reasons")
-    return table
-
-
-def _in_hand(entry: Entry | None, is_live: bool) -> str:
-    if entry is None:
-        return "idle" if is_live else ""
-    attempt = f", attempt {entry.deaths + 1}" if entry.deaths else ""
-    what = f"trial {entry.trial.number}, {entry.trial.fidelity}{attempt}"
-    return what if is_live else f"{what}, will be redone"
 
 
 def _some(names: Sequence[str], shown: int = 4) -> str:

@@ -4,10 +4,10 @@ from autoprune.runs.adapting import adapt as adapt
 from autoprune.runs.adapting import scores_beside as scores_beside
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
+from autoprune.runs.allowing import allow as allow
+from autoprune.runs.allowing import allow_file as allow_file
 from autoprune.runs.attaching import attach as attach
 from autoprune.runs.bench import Bench as Bench
-from autoprune.runs.calls import allow as allow
-from autoprune.runs.calls import allow_file as allow_file
 from autoprune.runs.calls import calls_of as calls_of
 from autoprune.runs.calls import not_called as not_called
 from autoprune.runs.controlling import check_callbacks as check_callbacks

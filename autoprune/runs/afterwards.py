@@ -20,8 +20,8 @@ from autoprune.ledger import check_same
 from autoprune.problem import Trial
 from autoprune.reference import ModelReference, size_of
 from autoprune.report import RunProgress, renew
+from autoprune.runs.allowing import allow, allow_named
 from autoprune.runs.beside import keep_attached
-from autoprune.runs.calls import allow, allow_named
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared, check_end

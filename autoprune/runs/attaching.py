@@ -22,8 +22,8 @@ from autoprune.ledger.locks import FileLock
 from autoprune.problem import TrialState
 from autoprune.reference import load_weights, read_weights
 from autoprune.report import RunProgress, apart, renew
+from autoprune.runs.allowing import allow
 from autoprune.runs.beside import attached, keep_beside
-from autoprune.runs.calls import allow
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import check_formats, load_data
 from autoprune.runs.reopening import by_name, changed_run, unnamed

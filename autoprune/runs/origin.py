@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config import RunConfig, replace
+from autoprune.data.load import FOLDERS
 from autoprune.files import read_json, write_text
-from autoprune.runs.calls import FOLDERS
 
 FILE = "origin.json"
 _SQLITE = "sqlite:///"

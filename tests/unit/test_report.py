@@ -22,7 +22,7 @@ from autoprune.report import (
     print_export,
 )
 from autoprune.report.pace import Images, Tuning, passes, tuning_passes
-from autoprune.report.tables import recovery_rows
+from autoprune.report.rows import recovery_rows
 from autoprune.report.trials import proxy_quality, write_csv
 from autoprune.runs.measured import Measured, Measurement
 from objectives import Feasibility

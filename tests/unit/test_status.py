@@ -23,7 +23,8 @@ from autoprune.report.activity import LONG_S, Activity, now_s
 from autoprune.report.ending import ending, so_far
 from autoprune.report.outlook import Outlook
 from autoprune.report.pace import Stopwatch
-from autoprune.report.tables import failures_table, seconds, workers_table
+from autoprune.report.tables import seconds
+from autoprune.report.workers import failures_table, workers_table
 from autoprune.runs.directory import RunDirectory
 
 STATUS = importlib.import_module("autoprune.report.status")  # `autoprune.report` is the function

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import autoprune
 from autoprune.files import disk, write_text
-from autoprune.report.console import rows_of
 from autoprune.report.freshness import PAGE, TABLE, stamp
 from autoprune.report.page import origin, words
 from autoprune.report.page.classes import classes_chart
@@ -27,6 +26,7 @@ from autoprune.report.page.prices import cost_label
 from autoprune.report.page.ranking import ranking_chart
 from autoprune.report.page.tiles import tiles
 from autoprune.report.page.training import training_chart
+from autoprune.report.rows import rows_of
 from autoprune.report.tables import number
 from autoprune.trust import reading
 from objectives import is_latency

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from autoprune.problem import Trial
-from autoprune.report.console import attached_words
 from autoprune.report.gloss import scored
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount
+from autoprune.report.rows import attached_words
 from autoprune.report.tables import counted, percent
 from objectives import Budget
 from search_spaces import Widths
