@@ -6,6 +6,7 @@ import argparse
 import ast
 import contextlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what was wrong, and where the help is."""
+        kind, _, words = message.partition("unrecognized arguments: ")
+        if not kind and re.match(r"\w+=", words):
+            message += " (--data-args or --model-args before each KEY=VALUE?)"
         self.exit(2, f"autoprune: {message}; see {self.prog} --help\n")
 
 

@@ -26,7 +26,7 @@ from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
 from autoprune.problem import TrialState
 from autoprune.reference import size_of
-from autoprune.report import RunProgress, counted, ending, is_current, renew, so_far, write_csv
+from autoprune.report import RunProgress, counted, ending, is_current, renew, resuming, so_far, write_csv
 from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
@@ -244,10 +244,10 @@ def _run(
                 _on_cluster(run, prepared, recipe, progress, share, callbacks)
             if result := _go(run, prepared, recipe, evaluate, progress, bench, fresh):
                 return result
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         progress.end()
-        progress.say(f"stopped; all finished trials are safe: autoprune resume {run.path}")
-        raise
+        progress.say(f"stopped; all finished trials are safe: {resuming(run)}")
+        raise stop.with_traceback(None) from None  # where in the arithmetic it was would bury the line above
     except (RuntimeError, MemoryError, DiskError) as error:
         if said := _resumable(error, run):
             raise said from error
@@ -258,7 +258,7 @@ def _run(
 
 def _resumable(error: Exception, run: RunDirectory) -> Exception | None:
     """What befell this process after the search had begun (a full disk, no memory, a lost device), with the way out."""
-    again = f"all finished trials are safe: then `autoprune resume {run.path}`"
+    again = f"all finished trials are safe: then `{resuming(run)}`"
     if isinstance(error, (SearchStopped, Diverged)) or not (run.path / "config.toml").exists():
         return None
     why = " ".join(str(error).split("\n")[0].split()) or type(error).__name__

@@ -42,7 +42,8 @@ class RunConfig:
         "a keyword argument of the factory (repeatable), e.g. num_classes=10", verbs=AGAIN)
     weights: str = problem("", "FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)",
         verbs="resume finetune export")
-    data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR | package.module:function",
+    data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR (DIR/train/<class>/ and "
+        "DIR/test/<class>/ or DIR/val/<class>/) | package.module:function",
         verbs=AGAIN)
     data_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
         "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, mean=.5,.5,.5 "

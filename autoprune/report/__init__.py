@@ -8,6 +8,7 @@ from autoprune.report.console import print_result as print_result
 from autoprune.report.dense_latency import print_latency as print_latency
 from autoprune.report.ending import Ending as Ending
 from autoprune.report.ending import ending as ending
+from autoprune.report.ending import resuming as resuming
 from autoprune.report.ending import so_far as so_far
 from autoprune.report.freshness import is_current as is_current
 from autoprune.report.freshness import stale as stale

@@ -13,6 +13,7 @@ from autoprune.limits import FEWEST, duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import counted
 from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
+from objectives import is_lost
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
@@ -69,16 +70,16 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
     is_over = (is_delivered and not is_live) if is_over is None else is_over
     done = [t for t in trials if t.state is not TrialState.RUNNING and t.fidelity == config.schedule.first]
     tally = config.schedule.tally(done)
-    resume = f"autoprune resume {shlex.quote(str(run.path))}"
+    resume = resuming(run)
     if reason := limit_reached(tally, done, config, told.worked_s, is_over):
         more = {
-            "target": f"{resume} --target '' (or a harder one) goes on",
-            "time": f"{resume} --time +{config.time} goes on",
+            "target": f"{resuming(run, target='')} (or a harder one) goes on",
+            "time": f"{resuming(run, time=f'+{config.time}')} goes on",
             "the": "another --strategy or --seed, in a run of another name, proposes others",
         }[reason.partition(" ")[0]]
     elif tally.evaluated >= config.trials:
         reason = f"all {counted(config.trials, 'candidate')} evaluated"
-        more = f"{resume} --trials {2 * config.trials} evaluates more"
+        more = f"{resuming(run, trials=2 * config.trials)} evaluates more"
     elif is_live:
         return Ending()
     elif failing := _failing(trials, config):
@@ -90,6 +91,17 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
     if not is_live and not is_over and not is_delivered:
         return Ending(f"{reason}, but the winner is not delivered", f"{resume} delivers it")
     return Ending(reason, more)
+
+
+def resuming(run: RunDirectory, **settings: Any) -> str:
+    """What a user types to let a run go on: a command or, where nothing on disk names its objects, a call in Python."""
+    given = [name for name in ("model", "data") if not getattr(run.config, name)]
+    given += [name for name in ("criterion", "strategy", "metric") if is_lost(getattr(run.config, name))]
+    if given:
+        told = [repr(str(run.path)), *(f"{k}={v!r}" for k, v in settings.items()), *(f"{k}=..." for k in given)]
+        return f"autoprune.resume({', '.join(told)})"
+    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in settings.items()]
+    return " ".join(["autoprune resume", shlex.quote(str(run.path)), *flags])
 
 
 def limit_reached(tally: Tally, proxies: Sequence[Trial], config: RunConfig, worked_s: float, is_over: bool) -> str:

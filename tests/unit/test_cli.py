@@ -98,6 +98,7 @@ def test_the_help_names_what_the_facades_hold():
     ("arguments", "message"),
     [
         (["search", "--trails", "3"], "unrecognized arguments: --trails 3"),
+        (["search", "--data-args", "mean=.5", "std=.5"], "arguments: std=.5 (--data-args or --model-args before each"),
         (["search", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
         (["serach"], "invalid choice: 'serach'"),
         ([], "the following arguments are required: <command>"),

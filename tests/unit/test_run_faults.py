@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
+import autoprune
 from autoprune.cli import main
 from autoprune.files import DiskError
-from autoprune.report import RunProgress
+from autoprune.reference import ModelReference
+from autoprune.report import RunProgress, ending, resuming
 from autoprune.runs import RunDirectory, winner
 
 QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
@@ -116,6 +118,19 @@ def test_a_closed_terminal_leaves_a_resumable_run(flags, finished, tmp_path, mon
     assert main(["resume", str(tmp_path / "run")]) == 0
     first, second = (run / "best/weights.safetensors" for run in (finished, tmp_path / "run"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_stopped_run_of_objects_says_which_call_goes_on(digits_weights, tmp_path, monkeypatch, capsys):
+    dense = ModelReference("search_spaces.models:digits_cnn", {}, str(digits_weights)).build()
+    after_a_trial(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as stop:
+        autoprune.search(dense, "digits", criterion="l1", device="cpu", trials=3, name=str(tmp_path / "run"))
+    call = f"autoprune.resume({str(tmp_path / 'run')!r}, model=...)"
+    assert f"stopped; all finished trials are safe: {call}" in capsys.readouterr().out.replace("\n", "")
+    assert stop.traceback[-1].name == "_run"  # not where in the arithmetic the signal came
+    run = RunDirectory.open(tmp_path / "run")
+    assert ending(run, run.record()).more == f"{call} goes on"
+    assert resuming(run, trials=6) == call.replace(", model", ", trials=6, model")
 
 
 def test_a_table_that_cannot_be_written_costs_nothing_else(flags, tmp_path, monkeypatch, capsys):
