@@ -31,7 +31,7 @@ from autoprune.architecture import read_architecture as read_architecture
 from autoprune.builders import is_named_like_one
 from autoprune.ceiling import Ceiling
 from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
-from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export
+from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export, why_not
 from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
@@ -111,8 +111,7 @@ def export(
                     architecture = {**read_architecture(directory), **architecture}
             except Exception as error:  # torch.onnx and torch.export raise whatever they like
                 (scratch / name).unlink(missing_ok=True)
-                why = (str(error).strip().splitlines() or [""])[0]
-                failures.append(f"{name} ({type(error).__name__}: {why})")
+                failures.append(f"{name} ({why_not(error)})")
         write_text(scratch / "architecture.json", _compact_json(architecture))
     if failures:
         raise ValueError(

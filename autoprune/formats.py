@@ -6,7 +6,9 @@ An ONNX file names its input `input` (several: `input_0`, `input_1` ...), its an
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from autoprune.criteria.gradients import logits
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
 ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
+_AS_PROGRAM: dict[str, Any] = {"dynamo": True, "verbose": False}
 
 
 def to_onnx(
@@ -51,7 +54,7 @@ def to_onnx(
     with torch.no_grad():
         answer = program.module()(*arguments)
     names: dict[str, Any] = {"input_names": _input_names(len(arguments)), "output_names": _output_names(answer)}
-    torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **names)
+    torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
     file = onnx.load(str(path))
     _name_batch(file.graph)
     onnx.helper.set_model_props(file, _properties(told or {}))
@@ -78,6 +81,37 @@ def to_torch_export(
     return {}
 
 
+def check_formats(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: bool) -> None:
+    """Check, by the dense network, that the pruned one can be written: it runs the same code. Nothing is written.
+
+    Args:
+        model: The network.
+        example_inputs: What it is called with.
+        onnx: Whether as ONNX.
+        pt2: Whether by torch.export.
+
+    Raises:
+        ValueError: Naming the format and why torch cannot write it.
+    """
+    if not (onnx or pt2):
+        return
+    name = "onnx" if onnx else "pt2"
+    try:
+        program, _ = _program(model, example_inputs)
+        if onnx:
+            torch.onnx.export(program, (), None, optimize=False, **_AS_PROGRAM)
+    except Exception as error:  # they raise whatever they like
+        raise ValueError(
+            f"--{name}: this network cannot be written ({why_not(error)}); change its code, or leave it out and use "
+            "autoprune.load"
+        ) from error
+
+
+def why_not(error: Exception) -> str:
+    """The first line of what torch says, and what kind of error it is."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
     """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
     if example_inputs is None:
@@ -88,10 +122,11 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
     model = copy.deepcopy(model).cpu().eval()
     batch = torch.export.Dim("batch", min=1)
-    try:
-        program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
-    except Exception:  # the model's own code fixes the batch size: a static program is better than none
-        program = torch.export.export(model, pair)
+    with contextlib.redirect_stderr(io.StringIO()):  # torch prints the whole graph before it fails
+        try:
+            program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
+        except Exception:  # the model's own code fixes the batch size: a static program is better than none
+            program = torch.export.export(model, pair)
     return program, pair
 
 

@@ -47,6 +47,7 @@ from autoprune.runs import (
     check_begun,
     check_callbacks,
     check_end,
+    check_exportable,
     check_joined,
     check_sendable,
     deliver_held,
@@ -146,6 +147,7 @@ def search(
         check_sendable(recipe, prepared)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
+    check_exportable(config, prepared)
     said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
@@ -218,6 +220,8 @@ def resume(
     check_end(run.config)
     prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
     check_room(run.path, 2 * size_of(prepared.model))
+    if not (run.best / "architecture.json").exists():  # else `delivered` writes what is missing at once
+        check_exportable(run.config, prepared)
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.data)

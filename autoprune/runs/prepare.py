@@ -23,6 +23,7 @@ from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData
+from autoprune.formats import check_formats as check_network
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import Images, passes, tuning_passes
@@ -184,6 +185,15 @@ def check_formats(config: RunConfig) -> None:
     """
     if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
+
+
+def check_exportable(config: RunConfig, prepared: Prepared) -> None:
+    """Check that the network can be written in the formats that are asked for, before anything is spent on it.
+
+    Raises:
+        ValueError: Naming the format and why not.
+    """
+    check_network(prepared.model, prepared.example, onnx=config.onnx, pt2=config.pt2)
 
 
 def check_objects(model: object, data: object) -> None:

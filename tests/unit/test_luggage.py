@@ -2,8 +2,8 @@
 
 import copy
 import gc
+import importlib
 import pickle
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -119,7 +119,7 @@ def test_the_part_that_cannot_be_sent_is_named_without_a_copy_of_the_numbers(mon
 @pytest.mark.parametrize("where", ["model", "data"])
 def test_a_search_that_cannot_be_sent_leaves_nothing(where, here, monkeypatch):
     monkeypatch.setattr(
-        sys.modules["autoprune.search"], "reserved", lambda config: pytest.fail("a cluster was asked for")
+        importlib.import_module("autoprune.search"), "reserved", lambda config: pytest.fail("a cluster was asked for")
     )
     model, data = digits_cnn(), load("digits")
     if where == "model":

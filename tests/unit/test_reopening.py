@@ -1,5 +1,6 @@
 """A run is opened again: named where it was of objects, refused where its ledger is gone or its versions are others."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -174,7 +175,7 @@ def test_what_the_end_needs_is_refused_before_anything_is_done(run, here, capsys
         taken.write_text("mine")
     if fault == "disk":
         monkeypatch.setattr("autoprune.files.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 1000))
-        monkeypatch.setattr(sys.modules["autoprune.search"], "_run", work)
+        monkeypatch.setattr(importlib.import_module("autoprune.search"), "_run", work)
     else:
         monkeypatch.setattr("autoprune.runs.reopening.prepare", work)
     monkeypatch.setattr("autoprune.runs.afterwards.deliver", work)

@@ -1,5 +1,6 @@
 """A run that meets what should not be: foreign files in its places, full disks, a directory that vanishes, signals."""
 
+import importlib
 import os
 import re
 import shutil
@@ -8,13 +9,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import autoprune
 from autoprune.cli import main
 from autoprune.files import DiskError
 from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, ending, resuming
-from autoprune.runs import RunDirectory, winner
+from autoprune.runs import RunDirectory, afterwards, winner
 
 QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
 QUICK += ["--bn-images=64", "--val-images=64", "--fidelity=proxy", "--no-reconstruct", "--lr=0.001", "--batch-size=64"]
@@ -68,7 +70,7 @@ def spoil(run, place, what):
 def test_what_the_end_would_stumble_over_is_refused_first(run, monkeypatch, capsys, place, what, said):
     spoil(run, place, what)
     before = sorted(p.relative_to(run) for p in run.rglob("*"))
-    monkeypatch.setattr(sys.modules["autoprune.search"], "reopen", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(importlib.import_module("autoprune.search"), "reopen", lambda *_: pytest.fail("work was done"))
     for more in ([], ["--workers=1"], ["--cluster=local"], ["--trials=9"]):
         assert main(["resume", str(run), *more]) == 2
         error = capsys.readouterr().err
@@ -78,14 +80,14 @@ def test_what_the_end_would_stumble_over_is_refused_first(run, monkeypatch, caps
 
 
 def test_what_comes_in_the_middle_is_seen_before_the_fine_tune(run, monkeypatch, capsys):
-    ended = sys.modules["autoprune.search"]._candidates
+    ended = importlib.import_module("autoprune.search")._candidates
 
     def meanwhile(*given):
         controller = ended(*given)
         spoil(run, "best", "foreign")
         return controller
 
-    monkeypatch.setattr(sys.modules["autoprune.search"], "_candidates", meanwhile)
+    monkeypatch.setattr(importlib.import_module("autoprune.search"), "_candidates", meanwhile)
     monkeypatch.setattr(winner, "deliver", lambda *_, **__: pytest.fail("work was done"))
     shutil.rmtree(run / "best")
     (run / "best").mkdir()
@@ -137,7 +139,7 @@ def test_a_table_that_cannot_be_written_costs_nothing_else(flags, tmp_path, monk
     def full(path, *_):
         raise DiskError(f"'{path}': cannot be written (No space left on device); free some space")
 
-    monkeypatch.setattr(sys.modules["autoprune.search"], "write_csv", full)
+    monkeypatch.setattr(importlib.import_module("autoprune.search"), "write_csv", full)
     assert main(["search", *flags, f"--name={tmp_path / 'run'}"]) == 0
     said = capsys.readouterr().out
     assert "trials.csv': cannot be written (No space left on device); free some space; `autoprune report" in said
@@ -192,3 +194,34 @@ def test_a_run_on_a_read_only_disk_is_read_and_nothing_is_trained_for_nothing(re
         assert ("cannot be written (Read-only file system); make it writable or" in said.err) == (code == 2)
         assert code == 2 or "2 complete" in said.out
         assert verb != "report" or "trials.csv': cannot be written (Read-only file system)" in said.out
+
+
+class Branching(torch.nn.Module):
+    """Can be pruned and trained, but its code asks the data: torch.export cannot say which way."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = torch.nn.Conv2d(1, 8, 3), torch.nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        return self.linear((x if x.mean() < 1e9 else 2 * x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_what_cannot_be_written_is_refused_before_the_search(tmp_path, kind, capfd):
+    with pytest.raises(ValueError, match=f"^--{kind}: this network cannot be written .*; change its code, or leave"):
+        autoprune.search(Branching(), "digits", name=str(tmp_path / "run"), progress=False, **{kind: True})
+    assert not (tmp_path / "run").exists()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["finetune"], ["export", "--trial=0"], ["export", "--budget=macs<=70%"]])
+def test_what_cannot_be_written_is_refused_before_a_fine_tune(run, monkeypatch, capsys, words):
+    def broken(*_, **__):
+        raise RuntimeError("no such operator\nand a page of trace")
+
+    monkeypatch.setattr(torch.export, "export", broken)
+    monkeypatch.setattr(afterwards, "deliver", lambda *_, **__: pytest.fail("work was done"))
+    assert main([words[0], str(run), *words[1:], "--pt2"]) == 2
+    assert "--pt2: this network cannot be written (RuntimeError: no such operator); change" in capsys.readouterr().err
