@@ -75,7 +75,7 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
         more = {
             "target": f"{resuming(run, target='')} (or a harder one) goes on",
             "time": f"{resuming(run, time=f'+{config.time}')} goes on",
-            "the": "another --strategy or --seed, in a run of another name, proposes others",
+            "the": f"another --strategy or --seed{_finer(config)}, in a run of another name, proposes others",
         }[reason.partition(" ")[0]]
     elif tally.evaluated >= config.trials:
         reason = f"all {counted(config.trials, 'candidate')} evaluated"
@@ -91,6 +91,12 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
     if not is_live and not is_over and not is_delivered:
         return Ending(f"{reason}, but the winner is not delivered", f"{resume} delivers it")
     return Ending(reason, more)
+
+
+def _finer(config: RunConfig) -> str:
+    """Another way on where widths may be multiples of more than 1, so that there are few."""
+    by_device = config.divisor == "auto" and any("latency" in text for text in (*config.budget, *config.front))
+    return ", or --divisor 1" if by_device or config.divisor not in ("auto", 1) else ""
 
 
 def resuming(run: RunDirectory, **settings: Any) -> str:

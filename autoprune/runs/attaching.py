@@ -163,7 +163,7 @@ def _say_whose(
     """Weights do not fit what was exported: are they of another network of the same run?
 
     Raises:
-        ValueError: If they are of the dense network or of another trial.
+        ValueError: If they are of the dense network, of another trial or of another export.
     """
     state = unwrapped(trained).state_dict() if isinstance(trained, nn.Module) else trained
     space = run.space()
@@ -187,6 +187,14 @@ def _say_whose(
                 f"weights '{where}': are those of trial {trial.number}, and '{target}' holds trial {number}; "
                 f"`autoprune export {run.path} --trial {trial.number}`, then attach them --to {other}"
             )
+    for other in sorted(path.parent for path in run.path.glob("*/architecture.json")):  # at another budget
+        try:
+            widths = tuple(read_architecture(other)["widths"])
+        except ValueError:  # damaged
+            continue
+        if len(widths) == len(space.full) and widths != tuple(architecture["widths"]) and are_of(widths):
+            raise ValueError(f"weights '{where}': are those of '{other}', and '{target}' holds another network; "
+                             f"attach them --to {other}")  # fmt: skip
 
 
 def _holds(directory: Path, network: nn.Module) -> bool:

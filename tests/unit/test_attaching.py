@@ -253,6 +253,11 @@ def of_another_trial(run):
     return autoprune.load(autoprune.export(run, trial=number, to="other")).state_dict()
 
 
+def of_another_budget(run):
+    export = autoprune.export(run, budget="macs<=20%", epochs=0)
+    return autoprune.load(export).state_dict()
+
+
 def broken(state, name="linear.bias", value=torch.nan):
     return {k: v.clone().fill_(value) if k == name else v for k, v in state.items()}
 
@@ -263,6 +268,8 @@ def broken(state, name="linear.bias", value=torch.nan):
         (lambda run, state, dense: dense, r"are those of the dense network.*train what autoprune.load\('results/r/"),
         (lambda run, state, dense: of_another_trial(run),
          r"are those of trial \d+, and 'results/r/best' holds trial \d+; .*export results/r --trial (\d+)`.*trial-\1"),
+        (lambda run, state, dense: of_another_budget(run),
+         r"are those of 'results/r/macs-20pct', and 'results/r/best' .*attach them --to results/r/macs-20pct"),
         (lambda run, state, dense: broken(state), "'linear.bias' holds 10 numbers that are NaN or infinite"),
         (lambda run, state, dense: broken(state, value=torch.inf), "'linear.bias' holds 10 numbers that are NaN"),
         (lambda run, state, dense: broken(state, "stem.1.running_var"), "'stem.1.running_var' holds .* are NaN"),

@@ -28,7 +28,7 @@ from autoprune.report.workers import failures_table, workers_table
 from autoprune.runs.directory import RunDirectory
 
 STATUS = importlib.import_module("autoprune.report.status")  # `autoprune.report` is the function
-CONFIG = RunConfig(trials=8, finalists=2, fidelity="proxy", epochs=0)
+CONFIG = RunConfig(model="m:net", data="digits", trials=8, finalists=2, fidelity="proxy", epochs=0)
 NOON = datetime(2026, 1, 1, 12)
 
 
@@ -264,6 +264,12 @@ def test_seconds_in_words(value, words):
         (range(4), {"target": "loss<=0.98"}, {}, "target loss<=0.98 reached by trial 2 after 4 of 8 candidates",
          "autoprune resume {} --target '' (or a harder one) goes on"),
         ("known", {}, {}, "the strategy has nothing new to propose after 1 of 8 candidates",
+         "another --strategy or --seed, in a run of another name, proposes others"),
+        ("known", {"budget": ["latency<=70%@torch"]}, {},
+         "the strategy has nothing new to propose after 1 of 8 candidates",
+         "another --strategy or --seed, or --divisor 1, in a run of another name, proposes others"),
+        ("known", {"divisor": 1, "budget": ["latency<=70%@torch"]}, {},
+         "the strategy has nothing new to propose after 1 of 8 candidates",
          "another --strategy or --seed, in a run of another name, proposes others"),
         ("failed", {"max_failures": 3}, {}, "stopped: the last 3 candidates all failed, trial 3 with: no room",
          "remove the cause, then autoprune resume {} (--max-failures bears more)"),
