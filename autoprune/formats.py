@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.criteria.gradients import logits
+from search_spaces.tracing import slow_path
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
 ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
@@ -122,7 +123,8 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
     model = copy.deepcopy(model).cpu().eval()
     batch = torch.export.Dim("batch", min=1)
-    with contextlib.redirect_stderr(io.StringIO()):  # torch prints the whole graph before it fails
+    # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs
+    with contextlib.redirect_stderr(io.StringIO()), slow_path():
         try:
             program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
         except Exception:  # the model's own code fixes the batch size: a static program is better than none

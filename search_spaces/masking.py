@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from search_spaces.adapters import adapted, owner_of
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules import reductions
@@ -53,6 +54,7 @@ def zero_readers(masked: nn.Module, space: SearchSpace, kept: Sequence[IntArray]
     """Zero the weights that read a removed channel."""
     tensors = dict(masked.named_parameters(remove_duplicate=False))
     modules = dict(masked.named_modules(remove_duplicate=False))
+    adapters = adapted(masked)
     with torch.no_grad():
         for group, indices in zip(space.groups, kept, strict=True):
             gone = np.setdiff1d(np.arange(group.size), indices)
@@ -60,7 +62,11 @@ def zero_readers(masked: nn.Module, space: SearchSpace, kept: Sequence[IntArray]
                 positions = torch.from_numpy(member.index[gone].ravel())
                 if member.role == "in":
                     tensor = tensors[member.tensor]
-                    tensor.index_fill_(member.axis, positions.to(tensor.device), 0)
+                    positions = positions.to(tensor.device)
+                    if (owner := owner_of(member.tensor, adapters)) is not None:
+                        adapters[owner].stop_reading(modules[owner], tensor, member.axis, positions)
+                    else:
+                        tensor.index_fill_(member.axis, positions, 0)
                 elif member.role == "declared" and member.axis == 1:
                     modules[member.tensor].register_forward_pre_hook(_zero_input(positions))
 

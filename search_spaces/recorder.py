@@ -70,6 +70,7 @@ class Recorder:
         reached: Parameters that some rule has met.
         obstacles: Module whose weight no rule can cut -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
+        guarded: Tensor (by its address) that depends on channels in a way that no companion says -> it, them, why.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -98,6 +99,7 @@ class Recorder:
         self.reached: set[str] = set()
         self.obstacles: dict[str, str] = {}
         self.whole: dict[tuple[str, int], str] = {}
+        self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
         self._sizes: dict[tuple[str, int], Tensor] = {}
 
     # -- where we are --------------------------------------------------------------------------------------------
@@ -196,11 +198,23 @@ class Recorder:
 
     def freeze_all(self, values: Any, why: str) -> None:
         """Forbid the removal of every channel found in the tensors within `values`."""
+        self.see(values)
         for tensor in tensors_in(values):
             if (name := self.names.get(id(tensor))) is not None:
                 self.freeze_tensor(name, tensor.dim(), why)
             elif (ids := self.companion(tensor)) is not None:
                 self.freeze(ids, why)
+
+    def guard(self, tensor: Tensor, ids: Tensor, why: str) -> None:
+        """Forbid the removal of `ids` should `tensor` be used."""
+        self.guarded[id(tensor)] = tensor, ids, why
+
+    def see(self, values: Any) -> None:
+        """The tensors within `values` are used."""
+        if self.guarded:
+            for tensor in tensors_in(values):
+                if (found := self.guarded.get(id(tensor))) is not None:
+                    self.freeze(found[1], found[2])
 
     def freeze_tensor(self, name: str, dims: int, why: str) -> None:
         """Forbid the removal of every channel on a parameter or buffer, now and later."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.plan import Line, check_kept, plan_of
+from search_spaces.adapters import Adapter, Cut, adapt
+from search_spaces.plan import Line, Plan, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.space import IntArray, SearchSpace
 
@@ -86,6 +87,11 @@ class Dresser:
         self._attributes = [
             SizeAttribute(name, modules, channels, line) for name, (channels, line) in self.plan.attributes.items()
         ]
+        # Inner modules before those around them.
+        self._adapted = [
+            Adapted(name, modules[name], adapter, dict(tensors), self.plan)
+            for name, adapter in reversed(adapt(self.instance).items())
+        ]
         self._declared = [(modules[name], lines) for name, lines in self.plan.declared.items()]
 
     def dress(self, kept: Sequence[Any]) -> nn.Module:
@@ -113,17 +119,48 @@ class Dresser:
                     value = nn.Parameter(value, slot.dense.requires_grad)
                 for table, key in slot.places:
                     table[key] = value
-        for module, lines in self._declared:
-            cast(Shrinkable, module).shrink(*(
+        for shrinkable, lines in self._declared:
+            cast(Shrinkable, shrinkable).shrink(*(
                 stays(lines[axis], size) if axis in lines else np.arange(size)
-                for axis, size in ((1, module.in_channels), (0, module.out_channels))
+                for axis, size in ((1, shrinkable.in_channels), (0, shrinkable.out_channels))
             ))  # fmt: skip
-            module.to(self._device)  # what it made of the indices
+            shrinkable.to(self._device)  # what it made of the indices
         for refit in self._refits:
             refit(removed)
         for attribute in self._attributes:
             attribute(removed)
+        for module in self._adapted:
+            module.fit(positions)
         return self.instance
+
+
+class Adapted:
+    """A module that an adapter answers for.
+
+    Args:
+        name: The module's name.
+        module: Adapted, in the instance.
+        adapter: Its adapter.
+        tensors: Those of the dense network by name.
+        plan: Which of their axes shrink.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, adapter: Adapter, tensors: Mapping[str, Tensor], plan: Plan
+    ) -> None:
+        self.module, self.adapter = module, adapter
+        before = f"{name}." if name else ""
+        self.dense = {key[len(before) :]: value for key, value in tensors.items() if key.startswith(before)}
+        self.lines = {(key, axis): line for key in self.dense for axis, line in plan.tensors.get(f"{before}{key}", ())}
+
+    def fit(self, positions: Callable[[Line, int], Tensor]) -> None:
+        """Fit it to its tensors; `positions` says which of an axis stay, by its line and size."""
+
+        def kept(key: str, axis: int) -> Tensor | None:
+            line = self.lines.get((key, axis))
+            return None if line is None else positions(line, self.dense[key].shape[axis])
+
+        self.adapter.fit(self.module, Cut(self.dense, kept))
 
 
 class Refit:

@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.checkpoint import CheckpointFunction
 
+from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.operators import OperatorMode
@@ -244,6 +245,7 @@ class Operators(OperatorMode):
         rec = self.rec
         rec.seen += 1
         rec.products[rec.path[-1]] += products.numbers(func, args)
+        rec.see((args, kwargs))
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:
@@ -271,34 +273,48 @@ def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:
 
 @contextmanager
 def hooks(rec: Recorder) -> Iterator[None]:
-    """Follow which module runs; treat opaque and self-declaring modules as one layer."""
+    """Follow which module runs; treat opaque, self-declaring and adapted modules as one layer."""
     names = {id(module): name for name, module in rec.modules.items()}
+    adapters = {name: adapter for name, adapter in adapted(rec.modules[""]).items() if name in rec.modules}
+    given: list[tuple[Any, Any]] = []  # what the adapted modules that are running were called with
 
     def before(module: nn.Module, args: Any) -> None:
         if (name := names.get(id(module))) is None:
             return
         rec.path.append(name)
-        if why := special(module):
+        if why := special(module, adapters.get(name)):
             rec.opaque += 1
-            if not isinstance(module, Shrinkable):
+            if not isinstance(module, Shrinkable) and name not in adapters:
                 rec.closed.append(f"{why} ({rec.where})")
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         if (name := names.get(id(module))) is None:
             return
-        if special(module):
+        call = Call(name, module, *given.pop(), output) if name in adapters else None
+        if special(module, adapters.get(name)):
             # While `opaque`, the recorder's own look at shapes is not taken for the model's.
-            if not isinstance(module, Shrinkable):
+            if call is not None:
+                if rec.opaque == 1:
+                    adapters[name].trace(rec, call)
+            elif not isinstance(module, Shrinkable):
                 rec.freeze_all(args, rec.closed.pop())
             elif rec.opaque == 1:
                 declared(rec, name, module, args[0], output)
             rec.opaque -= 1
             rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
+        elif call is not None and not rec.opaque:
+            with rec.inside(opaque=True):
+                adapters[name].trace(rec, call)
         rec.path.pop()
 
     with ExitStack() as stack:
         for handle in (register_module_forward_pre_hook(before), register_module_forward_hook(after)):
             stack.callback(handle.remove)
+        for name in adapters:
+            note = rec.modules[name].register_forward_pre_hook(
+                lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
+            )
+            stack.callback(note.remove)
         yield
 
 
@@ -310,8 +326,10 @@ def declared(rec: Recorder, name: str, module: Shrinkable, x: Tensor, out: Tenso
     rec.set(out, along(made, 1, out.shape))
 
 
-def special(module: nn.Module) -> str:
+def special(module: nn.Module, adapter: Adapter | None) -> str:
     """Why a module is not traced inside; empty for ordinary ones."""
+    if adapter is not None:
+        return "an adapter answers for it" if adapter.opaque else ""
     if isinstance(module, Shrinkable):
         return "it declares how it shrinks"
     return next((why for kind, why in attention.OPAQUE_MODULES.items() if isinstance(module, kind)), "")

@@ -22,6 +22,7 @@ from autoprune.criteria.propagation import Propagation
 from autoprune.criteria.sites import Listener
 from objectives import check_labels
 from search_spaces import SearchSpace
+from search_spaces.adapters import adapt
 
 GRADIENTS = frozenset({"gradients", "sample_gradients"})
 ACTIVATIONS = Activations.KINDS | {"importance"}
@@ -63,6 +64,7 @@ def gather(
     # Without weight gradients to compute, only the activations' are: a third of the backward pass saved.
     net = copy.deepcopy(model).eval().requires_grad_("gradients" in needs)
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    adapt(net)  # so that layers inside attention are called, and can be listened to
     modules = dict(net.named_modules(remove_duplicate=False))
     parameters = dict(net.named_parameters(remove_duplicate=False))
     masks = MaskGradients(space, modules, parameters) if "sample_gradients" in needs else None

@@ -26,6 +26,7 @@ from autoprune.criteria.sites import (
     tap_gradient,
 )
 from search_spaces import SearchSpace
+from search_spaces.adapters import adapt
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 SMALL = 1e-6  # input of the linearised network: smooth activations have one slope around zero
@@ -96,10 +97,11 @@ def propagate(
         Per group [C]: the sum over positions and over all that read the unit.
     """
     net = copy.deepcopy(model).eval().requires_grad_(False)
+    adapt(net)
     for name, parameter in net.named_parameters():
         scale = parameter.abs().flatten(1).sum(1).mean() if parameter.dim() > 1 else torch.ones(())
         parameter.copy_(parameter.abs() / scale.clamp(min=torch.finfo(scale.dtype).tiny))
-        if name.rpartition(".")[2] == "bias":
+        if "bias" in name.rpartition(".")[2]:
             parameter.zero_()
     modules = dict(net.named_modules(remove_duplicate=False))
     for module in net.modules():

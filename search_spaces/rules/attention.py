@@ -14,7 +14,7 @@ from search_spaces.rules.layers import bind
 
 # Modules that hard-code their sizes: their inputs are frozen, their outputs are constants.
 OPAQUE_MODULES: dict[type[nn.Module], str] = {
-    nn.MultiheadAttention: "its embed_dim and heads are fixed in nn.MultiheadAttention",
+    nn.MultiheadAttention: "it computes something of its own on nn.MultiheadAttention",
     nn.RNNBase: "its gates are packed in one weight",
     nn.RNNCellBase: "its gates are packed in one weight",
     nn.EmbeddingBag: "it pools inside",

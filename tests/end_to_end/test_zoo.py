@@ -34,7 +34,7 @@ NETWORKS = {  # name -> (image size, constructor arguments)
     "swin_t": (64, {}),
 }
 # What may stay frozen besides the output: the streams that run through attention.
-FROZEN = {"vit_b_16": "nn.MultiheadAttention", "swin_t": "attention"}
+FROZEN = {"swin_t": "attention"}
 
 
 UNJUDGED = {}

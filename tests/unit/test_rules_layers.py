@@ -228,28 +228,6 @@ def test_lstm_is_frozen_with_a_reason(law):
     assert reasons(space) == {"enter": "its gates are packed in one weight ('lstm')"}
 
 
-def test_multihead_attention_called_by_keyword_is_frozen(law):
-    class Attend(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.enter, self.mha = nn.Linear(5, 8), nn.MultiheadAttention(8, 2, batch_first=True)
-            self.leave, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
-
-        def forward(self, x):
-            x = self.enter(x)
-            return self.out(F.relu(self.leave(self.mha(query=x, key=x, value=x)[0])))
-
-    space = law(Attend(), torch.randn(2, 7, 5))
-    assert sizes(space) == {"leave": 8}
-    assert reasons(space) == {"enter": "its embed_dim and heads are fixed in nn.MultiheadAttention ('mha')"}
-
-
-def test_transformer_encoder_layer_prunes_its_mlp(law):
-    layer = nn.TransformerEncoderLayer(8, 2, 20, batch_first=True)
-    net = nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3))
-    assert sizes(law(net, torch.randn(2, 7, 5))) == {"1.linear1": 20}
-
-
 def test_functional_layers_with_bare_parameters(law):
     class Bare(nn.Module):
         def __init__(self):
