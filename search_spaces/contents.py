@@ -1,4 +1,4 @@
-"""Every tensor within a value: what enters an operation, what leaves a network."""
+"""Every tensor within a value: what enters an operation, what leaves a network, what modules keep."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
                 stack.extend(reversed(value.values()))
             else:
                 stack.extend(reversed(_inside(value)))
+
+
+def caches(model: nn.Module) -> list[dict[Any, Any]]:
+    """Dictionaries in which modules keep what they have worked out (attention biases per device, say)."""
+    return [
+        table
+        for module in model.modules()
+        for name, table in vars(module).items()
+        if type(table) is dict and "cache" in name and all(isinstance(value, Tensor) for value in table.values())
+    ]
 
 
 def _inside(value: Any) -> list[Any]:

@@ -7,12 +7,13 @@ memory) that says which channel id lives at each position.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,9 +72,11 @@ class Recorder:
         obstacles: Module whose weight no rule can cut -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
         guarded: Tensor (by its address) that depends on channels in a way that no companion says -> it, them, why.
+        tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one.
+        misunderstood: Bare parameters whose channels seem to lie along another axis.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tried: Mapping[str, int] | None = None) -> None:
         self.channels = Channels()
         self.laws = Laws(self.channels)
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
@@ -97,6 +100,8 @@ class Recorder:
         for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)
         self.reached: set[str] = set()
+        self.tried = dict(tried or {})
+        self.misunderstood: set[str] = set()
         self.obstacles: dict[str, str] = {}
         self.whole: dict[tuple[str, int], str] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
@@ -156,15 +161,17 @@ class Recorder:
     def _ids_of_parameter(self, name: str, tensor: Tensor) -> Tensor:
         """A bare parameter moved about: its ids are taken to lie along one axis.
 
-        That is its only axis longer than 1, axis 1 of an image-like table, else the last. Should the code use another
-        axis as channels, they meet a constant there and are frozen.
+        That is its only axis longer than 1, axis 1 of an image-like table, else the last; or another one where that
+        has been tried. Should the code use another axis as channels, they meet a constant there and are frozen.
         """
         long = [d for d, n in enumerate(tensor.shape) if n > 1]
         known = [d for d in range(tensor.dim()) if (name, d) in self.axes]
         if not long or not tensor.is_floating_point() or len(known) > 1:
             self.freeze_tensor(name, tensor.dim(), f"parameter '{name}' is used in a way that is not understood")
             return constant(tensor.shape)
-        axis = known[0] if known else long[0] if len(long) == 1 else 1 if tensor.dim() == 4 else tensor.dim() - 1
+        likely = long[0] if len(long) == 1 else 1 if tensor.dim() == 4 else tensor.dim() - 1
+        order = sorted(long, key=lambda d: (d != likely, -d))
+        axis = known[0] if known else order[self.tried.get(name, 0) % len(order)]
         if not known:
             self.reached.add(name)
             self.register(name, axis, self.channels.allocate(tensor.shape[axis]), "free")
@@ -222,6 +229,28 @@ class Recorder:
             self.whole.setdefault((name, axis), why)
             if (known := self.axes.get((name, axis))) is not None:
                 self.freeze(known[1], why)
+
+    def is_bare(self, ids: Tensor) -> bool:
+        """Do these channels live on bare parameters and buffers only, and does no layer make them?"""
+        made = [known for roles, known in self.axes.values() if {"out", "declared"} & set(roles)]
+        roots = self.channels.roots
+        return not np.isin(roots[squeeze(ids).unique().numpy()], roots[torch.cat(made).numpy()]).any() if made else True
+
+    def misread(self, ids: Tensor, why: str) -> None:
+        """Freeze channels of bare parameters, which may lie along another of their axes than was taken for theirs."""
+        self.freeze(ids, why)
+        found = squeeze(ids).unique()
+        self.misunderstood |= {
+            name
+            for (name, _), (roles, known) in self.axes.items()
+            if roles == ["free"] and torch.isin(known, found).any()
+        }
+
+    def to_try_again(self) -> dict[str, int]:
+        """Misunderstood parameters with another axis to try -> how many were tried."""
+        shapes = {name: tensor.shape for name, tensor in self.tensors}
+        tried = {name: self.tried.get(name, 0) + 1 for name in self.misunderstood}
+        return {name: n for name, n in tried.items() if n < sum(size > 1 for size in shapes[name])}
 
     # -- sizes ---------------------------------------------------------------------------------------------------
     def claim(self, terms: Terms, ids: Tensor | None, why: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.adapters import Adapter, Cut, adapt
+from search_spaces.contents import caches
 from search_spaces.plan import Line, Plan, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.space import IntArray, SearchSpace
@@ -97,6 +98,8 @@ class Dresser:
     def dress(self, kept: Sequence[Any]) -> nn.Module:
         """The candidate's network: always the same module object, with fresh parameters and buffers each time."""
         removed = self.plan.removed(check_kept(self.space, kept))
+        for table in caches(self.instance):  # worked out from other weights
+            table.clear()
         known: dict[tuple[Line, int], Tensor] = {}
 
         def stays(line: Line, size: int) -> IntArray:

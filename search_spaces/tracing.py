@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.checkpoint import CheckpointFunction
 
 from search_spaces.adapters import Adapter, Call, adapted
-from search_spaces.contents import tensors_in
+from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.operators import OperatorMode
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
@@ -51,18 +51,25 @@ def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
         ('conv1', 64)
     """
     check_model(model)
-    rec = Recorder(model)
     args, kwargs = as_call(example_inputs)
-    first = next(tensors_in((args, kwargs)), None)
-    rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
-    try:
-        with preserved(model), watched(rec):
-            model.eval()
-            run(rec, model, args, kwargs)
-            run_training(rec, model, args, kwargs)
-    finally:
-        forget(model)
-        forget_counts(model)
+    tried: dict[str, int] = {}
+    while True:
+        rec = Recorder(model, tried)
+        first = next(tensors_in((args, kwargs)), None)
+        rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
+        try:
+            with preserved(model), watched(rec):
+                model.eval()
+                run(rec, model, args, kwargs)
+                again = rec.to_try_again()
+                if not again:
+                    run_training(rec, model, args, kwargs)
+        finally:
+            forget(model)
+            forget_counts(model)
+        if not again:
+            break
+        tried |= again
     space = Solver(rec).space(model)
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
@@ -362,9 +369,14 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Leave modes, buffers (but those of TorchScript) and the random state as they were."""
+    """Leave modes, buffers (but those of TorchScript), caches (empty inside) and the random state as they were."""
     modes = {m: m.training for m in model.modules()}
-    tables = [(m._buffers, dict(m._buffers)) for m in model.modules() if isinstance(m._buffers, dict)]
+    tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
+        (m._buffers, dict(m._buffers)) for m in model.modules() if isinstance(m._buffers, dict)
+    ]
+    tables += [(table, dict(table)) for table in caches(model)]
+    for table in caches(model):
+        table.clear()
     values = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]):
@@ -372,9 +384,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for table, buffers in tables:
+        for table, before in tables:
             table.clear()
-            table.update(buffers)
+            table.update(before)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from search_spaces.channels import squeeze
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, constant, varying
+from search_spaces.recorder import Recorder, constant, tidy, varying
 from search_spaces.rules.reductions import level, name_of
 
 aten = torch.ops.aten
@@ -62,18 +62,23 @@ def pointwise(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> Non
 
 def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Tensor:
     """The companion of a broadcast operation on `operands`, whose result has `shape`."""
-    channels: Tensor | None = None
-    maps: list[tuple[Tensor, Tensor]] = []
+    sides: list[Side] = []
+    maps: list[Side] = []
     parameters: list[tuple[str, Tensor]] = []
     for operand in operands:
         if (name := rec.names.get(id(operand))) is not None:
             parameters.append((name, operand))
-            continue
-        ids = rec.ids(operand).expand(shape)
-        if not varying(ids):
-            maps.append((operand, ids))
         else:
-            channels = ids if channels is None else unite(rec, channels, ids)
+            ids = rec.ids(operand)
+            if len(varying(ids)) > 1:  # whole heads, say, that look apart
+                ids = tidy(rec.channels.canonical(ids))
+            ids = ids.expand(shape)
+            (sides if varying(ids) else maps).append((operand, ids))
+    channels: Tensor | None = None
+    if sides:
+        (_, channels), *others = on_one_axis(rec, sides, maps) or [(sides[0][0], constant(shape))]
+        for _, ids in others:
+            channels = unite(rec, channels, ids)
     for name, parameter in parameters:
         if channels is not None:
             adopt(rec, name, parameter, channels)
@@ -87,13 +92,36 @@ def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Ten
     return channels
 
 
+Side = tuple[Tensor, Tensor]  # an operand, and its companion spread over the result
+
+
+def on_one_axis(rec: Recorder, sides: list[Side], maps: list[Side]) -> list[Side]:
+    """The operands whose channels lie on the same axis; tables and masks with others become `maps`.
+
+    Where two layers' channels lie on different axes all are frozen, and there are none.
+    """
+    if len({tuple(varying(ids)) for _, ids in sides}) == 1:
+        return sides
+    why = f"{rec.where} combines channels of two axes"
+    kept: list[Side] = []
+    axes: set[int] = set()
+    for side in sorted(sides, key=lambda side: rec.is_bare(side[1])):
+        if not kept or axes & set(varying(side[1])):
+            kept.append(side)
+            axes = axes or set(varying(side[1]))
+        elif rec.is_bare(side[1]):
+            rec.misread(side[1], why)
+            maps.append(side)
+        else:
+            for _, ids in sides:
+                rec.freeze(ids, why)
+            return []
+    return kept
+
+
 def unite(rec: Recorder, first: Tensor, second: Tensor) -> Tensor:
-    """Two companions that both vary; returns that of the result."""
+    """Two companions that vary along the same axis; returns that of the result."""
     a, b = squeeze(first), squeeze(second)
-    if not set(varying(a)) & set(varying(b)):
-        for side in (a, b):
-            rec.freeze(side, f"{rec.where} combines channels of two axes")
-        return constant(first.shape)
     common = np.broadcast_shapes(a.shape, b.shape)  # torch.broadcast_shapes imports SymPy
     rec.channels.unite(a.expand(common), b.expand(common), f"{rec.where} combines it with a constant of fixed size")
     return first if len(varying(a)) <= len(varying(b)) else second  # they are one now: the simpler one says it all
@@ -112,7 +140,6 @@ def meet_map(rec: Recorder, channels: Tensor, operand: Tensor, ids: Tensor) -> N
     single = squeeze(ids).reshape(-1)[:1]
     if bool(single.ne(0)):
         rec.freeze(single, f"it scales or shifts other channels in {rec.where}")
-        return
     behind = operand.dim() - channels.dim()
     if any(d + behind >= 0 and operand.shape[d + behind] > 1 for d in varying(channels)):
         rec.freeze(channels, f"{rec.where} combines it with a constant of fixed size")

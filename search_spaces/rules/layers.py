@@ -158,7 +158,9 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     made = rec.makes(name, 0, weight.shape[0])
     add_bias(rec, a["bias"], made)
     axes = rec.varying(x)
-    if len(axes) == 1 and axes[0] != x.dim() - 1:
+    if len(axes) == 1 and axes[0] != x.dim() - 1 and rec.is_bare(rec.ids(x)):  # a table of coordinates, say
+        rec.misread(rec.ids(x), f"{rec.where} reads it along another axis")
+    elif len(axes) == 1 and axes[0] != x.dim() - 1:
         return across_tokens(rec, x, name, weight, out, axes[0])
     ids = rec.register(name, 1, rec.read(x, -1), "in")
     pixels = out.numel() / weight.shape[0] / rec.batch

@@ -43,7 +43,7 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
     """cat: companions one behind the other (axes that are constant in all of them stay expanded)."""
     tensors = [t for t in args[0] if t.numel() or t.dim() == out.dim()]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
-    companions = [rec.ids(t) for t in tensors]
+    companions = [tidy(rec.channels.canonical(rec.ids(t))) for t in tensors]
     beside(rec, companions, axis, "cat")
     index = tuple(
         slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
@@ -56,7 +56,7 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
 def stack(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """stack: as cat, along a new axis."""
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
-    companions = [rec.ids(t).unsqueeze(axis) for t in args[0]]
+    companions = [tidy(rec.channels.canonical(rec.ids(t))).unsqueeze(axis) for t in args[0]]
     beside(rec, companions, axis, "stack")
     rec.set(out, tidy(rec.channels.canonical(torch.cat(companions, axis))))
 
@@ -151,7 +151,10 @@ def index(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None
     rec.freeze_all(indices, f"it chooses what is taken in {rec.where}")
     masks = any(i is not None and i.dtype == torch.bool and i.dim() > 1 for i in indices)
     if varying(ids) and (masks or set(varying(ids)) & {d for d, i in enumerate(indices) if i is not None}):
-        rec.freeze(ids, f"an index tensor on its channels in {rec.where}")
+        why = f"an index tensor on its channels in {rec.where}"
+        if rec.is_bare(ids):
+            rec.misread(ids, why)
+        rec.freeze(ids, why)
         return
     rec.set(out, tidy(func(ids, *args[1:], **kwargs)))
 

@@ -152,3 +152,126 @@ def test_attributes_are_plain_numbers_after_the_trace():
     after = {n: dict(vars(m)) for n, m in model.named_modules()}
     assert {type(v) for m in after.values() for v in m.values() if isinstance(v, int)} <= {int, bool}
     assert all(before[n][k] == v for n, m in after.items() for k, v in m.items() if isinstance(v, int))
+
+
+class Headed(nn.Module):
+    """Attention with products written out; `bias(self, scores)` changes the scores [B, heads, L, L]."""
+
+    def __init__(self, bias, heads=3, **parts):
+        super().__init__()
+        self.num_heads, self.head_dim, self.bias = heads, 4, bias
+        self.qkv, self.proj = nn.Linear(12, 3 * heads * 4), nn.Linear(heads * 4, 12)
+        for name, part in parts.items():
+            if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        scores = self.bias(self, q @ k.transpose(-2, -1) * 0.5)
+        return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def heads_of(law, attend, judged=True):
+    space = law(Block(attend), torch.randn(TOKENS), judged=judged)
+    return next(g for g in space.groups if g.name == "attend.qkv")
+
+
+def table(*shape):
+    return nn.Parameter(torch.randn(shape))
+
+
+def windowed(s, a):
+    """Two windows in the batch, each with a mask of its own."""
+    return (a.view(1, 2, s.num_heads, 9, 9) + s.t[None, :, None]).view(-1, s.num_heads, 9, 9)
+
+
+PLACES = torch.randint(17, (9, 9))
+BIASES = {
+    "axis by axis": (lambda s, a: a + s.t[:, PLACES], {"t": table(3, 17)}),  # LeViT
+    "heads last": (lambda s, a: a + s.t[PLACES.view(-1)].view(9, 9, -1).permute(2, 0, 1)[None], {"t": table(17, 3)}),
+    "by a network of coordinates": (  # Swin V2
+        lambda s, a: a + s.net(s.where).view(-1, s.num_heads)[PLACES.view(-1)].view(9, 9, -1).permute(2, 0, 1),
+        {"where": torch.randn(1, 5, 5, 2), "net": nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 3))},
+    ),
+    "slopes": (  # ALiBi
+        lambda s, a: a - s.t.view(-1, 1, 1) * (s.at[:, None] - s.at).abs(),
+        {"t": torch.rand(3), "at": torch.arange(9.0)},
+    ),
+    "scale of each head": (lambda s, a: a * s.t.clamp(max=2).exp(), {"t": table(3, 1, 1)}),
+    "whole table": (lambda s, a: a + s.t, {"t": table(1, 3, 9, 9)}),
+    "mask of windows": (windowed, {"t": torch.randn(2, 9, 9)}),
+    "causal": (lambda s, a: a.masked_fill(s.t[:9, :9] == 0, -1e9), {"t": torch.ones(12, 12).tril()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_biases_and_masks_of_heads(law, name):
+    bias, parts = BIASES[name]
+    group = heads_of(law, Headed(bias, **parts))
+    assert group.size == 3
+    headed = {"axis by axis", "heads last", "slopes", "scale of each head", "whole table"}
+    assert any(m.tensor == "attend.t" for m in group.members) == (name in headed)
+
+
+def test_rotary_embeddings(law):
+    """With tables that hold for every head."""
+
+    class Rotary(Headed):
+        def turned(self, x):
+            half = x.shape[-1] // 2
+            return x * self.cos + torch.cat([-x[..., half:], x[..., :half]], -1) * self.sin
+
+        def forward(self, x):
+            b, n, _ = x.shape
+            q, k, v = self.qkv(x).view(b, n, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)
+            q, k = self.turned(q), self.turned(k)
+            return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1))
+
+    angles = torch.randn(9, 4)
+    assert heads_of(law, Rotary(None, cos=angles.cos(), sin=angles.sin())).size == 3
+
+
+def test_attention_between_channels(law):
+    """As in XCiT and Restormer: each head's channels attend to one another, with a temperature for each head."""
+
+    class Crossed(Headed):
+        def forward(self, x):
+            b, n, _ = x.shape
+            qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 4, 1)
+            q, k, v = F.normalize(qkv[0], dim=-1), F.normalize(qkv[1], dim=-1), qkv[2]
+            a = (q @ k.transpose(-2, -1) * self.t).softmax(-1)
+            return self.proj((a @ v).permute(0, 3, 1, 2).reshape(b, n, -1))
+
+    assert heads_of(law, Crossed(None, t=table(3, 1, 1))).size == 3
+
+
+def test_linear_attention(law):
+    class Linear(Headed):
+        def forward(self, x):
+            b, n, _ = x.shape
+            q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+            q, k = F.elu(q) + 1, F.elu(k) + 1
+            y = q @ (k.transpose(-2, -1) @ v) / (q * k.sum(2, keepdim=True)).sum(-1, keepdim=True)
+            return self.proj(y.transpose(1, 2).flatten(2))
+
+    assert heads_of(law, Linear(None), judged=False).size == 3
+
+
+def test_caches_do_not_hand_on_what_was_worked_out_for_other_weights(law):
+    """As in LeViT: biases that are gathered once for evaluation."""
+
+    def bias(s, a):
+        if "cpu" not in s.bias_cache:
+            s.bias_cache["cpu"] = s.t[:, PLACES]
+        return a + s.bias_cache["cpu"]
+
+    attend = Headed(bias, t=table(3, 17))
+    attend.bias_cache = {}
+    with torch.no_grad():
+        Block(attend)(torch.randn(TOKENS))  # used before
+    kept = attend.bias_cache["cpu"]
+    assert heads_of(law, attend).size == 3
+    assert attend.bias_cache["cpu"] is kept
