@@ -14,7 +14,7 @@ from autoprune.config import RunConfig
 from autoprune.problem import Trial
 from autoprune.report.rows import rows_of
 from autoprune.report.sheet import Sheet
-from autoprune.report.tables import comparison_table, counted
+from autoprune.report.tables import comparison_table, counted, number
 from objectives import parse
 from search_spaces import SearchSpace, Widths
 
@@ -133,7 +133,7 @@ def verdict(text: str, costs: Mapping[str, Mapping[str, float]], metrics: Mappin
     elif {"dense", "pruned"} <= cost.keys():
         used, limit = cost["pruned"], budget.bound(cost["dense"])
         share = cost["pruned"] / cost["dense"] if cost["dense"] else math.nan
-        how = f"{'predicted ' * bool(budget.target)}{100 * share:.1f} %"
+        how = f"{'predicted ' * bool(budget.target)}{f'{number(used)}, ' * (not budget.relative)}{100 * share:.1f} %"
     else:
         return text
     return f"{text} {'holds' if used <= limit * (1 + 1e-9) else 'does not hold'} ({how})"

@@ -63,8 +63,8 @@ def test_a_result_without_metrics_says_what_it_knows(result):
     [
         ("macs<=50%", "macs<=50% holds (50.0 %)"),
         ("macs<=49.9%", "macs<=49.9% does not hold (50.0 %)"),
-        ("macs<=500", "macs<=500 holds (50.0 %)"),
-        ("macs<=499", "macs<=499 does not hold (50.0 %)"),
+        ("macs<=500", "macs<=500 holds (500, 50.0 %)"),
+        ("macs<=499", "macs<=499 does not hold (500, 50.0 %)"),
         ("params<=1k", "params<=1k"),  # nothing is known of it
         ("latency<=60%@torch", "latency<=60%@torch holds (measured 55.0 %, 1.1 ms)"),
         ("latency<=1ms@torch", "latency<=1ms@torch does not hold (measured 55.0 %, 1.1 ms)"),

@@ -88,6 +88,17 @@ def test_the_worst_twenty_of_many_classes_are_drawn_and_all_are_in_the_table():
     assert chart.height == 110 + 20 * SHOWN
 
 
+@pytest.mark.parametrize("pruned", [10, 9, 2])
+def test_no_accuracy_above_100_is_on_the_axis(pruned):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    told = {"split": "test", "classes": ["a"], "images": [10], "dense": [10], "pruned": [pruned]}
+    classes_chart(facts({"per_class": told})).draw(axes, False)
+    low, high = axes.get_xlim()
+    assert high > 100 >= max(axes.get_xticks())
+    assert low <= min(axes.get_xticks())
+
+
 def test_a_class_without_images_is_left_out_and_old_exports_have_no_chart():
     told = {"split": "test", "classes": ["a", "b"], "images": [10, 0], "dense": [9, 0], "pruned": [10, 0]}
     (only,) = classes_of(facts({"per_class": told}))

@@ -62,6 +62,7 @@ def classes_chart(facts: Facts) -> Chart | None:
         room = max(1.0, 0.06 * (100 - low))
         axes.set_xlim(max(-2.0, low - room), 100 + room)
         axes.locator_params(axis="x", nbins=4 if narrow else 6)
+        ink.up_to_100(axes.xaxis)
         axes.spines["left"].set_visible(False)
         tips = [f"{c.name}: dense {c.dense:.1f} %, pruned {c.pruned:.1f} % of {c.images} images" for c in shown]
         return {"class-dense": tips, "class-pruned": tips}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Tips = Mapping[str, Sequence[str]]  # id of an artist -> what its marks say under the mouse
@@ -71,6 +72,12 @@ def check_installed() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ValueError("the report page needs matplotlib; pip install 'autoprune[report]'") from error
+
+
+def up_to_100(axis: Axis) -> None:
+    """No ticks above 100 %, where a mark has room but no accuracy lies; the limits are set before."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if low <= tick <= min(high, 100)])
 
 
 def png(chart: Chart) -> bytes:

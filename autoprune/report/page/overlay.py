@@ -12,7 +12,7 @@ from autoprune.report.page import marks
 from autoprune.report.page.bars import BARS, shortened
 from autoprune.report.page.document import write_html
 from autoprune.report.page.dots import LossAxis, dots
-from autoprune.report.page.drawing import Chart, Tips, check_installed
+from autoprune.report.page.drawing import Chart, Tips, check_installed, up_to_100
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.fronts import front_overlays, hypervolume_overlay
 from autoprune.report.page.history import improvements
@@ -93,6 +93,7 @@ def result_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
             room = max(0.15 * (high - low), (least - high + low) / 2)  # noise must not look like a difference
             limits(low - room, high + room)
         axes.set(xlabel=f"{label}, % of the dense network", ylabel="top-1, %")
+        up_to_100(axes.yaxis)
         return {f"run-{i}": [f"{name}: {y:.2f} % at {x:.1f} % of the {label}"] for i, name, x, y, *_ in points}
 
     caption = f"Up and to the left is better. On {' and '.join(sorted({p[4] for p in points}))} images."
