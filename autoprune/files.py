@@ -12,6 +12,7 @@ import errno
 import fcntl
 import glob
 import json
+import math
 import os
 import secrets
 import shutil
@@ -212,7 +213,8 @@ def check_room(path: Path, needed: int) -> None:
         folder = folder.parent
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < needed:  # what has no size, such as /proc, cannot be written anyway
-        found = f"at least {needed / 1e6:,.0f} MB are needed for networks, {disk.free / 1e6:,.0f} MB are free"
+        most, free = math.ceil(needed / 1e5) / 10, disk.free // 1e5 / 10
+        found = f"at least {most:,} MB are needed for networks, {free:,} MB are free"
         raise DiskError(f"'{path}': {found}; free some space or choose another place")
 
 

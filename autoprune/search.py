@@ -46,8 +46,8 @@ from autoprune.runs import (
     changed_run,
     check_begun,
     check_callbacks,
+    check_delivery,
     check_end,
-    check_exportable,
     check_joined,
     check_sendable,
     deliver_held,
@@ -71,6 +71,7 @@ from autoprune.runs import (
     set_aside,
     shared,
     slots,
+    trains,
 )
 from autoprune.schedule import ranked
 from autoprune.trust import remember
@@ -147,7 +148,7 @@ def search(
         check_sendable(recipe, prepared)
     evaluate = recipe.evaluator(prepared.model, prepared.data)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
-    check_exportable(config, prepared)
+    check_delivery(config, prepared, trains=trains(config))
     said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
@@ -221,7 +222,7 @@ def resume(
     prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
     check_room(run.path, 2 * size_of(prepared.model))
     if not (run.best / "architecture.json").exists():  # else `delivered` writes what is missing at once
-        check_exportable(run.config, prepared)
+        check_delivery(run.config, prepared, trains=trains(run.config))
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.data)

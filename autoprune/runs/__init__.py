@@ -33,10 +33,11 @@ from autoprune.runs.joining import say_delivered as say_delivered
 from autoprune.runs.joining import shared as shared
 from autoprune.runs.measured import Measured as Measured
 from autoprune.runs.prepare import Prepared as Prepared
+from autoprune.runs.prepare import check_delivery as check_delivery
 from autoprune.runs.prepare import check_end as check_end
-from autoprune.runs.prepare import check_exportable as check_exportable
 from autoprune.runs.prepare import copied as copied
 from autoprune.runs.prepare import prepare as prepare
+from autoprune.runs.prepare import trains as trains
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
 from autoprune.runs.recipe import slots as slots

@@ -24,7 +24,7 @@ from autoprune.runs.allowing import allow, allow_named
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
-from autoprune.runs.prepare import Prepared, check_end, check_exportable
+from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
 from autoprune.runs.winner import deliver
@@ -74,7 +74,7 @@ def finetune(
         progress or RunProgress(quiet=True),
     )
     check_room(target, 2 * size_of(prepared.model))
-    check_exportable(changed.config, prepared)
+    check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
     measured = known_or_measured(run, prepared, chosen, progress.say)
     deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
     renew(run, progress.say)
@@ -132,7 +132,7 @@ def export_run(
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
         check_room(target, 2 * size_of(prepared.model))
-        check_exportable(changed.config, prepared)
+        check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)

@@ -187,12 +187,22 @@ def check_formats(config: RunConfig) -> None:
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
 
 
-def check_exportable(config: RunConfig, prepared: Prepared) -> None:
-    """Check that the network can be written in the formats that are asked for, before anything is spent on it.
+def trains(config: RunConfig) -> bool:
+    """Whether a search with these settings trains anything."""
+    return config.epochs > 0 or config.finalists > 0 or config.fidelity.startswith("short")
+
+
+def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> None:
+    """Check, before anything is spent on it, that the network can be trained, and written in the formats asked for.
 
     Raises:
-        ValueError: Naming the format and why not.
+        ValueError: If no parameter can be trained though one must; naming the format and why not.
     """
+    if trains and not any(p.requires_grad for p in prepared.model.parameters()):
+        raise ValueError(
+            f"model '{prepared.name}': none of its parameters requires a gradient, so it cannot be trained; call "
+            "model.requires_grad_(True), or train nothing (--epochs 0, in a search also --finalists 0)"
+        )
     check_network(prepared.model, prepared.example, onnx=config.onnx, pt2=config.pt2)
 
 

@@ -185,7 +185,7 @@ def test_what_the_end_needs_is_refused_before_anything_is_done(run, here, capsys
         "device": "device 'cuda:7': not usable here",
         "onnx": "--onnx: needs onnxscript; pip install",
         "place": "but found a file, which would be lost",
-        "disk": "MB are needed for networks, 0 MB are free; free some space",
+        "disk": "MB are needed for networks, 0.0 MB are free; free some space",
     }[fault]
     assert words in told(capsys)
     assert (run / "ledger.log").read_bytes() == before

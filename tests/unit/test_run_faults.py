@@ -17,6 +17,7 @@ from autoprune.files import DiskError
 from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, ending, resuming
 from autoprune.runs import RunDirectory, afterwards, winner
+from search_spaces.models import digits_cnn
 
 QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
 QUICK += ["--bn-images=64", "--val-images=64", "--fidelity=proxy", "--no-reconstruct", "--lr=0.001", "--batch-size=64"]
@@ -225,3 +226,16 @@ def test_what_cannot_be_written_is_refused_before_a_fine_tune(run, monkeypatch, 
     monkeypatch.setattr(afterwards, "deliver", lambda *_, **__: pytest.fail("work was done"))
     assert main([words[0], str(run), *words[1:], "--pt2"]) == 2
     assert "--pt2: this network cannot be written (RuntimeError: no such operator); change" in capsys.readouterr().err
+
+
+def test_a_frozen_network_is_refused_before_the_search_that_would_train_it(tmp_path):
+    def frozen(**settings):
+        net, name = digits_cnn().requires_grad_(False), str(tmp_path / "run")
+        return autoprune.search(net, "digits", name=name, trials=1, progress=False, **settings)
+
+    for settings in ({}, {"epochs": 0}, {"finalists": 0}, {"epochs": 0, "finalists": 0, "fidelity": "short:5"}):
+        with pytest.raises(ValueError, match=r"requires a gradient, .*; call model\.requires_grad_\(True\), or train"):
+            frozen(**settings)
+        assert not (tmp_path / "run").exists()
+    frozen(epochs=0, finalists=0)
+    assert (tmp_path / "run/best/weights.safetensors").exists()
