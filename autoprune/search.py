@@ -129,6 +129,7 @@ def search(
         refuse_password(config.ledger)
     scores = joined_scores(config, path) if config.join else None
     if config.join and (path / "config.toml").is_file():  # it was here before
+        remember(calls_of(config))  # what the run names beyond that is asked for
         again = {name: getattr(config, name) for name in names_of("resume") if name in settings}
         return resume(path, live_model, live_data, progress=progress, **again)
     refuse_existing(path, config.ledger)

@@ -1,5 +1,6 @@
 """A directory or a configuration from a stranger: nothing that it names is imported, run or connected to unasked."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -412,3 +413,14 @@ def test_given_objects_are_a_way_out_and_are_not_remembered_as_the_strangers_nam
         finetune(run, model, epochs=0)
     assert not marker.exists()
     assert unknown([Call("model", "evil:call")]) != []
+
+
+def test_who_joins_again_need_not_be_asked_for_what_is_named_now(tmp_path, monkeypatch):
+    engine, asked = importlib.import_module("autoprune.search"), Call("model", "mine:net", {"depth": 3})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.toml").write_text("")
+    monkeypatch.setattr(engine, "joined_scores", lambda *_: ())
+    monkeypatch.setattr(engine, "resume", lambda *_, **__: unknown([asked]))
+    told = {"model_args": {"depth": 3}, "name": str(tmp_path / "run"), "ledger": "postgresql://me@host/db"}
+    assert unknown([asked]) == [asked]
+    assert engine.search("mine:net", "digits", join=True, **told) == []
