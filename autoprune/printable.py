@@ -14,3 +14,9 @@ def printable(text: str) -> str:
         return text
     line = " ".join(_COMMANDS.sub("", text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+
+
+def decimals(value: float) -> str:
+    """A loss to four decimals, or to four digits where it is so small that these would not tell two apart."""
+    short, long = f"{value:.4f}", f"{value:.4g}"
+    return short if abs(value) >= 0.1 or float(short) == float(long) else long

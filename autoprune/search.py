@@ -24,6 +24,7 @@ from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
+from autoprune.printable import decimals
 from autoprune.problem import TrialState
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, is_current, renew, resuming, so_far, write_csv
@@ -159,7 +160,7 @@ def search(
         remember(calls_of(config))
         progress.say(
             f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
-            f"dense: {metric_label(config.metric)} {dense['loss']:.4f}, top-1 {dense['top1']:.4f} on the "
+            f"dense: {metric_label(config.metric)} {decimals(dense['loss'])}, top-1 {dense['top1']:.4f} on the "
             "validation images"
         )
         for line in said:

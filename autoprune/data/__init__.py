@@ -6,5 +6,5 @@ from autoprune.data.images import Split as Split
 from autoprune.data.load import load as load
 from autoprune.data.normalisation import describe as describe
 from autoprune.data.normalisation import input_of as input_of
+from autoprune.data.normalisation import normalised as normalised
 from autoprune.data.normalisation import output_of as output_of
-from autoprune.data.normalisation import unnormalised as unnormalised

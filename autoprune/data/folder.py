@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from autoprune.data.images import Split
 from autoprune.data.memory import check_memory
-from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source, draw
+from autoprune.data.sources import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Source, draw
 from objectives.plugins import described
 
 CHUNK = 256  # files that one thread decodes at a time
@@ -62,7 +62,7 @@ def read(spec: str, directory: Path, image_size: int | None, max_images: int | N
     splits = {name: _decode(spec, s, width, height, resize=image_size is not None) for name, s in listed.items()}
     return Source(
         splits["train"], splits.get("val"), splits.get("test"), classes, IMAGENET_MEAN, IMAGENET_STD,
-        origin="of ImageNet",
+        origin=IMAGENET,
     )  # fmt: skip
 
 

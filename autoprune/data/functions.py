@@ -14,7 +14,7 @@ from autoprune.data.images import Split
 from autoprune.data.loaders import class_names, data_set_of, is_data_set
 from autoprune.data.normalisation import per_channel
 from autoprune.data.pixels import described, to_split
-from autoprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
+from autoprune.data.sources import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Source
 from objectives import find
 from objectives.plugins import running
 
@@ -69,7 +69,7 @@ def from_object(where: str, returned: Any, expected: str = "expected") -> Source
     mean, std = (per_channel(where, name, found.get(name), channels) for name in ("mean", "std"))
     origin = "as the function says"
     if channels == 3 and not mean and not std:
-        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "of ImageNet"
+        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, IMAGENET
     augmentation = found.get("augmentation") or "crop-flip"
     has_names = (found.get("classes") is not None) or class_names(found["train"]) is not None
     return Source(train, val, test, _classes(where, found, train), mean, std, augmentation, origin, has_names)

@@ -67,9 +67,9 @@ def output_of(data: ImageData) -> dict[str, Any]:
     return {"meaning": meaning, "num_classes": data.num_classes, **names}
 
 
-def unnormalised(data: ImageData) -> ImageData:
-    """The same data, pixels of 0..1 as they are."""
-    return replace(data, mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std), origin=GIVEN)
+def normalised(data: ImageData, mean: float, std: float) -> ImageData:
+    """The same data, every channel with this mean and standard deviation (0 and 1: pixels of 0..1 as they are)."""
+    return replace(data, mean=(mean,) * len(data.mean), std=(std,) * len(data.std), origin=GIVEN)
 
 
 def _measure(train: Split) -> dict[str, Numbers]:

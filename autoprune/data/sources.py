@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autoprune.data.images import Split
 
+IMAGENET = "of ImageNet"  # where nobody says what the network was trained with
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 DIGITS_TEST = 360  # of 1,797; the same ones whatever the seed, so that no trained network has seen them

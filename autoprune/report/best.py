@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autoprune.ledger import Record
+from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report.fitting import FittingTable
 from autoprune.schedule import ranked
@@ -40,7 +41,7 @@ def best_table(
             table.add_row(
                 str(trial.number),
                 fidelity,
-                f"{trial.loss:.4f}",
+                decimals(trial.loss),
                 f"{trial.metrics.get('top1', math.nan):.4f}",
                 f"{trial.seconds:.1f}",
                 *[verdicts.get(trial.number, "")] * bool(verdicts),

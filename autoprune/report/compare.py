@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from autoprune.printable import decimals
 from autoprune.report.fitting import FittingTable
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
@@ -55,7 +56,7 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
     for name, facts in zip(names(runs), runs, strict=True):
         best = facts.winner
         own = "" if metric else f"{facts.metric} "
-        loss = f"{own}{best.loss:.4f} ({best.fidelity})" if best else "-"
+        loss = f"{own}{decimals(best.loss)} ({best.fidelity})" if best else "-"
         val = facts.measured("pruned", "val") or (best.metrics if best else {})
         shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))

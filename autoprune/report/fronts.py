@@ -10,6 +10,7 @@ import numpy as np
 
 from autoprune.config import metric_label
 from autoprune.ledger import Record
+from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report.fitting import FittingTable
 from autoprune.report.sheet import Out
@@ -44,7 +45,9 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
         table.add_column(column, justify="right")
     for trial in (found[i] for i in sorted(some)):
         shares = (percent(float(share), 1.0) for share in tradeoff.shares(trial.widths))
-        table.add_row(str(trial.number), *shares, f"{trial.loss:.4f}", f"{trial.metrics.get('top1', float('nan')):.4f}")
+        table.add_row(
+            str(trial.number), *shares, decimals(trial.loss), f"{trial.metrics.get('top1', float('nan')):.4f}"
+        )
     return table
 
 

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Column
 
 from autoprune.config import RunConfig, metric_label
-from autoprune.printable import printable
+from autoprune.printable import decimals, printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
 from autoprune.report.pace import Images
@@ -135,7 +135,7 @@ class RunProgress:
             so_far = f"{outlook.done} of {outlook.total} done, ETA {outlook.eta}"
             self.say(f"{describe(trial, metric)}{best}; {so_far}")
         else:
-            note = f"{trial.fidelity}: best {metric} {self._best.get(trial.fidelity, math.inf):.4f}"
+            note = f"{trial.fidelity}: best {metric} {decimals(self._best.get(trial.fidelity, math.inf))}"
             self._bar.update(
                 self._bar.task_ids[0], completed=outlook.done, total=outlook.total, note=note, eta=outlook.eta
             )
@@ -199,4 +199,4 @@ def describe(trial: Trial, metric: str = "loss") -> str:
     word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
     harm = trial.metrics.get("loss_trained")
     taken_back = "" if harm is None else f" (as before its training, which made it {harm:.4g})"
-    return f"{head}: {word} {trial.loss:.4f}{top1}, {trial.seconds:.1f} s{taken_back}"
+    return f"{head}: {word} {decimals(trial.loss)}{top1}, {trial.seconds:.1f} s{taken_back}"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from autoprune.config import RunConfig
+from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report.rows import rows_of
 from autoprune.report.sheet import Sheet
@@ -101,7 +102,9 @@ def _rows(result: Result) -> list[Row]:
     for split, label in (("val", "loss, validation images"), ("test", "loss, held-out test images")):
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("loss") for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
-            losses.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{pruned - dense:+.4f}"))
+            losses.append(
+                (label, decimals(dense), decimals(pruned), f"{'+' * (pruned >= dense)}{decimals(pruned - dense)}")
+            )
     return losses + rows_of(metrics, result.costs)
 
 

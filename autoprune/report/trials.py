@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoprune.files import write_text
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.fitting import FittingTable
 from autoprune.report.tables import counted, number, percent
@@ -105,7 +106,7 @@ def front_table(
         table.add_column(column, justify="right")
     for trial in best.values():
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
-        table.add_row(str(trial.number), share, f"{trial.loss:.4f}", f"{trial.metrics.get('top1', math.nan):.4f}")
+        table.add_row(str(trial.number), share, decimals(trial.loss), f"{trial.metrics.get('top1', math.nan):.4f}")
     return table
 
 

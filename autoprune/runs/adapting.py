@@ -13,6 +13,7 @@ from autoprune.config import SETTINGS, RunConfig
 from autoprune.criteria.saved import SUFFIX, save_scores
 from autoprune.data import ImageData
 from autoprune.files import as_path, check_writable, disk
+from autoprune.printable import decimals
 from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
@@ -93,7 +94,7 @@ def adapt(
         seed=config.seed,
         device=config.device,
         project=problem.project,
-        listener=lambda done, _, loss: progress.step(done, f"loss {loss:.4f}"),
+        listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
     )
     progress.end()
     after = recipe.evaluator(adapted, train).evaluate_dense()

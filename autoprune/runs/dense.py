@@ -8,7 +8,9 @@ from typing import Any
 from torch import nn
 
 from autoprune.config import replace as change
-from autoprune.data import ImageData, Split, describe, unnormalised
+from autoprune.data import ImageData, Split, describe, normalised
+from autoprune.data.sources import IMAGENET
+from autoprune.printable import decimals
 from autoprune.report.tables import counted
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
@@ -16,6 +18,7 @@ from autoprune.runs.recipe import Recipe
 # Exactly these: a subclass may only keep weights that another module computes with (nn.MultiheadAttention.out_proj).
 KINDS = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear}
 SHOWN = 5  # of the layers that do not run
+OTHERS = ((0.0, 1.0), (0.5, 0.5))  # mean and standard deviation that networks are trained with as often
 
 
 def about_dense(prepared: Prepared) -> list[str]:
@@ -23,7 +26,8 @@ def about_dense(prepared: Prepared) -> list[str]:
     found, images = _scored(prepared, prepared.data), len(_judged(prepared))
     lines = [
         describe(prepared.data),
-        f"dense network: loss {found['loss']:.4f}, top-1 {found['top1']:.4f} on {counted(images, 'validation image')}",
+        f"dense network: loss {decimals(found['loss'])}, top-1 {found['top1']:.4f} on "
+        f"{counted(images, 'validation image')}",
         doubt(prepared, found["top1"]),
     ]
     if unused := unused_layers(prepared):
@@ -33,7 +37,7 @@ def about_dense(prepared: Prepared) -> list[str]:
 
 
 def doubt(prepared: Prepared, top1: float) -> str:
-    """A warning, if the dense network knows next to nothing about its images; else "".
+    """A warning, if the dense network knows next to nothing about its images, or less than normalised otherwise.
 
     Args:
         prepared: The problem.
@@ -41,12 +45,12 @@ def doubt(prepared: Prepared, top1: float) -> str:
     """
     labels = _judged(prepared)
     if not is_near_chance(labels, top1) or not is_near_chance(labels, top1, _scored(prepared, prepared.data)["loss"]):
-        return ""
+        return _better_normalised(prepared, top1)
     text = (
         f"warning: the dense network does hardly better than chance on these images (top-1 {top1:.4f}; always the most "
         f"frequent class: {_most_frequent(labels):.4f}): wrong weights, wrong mean/std or another order of the classes?"
     )
-    plain = unnormalised(prepared.data)
+    plain = normalised(prepared.data, 0, 1)
     if (plain.mean, plain.std) == (prepared.data.mean, prepared.data.std):
         return text
     try:
@@ -57,6 +61,22 @@ def doubt(prepared: Prepared, top1: float) -> str:
         return text
     return (f"{text} With pixels of 0..1 as they are its top-1 is {found['top1']:.4f}: give --data-args mean=0 "
             "--data-args std=1")  # fmt: skip
+
+
+def _better_normalised(prepared: Prepared, top1: float) -> str:
+    """A warning, if the mean and std are a guess and another usual pair suits the network far better; else ""."""
+    if prepared.data.origin != IMAGENET:
+        return ""
+    found = {pair: _scored(prepared, normalised(prepared.data, *pair))["top1"] for pair in OTHERS}
+    mean, std = max(OTHERS, key=lambda pair: found[pair])
+    best, spread = found[mean, std], math.sqrt(top1 * (1 - top1) / len(_judged(prepared)))
+    if best <= top1 + max(0.02, 3 * spread):
+        return ""
+    return (
+        f"warning: nobody says how the network's images were normalised, so ImageNet's mean and std are taken: its "
+        f"top-1 is {top1:.4f}; with mean={mean:g} std={std:g} it is {best:.4f}; was it trained so? Then give "
+        f"--data-args mean={mean:g} --data-args std={std:g}"
+    )
 
 
 def is_near_chance(labels: Split, top1: float, loss: float = math.inf) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from autoprune import strategies
 from autoprune.config import RunConfig
+from autoprune.printable import decimals
 from autoprune.problem import Problem, Trial
 from autoprune.schedule import best, ranked
 from autoprune.strategies import Encoded
@@ -121,7 +122,7 @@ def why_this(problem: Problem, trials: Sequence[Trial], budgets: tuple[Budget, .
 
     def shown(trial: Trial) -> str:
         share = 100 * bounds.price(trial.widths)[name] / dense
-        return f"trial {trial.number} with {metric} {trial.loss:.4f} ({trial.fidelity}) at {name} {share:.1f} %"
+        return f"trial {trial.number} with {metric} {decimals(trial.loss)} ({trial.fidelity}) at {name} {share:.1f} %"
 
     head = f"of the front within {' and '.join(map(str, budgets))}: {shown(taken)}"
     holding = [t for t in ranked(trials) if not bounds.violation(t.widths)]
@@ -133,7 +134,7 @@ def why_this(problem: Problem, trials: Sequence[Trial], budgets: tuple[Budget, .
         return f"{head}; of {count} larger ones the best is {shown(rivals[0])}"
     rival = larger[0]
     same = next((t for t in holding if t.widths == taken.widths and t.fidelity == rival.fidelity), None)
-    own = f", where this one has {same.loss:.4f}" if same else ""
+    own = f", where this one has {decimals(same.loss)}" if same else ""
     return f"{head}; of {count} larger ones none was trained so long, the best is {shown(rival)}{own}"
 
 

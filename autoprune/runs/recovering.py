@@ -16,6 +16,7 @@ from autoprune.config import RunConfig, metric_label
 from autoprune.data import ImageData
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import Evaluator, measure
+from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
 from autoprune.report import RunProgress, apart
@@ -87,7 +88,7 @@ def recover(
 
         def listen(done: int, total: int, loss: float) -> None:
             left_s = watch(done, total).left_s
-            progress.step(done, f"loss {loss:.4f}", seconds(left_s) if left_s else "")
+            progress.step(done, f"loss {decimals(loss)}", seconds(left_s) if left_s else "")
 
         log = finetune(
             model,

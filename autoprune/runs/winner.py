@@ -17,6 +17,7 @@ from autoprune.data import input_of, output_of
 from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
+from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs.beside import keep_attached
@@ -117,7 +118,9 @@ def deliver_held(
     """
     trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
-    progress.say(f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {trial.loss:.4f}")
+    progress.say(
+        f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {decimals(trial.loss)}"
+    )
     more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
     if evaluate.settings.parse(trial.fidelity).steps:
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)

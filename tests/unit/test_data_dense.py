@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from autoprune import data as data_sets
 from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.data import Split
+from autoprune.data.sources import IMAGENET
 from autoprune.evaluation import measure
 from autoprune.recovery import finetune
 from autoprune.report import RunProgress
@@ -117,6 +119,21 @@ def test_the_way_out_is_named_where_plain_pixels_do_far_better(of_plain_pixels):
         f"With pixels of 0..1 as they are its top-1 is {top1:.4f}: give --data-args mean=0 --data-args std=1"
     )
     assert len(about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, right))) == 2
+
+
+def test_where_the_normalisation_is_a_guess_a_better_one_is_named(of_plain_pixels):
+    """The network is far from chance with the guess, so that nothing else would tell."""
+    right = data_sets.load("digits", mean=0, std=1)
+    guessed = replace(right, mean=(0.1,), std=(0.45,), origin=IMAGENET)
+    was, best = (measure(of_plain_pixels, d, "val", device="cpu")["top1"] for d in (guessed, right))
+    assert 0.3 < was < best - 0.05
+    *_, last = about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, guessed))
+    assert f"top-1 is {was:.4f}; with mean=0 std=1 it is {best:.4f}" in last
+    assert last.endswith("--data-args mean=0 --data-args std=1")
+    given = replace(guessed, origin="as given")
+    assert len(about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, given))) == 2, "the user's own word"
+    fine = replace(right, origin=IMAGENET)
+    assert len(about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, fine))) == 2
 
 
 def test_it_is_on_the_command_line(here, digits_weights, capsys):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autoprune.data import ImageData, Split
-from autoprune.printable import printable
+from autoprune.printable import decimals, printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.trials import write_csv
 from search_spaces import trace
@@ -52,3 +52,22 @@ def test_a_module_with_a_name_that_nobody_can_see_is_refused(toy):
     model.add_module(RED, torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(ValueError, match=r"the module named '\\x1b\[31;1mred\\x1b\[0m' has characters that nobody can"):
         trace(model, torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (2.31834, "2.3183"),
+        (0.1, "0.1000"),
+        (0.0, "0.0000"),
+        (0.05, "0.0500"),
+        (1e-7, "1e-07"),
+        (0.00061642, "0.0006164"),
+        (0.0012346, "0.001235"),
+        (-0.25, "-0.2500"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_small_losses_keep_four_digits(value, shown):
+    assert decimals(value) == shown

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page.facts import Facts
 
@@ -107,7 +108,7 @@ def says(trial: Trial, facts: Facts) -> str:
     if trial.state is TrialState.FAIL:
         return f"trial {trial.number} failed: {trial.error[:200]}"
     known = f", top-1 {top1(trial.metrics)}" if "top1" in trial.metrics else ""
-    return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {trial.loss:.4f}{known}"
+    return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {decimals(trial.loss)}{known}"
 
 
 def top1(metrics: Mapping[str, Any]) -> str:

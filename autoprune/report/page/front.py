@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.choices import choices_chart
@@ -99,7 +100,9 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
         tips = {
             kind: [f"{says(t, facts)}, {name} {cost[t.number]:.1f} %" for t in trials] for kind, trials in kinds.items()
         }
-        return tips | {kind: [f"{kind}: {facts.metric} {y:.4f}, {name} {x:.1f} %"] for kind, (x, y) in ends.items()}
+        return tips | {
+            kind: [f"{kind}: {facts.metric} {decimals(y)}, {name} {x:.1f} %"] for kind, (x, y) in ends.items()
+        }
 
     joins = (
         "lines join what nothing beats in both, quickly scored and fine-tuned"
@@ -112,7 +115,7 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
     if ends:
         caption += f" {' and '.join(ends).capitalize()}: on all validation images."
     rows = [
-        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", f"{t.loss:.4f}", top1(t.metrics))
+        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", decimals(t.loss), top1(t.metrics))
         for t in (*best[-50:], *short[-50:])
     ]
     head = ("trial", "fidelity", name, facts.metric, "top-1")

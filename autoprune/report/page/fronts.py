@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.compare import names
 from autoprune.report.page import marks
@@ -51,7 +52,7 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
     rows = [
-        (name, str(t.number), f"{c:.1f} %", f"{t.loss:.4f}", top1(t.metrics))
+        (name, str(t.number), f"{c:.1f} %", decimals(t.loss), top1(t.metrics))
         for _, name, points in lines
         for c, t in points[:50]
     ]

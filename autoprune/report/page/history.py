@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.dots import LossAxis, dots, says, thinned, top1
@@ -72,6 +73,6 @@ def history_chart(facts: Facts) -> Chart | None:
         caption += f" {repeats} more repeated an earlier candidate and were not evaluated."
     if trained:
         caption += " Losses before and after a fine-tune do not compare."
-    rows = [(str(t.number), t.fidelity, f"{t.loss:.4f}", top1(t.metrics)) for t in (*steps[-50:], *trained[-50:])]
+    rows = [(str(t.number), t.fidelity, decimals(t.loss), top1(t.metrics)) for t in (*steps[-50:], *trained[-50:])]
     head = ("trial", "fidelity", facts.metric, "top-1")
     return Chart("history", f"{facts.metric_title}, trial by trial", caption, 310, draw, head, rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.report.compare import names, share_of, side_by_side
 from autoprune.report.page import marks
 from autoprune.report.page.bars import BARS, shortened
@@ -64,7 +65,7 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
     caption = "Lower is better: the best candidate so far, before any fine-tune."
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
-    rows = [(name, str(len(steps)), f"{steps[-1][1]:.4f}", str(steps[-1][0])) for _, name, steps, _ in lines]
+    rows = [(name, str(len(steps)), decimals(steps[-1][1]), str(steps[-1][0])) for _, name, steps, _ in lines]
     head = ("run", "improvements", "best", "at trial")
     return Chart("history", "Best so far", caption, 290 + 9 * len(lines), draw, head, rows)
 

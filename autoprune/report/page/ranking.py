@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.drawing import Chart, Tips
@@ -42,13 +43,14 @@ def ranking_chart(facts: Facts) -> Chart | None:
         axes.set(xlabel=f"{facts.metric}, untrained ({facts.config.fidelity})", ylabel="after a short fine-tune")
         return {
             "pairs": [
-                f"trial {a.number}, untrained: {a.loss:.4f}; the same fine-tuned, trial {b.number}: {b.loss:.4f}"
+                f"trial {a.number}, untrained: {decimals(a.loss)}; the same fine-tuned, "
+                f"trial {b.number}: {decimals(b.loss)}"
                 for a, b in found
             ]
         }
 
     order = sorted(found, key=lambda pair: pair[1].loss)
-    rows = [(str(a.number), f"{a.loss:.4f}", str(b.number), f"{b.loss:.4f}") for a, b in order]
+    rows = [(str(a.number), decimals(a.loss), str(b.number), decimals(b.loss)) for a, b in order]
     head = ("trial, untrained", facts.metric, "trial, fine-tuned", facts.metric)
     return Chart("ranking", "Quick score against fine-tuned", verdict(untrained, trained), 300, draw, head, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from autoprune.printable import decimals
 from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
@@ -55,5 +56,5 @@ def _accuracy(facts: Facts) -> Tile:
     assert facts.winner, "nothing was found yet"
     trial = facts.winner
     if "top1" not in trial.metrics:
-        return Tile(f"Best {facts.metric} so far", f"{trial.loss:.4f}", f"trial {trial.number}, {trial.fidelity}")
+        return Tile(f"Best {facts.metric} so far", decimals(trial.loss), f"trial {trial.number}, {trial.fidelity}")
     return Tile("Top-1 so far, validation images", top1(trial.metrics), f"trial {trial.number}, {trial.fidelity}")

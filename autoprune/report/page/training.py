@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from autoprune.printable import decimals
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.dots import LossAxis, dots
 from autoprune.report.page.drawing import Chart, Tips
@@ -35,7 +36,9 @@ def training_chart(facts: Facts) -> Chart | None:
         axes.set(xlabel="training step", ylabel="loss", xlim=(-0.02 * steps[-1], 1.02 * steps[-1]))
         scale.put(axes)
         axes.locator_params(axis="x", nbins=4 if narrow else 6, integer=True)
-        return {"validation": [f"after {counted(step, 'step')}: validation loss {loss:.4f}" for step, loss in ends]}
+        return {
+            "validation": [f"after {counted(step, 'step')}: validation loss {decimals(loss)}" for step, loss in ends]
+        }
 
     mean = "" if len(steps) == steps[-1] else f"; each point is the mean of about {round(steps[-1] / len(steps))}"
     caption = f"{counted(steps[-1], 'step')}{mean}."
@@ -44,7 +47,7 @@ def training_chart(facts: Facts) -> Chart | None:
     if start and end:
         caption += f" Delivered is the network {_delivered(facts)}."
     caption += " Training images are augmented and seen while the network learns, so the two losses do not compare."
-    rows = [(str(step), f"{loss:.4f}") for step, loss in zip(steps, losses, strict=True)]
+    rows = [(str(step), decimals(loss)) for step, loss in zip(steps, losses, strict=True)]
     return Chart("training", "The final fine-tune", caption, 310, draw, ("training step", "training loss"), rows)
 
 
