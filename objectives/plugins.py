@@ -86,6 +86,10 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         listed = f"known: {', '.join(sorted(known))}, or " if known else ""
         raise ValueError(f"unknown {kind} '{name}'; {listed}give package.module:Name")
     where = f"{kind} '{name}'"
+    if module_name.endswith(".py") or "/" in module_name:
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ValueError(f"{where}: expected package.module:Name, found the path of a file; "
+                         f"as a module it is {dotted}:{attribute}")  # fmt: skip
     expected = f"{where}: expected package.module:Name that can be imported, but"
     admit(kind, name)
     try:

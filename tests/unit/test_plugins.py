@@ -1,5 +1,6 @@
 """Code from outside: whatever it raises or returns is one sentence that names it."""
 
+import re
 import sys
 
 import numpy as np
@@ -47,6 +48,14 @@ BROKEN = {
 def test_a_module_that_cannot_be_imported_is_named(text, message, module):
     with pytest.raises(ValueError, match=rf"thing '{module(text)}:f'.* {message}"):
         find("thing", "theirs:f", {})
+
+
+@pytest.mark.parametrize(
+    ("path", "dotted"), [("mynet.py", "mynet"), ("./nets/mynet.py", "nets.mynet"), ("nets/mynet", "nets.mynet")]
+)
+def test_the_path_of_a_file_is_told_as_the_module_it_is(path, dotted):
+    with pytest.raises(ValueError, match=rf"^thing '{re.escape(path)}:f': .* path of a file; .* {dotted}:f$"):
+        find("thing", f"{path}:f", {})
 
 
 def test_ctrl_c_in_code_from_outside_stays_what_it_is():

@@ -143,7 +143,7 @@ def test_the_eta_knows_the_time_limit_and_the_workers_of_the_ledger():
     assert Outlook.of(trials, config, 40.0).eta == "30 s"  # 20 s are left, and what is begun is finished
     over = Outlook.of(trials, config, 60.0)
     assert (str(over), over.eta) == ("4 of 4 candidates, 0 of 0 finalists", "0 s")
-    assert over.end == "time limit reached: worked 1m of 60s after 4 of 8 candidates"
+    assert over.end == "time limit reached: worked 1m of 1m after 4 of 8 candidates"
 
 
 def test_why_a_search_has_ended():
