@@ -128,7 +128,8 @@ def limit_reached(tally: Tally, proxies: Sequence[Trial], config: RunConfig, wor
     if tally.repeats >= PATIENCE:
         return f"the strategy has nothing new to propose {after}"
     if limits.time_s < math.inf and (is_over or worked_s >= limits.time_s) and ranked(proxies):
-        return f"time limit reached: worked {duration(max(worked_s, limits.time_s))} of {duration(limits.time_s)} {after}"
+        worked, limit = duration(max(worked_s, limits.time_s)), duration(limits.time_s)
+        return f"time limit reached: worked {worked} of {limit} {after}"
     return ""
 
 
