@@ -18,7 +18,7 @@ from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.operators import OperatorMode
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
-from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sizes
+from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sequences, sizes
 from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.solving import Solver
@@ -26,6 +26,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.watching import forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
+FUNCTIONS |= sequences.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
@@ -225,19 +226,36 @@ def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
     flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
-    for size in (a for a in flat if isinstance(a, Size)):
+    axis = made_of_size(rec, func, flat, out)
+    dims = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
+    for size in (a for d, a in enumerate(dims) if isinstance(a, Size) and d != axis):
         size.lose(f"{resolve_name(func) or func}")
     counts = [a for a in flat if isinstance(a, ChannelCount)]
     if not counts:
         return
     if func in CREATE and isinstance(out, Tensor) and len(counts) == 1 and counts[0].factor == 1:
-        dims = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
         axis = next(i for i, a in enumerate(dims) if isinstance(a, ChannelCount))
         if axis < out.dim():
             rec.set(out, along(counts[0].ids, axis, out.shape))
             return
     for count in counts:
         rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
+
+
+def made_of_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | None:
+    """A new tensor as wide as an attribute says (the state a recurrent layer begins with): it may follow channels.
+
+    Returns:
+        Which of the whole numbers in `flat` is the width: the last that stands in an attribute.
+    """
+    dims: list[Any] = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
+    axis = max((d for d, a in enumerate(dims) if isinstance(a, Size)), default=None)
+    if axis is None or func not in CREATE or not isinstance(out, Tensor) or axis >= out.dim():
+        return None
+    ids = rec.channels.allocate(out.shape[axis])
+    rec.claim(dims[axis].terms, ids, f"the width of a new tensor in {rec.where} is that of other channels")
+    rec.set(out, along(ids, axis, out.shape))
+    return axis
 
 
 class Operators(OperatorMode):

@@ -34,6 +34,8 @@ from search_spaces.adapters.adapter import Adapter as Adapter
 from search_spaces.adapters.adapter import Call as Call
 from search_spaces.adapters.adapter import Cut as Cut
 from search_spaces.adapters.multihead_attention import MultiheadAttentionAdapter as MultiheadAttentionAdapter
+from search_spaces.adapters.recurrent import CellAdapter as CellAdapter
+from search_spaces.adapters.recurrent import RecurrentAdapter as RecurrentAdapter
 from search_spaces.adapters.transformer import TransformerAdapter as TransformerAdapter
 from search_spaces.adapters.transformer import TransformerEncoderAdapter as TransformerEncoderAdapter
 

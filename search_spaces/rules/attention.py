@@ -15,8 +15,8 @@ from search_spaces.rules.layers import bind
 # Modules that hard-code their sizes: their inputs are frozen, their outputs are constants.
 OPAQUE_MODULES: dict[type[nn.Module], str] = {
     nn.MultiheadAttention: "it computes something of its own on nn.MultiheadAttention",
-    nn.RNNBase: "its gates are packed in one weight",
-    nn.RNNCellBase: "its gates are packed in one weight",
+    nn.RNNBase: "it computes something of its own on packed gates",
+    nn.RNNCellBase: "it computes something of its own on packed gates",
     nn.EmbeddingBag: "it pools inside",
     nn.Bilinear: "it multiplies two inputs",
     torch.jit.ScriptModule: "its code is TorchScript, which cannot be followed",

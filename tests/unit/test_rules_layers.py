@@ -213,21 +213,6 @@ def test_tied_embedding_is_made_and_read(law):
     assert [m.role for m in space.groups[0].members if m.tensor == "table.weight"] == ["out", "in"]
 
 
-def test_lstm_is_frozen_with_a_reason(law):
-    class Recurrent(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.enter, self.lstm = nn.Linear(5, 12), nn.LSTM(12, 10, batch_first=True)
-            self.leave, self.out = nn.Linear(10, 8), nn.Linear(8, 3)
-
-        def forward(self, x):
-            return self.out(F.relu(self.leave(self.lstm(self.enter(x))[0][:, -1])))
-
-    space = law(Recurrent(), torch.randn(2, 7, 5))
-    assert sizes(space) == {"leave": 8}
-    assert reasons(space) == {"enter": "its gates are packed in one weight ('lstm')"}
-
-
 def test_functional_layers_with_bare_parameters(law):
     class Bare(nn.Module):
         def __init__(self):

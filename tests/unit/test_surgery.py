@@ -109,7 +109,7 @@ def test_recurrent_layers_keep_their_own_weights():
 
     model = Recurrent()
     space = trace(model, torch.randn(2, 4, 5))
-    pruned = prune(model, space, [np.arange(3)])
+    pruned = prune(model, space, [np.arange(3), np.arange(3)])
     assert pruned.lstm._flat_weights[0] is pruned.lstm.weight_ih_l0
     assert pruned.lstm.weight_ih_l0 is not model.lstm.weight_ih_l0
     pruned(torch.randn(2, 4, 5)).sum().backward()
