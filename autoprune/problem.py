@@ -98,6 +98,7 @@ class Problem:
         score_per: The cost by which `allocation.knapsack` divides scores: a key of `feasibility.costs`, "none", or ""
             for the costs that the budgets limit.
         metric: What the loss of a trial is: "loss" (cross-entropy), "top1" (1 - top-1), or the user's own.
+        norms: Scores by `criteria.Magnitude`, per group [C]: what the rules of others rank by; None: `scores`.
     """
 
     space: SearchSpace
@@ -109,6 +110,7 @@ class Problem:
     worst: float = math.inf
     score_per: str = ""
     metric: str = "loss"
+    norms: tuple[NDArray[np.float64], ...] | None = None
 
     @cached_property
     def feasibility(self) -> Feasibility:

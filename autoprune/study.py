@@ -16,7 +16,6 @@ from autoprune.controller import Job
 from autoprune.criteria.scoring import Batches
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
-from autoprune.modes import with_gradients
 from autoprune.problem import Trial, TrialState
 from autoprune.reference import fingerprint
 from autoprune.runs import RunDirectory, copied, example_tensors, make_controller, note_versions, run_path
@@ -77,7 +76,6 @@ class Study:
         best = study.best.model
     """
 
-    @with_gradients
     def __init__(
         self,
         model: nn.Module,

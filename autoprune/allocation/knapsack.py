@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoprune.allocation.loads import loads
+from autoprune.allocation.shrinking import shrink
 from autoprune.problem import Problem
 from search_spaces import Widths
-from search_spaces.encodings import Floats, Ranking, normalised
+from search_spaces.encodings import Floats, normalised
 
 ROUNDS = 24  # four times as many move the widths by 0.4 % on average (50 groups, macs<=10%, measured)
 
 
-def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
+def knapsack(problem: Problem, *, normaliser: str = "none") -> Widths:
     """Units with the least score per cost go, in rounds, until the budgets hold.
 
     What a unit costs depends on what is left around it, so it is taken at the current widths and anew each round, as in
@@ -29,31 +30,20 @@ def knapsack(problem: Problem, *, normalise: bool = False) -> Widths:
 
     Args:
         problem: Space, budgets, scores and the cost to divide them by.
-        normalise: Divide scores by the mean of their group first, for criteria whose values do not compare across
-            groups (norms do not; Taylor and Fisher do: both are changes of the loss).
+        normaliser: What the scores of a group are divided by first, as in `global_ranking`, for criteria whose
+            values do not compare across groups (norms do not; Taylor and Fisher do: both are changes of the loss).
     """
-    groups, step = len(problem.space.groups), np.array([group.divisor for group in problem.space.groups])
-    ranking = Ranking(problem.space, normalised(problem.scores) if normalise else problem.scores)
-    widths = np.array(problem.space.full)
-    excess = float(loads(problem, widths[None]).max(initial=1.0))
-    for left in excess ** (1 - np.arange(1, ROUNDS + 1) / ROUNDS):  # dense ... 1 = within every budget
+    step = np.array([group.divisor for group in problem.space.groups])
+
+    def scale(widths: NDArray[np.int64], left: float) -> Floats:
         here = loads(problem, widths[None])[0]
-        if (here <= left).all():
-            continue
         # Row g: one step of group g gone. A unit less may cost more, where the device likes multiples.
         fewer = np.maximum(widths - np.diag(step), 0)
         freed = _freed(problem, widths, fewer, here > left) / (1 if problem.score_per == "none" else step)
         most = freed.max()
-        scale = most / np.maximum(freed, 1e-9 * most) if most > 0 else np.ones(groups)  # worth = score per cost
-        now = widths
+        return np.asarray(most / np.maximum(freed, 1e-9 * most) if most > 0 else np.ones(len(widths)))  # score per cost
 
-        def fits(table: NDArray[np.int64], now: NDArray[np.int64] = now, left: float = left) -> NDArray[np.bool_]:
-            smaller = np.minimum(table, now)  # what went stays away
-            inside = (loads(problem, smaller) <= left).all(axis=1)
-            return np.asarray(inside | (smaller == problem.space.floor).all(axis=1))
-
-        widths = np.minimum(widths, ranking.cut(scale, np.zeros(groups), fits))
-    return problem.project(tuple(int(w) for w in widths))
+    return shrink(problem, normalised(problem.scores, normaliser), scale, ROUNDS)
 
 
 def _freed(problem: Problem, widths: NDArray[np.int64], fewer: NDArray[np.int64], over: NDArray[np.bool_]) -> Floats:

@@ -64,9 +64,9 @@ class RunConfig:
     latency_command: str = problem("", "COMMAND",
         'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"')
     criterion: str | Any = problem("group_fisher", "NAME",  # noqa: RUF009
-        "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, lamp, bn_scale, geometric_median, "
-        "leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, package.module:Name, or a file of "
-        "scores (as autoprune adapt writes it: FILE.scores.safetensors)",
+        "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
+        "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
+        "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
         kind=object)
     score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1, high=MOST)
     score_per: str = problem("", "COST",
@@ -76,7 +76,8 @@ class RunConfig:
     divisor: int | str = problem("auto", "CHANNELS",
         "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by group "
         "(1 without such a budget)", kind=int | str, low=1, high=MOST)
-    min_keep: float = problem(0.05, "FRACTION", "fraction of each group's channels that always stays", low=0, high=1)
+    min_keep: float = problem(0.0, "FRACTION", "fraction of each group's channels that always stays (one always does)",
+        low=0, high=1)
     freeze: tuple[str, ...] = problem((), "GROUP",
         "a group that must not be pruned (repeatable; names: autoprune profile)")
     seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)
@@ -108,13 +109,15 @@ class RunConfig:
         "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
         "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
         "say how many images are used", verbs="profile")
-    finalists: int = search(6, "N",
-        "best candidates that are compared again after a short fine-tune (0: trust the proxy)",
+    finalists: int = search(4, "N",
+        "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
+        "network, and what other tools' rules would answer",
         low=0, high=1000, verbs="profile")
-    short_steps: int = search(100, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
-    rungs: int = search(1, "N",
+    short_steps: int = search(400, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
+    rungs: int = search(LATER, "N",
         "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
-        "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile")
+        "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
+        usual="2; 1 with front or fewer than 3 finalists")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
         "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
         "package.module:function of (logits, labels), lower is better",
@@ -128,7 +131,8 @@ class RunConfig:
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
     # recovery of the winner
     reconstruct: bool = recovery(True, "",
-        "start from layers fitted to the dense network's outputs by least squares", verbs="finetune")
+        "start from layers fitted to the dense network's outputs by least squares; for finalists: from these or from "
+        "the weights as cut, whichever is better after an eighth of the steps", verbs="finetune")
     epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
         low=0, high=10_000, verbs="finetune export")
     lr: float = recovery(0.02, "LR",
@@ -136,8 +140,7 @@ class RunConfig:
     distill: float = recovery(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs="finetune export")
     # where and how
-    name: str = run("", "NAME",
-        "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")
+    name: str = run("", "NAME", "the run is kept in results/NAME (default: model and time)")
     ledger: str = run("", "URL",
         "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass (default: "
         "a kill-proof file in the run's directory)")
@@ -171,6 +174,8 @@ class RunConfig:
             object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
         if not self.strategy:
             object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
+        if self.rungs is None:
+            object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 2)
         if self.divisor != "auto" and isinstance(self.divisor, str):
             raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
         if self.time or self.target:

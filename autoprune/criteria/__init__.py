@@ -14,6 +14,7 @@ from autoprune.criteria.l1 import L1Norm as L1Norm
 from autoprune.criteria.l2 import L2Norm as L2Norm
 from autoprune.criteria.lamp import Lamp as Lamp
 from autoprune.criteria.leverage import Leverage as Leverage
+from autoprune.criteria.magnitude import Magnitude as Magnitude
 from autoprune.criteria.mean_activation import MeanActivation as MeanActivation
 from autoprune.criteria.nisp import Nisp as Nisp
 from autoprune.criteria.obd import OptimalBrainDamage as OptimalBrainDamage

@@ -222,9 +222,12 @@ class Evaluator:
         A training that made it worse is taken back: nothing that is trained may lose to what it started from.
         """
         share = self.settings.batch_size // batch
-        net = self._dresser.dress(kept).eval()
-        if plan.fit_images:
-            self.reconstruction(max(1, plan.fit_images // share))(net, kept, clock)
+
+        def started(fitted: bool) -> nn.Module:
+            net = self._dresser.dress(kept).eval()
+            if fitted:
+                self.reconstruction(max(1, plan.fit_images // share))(net, kept, clock)
+            return net
 
         def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
             if plan.bn_images:
@@ -233,7 +236,18 @@ class Evaluator:
                 return validate(net, self._data, self.compute, batch, self._metric, rival, clock)
 
         if not plan.steps:
+            net = started(plan.fit_images > 0)
             return net, {**settled(net, incumbent), "seconds_compute": 0.0}
+        fitted, seconds = False, 0.0
+        if plan.fit_images:
+            losses = []
+            for tried in (False, True):
+                net = started(tried)
+                with suppress(Diverged):
+                    seconds += self._train(net, plan.trial_steps, share, None, None).seconds_compute
+                losses.append(settled(net, None)["loss"])
+            fitted = losses[1] < losses[0] or math.isnan(losses[0])
+        net = started(fitted)
         trained = copy.deepcopy(net)
         before = settled(net, None)
         log = self._train(trained, plan.steps, share, file, listener)
@@ -241,7 +255,8 @@ class Evaluator:
         if before["loss"] < metrics["loss"] or math.isnan(metrics["loss"]):
             harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
             trained, metrics = net, {**before, **harm}
-        metrics["seconds_compute"] = log.seconds_compute
+        metrics["seconds_compute"] = log.seconds_compute + seconds
+        metrics |= {"start": "fitted" if fitted else "cut"} if plan.fit_images else {}
         return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(

@@ -16,7 +16,8 @@ class EvaluationSettings:
         fit_images: Training images that reconstruct (fidelity "reconstructed"); they pass in one batch.
         val_images: Validation images that score.
         short_steps: SGD steps of the fidelity "short".
-        reconstruct: Whether "short" starts from reconstructed layers, as the winner's fine-tune then does.
+        reconstruct: Whether "short" may start from reconstructed layers, which help one kind of network and harm
+            another: the start is chosen after an eighth of the steps from each.
         batch_size: Images per batch, forwards and in training.
         learning_rate: Peak, of "short".
         metric: What "loss" is, lower is better: "loss" (cross-entropy), "top1" (counted as 1 - top-1), or the user's

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ def passes(fidelity: str, config: RunConfig, images: Images) -> int:
 
     numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
     plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
+    if plan.steps and config.reconstruct:
+        plan = replace(plan, fit_images=EvaluationSettings.fit_images)
     once = sum(min(count, images.train) for count in (plan.bn_images, plan.fit_images))
-    return min(config.val_images, images.val) + once + 3 * plan.steps * min(config.batch_size, images.train)
+    return min(config.val_images, images.val) + once + 3 * plan.total_steps * min(config.batch_size, images.train)
 
 
 def tuning_steps(config: RunConfig, images: Images) -> int:

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autoprune.allocation import peer_rules
 from autoprune.config import RunConfig
 from autoprune.controller import Job, Listener, SearchController
 from autoprune.evaluation import Evaluator
+from autoprune.finalists import Different
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
 from autoprune.recovery import checkpoint
@@ -36,10 +38,11 @@ def make_controller(
 ) -> SearchController:
     """The controller of a run, on its open ledger; with another schedule than `planned` if one is given."""
     strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
+    schedule = schedule or planned(config.schedule, problem, ledger.notes)
     return SearchController(
         ledger,
         open_with(config.warm_starts, strategy),
-        schedule or planned(config.schedule, problem, ledger.notes),
+        replace(schedule, choose=Different(peer_rules(problem))),
         project=problem.repair,
         limits=config.limits,
         tradeoff=TradeOff.of(problem, bool(config.budget)),

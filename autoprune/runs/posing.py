@@ -97,7 +97,8 @@ def make_problem(
         scores = criteria.score_all(config.criterion, dense, space, batches(), config.seed)
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
-    more = (config.front, worst, score_per, config.metric)
+    norms = criteria.score_all("magnitude", dense, space, (), config.seed)
+    more = (config.front, worst, score_per, config.metric, norms)
     problem = Problem(space, budgets, tuple(scores), distances, measured, *more)
     strategy = strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
     strategies.open_with(config.warm_starts, strategy)

@@ -54,7 +54,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
-        object.__setattr__(self, "problem", replace(self.problem, distances=None))
+        object.__setattr__(self, "problem", replace(self.problem, distances=None, norms=None))
 
     def __call__(self, device: str) -> Callable[[Job], Mapping[str, Any]]:
         """What a worker process calls."""

@@ -69,7 +69,7 @@ def recover(
     batch = min(config.batch_size, len(data.train))
     steps = round(config.epochs * (len(data.train) // batch))
     rival = None if finalist is None else _holding(model, finalist)
-    if config.reconstruct:
+    if config.reconstruct and rival is None:
         _reconstruct(config, prepared, model, kept)
     if not steps and rival is None:
         _reestimate(model, data, config)
@@ -82,6 +82,8 @@ def recover(
     found = {name: _validate(net, data, config) for name, net in nets.items()}
     for net in nets.values():
         net.cpu()
+    if steps and rival is not None and _best(found, config) == "finalist":
+        model.load_state_dict(rival.state_dict())  # goes on from there
     if steps:
         progress.begin("fine-tuning", steps)
         watch = Stopwatch(checkpoint)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from autoprune.allocation import uniform
+from autoprune.allocation import streams, streams_kept, uniform
+from autoprune.problem import Problem, Proposal
 from autoprune.strategies.encoded import Encoded
-from autoprune.strategies.moves import tournament
+from autoprune.strategies.moves import exchange, tournament
+from search_spaces import Widths
 from search_spaces.encodings import Floats
+
+KEPT = 5.0  # a coordinate of any encoding that keeps all of its group
 
 
 class Evolution(Encoded):
@@ -16,26 +22,57 @@ class Evolution(Encoded):
     The population is the last `population` finished trials, whoever proposed them, so the oldest dies first; the best
     of a random sample is the parent; the child has a few groups moved and is projected on the budgets, which moves the
     others a little. The settings are for about 90 evaluations of about 20 groups; the paper had 20,000.
+
+    Two things are this project's own, because losses without training do not compare between kinds of networks. Every
+    second child is bred among those that keep the residual streams whole, and keeps them: two populations, each of
+    which gets as far as it can. Of the others one in five is of another kind than its parent (`moves.exchange`).
     """
 
     name = "evolution"
     population = 24
     sample = 10  # of 24 (Real et al.: 25 of 100)
     share, fewest = 0.15, 2  # of the groups that mutate
+    other_kind = 0.2  # of the children
+    keeps_streams = True  # every second child
     first_step, last_step = 0.3, 0.05  # of a mutation, as a fraction of a group's range
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A child of the population, with a step that shrinks as the search goes on."""
-        members = self.scored()[-self.population :]
+        kept = self.is_kept(number)
+        members = [t for t in self.scored() if not kept or self.keeps(t.widths)][-self.population :]
         if not members:
             return self.first(number, rng)
         parent = tournament(members, self.sample, rng)
+        if not kept and streams(self.problem.space) and rng.random() < self.other_kind:
+            return self.encoding.encode(self.problem.project(exchange(self.problem.space, parent.widths, rng)))
         step = self.step(min(1.0, number / self.num_trials))
         return self.encoding.mutate(self.at(parent), rng, groups=self.moving(), step=step)
 
+    def propose(self, number: int) -> Proposal:
+        """The widths at `point`, projected; with the streams kept where it is their turn."""
+        if not self.is_kept(number) or self.kept is None:
+            return super().propose(number)
+        rng = self.rng(number)
+        x = np.array(self.point(number, rng))
+        x[list(streams(self.problem.space))] = KEPT
+        return self.proposal(x, self.kept, rng)
+
+    @cached_property
+    def kept(self) -> Problem | None:
+        """The problem with its streams kept; None where there are none, or the budgets cannot hold then."""
+        return streams_kept(self.problem) if self.keeps_streams and not self.problem.front else None
+
+    def is_kept(self, number: int) -> bool:
+        """Whether trial `number` keeps the streams."""
+        return (number - self.begin) % 2 == 1 and self.kept is not None
+
+    def keeps(self, widths: Widths) -> bool:
+        """Whether widths keep the streams."""
+        return all(widths[g] == self.problem.space.full[g] for g in streams(self.problem.space))
+
     def first(self, number: int, rng: np.random.Generator) -> Floats:
         """A point before there is a population: far from the uniform allocation."""
-        start = self.encoding.encode(uniform(self.problem))
+        start = self.encoding.encode(uniform((self.is_kept(number) and self.kept) or self.problem))
         return self.encoding.mutate(start, rng, groups=len(self.problem.space.groups), step=self.first_step)
 
     def moving(self) -> int:

@@ -34,6 +34,8 @@ class LeGR(LayerCompensation):
     default = "affine"
     population = 64
     sample = 16
+    other_kind = 0.0  # as published
+    keeps_streams = False
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """Random rankings until there are as many trials as the population holds; then children."""

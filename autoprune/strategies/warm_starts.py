@@ -5,16 +5,42 @@ from __future__ import annotations
 import numpy as np
 
 from autoprune.allocation import global_ranking, knapsack, uniform
+from autoprune.allocation.global_ranking import ROUNDS
+from autoprune.allocation.peers import peer_rules, streams_kept
+from autoprune.allocation.streams import between, streams
 from autoprune.problem import Problem
 from search_spaces import Widths
 
 
 def warm_starts(problem: Problem) -> tuple[Widths, ...]:
-    """The closed forms, feasible and distinct, to be evaluated and told as trials 0..k-1 whatever the strategy.
+    """Networks of every kind, feasible and distinct, to be evaluated and told as trials 0..k-1 whatever the strategy.
 
-    Besides the three of `allocation`, the knapsack over normalised scores and the middle between knapsack and uniform:
-    a one-shot score takes the differences between groups for larger than they are.
+    Where a search begins matters more than how long it goes on: moves of a few groups do not lead from thin streams
+    with wide blocks to full streams with blocks of one channel. So each kind is there once at least, the closed forms
+    over the whole space and with the streams kept, what other tools would answer, and blocks thinned to their floor:
+
+    - the closed forms of `allocation` over the whole space; the knapsack also over scores that are divided by the mean
+      of their group, and the middle between knapsack and uniform: a one-shot score takes the differences between
+      groups for larger than they are;
+    - the same with the streams at their full size;
+    - `allocation.peer_rules`;
+    - every second inner group at its floor.
     """
     even, greedy = uniform(problem), knapsack(problem)
     middle = problem.project(problem.space.clip(np.add(even, greedy) / 2))
-    return tuple(dict.fromkeys((even, global_ranking(problem), greedy, knapsack(problem, normalise=True), middle)))
+    whole = [even, global_ranking(problem), greedy, knapsack(problem, normaliser="mean"), middle]
+    kept = streams_kept(problem)
+    held = [knapsack(kept), global_ranking(kept, rounds=ROUNDS)] if kept else []
+    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *_thinned(problem), *_thinned(kept))))
+
+
+def _thinned(problem: Problem | None) -> list[Widths]:
+    """Every second inner group that may shrink at its floor, the others alike; nothing where that breaks a budget."""
+    if problem is None:
+        return []
+    space = problem.space
+    inner = [g for g, group in enumerate(space.groups) if g not in streams(space) and group.floor < group.size]
+    high = list(space.full)
+    for group in inner[1::2]:
+        high[group] = space.floor[group]
+    return [between(problem, space.floor, high)] if len(inner) > 1 else []

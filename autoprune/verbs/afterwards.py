@@ -16,7 +16,6 @@ from autoprune.config.keywords import (
     MetricLike,
     StrategyLike,
 )
-from autoprune.modes import with_gradients
 from autoprune.report import RunProgress, showing
 from autoprune.runs.attaching import Trained
 from autoprune.verbs.settling import Budget, Data, Model, brought, names
@@ -24,7 +23,6 @@ from objectives import offering
 
 
 @explained(FinetuneKeywords, of_run=True)
-@with_gradients
 def finetune(
     run: str | Path,
     model: Model | None = None,
@@ -70,7 +68,6 @@ def finetune(
 
 
 @explained(ExportKeywords, of_run=True)
-@with_gradients
 def export(
     run: str | Path,
     model: Model | None = None,
@@ -127,7 +124,6 @@ def export(
 
 
 @explained(AttachKeywords, of_run=True)
-@with_gradients
 def attach(
     run: str | Path,
     weights: Trained | str | Path,

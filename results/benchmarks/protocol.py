@@ -1,4 +1,4 @@
-"""What all benchmarks on ResNet-20 / CIFAR-10-JPEG share: the data, the dense network and the one-epoch protocol.
+"""What all benchmarks on CIFAR-10-JPEG share: the data, the dense networks and the one-epoch protocol.
 
 The protocol is that of the data's README: from the pruned weights, SGD with Nesterov momentum .9, weight decay 5e-4,
 learning rate .02 with cosine decay per step, batch 128, 351 steps, crop and flip, plain cross-entropy, bf16, channels
@@ -7,15 +7,18 @@ last. Test images are looked at once per finished network.
 
 from __future__ import annotations
 
+import copy
+import fcntl
 import json
 import os
 import platform
 import statistics
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,13 +32,23 @@ from autoprune.files import write_text
 from autoprune.recovery import Reconstruction, finetune
 from autoprune.runs.recovering import FIT_IMAGES
 from search_spaces import prune, trace
-from search_spaces.models import resnet20
+from search_spaces.models import resnet20, resnet56
 
 HERE = Path(__file__).parent
-CACHE = HERE / "cache"
+CACHE = Path(os.environ.get("BENCHMARK_CACHE", HERE / "cache"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 WEIGHTS = "resnet20_cifar10_jpeg.safetensors"
 EPOCH, BATCH = 351, 128  # steps, images of each
+
+
+class Network(NamedTuple):
+    """A trained network of the benchmarks."""
+
+    build: Callable[[], torch.nn.Module]
+    weights: str
+
+
+NETWORKS = {"resnet20": Network(resnet20, WEIGHTS), "resnet56": Network(resnet56, WEIGHTS.replace("20", "56", 1))}
 
 
 def images(folder: Path) -> ImageData:
@@ -48,9 +61,9 @@ def images(folder: Path) -> ImageData:
     return load(f"imagefolder:{target}", val_images=5000, seed=0, mean=MEAN, std=STD)
 
 
-def dense_network(weights: Path) -> torch.nn.Module:
+def dense_network(weights: Path, name: str = "resnet20") -> torch.nn.Module:
     """The trained network that everything is pruned from."""
-    model = resnet20()
+    model = NETWORKS[name].build()
     model.load_state_dict(load_file(weights))
     return model.eval()
 
@@ -62,6 +75,19 @@ def piece(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(make()))
     return json.loads(path.read_text())  # type: ignore[no-any-return]
+
+
+@contextmanager
+def claim(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone has the file now; its end, however it comes, gives the file back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def macs(model: torch.nn.Module) -> float:
@@ -101,11 +127,18 @@ def one_epoch(
 
 
 def reconstructed(data: ImageData, weights: Path, kept: Sequence[Sequence[int]], seed: int) -> torch.nn.Module:
-    """The pruned network with its layers fitted to the dense one's outputs, as `autoprune.search` delivers it."""
-    dense, compute = dense_network(weights), Compute.choose("auto")
+    """The pruned ResNet-20 with its layers fitted to the dense one's outputs, as `autoprune.search` delivers it."""
+    return reconstructed_network(data, dense_network(weights), kept, seed)
+
+
+def reconstructed_network(
+    data: ImageData, dense: torch.nn.Module, kept: Sequence[Any], seed: int
+) -> torch.nn.Module:
+    """The same for any dense network, which is left as it is."""
+    compute = Compute.choose("auto")
     space = trace(dense, torch.zeros(1, 3, 32, 32))
     model = compute.place(prune(dense, space, kept)).eval()
-    fit = Reconstruction.on(compute.place(dense), space, data, FIT_IMAGES, compute, seed)
+    fit = Reconstruction.on(compute.place(copy.deepcopy(dense)), space, data, FIT_IMAGES, compute, seed)
     fit(model, [np.asarray(k) for k in kept])
     return model
 

@@ -12,7 +12,9 @@ from search_spaces.encodings.encoding import Encoding as Encoding
 from search_spaces.encodings.encoding import Fits as Fits
 from search_spaces.encodings.encoding import Floats as Floats
 from search_spaces.encodings.preferences import Preferences as Preferences
+from search_spaces.encodings.ranking import NORMALISERS as NORMALISERS
 from search_spaces.encodings.ranking import Ranking as Ranking
+from search_spaces.encodings.ranking import divisor_of as divisor_of
 from search_spaces.encodings.ranking import normalised as normalised
 from search_spaces.encodings.ratios import Ratios as Ratios
 from search_spaces.encodings.ratios import mutate as mutate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,37 @@ class Ranking:
         return np.stack(columns, axis=1).astype(np.int64)
 
 
-def normalised(scores: Sequence[NDArray[Any]]) -> tuple[Floats, ...]:
-    """Scores divided by the mean magnitude of their group: raw norms of different layers do not compare."""
+NORMALISERS: Mapping[str, Callable[[Floats], Any]] = {
+    "none": lambda magnitudes: 1.0,
+    "mean": np.mean,
+    "max": np.max,
+    "std": np.std,
+}  # name -> what the scores of a group [C] are divided by, from their magnitudes
+
+
+def divisor_of(scores: NDArray[Any], normaliser: str) -> float:
+    """What the scores [C] of one group are divided by; 1 where that would be 0.
+
+    Raises:
+        ValueError: If there is no such normaliser.
+    """
+    if normaliser not in NORMALISERS:
+        raise ValueError(f"unknown normaliser '{normaliser}'; known: {', '.join(NORMALISERS)}")
+    return float(NORMALISERS[normaliser](np.abs(scores))) or 1.0
+
+
+def normalised(scores: Sequence[NDArray[Any]], normaliser: str = "mean") -> tuple[Floats, ...]:
+    """Scores divided by one number per group: raw norms of different layers do not compare.
+
+    Args:
+        scores: Per group [C].
+        normaliser: A name of `NORMALISERS`.
+
+    Raises:
+        ValueError: If there is no such normaliser.
+    """
     arrays = [np.asarray(s, dtype=np.float64) for s in scores]
-    return tuple(s / (np.abs(s).mean() or 1.0) for s in arrays)
+    return tuple(s / divisor_of(s, normaliser) for s in arrays)
 
 
 def _nearest(choices: NDArray[Any]) -> NDArray[Any]:

@@ -79,16 +79,16 @@ CASES = {
         r"score_per 'watts': must be none or a cost of this run \(activations, macs, params\)",
     ),
     "unreachable budget": (
-        ["--budget=macs<=0.1%"],
-        r"budget 'macs<=0\.1%': unreachable, the smallest network of this space",
+        ["--budget=macs<=0.01%"],
+        r"budget 'macs<=0\.01%': unreachable, the smallest network of this space",
     ),
     "one of two budgets for one metric unreachable": (
-        ["--budget=macs<=50%", "--budget=macs<=0.1%"],
-        r"budget 'macs<=0\.1%': unreachable",
+        ["--budget=macs<=50%", "--budget=macs<=0.01%"],
+        r"budget 'macs<=0\.01%': unreachable",
     ),
     "one of two budgets unreachable": (
-        ["--budget=macs<=50%", "--budget=params<=100"],
-        r"budget 'params<=100': unreachable",
+        ["--budget=macs<=50%", "--budget=params<=20"],
+        r"budget 'params<=20': unreachable",
     ),
     "input that does not fit": (["--input=1x3x8x8"], r"example inputs of shape \(1, 3, 8, 8\) do not fit DigitsCNN"),
     "input that is no shape": (["--input=large"], r"input 'large': expected a shape such as 1x3x224x224"),
@@ -240,7 +240,7 @@ def test_onnx_without_its_packages_is_refused_before_the_search(files, capsys, m
 
 def test_python_refuses_with_a_value_error(here):
     for arguments, message in (
-        ({"budget": "macs<=0.1%"}, "unreachable"),
+        ({"budget": "macs<=0.01%"}, "unreachable"),
         ({"strategy": "luck"}, "unknown strategy"),
         ({"example_inputs": torch.zeros(1, 3, 8, 8)}, "do not fit"),
         ({"trails": 3}, "did you mean 'trials'"),

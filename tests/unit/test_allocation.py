@@ -140,7 +140,7 @@ def test_normalised_knapsack_ignores_the_unit_of_each_group():
     problem = random_problem(1, (8, 16, 24), "macs<=40%")
     scores = tuple(s * f for s, f in zip(problem.scores, (1, 1e3, 1e-3), strict=True))
     skewed = Problem(problem.space, problem.budgets, scores)
-    first, second = (knapsack(p, normalise=True) for p in (problem, skewed))
+    first, second = (knapsack(p, normaliser="mean") for p in (problem, skewed))
     # `project` fills the last units by the raw scores.
     assert np.abs(np.subtract(first, second)).max() <= 1
     assert knapsack(skewed) != knapsack(problem)

@@ -1,0 +1,261 @@
+"""The harness of quality: networks x budgets x allocations of every kind x measures, in pieces that are kept.
+
+    python results/benchmarks/quality.py --data ../shared/data --network resnet56 --budget 15%
+        [--allocations uniform,knapsack] [--measures train:351,train:1755] [--minutes 60] [--tabulate]
+
+A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
+images), or a training: "train:STEPS[:fitted][:distilled][:sSEED]" is the plain protocol of protocol.py over so many
+steps (351 are an epoch), from the weights as cut or with the layers reconstructed first, without or with distillation.
+On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
+rate of the longer one, for nothing.
+
+Measures are made in the order of the command line, each for all allocations before the next. A piece is claimed by a
+lock that dies with its process, so several may share the work; it is kept in cache/quality/ with the widths it is of,
+and made again if an allocation's widths have changed. A training that is killed goes on from its last 100 steps.
+--tabulate writes quality.md from all pieces that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import allocations
+import numpy as np
+import quality_tables
+import torch
+from allocations import Allocation
+from protocol import CACHE, NETWORKS, claim, dense_network, images, processor, reconstructed_network
+from torch import nn
+
+from autoprune import criteria
+from autoprune.compute import Compute
+from autoprune.data import ImageData
+from autoprune.evaluation import EvaluationSettings, Evaluator, measure
+from autoprune.files import write_text
+from autoprune.problem import Problem
+from autoprune.recovery import finetune, reestimate_evenly
+from objectives import parse
+from search_spaces import Kept, Widths, prune, trace
+
+PIECES = CACHE / "quality"
+EPOCH, BATCH, RATE = 351, 128, 0.02
+SCORE_IMAGES, BN_IMAGES, VAL_IMAGES = 2048, 1000, 2000
+LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
+DISTILL = 0.5
+
+
+class Training(NamedTuple):
+    """A measure that trains."""
+
+    steps: int
+    fitted: bool = False
+    distilled: bool = False
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Training | None:
+        """What "train:..." means; None: it is a fidelity of the evaluator.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        if not text.startswith("train:"):
+            return None
+        steps, *words = text.split(":")[1:]
+        seeds = [int(w[1:]) for w in words if re.fullmatch(r"s\d+", w)]
+        if set(words) - {"fitted", "distilled", *(f"s{seed}" for seed in seeds)}:
+            raise ValueError(f"measure '{text}': expected train:STEPS[:fitted][:distilled][:sSEED]")
+        return cls(int(steps), "fitted" in words, "distilled" in words, *seeds)
+
+
+@dataclass
+class Bench:
+    """One network at one budget: the data, the problem, and what measures an allocation.
+
+    Attributes:
+        source: Folder of the data and the weights.
+        network: A name of `protocol.NETWORKS`.
+        budget: MACs that may be kept, "15%".
+    """
+
+    source: Path
+    network: str
+    budget: str
+
+    @cached_property
+    def data(self) -> ImageData:
+        """With its test images, which only the last measurement of a training sees."""
+        return images(self.source)
+
+    @cached_property
+    def dense(self) -> nn.Module:
+        """The trained network."""
+        return dense_network(self.source / NETWORKS[self.network].weights, self.network)
+
+    @cached_property
+    def bare(self) -> Problem:
+        """Space and budget, with the distances and without scores that mean anything."""
+        space = trace(self.dense, torch.zeros(1, 3, 32, 32))
+        even = tuple(np.ones(g.size) for g in space.groups)
+        return Problem(space, (parse(f"macs<={self.budget}"),), even, criteria.distances(self.dense, space))
+
+    def problem(self, criterion: str) -> Problem:
+        """With the scores of a criterion, from 2,048 training images."""
+        path = PIECES / self.network / f"scores-{criterion}.json"
+        if not path.is_file():
+            batches = self.data.train.sample(SCORE_IMAGES, 0).batches(BATCH)
+            normal = ((self.data.normalise(b.images), b.labels) for b in batches)
+            found = criteria.score_all(criterion, copy.deepcopy(self.dense), self.bare.space, normal, 0)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps([s.tolist() for s in found]))
+        return replace(self.bare, scores=tuple(np.array(s) for s in json.loads(path.read_text())))
+
+    @cached_property
+    def widths(self) -> dict[str, Widths]:
+        """Allocation -> its widths, of those that can hold the budget."""
+        found = {}
+        for name, allocation in self.allocations.items():
+            try:
+                found[name] = allocation.build(self.problem)
+            except ValueError as error:
+                print(f"{self.network} {self.budget} {name}: {error}", flush=True)
+        return found
+
+    @cached_property
+    def allocations(self) -> dict[str, Allocation]:
+        """By name."""
+        return allocations.of(self.network, self.budget)
+
+    def kept(self, name: str) -> Kept:
+        """The units that stay."""
+        return self.bare.space.kept(self.widths[name], self.problem(self.allocations[name].units).scores)
+
+    def path(self, name: str, what: str) -> Path:
+        """The file of a piece."""
+        slug = re.sub("[^A-Za-z0-9.]+", "_", f"{name}--{what}")
+        return PIECES / self.network / self.budget.rstrip("%") / f"{slug}.json"
+
+    def read(self, name: str, what: str) -> dict[str, Any] | None:
+        """A piece, if it is there and of these widths."""
+        path = self.path(name, what)
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+        return found if found and found["widths"] == list(self.widths[name]) else None
+
+    def make(self, name: str, what: str) -> dict[str, Any]:
+        """Measure one allocation."""
+        start, used = time.perf_counter(), time.process_time()
+        training = Training.parse(what)
+        found = self.trained(name, what, training) if training else self.scored(name, what)
+        return {
+            **found, "name": name, "what": what, "widths": list(self.widths[name]), "machine": processor(),
+            "torch": torch.__version__, "wall_s": time.perf_counter() - start, "compute_s": time.process_time() - used,
+        }  # fmt: skip
+
+    def scored(self, name: str, what: str) -> dict[str, Any]:
+        """What the evaluator says of an allocation at one of its fidelities."""
+        settings = EvaluationSettings(bn_images=BN_IMAGES, val_images=VAL_IMAGES, learning_rate=RATE, abandon=False)
+        scores = self.problem(self.allocations[name].units).scores
+        evaluator = self.evaluators.get(self.allocations[name].units)
+        if evaluator is None:
+            evaluator = Evaluator(self.dense, self.data.without_test(), self.bare.space, scores, settings)
+            self.evaluators[self.allocations[name].units] = evaluator
+        said = evaluator(self.widths[name], what)
+        return {key: said[key] for key in ("loss", "top1")}
+
+    @cached_property
+    def evaluators(self) -> dict[str, Evaluator]:
+        """By the criterion of the units."""
+        return {}
+
+    def trained(self, name: str, what: str, how: Training) -> dict[str, Any]:
+        """Train an allocation and measure it, on its way and in the end; test images only then."""
+        kept, checkpoint = self.kept(name), self.path(name, what).with_suffix(".pt")
+        begun = checkpoint.with_suffix(".looks")
+        model = prune(self.dense, self.bare.space, kept)
+        if how.fitted and not checkpoint.is_file():
+            model = reconstructed_network(self.data, self.dense, kept, 0)
+        looks: dict[str, Any] = json.loads(begun.read_text()) if begun.is_file() and checkpoint.is_file() else {}
+        losses: list[float] = []
+
+        def look(done: int, total: int, loss: float) -> None:
+            losses.append(loss)
+            if done in LOOKS and done < total and str(done) not in looks:
+                looks[str(done)] = self.looked_at(model)
+                write_text(begun, json.dumps(looks))
+
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        finetune(
+            model, self.data.without_test(), steps=how.steps, learning_rate=RATE, schedule="cosine", batch=BATCH,
+            seed=how.seed, amp="on", distill_from=self.dense if how.distilled else None, distill_weight=DISTILL,
+            checkpoint_path=checkpoint, checkpoint_every=100, checkpoint_strict=False, listener=look,
+        )  # fmt: skip
+        found: dict[str, Any] = {"looks": looks, "curve": [float(np.mean(p)) for p in chunks(losses, 25)]}
+        found |= self.looked_at(model)  # loss and top1 as a fidelity would have them
+        for split in ("val", "test") if how.steps >= EPOCH else ():
+            found |= {f"{split}_{key}": value for key, value in measure(model, self.data, split).items()}
+        checkpoint.unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
+        return found
+
+    def looked_at(self, model: nn.Module) -> dict[str, float]:
+        """A copy with batch-norm re-estimated, on the images that score candidates."""
+        net, compute = copy.deepcopy(model).eval(), Compute.choose("auto")
+        reestimate_evenly(net, self.data, self.data.train.sample(BN_IMAGES, 0), BATCH, compute)
+        return measure(net, replace(self.data, val=self.data.val.sample(VAL_IMAGES, 0)), "val")
+
+
+def chunks(values: Sequence[float], size: int) -> Iterator[Sequence[float]]:
+    """Parts of `size` values."""
+    return (values[i : i + size] for i in range(0, len(values), size))
+
+
+def work(bench: Bench, names: Sequence[str], measures: Sequence[str], until: float) -> None:
+    """Make what is missing, until the time is up."""
+    for what in measures:
+        for name in names:
+            if time.monotonic() > until:
+                return
+            with claim(bench.path(name, what).with_suffix(".lock")) as mine:
+                if not mine or bench.read(name, what) is not None:
+                    continue
+                found = bench.make(name, what)
+                write_text(bench.path(name, what), json.dumps(found))
+                print(f"{bench.network} {bench.budget} {what} of {name}: loss {found['loss']:.4f}, top-1 "
+                      f"{100 * found['top1']:.2f}, test {100 * found.get('test_top1', 0):.2f}, "
+                      f"{found['compute_s']:.0f} s", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line and work."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.tar.xz and the weights")
+    parser.add_argument("--network", default="resnet56", choices=list(NETWORKS))
+    parser.add_argument("--budget", default="15%")
+    parser.add_argument("--allocations", default="", help="names, separated by commas and semicolons; default: all")
+    parser.add_argument("--measures", default="proxy;train:351")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no piece after so long")
+    parser.add_argument("--tabulate", action="store_true", help="only write the table of what is there")
+    args = parser.parse_args()
+    if not args.data.is_dir():
+        raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
+    torch.set_num_threads(1)
+    if args.tabulate:
+        print(quality_tables.write(PIECES, NETWORKS))
+        return
+    until = time.monotonic() + 60 * args.minutes
+    bench = Bench(args.data, args.network, args.budget)
+    names = [name.strip() for name in args.allocations.split(";") if name.strip()] or list(bench.widths)
+    work(bench, [name for name in names if name in bench.widths], args.measures.split(";"), until)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""quality.md: what the pieces of quality.py say. Pure arithmetic on what was measured; nothing is run.
+
+Letters: `A` allocations.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import allocations
+from protocol import HERE
+from scipy.stats import spearmanr
+
+from autoprune.files import write_text
+
+Piece = Mapping[str, Any]
+Pieces = dict[str, dict[str, Piece]]  # measure -> allocation -> piece
+TRUTHS = ("train:351", "train:1755")  # one epoch and five, from weights as cut, without distillation
+LEAST = 5  # allocations that a correlation needs
+WORDS = {
+    "train:351": "1 epoch",
+    "train:1755": "5 epochs",
+    "proxy": "batch-norm re-estimated",
+    "reconstructed": "layers reconstructed",
+}
+HEAD = """
+Made by `quality.py`. Machines: {machines}, one thread. CIFAR-10 as JPEG; the plain protocol: SGD with Nesterov momentum
+.9, weight decay 5e-4, .02 with cosine decay to 0 over all steps, batch 128, crop and flip, bf16, from the weights as
+cut, no distillation, seed 0. Columns of epochs are top-1 in percent on test; the others the loss on 2,000 held out
+images. *train:N* is N steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm
+re-estimated. Units by `group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in
+common against the one with the lowest loss.
+"""
+CONCLUSION = """
+Being filled: the table grows as pieces are made (`quality.py` says how to go on). What it says so far stands below it.
+"""  # kept by hand
+
+
+def read(pieces: Path) -> Pieces:
+    """The pieces of one network and budget; those of widths that an allocation no longer has are left out by name."""
+    found: Pieces = {}
+    for path in sorted(pieces.glob("*.json")):
+        piece = json.loads(path.read_text())
+        found.setdefault(piece["what"], {})[piece["name"]] = piece
+    return found
+
+
+def scores(found: Pieces) -> dict[str, dict[str, tuple[float, float]]]:
+    """Candidate for a fidelity -> allocation -> (loss, processor seconds): the measures, and the looks at trainings."""
+    judged = {what: {n: (p["loss"], p["compute_s"]) for n, p in of.items()} for what, of in found.items()}
+    for what, of in found.items():
+        for name, piece in of.items():
+            total = int(what.split(":")[1]) if what.startswith("train:") else 0
+            for step, seen in piece.get("looks", {}).items():
+                key = f"{step} steps of {what}"
+                judged.setdefault(key, {})[name] = (seen["loss"], piece["compute_s"] * int(step) / total)
+    return judged
+
+
+def agreement(judged: Mapping[str, float], truth: Mapping[str, float]) -> tuple[int, float, float, str]:
+    """How well losses choose: allocations in common, rank correlation, points lost by the chosen one, its name."""
+    names = [n for n in truth if n in judged]
+    chosen = min(names, key=lambda n: judged[n])
+    lost = max(truth[n] for n in names) - truth[chosen]
+    rank = float(spearmanr([-judged[n] for n in names], [truth[n] for n in names]).statistic)
+    return len(names), rank, lost, chosen
+
+
+def top1(of: Mapping[str, Piece], split: str) -> dict[str, float]:
+    """Allocation -> percent."""
+    return {name: 100 * p[f"{split}_top1"] for name, p in of.items() if f"{split}_top1" in p}
+
+
+def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
+    """Every allocation, the best after the longest training first."""
+    trained = sorted((w for w in found if w.startswith("train:")), key=lambda w: (int(w.split(":")[1]), w))
+    known = {w: top1(found[w], "test") for w in trained if top1(found[w], "test")}
+    plain = [w for w in found if w not in known]
+    names = {name for of in found.values() for name in of}
+
+    def order(name: str) -> tuple[float, ...]:
+        return tuple(-known[w].get(name, 0.0) for w in reversed(known))
+
+    titles = [WORDS.get(w, w) for w in (*plain, *known)]
+    lines = [f"| allocation | kind | {' | '.join(titles)} | widths |", "|" + "---|" * (3 + len(titles))]
+    for name in sorted(names, key=order):
+        cells = [f"{found[w][name]['loss']:.3f}" if name in found[w] else "" for w in plain]
+        cells += [f"{known[w][name]:.2f}" if name in known[w] else "" for w in known]
+        widths = next(of[name]["widths"] for of in found.values() if name in of)
+        lines.append(f"| {name} | {kinds.get(name, '')} | {' | '.join(cells)} | {' '.join(map(str, widths))} |")
+    return lines
+
+
+def judges(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
+    """Every candidate for a fidelity against every truth that there is."""
+    lines: list[str] = []
+    for what in (w for w in TRUTHS if len(found.get(w, {})) >= LEAST):
+        truth = top1(found[what], "test")
+        rows = []
+        for judge, of in scores(found).items():
+            losses = {n: loss for n, (loss, _) in of.items()}
+            if judge == what or len(truth.keys() & losses.keys()) < LEAST:
+                continue
+            count, rank, lost, chosen = agreement(losses, truth)
+            apart = best_of_kinds(truth, kinds)
+            between = agreement(losses, apart)[1] if len(apart.keys() & losses.keys()) >= LEAST else float("nan")
+            seconds = statistics.median(s for n, (_, s) in of.items() if n in truth)
+            rows.append((lost, -rank, f"| {judge} | {count} | {rank:.2f} | {_number(between)} | {lost:.2f} | {chosen} "
+                                      f"| {seconds:.0f} |"))  # fmt: skip
+        lines += [
+            "", f"### What ranks like {WORDS[what]}", "",
+            "| loss after | allocations | rank correlation | the best of each kind only | points lost by its choice "
+            "| its choice | processor s |",
+            "|" + "---|" * 7, *(row for _, _, row in sorted(rows)),
+        ]  # fmt: skip
+    return lines
+
+
+def best_of_kinds(truth: Mapping[str, float], kinds: Mapping[str, str]) -> dict[str, float]:
+    """The best allocation of each kind."""
+    best: dict[str, str] = {}
+    for name in truth:
+        kind = kinds.get(name, name)
+        if kind not in best or truth[name] > truth[best[kind]]:
+            best[kind] = name
+    return {name: truth[name] for name in best.values()}
+
+
+def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.md") -> str:
+    """Write quality.md from all pieces that are there."""
+    parts: list[str] = []
+    machines: set[str] = set()
+    for network in networks:
+        for folder in sorted((p for p in (pieces / network).glob("*") if p.is_dir()), key=lambda p: -float(p.name)):
+            budget, found = f"{folder.name}%", read(folder)
+            if not found:
+                continue
+            kinds = {name: a.kind for name, a in allocations.of(network, budget).items()}
+            machines |= {f"{p['machine']}, torch {p['torch']}" for of in found.values() for p in of.values()}
+            counts = ", ".join(f"{len(of)} by {what}" for what, of in found.items())
+            parts += ["", f"## {network} at {budget} of the MACs", "", f"Pieces: {counts}.", "", *table(found, kinds)]
+            parts += judges(found, kinds)
+    lines = [
+        "# Allocations of every kind, and what tells them apart",
+        "",
+        *textwrap.wrap(HEAD.format(machines="; ".join(sorted(machines)) or "none yet"), 120),
+        *CONCLUSION.rstrip().splitlines(),
+        *parts,
+    ]
+    text = "\n".join([*lines, ""])
+    write_text(target, text)
+    return text
+
+
+def _number(value: float) -> str:
+    return "" if value != value else f"{value:.2f}"
