@@ -20,6 +20,7 @@ from search_spaces.counts import Attribute, Terms
 
 HEADS = re.compile(r"head|^n?h$|^n_h$")
 WIDTHS = re.compile(r"dim|size|width|channel|feature")
+_CHANNELS = re.compile(f"{HEADS.pattern}|{WIDTHS.pattern}")
 
 
 def counts_heads(terms: Terms) -> bool:
@@ -110,14 +111,12 @@ class Laws:
         return True
 
     def _give_up(self) -> bool:
-        """Nothing more can be learnt: take one attribute that is still unknown for fixed."""
+        """Nothing more can be learnt: take one attribute that is still unknown for fixed (a number of paths, say)."""
         known = self.follows.keys() | self.fixed
-        for claim in self.claims:
-            for term, _ in claim.terms:
-                if isinstance(term, Attribute) and term not in known:
-                    self.fixed.add(term)
-                    return True
-        return False
+        unknown = [t for claim in self.claims for t, _ in claim.terms if isinstance(t, Attribute) and t not in known]
+        if unknown:
+            self.fixed.add(min(unknown, key=lambda attribute: bool(_CHANNELS.search(attribute.name.lower()))))
+        return bool(unknown)
 
     def _line(self, ids: Tensor) -> Line:
         """The canonical form; empty if the number never changes."""

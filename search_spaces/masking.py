@@ -149,7 +149,7 @@ class KeptProducts(TorchFunctionMode):
         return self.gaps.get((place, self.count[place]))
 
     def reduce(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A statistic or softmax over the kept channels; of softmax, removed ones come out as zero."""
+        """A statistic, softmax or convolution over the kept channels; removed ones come out as zero."""
         x, *rest = args
         places: list[tuple[int, Tensor]] = []
         for axis in range(x.dim()):
@@ -159,7 +159,7 @@ class KeptProducts(TorchFunctionMode):
         for axis, stay in places:
             x = x.index_select(axis, stay)
         out = func(x, *rest, **kwargs)
-        if func.overloadpacket in reductions.SHARES:
+        if func.overloadpacket not in reductions.STATISTICS:
             for axis, stay in places:
                 out = torch.zeros_like(args[0]).index_copy(axis, stay, out)
         return out

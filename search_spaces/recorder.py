@@ -59,8 +59,6 @@ class Recorder:
             matrix product, one to each axis of what was reduced.
         run_before: Modules in which products ran in an earlier pass, where they are known by number.
         several: Ids of axes that must keep at least two positions.
-        bundles: Id that stands for a number of channels as long as nothing comes of it (which one of them is the
-            largest, say) -> these channels.
         path: Names of the modules being run, innermost last.
         checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
         opaque: Depth of regions whose insides are not traced.
@@ -85,7 +83,6 @@ class Recorder:
         self.products: Counter[str] = Counter()
         self.run_before: set[str] = set()
         self.several: list[Tensor] = []
-        self.bundles: list[tuple[Tensor, Tensor]] = []
         self.path: list[str] = [""]
         self.checked = False
         self.opaque = 0
@@ -257,18 +254,8 @@ class Recorder:
         """The product of `terms` always equals the number of `ids` (without: it never changes), or else all freeze."""
         self.laws.claims.append(Claim(terms, ids, why))
 
-    def bundle(self, ids: Tensor) -> Tensor:
-        """One id, []: the channels `ids` are frozen if anything that carries it has an effect."""
-        one = self.channels.allocate(1)
-        self.bundles.append((one, ids))
-        return one[0]
-
     def settle(self) -> None:
         """After the last pass: what all sizes follow, and which channels are frozen for what was promised of them."""
-        reasons = self.channels.reasons()
-        for one, ids in self.bundles:
-            if why := reasons.get(int(self.channels.roots[int(one)])):
-                self.freeze(ids, why)
         self.laws.settle()
         self.channels.settle()
         self.laws.settle()  # a frozen line is a constant

@@ -28,6 +28,7 @@ from search_spaces.watching import forget_counts, watched
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
 FUNCTIONS |= sequences.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
+EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
 }  # fmt: skip
@@ -277,9 +278,9 @@ class Operators(OperatorMode):
                 rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, out)
             return out
-        rule = OPERATORS.get(func.overloadpacket) or (
-            arithmetic.pointwise if torch.Tag.pointwise in func.tags else None
-        )
+        rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
+        if rule is None and torch.Tag.pointwise in func.tags:
+            rule = arithmetic.pointwise
         touched = any(rec.companion(t) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
         if rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)

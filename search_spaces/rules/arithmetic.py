@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from search_spaces.channels import squeeze
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, constant, tidy, varying
+from search_spaces.recorder import Recorder, along, constant, line_of, tidy, varying
 from search_spaces.rules.reductions import level, name_of
 
 aten = torch.ops.aten
@@ -129,7 +129,7 @@ def unite(rec: Recorder, first: Tensor, second: Tensor) -> Tensor:
 
 def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
     """Only maps of at most one channel: they are one and the same from here on."""
-    alive = [ids for ids in maps if bool(squeeze(ids).reshape(-1)[0].ne(0))]
+    alive = [ids for ids in maps if bool(squeeze(ids).reshape(-1)[:1].ne(0).any())]  # some tensors are empty
     for ids in alive[1:]:
         rec.channels.unite(squeeze(alive[0]).reshape(-1)[:1], squeeze(ids).reshape(-1)[:1], "")
     return alive[0] if alive else constant(shape)
@@ -138,7 +138,7 @@ def one_of(rec: Recorder, maps: list[Tensor], shape: torch.Size) -> Tensor:
 def meet_map(rec: Recorder, channels: Tensor, operand: Tensor, ids: Tensor) -> None:
     """Channels meet a map: a constant of their size freezes them, a one-channel gate is frozen itself."""
     single = squeeze(ids).reshape(-1)[:1]
-    if bool(single.ne(0)):
+    if bool(single.ne(0).any()):
         rec.freeze(single, f"it scales or shifts other channels in {rec.where}")
     behind = operand.dim() - channels.dim()
     if any(d + behind >= 0 and operand.shape[d + behind] > 1 for d in varying(channels)):
@@ -176,6 +176,15 @@ def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 
+def boxes(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Pooling of regions, [N, C, H, W] -> [boxes, C, h, w]."""
+    x = args[0]
+    ids = level(rec, rec.ids(x), {0, 2, 3}, f"{name_of(func)} over the channels in {rec.where}")
+    rec.freeze_all(args[1:], f"it says where {name_of(func)} looks in {rec.where}")
+    if ids is not None:
+        rec.set(next(tensors_in(out)), along(line_of(ids, 1), 1, next(tensors_in(out)).shape))
+
+
 def passes(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
     """Dropout of whole channels and its like: each channel by itself, whatever noise is drawn inside."""
     with rec.inside(opaque=True):
@@ -197,6 +206,7 @@ FUNCTIONS: dict[Any, Any] = dict.fromkeys(
     ],
     passes,
 )  # fmt: skip
+EXTERNAL: dict[str, Any] = dict.fromkeys(["torchvision::roi_align", "torchvision::roi_pool"], boxes)
 OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys([aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full, aten.new_empty_strided], fresh),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,6 +68,8 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
     if transposed:  # multiply-adds happen once per *input* position
         kernel *= math.prod(x.shape[channel + 1 :]) / math.prod(out.shape[channel + 1 :])
     if (axes := rec.varying(x)) and channel not in axes:
+        if len(axes) == 1 and (axes[0] < channel or out.shape == x.shape):
+            return beside(rec, x, (weight, a["bias"]), out, axes[0], slides=axes[0] > channel)
         rec.freeze(rec.ids(x), f"{rec.where} slides over the channels")
         rec.set(x, None)
     ids = rec.read(x, channel)
@@ -161,7 +163,7 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     if len(axes) == 1 and axes[0] != x.dim() - 1 and rec.is_bare(rec.ids(x)):  # a table of coordinates, say
         rec.misread(rec.ids(x), f"{rec.where} reads it along another axis")
     elif len(axes) == 1 and axes[0] != x.dim() - 1:
-        return across_tokens(rec, x, name, weight, out, axes[0])
+        return beside(rec, x, (weight, a["bias"]), out, axes[0])
     ids = rec.register(name, 1, rec.read(x, -1), "in")
     pixels = out.numel() / weight.shape[0] / rec.batch
     rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=owner_of(rec, name))
@@ -169,15 +171,28 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     return out
 
 
-def across_tokens(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor, axis: int) -> Tensor:
-    """A linear layer over positions (token mixing): the channels lie on another axis and pass it."""
-    owner = owner_of(rec, name)
-    why = f"'{owner}' mixes positions, not channels"
-    rec.freeze_tensor(name, 2, why)
-    rec.register(name, 1, constant(weight.shape[1:]), "in")
+def beside(
+    rec: Recorder, x: Tensor, tensors: Sequence[Tensor | None], out: Tensor, axis: int, *, slides: bool = False
+) -> Tensor:
+    """A layer over other axes than that of the channels (token mixing, heads in the batch): they pass it, it stays.
+
+    One that slides over the channels themselves (efficient channel attention) slides over the kept ones.
+    """
+    weight = tensors[0]
+    assert weight is not None
+    owner = owner_of(rec, rec.names.get(id(weight)))
+    for tensor in tensors:
+        rec.freeze_all(tensor, f"'{owner}' mixes positions, not channels")
+    name = rec.names[id(weight)]
+    rec.register(name, 1, constant(weight.shape[1:2]), "in")
+    rec.reached.add(name)
     channels = line_of(rec.ids(x), axis)
+    if slides:
+        rec.contracts(channels, back=x.dim() - 1 - axis)
+    inner = weight[0].numel()
     pixels = out.numel() / len(channels) / rec.batch
-    rec.multiplies("linear", kernel=1, pixels=pixels, reads=weight.shape[1], makes=channels, owner=owner)
+    kind = "linear" if weight.dim() == 2 else "conv"
+    rec.multiplies(kind, kernel=1, pixels=pixels, reads=inner, makes=channels, owner=owner)
     rec.set(out, along(channels, axis, out.shape))
     return out
 
@@ -208,6 +223,10 @@ def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
     values = [a[n] for n in names[1:5]]
+    if (axes := rec.varying(x)) and 1 not in axes and axes[0] == 0:  # heads in the batch
+        rec.freeze_all(values, f"{rec.where} scales all of their channels alike")
+        rec.set(out, rec.ids(x))
+        return out
     if all(v is None for v in values):
         rec.set(out, rec.ids(x))
         statistics(rec, rec.read(x, 1), "num_features", required=False)

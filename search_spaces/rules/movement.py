@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -159,6 +160,24 @@ def index(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None
     rec.set(out, tidy(func(ids, *args[1:], **kwargs)))
 
 
+def put(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """x[indices] = values: they become one with what stood there."""
+    x, indices, values = args[:3]
+    ids = rec.ids(x)
+    rec.freeze_all(indices, f"it chooses what is replaced in {rec.where}")
+    why = f"an assignment in {rec.where} puts it beside a constant of fixed size"
+    masks = any(i is not None and i.dtype == torch.bool and i.dim() > 1 for i in indices)
+    if masks or set(varying(ids)) & {d for d, i in enumerate(indices) if i is not None}:
+        rec.freeze_all((x, values), why)
+        return
+    old = aten.index(ids, indices)
+    old, new = squeeze(tidy(old)), squeeze(rec.ids(values).expand(old.shape))
+    if varying(old) or varying(new):
+        shape = np.broadcast_shapes(old.shape, new.shape)
+        rec.channels.unite(old.expand(shape), new.expand(shape), why)
+    rec.set(out, ids)
+
+
 CUTTING = {
     aten.split, aten.split_with_sizes, aten.slice, aten.select, aten.unbind, aten.view, aten._unsafe_view, aten.reshape,
     aten.channel_shuffle, aten.native_channel_shuffle, aten.index_select, aten.narrow,
@@ -173,6 +192,7 @@ OPERATORS: dict[Any, Any] = {
         replay,
     ),
     aten.cat: concatenate, aten.stack: stack, aten.constant_pad_nd: constant_pad, aten.index: index,
+    aten.index_put: put, aten.index_put_: put,
     aten.as_strided_: restride, aten.roll: roll, aten.pixel_shuffle: pixel_shuffle, aten.glu: halve,
     aten.im2col: unfold_patches,
 }  # fmt: skip

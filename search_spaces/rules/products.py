@@ -52,6 +52,11 @@ def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     result: Tensor | None = None
     sides: dict[str, Tensor | int] = {"reads": inner, "makes": 1}
     why = f"a matrix product in {rec.where} mixes it with channels of another axis"
+    if in_a and in_b and not (set(in_a) <= {0, 2} and set(in_b) <= {0, 1} and (2 in in_a) == (1 in in_b)):
+        for side, vary in ((a, in_a), (b, in_b)):
+            if rec.is_bare(side):  # a table beside the channels keeps its size
+                rec.misread(side, why)
+                vary.clear()
     if 2 in in_a or 1 in in_b:
         if 1 in in_a or 2 in in_b:
             rec.freeze(a, why)

@@ -28,8 +28,9 @@ STATISTICS = {  # of all values along an axis, whatever their order
     aten.argmax, aten.argmin,
 }  # fmt: skip
 SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}  # of each value along an axis in all of them
+SLIDING = {aten.convolution}  # over the channels (see layers.beside)
 ORDERED = {aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp}  # keep the shape, and the order matters
-COUNTED = STATISTICS | SHARES  # their axes are numbered in `Recorder.products`
+COUNTED = STATISTICS | SHARES | SLIDING  # their axes are numbered in `Recorder.products`
 
 
 def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -42,7 +43,7 @@ def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> Non
         over_kept(rec, x, axis, line)
         for tensor in tensors_in(out):
             if not real(tensor):
-                rec.set(tensor, rec.bundle(line).expand(tensor.shape))  # which channel it was
+                rec.guard(tensor, line, f"which of them it is matters in {rec.where}")
         return
     small = level(rec, ids, dims, f"{name_of(func)} over the channels in {rec.where}")
     if small is None:
@@ -134,7 +135,7 @@ def axes_of(func: Any, args: Any, kwargs: Any) -> list[int]:
 
 
 def numbers(func: Any, args: Any) -> int:
-    """How many places of `Recorder.products` a call takes: one for each axis of what it reduces, 0 of other calls.
+    """How many places of `Recorder.products` a call takes: one for each axis of what it reduces; 0 of other calls.
 
     (Whole numbers are left out: companions are reduced, too.)
     """

@@ -249,15 +249,40 @@ def test_token_mixing_lets_the_channels_pass(law):
     assert reasons(space)["body.mix"] == "'body.mix' mixes positions, not channels"
 
 
-def test_conv_over_the_channels_freezes_them(law):
-    class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(nn.Module):
+    def __init__(self, padding=1):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=padding)
+
+    def forward(self, x):
+        gate = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()
+        return x * (gate[:, :, None, None] if gate.shape == x.shape[:2] else gate.mean())
+
+
+def test_conv_over_the_channels_slides_over_the_kept_ones(law):
+    space = law(Toy(EfficientChannelAttention()), torch.randn(IMAGE))
+    assert {g.name: g.size for g in space.groups}["stem.0"] == 8
+
+
+def test_conv_over_the_channels_that_leaves_fewer_freezes_them(law):
+    space = law(Toy(EfficientChannelAttention(padding=0)), torch.randn(IMAGE))
+    assert reasons(space)["stem.0"] == "'body.conv' slides over the channels"
+
+
+def test_layers_over_heads_in_the_batch(law):
+    """As in MViT: one convolution and normalisation for the channels of every head."""
+
+    class Pooled(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = nn.Conv1d(1, 1, 3, padding=1)
+            self.num_heads, self.qkv, self.proj = 4, nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+            self.pool = nn.Conv2d(2, 2, 3, padding=1, groups=2)
+            self.norm = nn.BatchNorm2d(2)
 
         def forward(self, x):
-            gate = self.conv(x.mean((2, 3)).unsqueeze(1)).squeeze(1)
-            return x * gate.sigmoid()[:, :, None, None]
+            b, _, h, w = x.shape
+            heads = self.qkv(x).reshape(b, self.num_heads, -1, h, w).reshape(b * self.num_heads, -1, h, w)
+            return self.proj(self.norm(self.pool(heads)).reshape(b, -1, h, w))
 
-    space = law(Toy(EfficientChannelAttention()), torch.randn(IMAGE))
-    assert reasons(space)["stem.0"] == "'body.conv' slides over the channels"
+    space = law(Toy(Pooled()), torch.randn(IMAGE), judged=False)  # the shift of the norm is added to zeros
+    assert {g.name: g.size for g in space.groups}["body.qkv"] == 4

@@ -384,3 +384,22 @@ def test_what_a_module_keeps_is_forgotten(law, toy):
     law(net, torch.randn(IMAGE))
     assert not hasattr(net.body.last, "_channel_ids")
     law(net, torch.randn(IMAGE))
+
+
+def test_assignment_of_chosen_rows(law, toy):
+    def function(s, x):
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+        out = x.new_zeros((rows.shape[0], x.shape[1]))
+        chosen = torch.arange(0, rows.shape[0], 2)
+        out[chosen] = rows[chosen] * 2
+        return out.reshape(x.shape[0], x.shape[2], x.shape[3], -1).permute(0, 3, 1, 2)
+
+    assert {g.name: g.size for g in law(toy(function), torch.randn(2, 3, 8, 8)).groups} == {"stem.0": 8, "head": 6}
+
+
+def test_regions_of_a_detector(law, toy):
+    from torchvision.ops import roi_align
+
+    where = torch.tensor([[0.0, 0.0, 6.0, 6.0], [1.0, 2.0, 7.0, 5.0]])
+    space = law(toy(lambda s, x: roi_align(x, [where.to(x.dtype)], 4, 0.5)), torch.randn(1, 3, 8, 8))
+    assert {g.name: g.size for g in space.groups} == {"stem.0": 8, "head": 6}
