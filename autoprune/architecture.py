@@ -62,7 +62,7 @@ def _check_parts(data: Mapping[str, Any]) -> None:
         raise ValueError(f"'{odd[0]}': expected a table of numbers")
     for name, table in tables:
         numbers = [table.get(key) for key in ("dense", "pruned")] if name in data.get("costs", {}) else []
-        numbers += [table[key] for key in ("loss", "top1") if key in table]
+        numbers += list(table.values()) if name.endswith(_TABLES) else []
         if not all(isinstance(number, (int, float)) for number in numbers):
             raise ValueError(f"'{name}': expected numbers, found {str(table)[:60]}")
     if not _are_counts(data["widths"]) or not isinstance(data["kept"], list):

@@ -271,7 +271,7 @@ def _complete(given: dict[str, Any]) -> RunConfig:
     """The configuration, with a model and data."""
     config = RunConfig.make(**given)
     for name in ("model", "data"):
-        if not getattr(config, name):
+        if not getattr(config, name) and not (name == "data" and config.task):
             raise ValueError(f"--{name}: missing; {SETTINGS[name].help}")
     return config
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from autoprune.criteria.gradients import logits
+from autoprune.tasks import main_output, named_output
 from search_spaces.tracing import slow_path
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
@@ -54,7 +54,8 @@ def to_onnx(
     program, arguments = _program(model, example_inputs)
     with torch.no_grad():
         answer = program.module()(*arguments)
-    names: dict[str, Any] = {"input_names": _input_names(len(arguments)), "output_names": _output_names(answer)}
+    names: dict[str, Any] = {"input_names": _input_names(len(arguments))}
+    names["output_names"] = _output_names(answer, told or {})
     torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
     file = onnx.load(str(path))
     _name_batch(file.graph)
@@ -136,10 +137,13 @@ def _input_names(count: int) -> list[str]:
     return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
 
 
-def _output_names(answer: Any) -> list[str]:
-    """The class scores are "logits", whatever else is returned."""
-    scores = logits(answer)
-    return ["logits" if part is scores else f"output_{i}" for i, part in enumerate(tree_leaves(answer))]
+def _output_names(answer: Any, told: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The main one is called as the task says ("logits"), or "output" where it stands alone."""
+    parts, main = tree_leaves(answer), main_output(answer)
+    main = main if isinstance(main, Tensor) else parts[0]
+    usual = "logits" if answer is not main and named_output(answer) == "logits" else "output"
+    name = str(told.get("output", {}).get("name", usual))
+    return [name if part is main else f"output_{i}" for i, part in enumerate(parts)]
 
 
 def _name_batch(graph: Any) -> None:

@@ -21,20 +21,24 @@ class Target:
     """A candidate that is good enough.
 
     Attributes:
-        metric: "top1" (at least) or "loss" (at most), on the validation images.
-        limit: A fraction of 1 for "top1".
+        metric: "loss" or a score of the task, on the validation samples.
+        limit: That it must reach.
+        at_least: Whether more of it is better.
     """
 
     metric: str
     limit: float
+    at_least: bool = False
 
     def is_met(self, trial: Trial) -> bool:
         """Whether this complete trial is so good."""
         value = trial.metrics.get(self.metric, math.nan)
-        return bool(value >= self.limit if self.metric == "top1" else value <= self.limit)
+        return bool(value >= self.limit if self.at_least else value <= self.limit)
 
     def __str__(self) -> str:
-        return f"top1>={100 * self.limit:g}%" if self.metric == "top1" else f"loss<={self.limit:g}"
+        in_percent = self.metric == "top1"
+        shown = f"{100 * self.limit:g}%" if in_percent else f"{self.limit:g}"
+        return f"{self.metric}{'>=' if self.at_least else '<='}{shown}"
 
 
 @dataclass(frozen=True)
@@ -130,16 +134,17 @@ def longer(text: str, worked_s: float) -> str:
 
 
 def parse_target(text: str) -> Target | None:
-    """What "top1>=90%", "top1>=0.9" or "loss<=0.4" asks for; "" is no target.
+    """What "top1>=90%", "miou>=0.7" or "loss<=0.4" asks for; "" is no target.
 
     Raises:
         ValueError: If it is none of these.
     """
     if not text:
         return None
-    forms = "expected top1>=90%, top1>=0.9 or loss<=0.4 (on the validation images)"
+    forms = "expected top1>=90%, miou>=0.7 (a score of the task) or loss<=0.4, on the validation samples"
     found = _TARGET.fullmatch(text)
-    if not found or (found[1], found[2]) not in (("top1", ">="), ("loss", "<=")) or (found[4] and found[1] == "loss"):
+    wrong = {("top1", "<="), ("loss", ">=")}
+    if not found or (found[1], found[2]) in wrong or (found[4] and found[1] == "loss"):
         raise ValueError(f"target '{text}': {forms}")
     try:
         limit = float(found[3]) / (100 if found[4] else 1)
@@ -149,7 +154,7 @@ def parse_target(text: str) -> Target | None:
         raise ValueError(f"target '{text}': must be a finite number; {forms}")
     if found[1] == "top1" and not 0 < limit <= 1:
         raise ValueError(f"target '{text}': top-1 must lie above 0 and be at most 1 or 100%; {forms}")
-    return Target(found[1], limit)
+    return Target(found[1], limit, found[2] == ">=")
 
 
 def duration(seconds: float) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import RunConfig, metric_label, names_of
+from autoprune.config import RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
-from autoprune.data import ImageData, describe
+from autoprune.data import ImageData
 from autoprune.errors import DeliveredElsewhere, Diverged, LedgerUnwritable, SearchStopped
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.files import DiskError, check_room, check_writable
@@ -51,6 +51,7 @@ from autoprune.runs import (
     check_end,
     check_joined,
     check_sendable,
+    counted_samples,
     deliver_held,
     delivered,
     doubt,
@@ -75,6 +76,7 @@ from autoprune.runs import (
     trains,
 )
 from autoprune.schedule import ranked
+from autoprune.tasks import Task
 from autoprune.trust import remember
 from autoprune.workers import pickled, run_here, run_processes
 from autoprune.workers.cluster import Share
@@ -85,7 +87,7 @@ EXTENT = "trials time target max_failures max_failure_rate"  # how much is searc
 
 def search(
     model: nn.Module | str,
-    data: ImageData | str,
+    data: Task | ImageData | str | None,
     budget: str | list[str] | tuple[str, ...] | None = None,
     *,
     example_inputs: Any = None,
@@ -148,20 +150,24 @@ def search(
         pickled(recipe)
     if config.cluster:
         check_sendable(recipe, prepared)
-    evaluate = recipe.evaluator(prepared.model, prepared.data)
+    evaluate = recipe.evaluator(prepared.model, prepared.task)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
-    said = [line for line in (describe(prepared.data), doubt(prepared, dense["top1"]), prepared.divisors) if line]
+    said = [line for line in (*prepared.task.about(), doubt(prepared), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)
     with reserved(config) as share:
-        run = RunDirectory.create(path, config, prepared.problem, prepared.example)
+        run = RunDirectory.create(path, config, prepared.problem, prepared.example, prepared.task.labels())
         remember(calls_of(config))
+        labels = prepared.task.labels()
+        score, also = labels.headline, ""
+        if score.name in dense and score.name != "loss":
+            also = f", {score.label} {dense[score.name]:.4f}"
         progress.say(
             f"run {run.path}: {prepared.name}, {counted(len(prepared.space.groups), 'group')}, {config.goal}; "
-            f"dense: {metric_label(config.metric)} {decimals(dense['loss'])}, top-1 {dense['top1']:.4f} on the "
-            "validation images"
+            f"dense: {labels.score(config.metric).minimised} {decimals(dense['loss'])}{also} on the validation "
+            f"{labels.samples}"
         )
         for line in said:
             progress.say(line)
@@ -171,7 +177,7 @@ def search(
 def resume(
     run_dir: str | Path,
     model: nn.Module | str | None = None,
-    data: ImageData | str | None = None,
+    data: Task | ImageData | str | None = None,
     *,
     restart: bool = False,
     allow_version_change: bool = False,
@@ -227,7 +233,7 @@ def resume(
         check_delivery(run.config, prepared, trains=trains(run.config))
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
-        evaluate = recipe.evaluator(prepared.model, prepared.data)
+        evaluate = recipe.evaluator(prepared.model, prepared.task)
         if restart or news:
             progress.say(news or set_aside(run))
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=False)
@@ -296,8 +302,8 @@ def _on_cluster(
     if trials:
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
-    images = Images(len(prepared.data.train), len(prepared.data.val))
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, images)
+    images = counted_samples(prepared.task)
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, images, run.labels)
     extent = run.as_written(*EXTENT.split(), *REFERENCES)
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
@@ -328,7 +334,7 @@ def _go(
         note_versions(ledger)
         agree_on_plan(ledger, config, run.path)
         if NOTE not in ledger.notes:
-            ledger.note(NOTE, [len(prepared.data.train), len(prepared.data.val)])
+            ledger.note(NOTE, counted_samples(prepared.task).to_json())
         try:
             while True:
                 held = hold(
@@ -357,7 +363,7 @@ def _go(
             raise
         finally:
             _write_table(run, prepared, ledger, progress)
-    origin = Origin.of(run, winner.model, recipe.model, recipe.data)
+    origin = Origin.of(run, winner.model, recipe.model, recipe.task)
     found: dict[str, Any] = {"example": prepared.example, "costs": winner.costs, "metrics": winner.metrics}
     return SearchResult(trial.widths, trial, run.path, prepared.space, winner.model, **found, origin=origin)
 
@@ -369,7 +375,7 @@ def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress
         return
     costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
     try:
-        write_csv(table, ledger.trials, costs, list(ledger.groups), metric_label(run.config.metric))
+        write_csv(table, ledger.trials, costs, list(ledger.groups), run.metric, run.labels.headline)
     except DiskError as error:
         progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
 
@@ -384,7 +390,7 @@ def _candidates(
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
     measured = Measured.of(ledger.notes)
     images = Images.of(ledger.notes)
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images)
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images, run.labels)
     if places:
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)
     else:

@@ -15,6 +15,7 @@ from autoprune.config import RunConfig, names_of
 from autoprune.controller import Job
 from autoprune.criteria.scoring import Batches
 from autoprune.errors import SearchStopped
+from autoprune.labels import Labels
 from autoprune.ledger import Ledger
 from autoprune.problem import Trial, TrialState
 from autoprune.reference import fingerprint
@@ -106,7 +107,7 @@ class Study:
             divisors = [group.divisor for group in run.space().groups]
             saved = {"scores": run.scores(), "latency": run.latency(), "divisors": divisors}
         self._problem = make_problem(config, self._dense, space, example, lambda: batches, **saved)
-        self.run_dir = (run or RunDirectory.create(path, config, self._problem, example)).path
+        self.run_dir = (run or RunDirectory.create(path, config, self._problem, example, Labels("sample", ()))).path
         groups = {group.name: group.size for group in self._problem.space.groups}
         self._ledger = Ledger.open(self.run_dir, groups, self._fingerprint(config))
         with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What is cheap and what is good: costs, budgets, quality, Pareto fronts."""
+"""What is cheap and what is good: costs, budgets, Pareto fronts."""
 
 from objectives.budget import Budget as Budget
 from objectives.costs import Activations as Activations
@@ -21,15 +21,6 @@ from objectives.pareto import hypervolume as hypervolume
 from objectives.pareto import parse_metrics as parse_metrics
 from objectives.parsing import parse as parse
 from objectives.plugins import find as find
-from objectives.quality import CLASSIFICATION as CLASSIFICATION
-from objectives.quality import METRICS as METRICS
-from objectives.quality import Metric as Metric
-from objectives.quality import agreement as agreement
-from objectives.quality import check_labels as check_labels
-from objectives.quality import loss as loss
-from objectives.quality import measure as measure
-from objectives.quality import resolve_metric as resolve_metric
-from objectives.quality import top1 as top1
 from objectives.registry import COSTS as COSTS
 from objectives.registry import cost as cost
 from objectives.target import Target as Target

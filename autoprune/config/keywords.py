@@ -12,13 +12,12 @@ if TYPE_CHECKING:
 
     from autoprune.criteria import Criterion, GroupTensors
     from autoprune.strategies import Strategy
-    from objectives import Metric
 
 CriterionLike: TypeAlias = (
     "Criterion | type[Criterion] | Callable[[GroupTensors], Tensor] | str"  # a name, a class, an instance, a function
 )
 StrategyLike: TypeAlias = "Strategy | type[Strategy] | Callable[..., Strategy] | str"
-MetricLike: TypeAlias = "Metric | type[Any] | str"
+MetricLike: TypeAlias = "Callable[[Tensor, Tensor], float | Tensor] | type[Any] | str"
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -27,6 +26,7 @@ class SearchKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    task: str
     input: str
     front: str | Sequence[str]
     latency_command: str
@@ -77,6 +77,7 @@ class AdaptKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    task: str
     input: str
     front: str | Sequence[str]
     latency_command: str
@@ -98,6 +99,7 @@ class ResumeKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    task: str
     trials: int
     time: str
     target: str
@@ -120,6 +122,7 @@ class FinetuneKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    task: str
     batch_size: int
     reconstruct: bool
     epochs: float
@@ -136,6 +139,7 @@ class ExportKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    task: str
     epochs: float
     lr: float
     distill: float
@@ -149,6 +153,7 @@ class AttachKeywords(TypedDict, total=False):
 
     model_args: Mapping[str, Any]
     data_args: Mapping[str, Any]
+    task: str
     device: str
     onnx: bool
     pt2: bool

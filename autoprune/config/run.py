@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.config import toml
 from autoprune.config.setting import Group, Setting
+from autoprune.labels import Labels
 
 if TYPE_CHECKING:
     from autoprune.limits import Limits
@@ -49,6 +50,9 @@ class RunConfig:
         "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, mean=.5,.5,.5 "
         "and std=.5,.5,.5 (what the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and "
         "seed=0 (of the split)", verbs=AGAIN)
+    task: str = problem("", "REF",
+        "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
+        "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN)
     input: str = problem("", "NxCxHxW",
         "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",
@@ -100,7 +104,8 @@ class RunConfig:
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
         "+90s goes on for so much longer than it has worked", verbs="resume")
     target: str = search("", "METRIC",
-        "no new candidate once one is so good: top1>=90% or loss<=0.4, on the validation images", verbs="resume")
+        "no new candidate once one is so good: loss<=0.4, or a score of the task (top1>=90%, miou>=0.7), on the "
+        "validation samples", verbs="resume")
     max_failures: int = search(10, "N", "stop when so many candidates in a row have failed",
         low=1, high=MOST, verbs="resume")
     max_failure_rate: float = search(0.8, "FRACTION",
@@ -119,8 +124,8 @@ class RunConfig:
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
         usual="2; 1 with front or fewer than 3 finalists")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
-        "what is minimised on the validation images: loss (cross-entropy), top1 (as 1 - top1), or "
-        "package.module:function of (logits, labels), lower is better",
+        "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
+        "1 - top1), or package.module:function of (outputs, targets), lower is better",
         kind=object)
     val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
         low=1, high=MOST, verbs="profile")
@@ -252,8 +257,8 @@ class RunConfig:
 
 
 def metric_label(metric: str) -> str:
-    """What the minimised number is called: "loss", "1 - top-1", or the name of the user's function."""
-    return {"top1": "1 - top-1"}.get(metric, metric.rpartition(":")[2])
+    """What the minimised number is called where the task is not at hand: "loss", "1 - top-1", or a function's name."""
+    return Labels().score(metric).minimised
 
 
 SETTINGS: Mapping[str, Setting] = {

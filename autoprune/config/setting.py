@@ -114,9 +114,9 @@ def _name_of(name: str, value: Any) -> str:
         return value if isinstance(value, str) else str(value)
     from autoprune.criteria import CRITERIA, Criterion  # here, because --help need not wait for torch
     from autoprune.strategies import STRATEGIES, Strategy
-    from objectives import METRICS, named
+    from objectives import named
 
-    known: dict[str, Mapping[str, Any]] = {"criterion": CRITERIA, "strategy": STRATEGIES, "metric": METRICS}
+    known: dict[str, Mapping[str, Any]] = {"criterion": CRITERIA, "strategy": STRATEGIES, "metric": {}}
     if isinstance(value, (Criterion, Strategy)) or callable(value):
         return named(value, known[name])
     raise ValueError(f"{name}: expected a name, a class, an instance or a function, got {value!r}")

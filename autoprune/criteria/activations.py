@@ -17,7 +17,7 @@ Letters: `N` images, `C` units of a group, `I` positions on the channel axis of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,27 +62,27 @@ class Activations:
         for site in sites_of(self.members, modules):
             tap(modules[site[0]], site[1], self._ear(modules[site[0]], site))
 
-    def begin(self, images: Tensor) -> None:
+    def begin(self, batch: Any, size: int) -> None:
         """See `Listener`."""
         for rows in self.rows.values():
             rows.clear()
-        self.images = len(images)
+        self.images = size
         self.ranked = min(self.images, max(0, RANKED - self.count))
         self.count += self.images
 
-    def end(self) -> None:
+    def end(self, rows: int) -> None:
         """See `Listener`.
 
         Raises:
             ValueError: If none of a group's layers was called.
         """
         for group, members, totals in zip(self.space.groups, self.members, self.totals, strict=True):
-            for kind, rows in self.rows.items():
+            for kind, seen in self.rows.items():
                 images = self.ranked if kind == "ranks" else self.images
                 if images == 0:
                     continue
                 reduce = torch.sum if kind == "contributions" else torch.mean
-                found = [f.double() for f in of_units(members, self.modules, rows, images, reduce)]
+                found = [f.double() for f in of_units(members, self.modules, seen, images, reduce)]
                 if not found:
                     raise ValueError(f"group '{group.name}': its activations must pass through a layer that is called, "
                                      f"found no call of {', '.join(sorted({m.layer for m in members}))}; choose a "

@@ -1,9 +1,11 @@
-"""One pass over some images that serves every criterion in need of data.
+"""One pass over some samples that serves every criterion in need of data.
 
-The network is copied, in eval mode (running statistics), and the loss is summed over the batch, so images do not mix.
-It runs backwards only if a gradient is asked for.
+The network is copied, in eval mode (running statistics). Where the loss of a task is one number for each sample they
+are summed over the batch, so samples do not mix and each has its own gradient. Where it is one number for a batch
+(detectors), all of the batch share one gradient: `N` counts batches then. It runs backwards only if a gradient is asked
+for.
 
-Letters: `N` images, `C` units of a group.
+Letters: `N` samples, `C` units of a group.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoprune.compute import Compute
 from autoprune.criteria.activations import Activations
-from autoprune.criteria.gradients import MaskGradients, logits
+from autoprune.criteria.gradients import MaskGradients
 from autoprune.criteria.propagation import Propagation
 from autoprune.criteria.sites import Listener
-from objectives import check_labels
+from autoprune.tasks import Pairs, Task, inputs_of, leaves, mapped, num_samples
+from autoprune.tasks.trees import placed
 from search_spaces import SearchSpace
 from search_spaces.adapters import adapt
 
@@ -35,8 +39,8 @@ class Gathered:
 
     Attributes:
         weights: Mean gradient of the loss by parameter name.
-        masks: Per group [N, C] gradient of each image's loss by the mask on each unit; [batches, C] gradient of each
-            batch's summed loss where a bare parameter reads the units.
+        masks: Per group [N, C] gradient of each sample's loss by the mask on each unit; [batches, C] gradient of each
+            batch's summed loss where a bare parameter reads the units, or the task says one loss for a batch.
         activations: Per group, by need: what `Activations` and `Propagation` found.
     """
 
@@ -46,19 +50,25 @@ class Gathered:
 
 
 def gather(
-    model: nn.Module, space: SearchSpace, batches: Iterable[tuple[Tensor, Tensor]], needs: frozenset[str]
+    model: nn.Module,
+    space: SearchSpace,
+    batches: Iterable[Any],
+    needs: frozenset[str],
+    task: Task | None = None,
 ) -> Gathered:
     """Run the network once over `batches`.
 
     Args:
         model: The dense network; left as it is.
         space: Its groups.
-        batches: Pairs of images (float, images along axis 0) and class numbers [N], which gradients need.
+        batches: Of the task.
         needs: Any of `NEEDS`.
+        task: How the network is called, and its loss; default: batches are (inputs, class numbers).
 
     Raises:
-        ValueError: If there is no image, a need is unknown, or gradients are needed and labels are no class numbers.
+        ValueError: If there is no sample, a need is unknown, or the loss is no number to follow backwards.
     """
+    task = task or Pairs()
     if needs - NEEDS:
         raise ValueError(f"needs {sorted(needs - NEEDS)}: unknown; known: {', '.join(sorted(NEEDS))}")
     # Without weight gradients to compute, only the activations' are: a third of the backward pass saved.
@@ -72,23 +82,27 @@ def gather(
     propagation = Propagation(model, space, modules) if "importance" in needs else None
     listeners: list[Listener] = [x for x in (masks, activations, propagation) if x is not None]
     backwards = bool(needs & GRADIENTS)
+    compute = Compute(device, amp=False, channels_last=False)
     count = 0
     with torch.set_grad_enabled(backwards):
-        for images, labels in batches:
-            count += len(images)
-            # A copy that is no leaf, so that the network may change it in place.
-            images = images.detach().to(device).requires_grad_(backwards).clone()
+        for found in batches:
+            size = num_samples(found)
+            count += size
+            batch, floats = _ready(placed(found, compute), backwards)
+            if backwards and not floats:  # token ids: gradients begin at the weights
+                net.requires_grad_(True)
             for listener in listeners:
-                listener.begin(images)
-            outputs = logits(net(images))
+                listener.begin(batch, size)
             if backwards:
-                check_labels(labels, outputs, values=True)
-                loss = F.cross_entropy(outputs, labels.long().to(device), reduction="sum")
-                loss.backward()  # type: ignore[no-untyped-call]
+                outputs, loss = task.evaluate(net, batch)
+                _follow(loss, size, task).backward()  # type: ignore[no-untyped-call]
+                task.check(outputs, batch)
+            else:
+                task.call(net, batch)
             for listener in listeners:
-                listener.end()
+                listener.end(1 if backwards and loss.dim() == 0 else size)
     if count == 0:
-        raise ValueError("batches: criteria of gradients or activations need at least one image, got none; a used-up "
+        raise ValueError("batches: criteria of gradients or activations need at least one sample, got none; a used-up "
                          "iterator must be made again")  # fmt: skip
     sought = parameters.items() if "gradients" in needs else ()
     weights = {n: p.grad / count for n, p in sought if p.grad is not None}
@@ -96,3 +110,26 @@ def gather(
     for found in (x.result() for x in (activations, propagation) if x is not None):
         seen = [{**a, **b} for a, b in zip(seen, found, strict=True)]
     return Gathered(weights, masks.result() if masks else (), tuple(seen))
+
+
+def _ready(batch: Any, backwards: bool) -> tuple[Any, bool]:
+    """Inputs that are no leaves, so that the network may change them in place, and whether any can have a gradient."""
+    floats = [leaf for leaf in leaves(inputs_of(batch)) if leaf.is_floating_point()]
+    known = {id(leaf) for leaf in floats}
+
+    def begin(leaf: Any) -> Any:
+        return leaf.detach().requires_grad_(backwards).clone() if id(leaf) in known else leaf
+
+    return mapped(begin, batch), bool(floats)
+
+
+def _follow(loss: Tensor, size: int, task: Task) -> Tensor:
+    """The summed loss of a batch.
+
+    Raises:
+        ValueError: If it has no gradient.
+    """
+    if not loss.requires_grad:
+        raise ValueError(f"{task.where('loss')}: has no gradient; compute it from the network's outputs with torch, "
+                         "without .item(), .detach() or numpy")  # fmt: skip
+    return loss.sum() if loss.dim() else loss * size

@@ -6,10 +6,11 @@ reads. For image n, dL_n/dm = sum over positions of A_n * dL_n/dA_n, where A is 
 and end it. (A depthwise or grouped convolution passes the unit on and has no mask of its own; in the published code it
 has, so that units in such a chain are counted twice.)
 
-A bare parameter (`x @ self.w`) has no module whose input could be watched. The mask scales the weights w that read it,
-so sum over n of dL_n/dm = sum over these weights of w * dL/dw, exactly, but for the batch as a whole: the group then
-gets one row per batch instead of one per image. Its square has the same expectation as the sum of the images' squares
-where their gradients average to zero, as they do at the minimum that training ends in.
+A bare parameter (`x @ self.w`) has no module whose input could be watched. The mask scales the weights w that read
+it, so sum over n of dL_n/dm = sum over these weights of w * dL/dw, exactly, but for the batch as a whole: the group
+then gets one row per batch instead of one per sample, as all groups do where a task says one loss for a batch. Its
+square has the same expectation as the sum of the images' squares where their gradients average to zero, as they do at
+the minimum that training ends in.
 
 Letters: `N` images, `C` units of a group, `I` positions on the channel axis of one layer's input.
 """
@@ -32,7 +33,7 @@ from autoprune.criteria.sites import (
     sites_of,
     tap_gradient,
 )
-from search_spaces import SearchSpace, tensors_in
+from search_spaces import SearchSpace
 
 
 class MaskGradients:
@@ -55,42 +56,24 @@ class MaskGradients:
             else:
                 _watch(modules[site[0]], site, self.sums)
 
-    def begin(self, images: Tensor) -> None:
+    def begin(self, batch: Any, size: int) -> None:
         """See `Listener`."""
         self.sums.clear()
-        self.images = len(images)
 
-    def end(self) -> None:
+    def end(self, rows: int) -> None:
         """See `Listener`."""
         for found, group, members in zip(self.found, self.space.groups, self.members, strict=True):
             # A site that was not called, or that the loss does not depend on, has no gradient.
-            rows = list(of_units(members, self.modules, self.sums, self.images))
-            count = min(map(len, rows), default=self.images)
+            parts = list(of_units(members, self.modules, self.sums, rows))
+            count = min(map(len, parts), default=rows)
             total = torch.zeros(count, group.size)
-            for part in rows:
+            for part in parts:
                 total += part if len(part) == count else part.sum(0, keepdim=True)
             found.append(total)
 
     def result(self) -> tuple[Tensor, ...]:
         """Per group [N, C], or [batches, C] where a bare parameter reads the units."""
         return tuple(torch.cat(rows) for rows in self.found)
-
-
-def logits(output: Any) -> Tensor:
-    """The class scores in what a network returns: a tensor, or what is called "logits" or "out", or the first tensor.
-
-    Raises:
-        ValueError: If there is no tensor.
-    """
-    for name in ("logits", "out"):
-        named = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(named, Tensor) and not isinstance(output, Tensor):
-            return named
-    found = next(tensors_in(output), None)
-    if found is None:
-        kind = type(output).__name__
-        raise ValueError(f"the network must return class scores as a tensor, or in what holds one; got {kind}")
-    return found
 
 
 def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]]) -> None:

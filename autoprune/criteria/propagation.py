@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoprune.criteria.gradients import logits
 from autoprune.criteria.inf_fs import inf_fs
 from autoprune.criteria.sites import (
     CHANNELS_LAST,
@@ -25,7 +25,9 @@ from autoprune.criteria.sites import (
     tap,
     tap_gradient,
 )
-from search_spaces import SearchSpace
+from autoprune.tasks import leaves, main_output, mapped
+from autoprune.tasks.trees import called, inputs_of, part_of
+from search_spaces import SearchSpace, tensors_in
 from search_spaces.adapters import adapt
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -46,25 +48,25 @@ class Propagation:
         self.last = space.layers[-1].name if space.layers and space.layers[-1].kind != "matmul" else ""
         self.rows: list[Tensor] = []
         self.found: list[Tensor] = []
-        self.example = torch.zeros(0)
+        self.example: Any = None
         _listen(modules, self.last, lambda value: self.rows.append(rows_of(value.detach(), -1, torch.mean).cpu()))
 
-    def begin(self, images: Tensor) -> None:
+    def begin(self, batch: Any, size: int) -> None:
         """See `Listener`."""
         self.rows.clear()
-        self.images, self.example = len(images), images[:1].detach().clone()
+        self.images, self.example = size, inputs_of(part_of(batch, 0, 1))
 
-    def end(self) -> None:
+    def end(self, rows: int) -> None:
         """See `Listener`.
 
         Raises:
             ValueError: If the last layer was not called.
         """
-        rows = [r.reshape(self.images, -1, r.shape[-1]).mean(1) for r in self.rows if len(r) % self.images == 0]
-        if not rows:
-            raise ValueError(f"final responses: layer '{self.last}' must be called with the images, found no such "
+        found = [r.reshape(self.images, -1, r.shape[-1]).mean(1) for r in self.rows if len(r) % self.images == 0]
+        if not found:
+            raise ValueError(f"final responses: layer '{self.last}' must be called with the samples, found no such "
                              "call; choose another criterion than 'nisp'")  # fmt: skip
-        self.found.append(torch.stack(rows).mean(0))
+        self.found.append(torch.stack(found).mean(0))
 
     def result(self) -> list[Mapping[str, Tensor]]:
         """Per group {"importance": [C]}."""
@@ -73,7 +75,7 @@ class Propagation:
 
 
 def propagate(
-    model: nn.Module, space: SearchSpace, example: Tensor, scores: Tensor, last: str = ""
+    model: nn.Module, space: SearchSpace, example: Any, scores: Tensor, last: str = ""
 ) -> Sequence[Tensor]:
     """Carry importance from the final responses to all groups: s_k = |W_k+1|' s_k+1 (Yu et al. 2018).
 
@@ -89,7 +91,7 @@ def propagate(
     Args:
         model: The network; left as it is.
         space: Its groups.
-        example: One image [1, ...], for its shape.
+        example: The inputs of one sample, for their shapes.
         scores: [I] importance of the final responses.
         last: The layer that reads the final responses; default: they are the network's outputs.
 
@@ -113,12 +115,21 @@ def propagate(
         tap_gradient(modules[site[0]], site[1], _slopes(site, channel_axis(modules[site[0]]), sums))
     finals: list[Tensor] = []
     _listen(modules, last, lambda value: finals.append((value * scores.to(value)).sum()))
+    if not any(leaf.is_floating_point() for leaf in leaves(example)):
+        raise ValueError("criterion 'nisp': carries importance back to inputs that are numbers, and this network takes "
+                         "token ids only; choose another criterion, e.g. 'taylor'")  # fmt: skip
     with torch.enable_grad():
-        image = torch.full_like(example, SMALL).requires_grad_(True)
-        net(image.clone())
+        called(net, mapped(_small, example))
         torch.stack(finals).sum().backward()  # type: ignore[no-untyped-call]
     found = [[f.sum(0) for f in of_units(each, modules, sums, 1)] for each in members]
     return [torch.stack([torch.zeros(g.size), *f]).sum(0).abs() for g, f in zip(space.groups, found, strict=True)]
+
+
+def _small(leaf: Any) -> Any:
+    """A small positive input in the place of numbers; token ids and masks as they are."""
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return leaf
+    return torch.full_like(leaf, SMALL).detach().requires_grad_(True).clone()
 
 
 def _listen(modules: Modules, last: str, hear: Callable[[Tensor], None]) -> None:
@@ -131,7 +142,12 @@ def _listen(modules: Modules, last: str, hear: Callable[[Tensor], None]) -> None
     if last:
         tap(modules[last], "input", see)
     else:
-        modules[""].register_forward_hook(lambda _, __, output: (see(logits(output)), output)[1])
+        modules[""].register_forward_hook(lambda _, __, output: (see(_answer(output)), output)[1])
+
+
+def _answer(output: Any) -> Tensor:
+    found = main_output(output)
+    return found if isinstance(found, Tensor) else next(tensors_in(output))
 
 
 def _slopes(site: Site, axis: int, sums: dict[Site, list[Tensor]]) -> Callable[[Tensor, Tensor], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from autoprune.criteria.criterion import Criterion
 from autoprune.criteria.gathering import Gathered, gather
 from autoprune.criteria.saved import SUFFIX, SavedScores
 from autoprune.criteria.tensors import GroupTensors, collect
+from autoprune.tasks import Task
 from objectives.plugins import find, running
 from search_spaces import SearchSpace
 
 Scores = tuple[NDArray[np.float64], ...]  # per group [C], higher = keep
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[Any]
 
 
 def make(name: str, *, seed: int = 0) -> Criterion:
@@ -62,33 +64,46 @@ class ScoreFunction(Criterion):
         return self._function(group)
 
 
-def score_all(name: str, model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0) -> Scores:
+def score_all(
+    name: str,
+    model: nn.Module,
+    space: SearchSpace,
+    batches: Batches | None = None,
+    seed: int = 0,
+    task: Task | None = None,
+) -> Scores:
     """The scores of every unit of every group by one criterion.
 
     Args:
         name: "l1", "group_fisher", ..., "package.module:Name" or "file.safetensors".
         model: The dense network; left as it is.
         space: Its groups.
-        batches: Pairs of images (float) and labels, for criteria that need gradients or activations.
+        batches: Of the task, for criteria that need gradients or activations.
         seed: For criteria that draw.
+        task: How the network is called, and its loss; default: batches are (inputs, class numbers).
 
     Raises:
         ValueError: If the criterion is unknown, needs batches and has none, or gives scores that are not finite.
     """
-    return score_many((name,), model, space, batches, seed)[name]
+    return score_many((name,), model, space, batches, seed, task)[name]
 
 
 def score_many(
-    names: Sequence[str], model: nn.Module, space: SearchSpace, batches: Batches | None = None, seed: int = 0
+    names: Sequence[str],
+    model: nn.Module,
+    space: SearchSpace,
+    batches: Batches | None = None,
+    seed: int = 0,
+    task: Task | None = None,
 ) -> dict[str, Scores]:
     """`score_all` for several criteria, with one pass over the batches for all of them."""
     chosen = {n: make(n, seed=seed) for n in names}
     needs = frozenset[str]().union(*(c.needs for c in chosen.values()))
     if needs and batches is None:
         needy = ", ".join(f"'{n}'" for n, c in chosen.items() if c.needs)
-        raise ValueError(f"criterion {needy}: needs batches of (images, labels), and none were given; "
+        raise ValueError(f"criterion {needy}: needs batches of (inputs, targets), and none were given; "
                          "give some, or choose a criterion that looks at the weights only, e.g. 'l1'")  # fmt: skip
-    gathered = gather(model, space, batches, needs) if needs and batches is not None else Gathered()
+    gathered = gather(model, space, batches, needs, task) if needs and batches is not None else Gathered()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     scores: dict[str, list[NDArray[np.float64]]] = {n: [] for n in chosen}
     for number, group in enumerate(space.groups):

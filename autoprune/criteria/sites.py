@@ -24,11 +24,11 @@ OWN = ("weight", "bias", "running_mean", "running_var")  # tensors of these laye
 class Listener(Protocol):
     """What hangs its hooks into a network and is told when a batch begins and ends."""
 
-    def begin(self, images: Tensor) -> None:
-        """`images` are about to go through the network."""
+    def begin(self, batch: Any, size: int) -> None:
+        """A batch of so many samples is about to go through the network."""
 
-    def end(self) -> None:
-        """They have."""
+    def end(self, rows: int) -> None:
+        """It has; gradients are of so many rows: the samples, or 1 where they share one loss."""
 
 
 def members_seen(group: ChannelGroup, modules: Modules, parameters: Mapping[str, Tensor]) -> tuple[Member, ...]:

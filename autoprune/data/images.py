@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from autoprune.printable import printable
-from objectives import CLASSIFICATION
 
 AUGMENTATIONS = ("crop-flip", "crop", "none")
+CLASSIFICATION = (
+    "image classification takes images [N, C, H, W] and one class number for each; for another task see autoprune.tasks"
+)
 
 
 @dataclass(frozen=True, eq=False)

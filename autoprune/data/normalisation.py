@@ -64,7 +64,7 @@ def output_of(data: ImageData) -> dict[str, Any]:
     """What a network of these data answers; the names of the classes only where they have names."""
     meaning = "logits [N, classes]: argmax is the class number, softmax gives probabilities"
     names = {"classes": list(data.classes)} if data.has_names else {}
-    return {"meaning": meaning, "num_classes": data.num_classes, **names}
+    return {"name": "logits", "meaning": meaning, "num_classes": data.num_classes, **names}
 
 
 def normalised(data: ImageData, mean: float, std: float) -> ImageData:

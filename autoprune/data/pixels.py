@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.data.images import Split
+from autoprune.data.images import CLASSIFICATION, Split
 from autoprune.data.memory import check_memory
-from objectives import CLASSIFICATION
 from objectives.plugins import running
 
 COLOURS = (1, 3)  # how many channels images have, as a rule

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.compute import Compute, Stopwatch
-from autoprune.data import ImageData, Split
+from autoprune.data import ImageData
 from autoprune.errors import CandidateFailed, Diverged
 from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.memory import within_memory
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.state import remove, state_files, trained_file
-from autoprune.evaluation.validation import validate
+from autoprune.evaluation.validation import Goal, validate
 from autoprune.files import DiskError
 from autoprune.recovery import Reconstruction, TrainingLog, finetune, reestimate_evenly
 from autoprune.recovery.finetune import Listener
 from autoprune.reference import read_weights, save_weights
-from objectives import resolve_metric
+from autoprune.tasks import Draw, Task, as_task
 from search_spaces import Dresser, Kept, SearchSpace, prune
 
 
@@ -46,7 +45,7 @@ class Evaluator:
 
     Args:
         model: The dense network; copied.
-        data: Train and validation images; the test images are left behind.
+        task: What the network is for; what only the end may see is left behind.
         space: The search space of `model`.
         scores: Per group [C], higher = keep: which units a width keeps.
         settings: How to score.
@@ -58,7 +57,7 @@ class Evaluator:
     def __init__(
         self,
         model: nn.Module,
-        data: ImageData,
+        task: Task | ImageData,
         space: SearchSpace,
         scores: Sequence[NDArray[np.float64]],
         settings: EvaluationSettings | None = None,
@@ -66,15 +65,16 @@ class Evaluator:
         self.settings = settings = settings or EvaluationSettings()
         self.space, self.scores = space, scores
         self.compute = Compute.choose(settings.device, settings.amp)
-        self._metric = settings.metric, resolve_metric(settings.metric)
-        data = data.without_test().to(self.compute.device)
-        self._data = replace(data, val=data.val.sample(settings.val_images, settings.seed))
-        self._drawn = self._data.train.sample(settings.bn_images, settings.seed)
+        self._task = as_task(task).without("test").on(self.compute)
+        self._goal = Goal.of(settings.metric, self._task)
+        self._val = self._task.draw("val", settings.val_images, settings.seed)
+        self._task = self._task.without("val")  # on the device there are those that score only
+        self._drawn: dict[int, Draw] = {}
         self._dense = self.compute.place(copy.deepcopy(model)).eval()
         self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self._dense, space)
-        two = self._data.normalise(self._sample(2).images, self.compute.channels_last)
-        self._pairs = find_pairs(self._dense, two)
+        two = self._task.draw("calibration", 2, settings.seed).whole(2)
+        self._pairs = find_pairs(self._dense, lambda net: self._task.call(net, two))
 
     def __call__(
         self,
@@ -93,10 +93,11 @@ class Evaluator:
             listener: Told after each step of a training.
 
         Returns:
-            "loss" (the metric, lower is better; an estimate if abandoned), "top1" (fraction, of the images seen),
-            "batch_losses" (means of 32 images each; empty for a metric that gives one number for all), "abandoned",
-            "images" (validation images seen), "seconds_compute" (forward and backward passes) and "seconds_total". Only
-            where it happened: "halved_batch" (memory ran out at the whole batch, this is the half that did not),
+            "loss" (the metric, lower is better; an estimate if abandoned), the scores of the task, of the samples seen,
+            "batch_losses" (means of 32 samples each, or of each batch where a task says one loss for it; empty for a
+            metric that gives one number for all), "abandoned", "images" (validation samples seen), "seconds_compute"
+            (forward and backward passes) and "seconds_total". Only where it happened: "halved_batch"
+            (memory ran out at the whole batch, this is the half that did not),
             "resumed_from" (the step at which the training of a killed worker was taken over) and "loss_trained" (the
             training made it worse, so that all the rest is of the network from before it).
 
@@ -175,8 +176,8 @@ class Evaluator:
         net = self.compute.place(prune(self._dense, self.space, self.space.kept(widths, self.scores))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
-        reestimate_evenly(net, self._data, self._sample(plan.bn_images), batch, self.compute, clock)
-        return validate(net, self._data, self.compute, batch, self._metric)
+        reestimate_evenly(net, self._task, self._sample(plan.bn_images), batch, self.compute, clock)
+        return self._validate(net)
 
     def evaluate_dense(self) -> dict[str, Any]:
         """Score the dense network as it is, on the same validation images: what candidates are compared with.
@@ -186,7 +187,7 @@ class Evaluator:
         """
 
         def score(batch: int) -> dict[str, Any]:
-            return validate(self._dense, self._data, self.compute, batch, self._metric)
+            return self._validate(self._dense, parts=self.settings.batch_size // batch)
 
         try:
             metrics = within_memory(score, self.settings.batch_size, self.compute.device, "with the dense network")
@@ -194,8 +195,8 @@ class Evaluator:
             raise ValueError(str(error)) from error
         if not math.isfinite(metrics["loss"]):
             raise ValueError(f"metric '{self.settings.metric}': must be a finite number for the dense network, but is "
-                             f"{metrics['loss']} on {len(self._data.val)} validation images; check the weights, and "
-                             "that the images are normalised as in its training")  # fmt: skip
+                             f"{metrics['loss']} on {len(self._val)} validation {self._task.sample}s; check the "
+                             f"weights, and that the {self._task.sample}s are prepared as in its training")  # fmt: skip
         return metrics
 
     def reconstruction(self, images: int) -> Reconstruction:
@@ -203,7 +204,7 @@ class Evaluator:
         if images not in self._reconstructions:
             self._reconstructions.clear()  # first: each takes memory
             seed = self.settings.seed
-            made = Reconstruction.on(self._dense, self.space, self._data, images, self.compute, seed)
+            made = Reconstruction.on(self._dense, self.space, self._task, images, self.compute, seed)
             self._reconstructions[images] = made
         return self._reconstructions[images]
 
@@ -231,9 +232,10 @@ class Evaluator:
 
         def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
             if plan.bn_images:
-                reestimate_evenly(net, self._data, self._sample(plan.bn_images), batch, self.compute, clock)
+                drawn = self._sample(plan.bn_images)
+                reestimate_evenly(net, self._task, drawn, self.settings.batch_size, self.compute, clock, parts=share)
             with Folded(net, self._pairs):
-                return validate(net, self._data, self.compute, batch, self._metric, rival, clock)
+                return self._validate(net, rival, clock, share)
 
         if not plan.steps:
             net = started(plan.fit_images > 0)
@@ -265,14 +267,21 @@ class Evaluator:
         """Train for some steps, or for those that are left."""
         settings = self.settings
         return finetune(
-            net, self._data, steps=steps, learning_rate=settings.learning_rate, seed=settings.seed,
-            batch=min(settings.batch_size, len(self._data.train)), micro_batches=micro_batches,
+            net, self._task, steps=steps, learning_rate=settings.learning_rate, seed=settings.seed,
+            batch=min(settings.batch_size, self._task.count("train")), micro_batches=micro_batches,
             device=self.compute.device, amp=self.compute.amp, checkpoint_path=file,
             checkpoint_every=settings.checkpoint_every, checkpoint_strict=False, listener=listener,
         )  # fmt: skip
 
-    def _sample(self, count: int) -> Split:
-        """Training images; a smaller sample is the beginning of a larger one."""
-        if len(self._drawn) < min(count, len(self._data.train)):
-            self._drawn = self._data.train.sample(count, self.settings.seed)
-        return self._drawn[:count]
+    def _validate(
+        self, net: nn.Module, rival: Sequence[float] | None = None, clock: Stopwatch | None = None, parts: int = 1
+    ) -> dict[str, Any]:
+        """See `validate`."""
+        size = self.settings.batch_size
+        return validate(net, self._task, self._val, self.compute, size, self._goal, rival, clock, parts)
+
+    def _sample(self, count: int) -> Draw:
+        """Training samples as they are; drawn once."""
+        if count not in self._drawn:
+            self._drawn[count] = self._task.draw("calibration", count, self.settings.seed)
+        return self._drawn[count]

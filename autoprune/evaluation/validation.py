@@ -1,77 +1,118 @@
-"""Scores a network on the validation images, or as many of them as it takes to see that it is hopeless."""
+"""Scores a network on validation samples, or as many of them as it takes to see that it is hopeless."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.compute import Compute
-from autoprune.data import ImageData
-from autoprune.evaluation.abandonment import BLOCK, block_means, estimate, hopeless, whole_blocks
-from autoprune.evaluation.passes import answers
-from objectives import quality
-from objectives.quality import Metric
+from autoprune.evaluation.abandonment import Losses, estimate, hopeless
+from autoprune.labels import LOSS, Score
+from autoprune.tasks import Draw, Meter, Metric, Task, goal_of, num_samples, resolve_metric
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What "loss" is, lower is better.
+
+    Attributes:
+        score: The loss of the task, a score of it, or a metric of the user's.
+        more: That metric, by its name.
+    """
+
+    score: Score = LOSS
+    more: Mapping[str, Metric] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, metric: str, task: Task) -> Goal:
+        """Of the settings.
+
+        Raises:
+            ValueError: If there is no such metric.
+        """
+        own = resolve_metric(metric, task)
+        return cls(goal_of(metric, task), {} if own is None else {metric: own})
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is the loss of the task."""
+        return self.score.name == LOSS.name
+
+    def losses(self, own: Losses, meter: Meter) -> Losses | None:
+        """What counts of a pass so far, sample by sample or batch by batch; None: it gives one number in the end."""
+        if self.is_loss:
+            return own
+        values = meter.values(self.score.name)
+        if values is None or values.numel() == 1:
+            return None
+        found = Losses()
+        found.add(self._lower(values.float()), len(values))
+        return found
+
+    def _lower(self, values: Tensor) -> Tensor:
+        return (self.score.best or 0.0) - values if self.score.higher_is_better else values
 
 
 def validate(
     net: nn.Module,
-    data: ImageData,
+    task: Task,
+    draw: Draw,
     compute: Compute,
     batch_size: int,
-    metric: tuple[str, Metric],
+    goal: Goal,
     incumbent: Sequence[float] | None = None,
     clock: AbstractContextManager[Any] | None = None,
+    parts: int = 1,
 ) -> dict[str, Any]:
-    """Score a network on `data.val`.
+    """Score a network.
 
     Args:
         net: In eval mode, on the device.
-        data: On the device.
+        task: On the device.
+        draw: The samples.
         compute: How passes are run.
-        batch_size: Images per pass.
-        metric: Its name, and what it is.
+        batch_size: Samples per pass.
+        goal: What "loss" is.
         incumbent: "batch_losses" of the best candidate so far: one that is clearly worse is abandoned. Ignored if it
-            does not belong to these images.
+            does not belong to these samples.
         clock: Runs during passes only.
+        parts: Each batch goes in so many.
 
     Returns:
-        "loss", "top1", "batch_losses", "abandoned" and "images": see `Evaluator`.
+        "loss", the scores of the task, "batch_losses", "abandoned" and "images": see `Evaluator`.
 
     Raises:
-        ValueError: If the metric gives neither one number nor one per image.
+        ValueError: If a metric gives neither one number nor one per sample.
     """
-    count = len(data.val)
-    rival = list(incumbent) if incumbent is not None and len(incumbent) == math.ceil(count / BLOCK) else []
-    values: list[Tensor] = []
-
-    def stop(out: Tensor, labels: Tensor) -> bool:
-        values.append(fitness(metric, out, labels))
-        return sum(map(len, values)) < count and hopeless(whole_blocks(torch.cat(values)), rival)
-
-    out = answers(net, data, data.val, compute, batch_size, clock, stop if rival else None)
-    labels = data.val.labels[: len(out)]
-    found = fitness(metric, out, labels)
-    abandoned = len(out) < count
-    return {
-        "loss": estimate(whole_blocks(found), rival, count) if abandoned else float(found.double().mean()),
-        "top1": quality.measure("top1", out, labels),
-        "batch_losses": block_means(found) if found.shape == labels.shape else [],
-        "abandoned": abandoned,
-        "images": len(out),
-    }
-
-
-def fitness(metric: tuple[str, Metric], out: Tensor, labels: Tensor) -> Tensor:
-    """The metric, lower is better: per image [N], or one number.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    name, function = metric
-    value = quality.apply(name, function, out, labels).float()
-    return 1 - value if name == "top1" else value
+    count, seen = len(draw), 0
+    own, meter, rival = Losses(), task.meter(goal.more), list[float]()
+    with torch.inference_mode(), compute.autocast():  # one context: every weight is cast once, not once per batch
+        for batch in draw.batches(batch_size, parts):
+            with clock or nullcontext():
+                outputs, loss = task.evaluate(net, batch)
+            seen += (size := num_samples(batch))
+            own.add(loss, size)
+            meter.update(outputs, batch)
+            if incumbent is None or seen >= count:
+                continue
+            known = goal.losses(own, meter)
+            if known is not None and len(incumbent) == known.num_blocks(count):
+                rival = list(incumbent)
+                if hopeless(known.whole(), rival):
+                    break
+        scores = {name: value for name, value in meter.compute().items() if math.isfinite(value)}
+    found = goal.losses(own, meter)
+    abandoned = seen < count
+    if found is None:
+        loss_now = goal.score.loss(scores.get(goal.score.name, math.nan))
+    else:
+        loss_now = estimate(found.whole(), rival, count, found.block) if abandoned else found.mean()
+    scores.pop(next(iter(goal.more), ""), None)
+    batches = [] if found is None else found.all()
+    return {"loss": loss_now, **scores, "batch_losses": batches, "abandoned": abandoned, "images": seen}

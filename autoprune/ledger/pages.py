@@ -105,8 +105,8 @@ class StoragePages:
 
 def columns(result: Mapping[str, Any]) -> dict[str, Any]:
     """What of a result `optuna-dashboard` is to show in a column of its own, beside the loss; nobody else reads it."""
-    top1 = result["metrics"].get("top1")
-    return {} if top1 is None else {"top1": top1}
+    known = result["metrics"].items()
+    return {k: v for k, v in known if isinstance(v, float) and k != "loss" and not k.startswith("seconds")}
 
 
 @contextlib.contextmanager

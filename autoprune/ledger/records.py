@@ -137,7 +137,7 @@ def _is_sane(entry: Entry) -> bool:
     trial = entry.trial
     if not isinstance(trial.metrics, dict):
         return False
-    measured = (trial.metrics.get(name, 0.0) for name in ("loss", "top1", "seconds_compute"))
+    measured = (trial.metrics.get(name, 0.0) for name in ("loss", "seconds_compute"))
     numbers = (trial.seconds, entry.asked_s, entry.since_s, entry.told_s, entry.deaths, entry.order, *measured)
     texts = (trial.fidelity, trial.worker, trial.error)
     return all(isinstance(n, (int, float)) for n in numbers) and all(isinstance(t, str) for t in texts)

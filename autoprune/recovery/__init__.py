@@ -4,7 +4,6 @@ from autoprune.recovery.adaptation import adapt as adapt
 from autoprune.recovery.adaptation import images_seen as images_seen
 from autoprune.recovery.batchnorm import reestimate as reestimate
 from autoprune.recovery.batchnorm import reestimate_evenly as reestimate_evenly
-from autoprune.recovery.distillation import distillation_loss as distillation_loss
 from autoprune.recovery.finetune import TrainingLog as TrainingLog
 from autoprune.recovery.finetune import finetune as finetune
 from autoprune.recovery.reconstruction import Reconstruction as Reconstruction

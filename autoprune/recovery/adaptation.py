@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,28 +20,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 
 from autoprune.compute import Compute
-from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData
 from autoprune.errors import Diverged
-from autoprune.recovery.batches import Batches
+from autoprune.recovery.batches import dropout
 from autoprune.recovery.batchnorm import reestimate_evenly
-from autoprune.recovery.distillation import distillation_loss
 from autoprune.recovery.finetune import Listener
 from autoprune.recovery.schedules import SCHEDULES
+from autoprune.tasks import Task, as_task, mapped
 from search_spaces import Dresser, SearchSpace, Widths
 from search_spaces.plan import plan_of
 
 SMALLEST = 0.25  # of each group's units, as published
 RANDOM = 2  # random widths per step
-BN_IMAGES = 1000  # re-estimate the dense network's own batch-norm in the end
+BN_SAMPLES = 1000  # re-estimate the dense network's own batch-norm in the end
 
 
 def adapt(
     model: nn.Module,
-    data: ImageData,
+    task: Task | ImageData,
     space: SearchSpace,
     scores: Sequence[NDArray[np.float64]],
     *,
@@ -60,11 +58,11 @@ def adapt(
 ) -> nn.Module:
     """The dense network with weights that serve narrower networks as well.
 
-    A step costs one pass of each of its four networks over the same `batch` images: see `images_seen`.
+    A step costs one pass of each of its four networks over the same `batch` samples: see `images_seen`.
 
     Args:
         model: The dense network; left as it is.
-        data: Only its training images are used, augmented as `data.augmentation` says.
+        task: Only its training samples are used.
         space: What may be pruned.
         scores: Per group [C], higher = keep: the order in which units are kept.
         steps: SGD steps.
@@ -72,7 +70,7 @@ def adapt(
         schedule: As in `finetune`.
         momentum: Nesterov's.
         weight_decay: On every parameter.
-        batch: Images per step.
+        batch: Samples per step; a loader's are as it makes them.
         smallest: Fraction of each group's units in the smallest network, 0 to 1; random ones lie between it and all.
         seed: Of the batches and of the widths.
         device: "auto", "cpu", "cuda", ...
@@ -87,51 +85,75 @@ def adapt(
         ValueError: If a setting is out of range.
         Diverged: If a loss becomes NaN or infinite.
     """
-    if steps < 1 or not learning_rate > 0 or not 0 < smallest <= 1 or not 1 <= batch <= len(data.train):
+    task = as_task(task)
+    if steps < 1 or not learning_rate > 0 or not 0 < smallest <= 1 or not 1 <= batch <= task.count("train"):
         raise ValueError(
             f"adaptation: needs steps of at least 1, a learning rate above 0, smallest in 0..1 and a batch of 1 to the "
-            f"{len(data.train)} training images; got {steps}, {learning_rate}, {smallest}, {batch}"
+            f"{task.count('train')} training {task.sample}s; got {steps}, {learning_rate}, {smallest}, {batch}"
         )
     if schedule not in SCHEDULES:
         raise ValueError(f"adaptation: unknown schedule '{schedule}'; known: {', '.join(SCHEDULES)}")
     compute = Compute.choose(device, amp)
+    task = task.on(compute)
     dense = compute.place(copy.deepcopy(model)).train()
     dresser, home = Dresser(dense, space), next(model.parameters()).device
     optimizer = torch.optim.SGD(
         [p for p in dense.parameters() if p.requires_grad], lr=learning_rate, momentum=momentum,
         nesterov=momentum > 0, weight_decay=weight_decay,
     )  # fmt: skip
-    batches = Batches(data, data.train.to(compute.device), batch, seed, compute)
     low = space.clip(smallest * g.size for g in space.groups)
-    for step, images in enumerate(batches.between(0, steps)):
+    for step, found in enumerate(task.training(batch, seed).between(0, steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * SCHEDULES[schedule](step, steps)
         optimizer.zero_grad()
-        inputs = batches.augmented(images, step)
-        with batches.dropout(step), torch.enable_grad():
+        with dropout(seed, step, compute), torch.enable_grad():
             with compute.autocast():
-                answers = logits(dense(inputs))
-            total = _backward(functional.cross_entropy(answers.float(), images.labels))
+                answers, loss = task.evaluate(dense, found)
+            taught, total = detached(answers), _backward(loss.float().mean())
             for widths in _narrower(space, low, np.random.default_rng([seed, step]), project):
                 kept = space.kept(widths, scores)
-                net = dresser.dress(kept).train()
+                net = _Narrower(dresser.dress(kept).train(), _slices(dense, space, kept))
                 with compute.autocast():
-                    found = logits(functional_call(net, _slices(dense, space, kept), (inputs,)))
-                total += _backward(distillation_loss(found, answers.detach(), images.labels, 1.0, temperature=1.0))
+                    if taught is None:  # a network that tells no answers in training learns the loss
+                        loss = task.evaluate(net, found)[1].float().mean()
+                    else:
+                        loss = task.distance(task.call(net, found), taught, 1.0)
+                total += _backward(loss)
         if not math.isfinite(total):
             raise Diverged(f"adaptation diverged at step {step + 1} of {steps} (loss {total}); lower the learning rate "
                            f"of {learning_rate}")  # fmt: skip
         optimizer.step()
         if listener is not None:
             listener(step + 1, steps, total)
-    sample = batches.train.sample(BN_IMAGES, seed)
-    reestimate_evenly(dense.eval(), data, sample, batch, compute)
+    reestimate_evenly(dense.eval(), task, task.draw("calibration", BN_SAMPLES, seed), batch, compute)
     return dense.to(home)
 
 
 def images_seen(steps: int, batch: int = 128) -> int:
     """Training images that an adaptation draws; each passes through four networks, forwards and backwards."""
     return steps * batch
+
+
+class _Narrower(nn.Module):
+    """A narrower network whose parameters are slices of the dense ones.
+
+    Args:
+        net: Of its shape.
+        slices: Its parameters by name.
+    """
+
+    def __init__(self, net: nn.Module, slices: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.net, self.slices = net, dict(slices)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What it answers."""
+        return functional_call(self.net, self.slices, args, kwargs)
+
+
+def detached(outputs: Any) -> Any:
+    """The same answers without their graph."""
+    return mapped(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, outputs)
 
 
 def _narrower(

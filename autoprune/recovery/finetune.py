@@ -1,6 +1,6 @@
 """Fine-tuning of a pruned network: SGD with Nesterov momentum, seeded, checkpointed, resumed to the same bits.
 
-All randomness comes from the seed and the number of the step or epoch (see `Batches`): nothing random is stored.
+All randomness comes from the seed and the number of the step or epoch (see `tasks.Training`): nothing random is stored.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from autoprune.compute import Compute
-from autoprune.criteria.gradients import logits
-from autoprune.data import ImageData, Split
+from autoprune.data import ImageData
 from autoprune.errors import Diverged
 from autoprune.files import DiskError
 from autoprune.recovery import checkpoint
-from autoprune.recovery.batches import Batches
-from autoprune.recovery.distillation import distillation_loss
+from autoprune.recovery.batches import dropout
 from autoprune.recovery.schedules import SCHEDULES
+from autoprune.tasks import Task, as_task, not_finite, num_samples, shapes, split
+from objectives.plugins import described
 
 Listener = Callable[[int, int, float], None]  # (steps done, steps in all, training loss of the last step)
 
@@ -68,7 +67,7 @@ class _Plan:
 
 def finetune(
     model: nn.Module,
-    data: ImageData,
+    task: Task | ImageData,
     *,
     epochs: float | None = None,
     steps: int | None = None,
@@ -90,23 +89,23 @@ def finetune(
     resume: bool = True,
     listener: Listener | None = None,
 ) -> TrainingLog:
-    """Train `model` in place on `data.train`; the weights of the last step stay, never the best of some test.
+    """Train `model` in place; the weights of the last step stay, never the best of some test.
 
-    The last, partial batch of an epoch is dropped, so an epoch has `len(train) // batch` steps.
+    The last, partial batch of an epoch of samples in memory is dropped; a loader's epoch is all that it gives.
 
     Args:
         model: Moved to the device and left there, in eval mode.
-        data: Its training images are augmented as `data.augmentation` says.
-        epochs: Length, in passes over the training images (a fraction is fine); or
+        task: Its training samples, augmented, and its loss.
+        epochs: Length, in passes over the training samples (a fraction is fine); or
         steps: length in SGD steps.
         learning_rate: Peak.
         schedule: "linear" (a tenth of warm-up, then down to 0), "cosine" (no warm-up) or "constant", per step.
         momentum: Nesterov's.
         weight_decay: On every parameter.
-        batch: Images per step.
+        batch: Samples per step; a loader's are as it makes them.
         micro_batches: Passes that a batch is split into, whose gradients are added: less memory, the same steps; only
             batch-norm and dropout see the difference.
-        distill_from: The dense network, as teacher; None: plain cross-entropy.
+        distill_from: The dense network, as teacher; None: the plain loss.
         distill_weight: Of the teacher, 0 to 1.
         temperature: Of the distillation.
         seed: Of the order, the crops and flips, and the dropout.
@@ -127,10 +126,14 @@ def finetune(
     start = time.perf_counter()
     if (epochs is None) == (steps is None):
         raise ValueError("finetune: give either epochs or steps, not both")
-    per_epoch = len(data.train) // batch if batch > 0 else 0
-    if per_epoch < 1:
-        raise ValueError(f"finetune: batch must lie between 1 and the {len(data.train)} training images, got {batch}")
-    total = steps if steps is not None else round((epochs or 0) * per_epoch)
+    compute = Compute.choose(device, amp)
+    task = as_task(task).on(compute)
+    training = task.training(batch, seed)
+    if training.per_epoch < 1:
+        raise ValueError(f"finetune: batch must lie between 1 and the {task.count('train')} training {task.sample}s, "
+                         f"got {batch}")  # fmt: skip
+    batch = training.size
+    total = steps if steps is not None else round((epochs or 0) * training.per_epoch)
     if total < 1 or not learning_rate > 0:
         raise ValueError(f"finetune: needs at least one step at a rate above 0, got {total} steps at {learning_rate}")
     if not 1 <= micro_batches <= batch:
@@ -142,18 +145,17 @@ def finetune(
         raise ValueError(f"finetune: unknown schedule '{schedule}'; known: {', '.join(SCHEDULES)}")
     plan = _Plan(
         total, learning_rate, schedule, momentum, weight_decay, batch,
-        distill_weight if distill_from is not None else 0.0, temperature, seed, data.fingerprint, micro_batches,
+        distill_weight if distill_from is not None else 0.0, temperature, seed, task.fingerprint, micro_batches,
     )  # fmt: skip
-    compute = Compute.choose(device, amp)
-    run = _Run(model, data, plan, compute, distill_from)
+    run = _Run(model, task, plan, compute, distill_from)
     path = Path(checkpoint_path) if checkpoint_path is not None else None
     if path is not None and resume and path.exists():
         with nullcontext() if checkpoint_strict else suppress(ValueError):
             run.restore(path)
     resumed_from = run.step
     model.train()
-    for images in run.batches.between(run.step, total):
-        run.advance(images)
+    for found in training.between(run.step, total):
+        run.advance(found)
         if listener is not None:
             listener(run.step, total, run.losses[-1])
         if path is not None and (run.step % checkpoint_every == 0 or run.step == total):
@@ -168,14 +170,13 @@ class _Run:
     """A training under way: what a checkpoint holds."""
 
     def __init__(
-        self, model: nn.Module, data: ImageData, plan: _Plan, compute: Compute, teacher: nn.Module | None
+        self, model: nn.Module, task: Task, plan: _Plan, compute: Compute, teacher: nn.Module | None
     ) -> None:
         self.model = compute.place(model)
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
             raise ValueError("finetune: no parameter of the model requires a gradient; call model.requires_grad_(True)")
-        self.plan, self.compute = plan, compute
-        self.batches = Batches(data, data.train.to(compute.device), plan.batch, plan.seed, compute)
+        self.task, self.plan, self.compute = task, plan, compute
         self.teacher = None if teacher is None else compute.place(teacher).eval()
         self.optimizer = torch.optim.SGD(
             trainable, lr=plan.learning_rate, momentum=plan.momentum, nesterov=plan.momentum > 0,
@@ -197,45 +198,54 @@ class _Run:
         if differing := [f"{k} {found.get(k)!r} instead of {v!r}" for k, v in own.items() if found.get(k) != v]:
             raise ValueError(f"checkpoint '{path}': belongs to another training ({'; '.join(differing)}); delete it or "
                              "give another path")  # fmt: skip
-        shapes, there = ({k: v.shape for k, v in d.items()} for d in (self.model.state_dict(), state["model"]))
-        if differing := [name for name in {**shapes, **there} if shapes.get(name) != there.get(name)]:
+        sizes, there = ({k: v.shape for k, v in d.items()} for d in (self.model.state_dict(), state["model"]))
+        if differing := [name for name in {**sizes, **there} if sizes.get(name) != there.get(name)]:
             raise ValueError(f"checkpoint '{path}': belongs to another network (which differs in '{differing[0]}'); "
                              "delete it or give another path")  # fmt: skip
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.losses = state["step"], list(state["losses"])
 
-    def advance(self, batch: Split) -> None:
+    def advance(self, batch: Any) -> None:
         """One step."""
         factor = SCHEDULES[self.plan.schedule](self.step, self.plan.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.learning_rate * factor
-        loss = float(self._pass(self.batches.augmented(batch, self.step), batch.labels))
+        loss = float(self._pass(batch))
         if not math.isfinite(loss):
+            if not_finite(batch):
+                raise ValueError(f"{self.task.where('train')}: the batch of step {self.step + 1} holds NaN or "
+                                 "infinity; find out where it comes from, or leave such samples out")  # fmt: skip
             raise Diverged(f"fine-tuning diverged at step {self.step + 1} of {self.plan.steps} (loss {loss}); lower "
                            f"the learning rate of {self.plan.learning_rate}")  # fmt: skip
         self.optimizer.step()
         self.losses.append(loss)
         self.step += 1
 
-    def _pass(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _pass(self, batch: Any) -> Tensor:
         """Forwards and backwards; the gradients are left on the parameters."""
         self.optimizer.zero_grad()
-        count = self.plan.micro_batches
+        parts, whole = split(batch, self.plan.micro_batches), num_samples(batch)
         total = torch.zeros((), device=self.compute.device)
-        with self.batches.dropout(self.step), torch.enable_grad(), self.clock:
-            for part, truth in zip(images.chunk(count), labels.chunk(count), strict=True):
-                loss = self._loss(part, truth) * (len(truth) / len(labels))
+        with dropout(self.plan.seed, self.step, self.compute), torch.enable_grad(), self.clock:
+            for part in parts:
+                loss = self._loss(part) * (num_samples(part) / whole)
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The mean over some images, under autocast."""
+    def _loss(self, batch: Any) -> Tensor:
+        """The mean over some samples, under autocast."""
         with self.compute.autocast():
-            answers = logits(self.model(images))
+            try:
+                outputs, loss = self.task.evaluate(self.model, batch)
+            except (TypeError, ValueError, IndexError, KeyError) as error:
+                raise ValueError(f"{self.task.where('train')}: the batch of step {self.step + 1} ({shapes(batch)}) "
+                                 f"does not fit the network or the loss: {described(error)}") from error  # fmt: skip
+            loss = loss.float().mean()
             if self.teacher is None:
-                return functional.cross_entropy(answers.float(), labels)
+                return loss
             with torch.no_grad():
-                target = logits(self.teacher(images))
-            return distillation_loss(answers, target, labels, self.plan.distill_weight, self.plan.temperature)
+                wanted = self.task.call(self.teacher, batch)
+            soft = self.task.distance(outputs, wanted, self.plan.temperature)
+            return (1 - self.plan.distill_weight) * loss + self.plan.distill_weight * soft

@@ -13,9 +13,10 @@ after batch-norm re-estimation) that gave 0.53, the dense statistics 0.57, of 25
 alike, 1e-4 and 0.5 are worse.
 
 Fitted are convolutions (1-d to 3-d, any kernel) and linear layers that run once. Left as they are: grouped and
-depthwise convolutions, transposed ones, layers that run more than once or share their weight, and bare parameters.
+depthwise convolutions, transposed ones, layers that run more than once, share their weight or see another number of
+rows than in the dense network (the proposals of a detector), and bare parameters.
 
-Letters: `N` images, `P` positions of each, `S` all positions, `I` inputs of one output (channels times kernel area),
+Letters: `N` samples, `P` positions of each, `S` all positions, `I` inputs of one output (channels times kernel area),
 `O` outputs.
 """
 
@@ -36,6 +37,7 @@ from torch.nn import functional
 from autoprune.compute import Compute
 from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
+from autoprune.tasks import Task, as_task, num_samples
 from search_spaces import SearchSpace
 from search_spaces.plan import check_kept, plan_of
 
@@ -51,10 +53,9 @@ class Reconstruction:
     Args:
         dense: The dense network, on the device, in eval mode; left as it is.
         space: Its search space.
-        images: [N, C, H, W] normalised, on the device; they pass in one batch.
+        call: Runs a network on one batch of samples.
         compute: How passes are run.
-        positions: Of each image's output, drawn for each layer (all where there are fewer). Where the images are too
-            large for one batch, the first of them serve, with more positions each.
+        positions: Of each sample's output, drawn for each layer (all where there are fewer).
         ridge: Relative to the mean square of a layer's inputs.
         seed: Of the positions.
     """
@@ -63,17 +64,15 @@ class Reconstruction:
         self,
         dense: nn.Module,
         space: SearchSpace,
-        images: Tensor,
+        call: Callable[[nn.Module], Any],
         compute: Compute,
         *,
         positions: int = POSITIONS,
         ridge: float = RIDGE,
         seed: int = 0,
     ) -> None:
-        count, positions = one_batch(space, len(images), positions)
-        images = images[:count]
         self._space, self._plan = space, plan_of(space)
-        self._images, self._compute, self._ridge = images, compute, ridge
+        self._call, self._compute, self._ridge = call, compute, ridge
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
         calls: Counter[str] = Counter()
 
@@ -89,18 +88,23 @@ class Reconstruction:
 
         handles = _hook(dense, {n: partial(record, n) for n in _candidates(dense, space)}, "register_forward_hook")
         with handles, torch.inference_mode(), compute.autocast():
-            dense(images)
+            call(dense)
         self._targets = {name: target for name, target in self._targets.items() if calls[name] == 1}
 
     @classmethod
     def on(
-        cls, dense: nn.Module, space: SearchSpace, data: ImageData, count: int, compute: Compute, seed: int = 0
+        cls, dense: nn.Module, space: SearchSpace, task: Task | ImageData, count: int, compute: Compute, seed: int = 0
     ) -> Reconstruction:
-        """On `count` training images drawn by the seed; no more of them are normalised than one batch takes."""
-        count, positions = one_batch(space, min(count, len(data.train)), POSITIONS)
-        images = data.train.sample(count, seed).to(compute.device).images
-        images = data.normalise(images, compute.channels_last)
-        return cls(dense, space, images, compute, positions=positions, seed=seed)
+        """On `count` training samples drawn by the seed.
+
+        Where they are too large for one batch, the first of them serve, with more positions each.
+        """
+        task = as_task(task).on(compute)
+        fewer, positions = one_batch(space, min(count, task.count("calibration")), POSITIONS)
+        batch = task.draw("calibration", fewer, seed).whole(fewer)
+        if (found := num_samples(batch)) < fewer:  # as many as fit together
+            positions = math.ceil(positions * fewer / max(1, found))
+        return cls(dense, space, lambda net: task.call(net, batch), compute, positions=positions, seed=seed)
 
     def __call__(
         self, net: nn.Module, kept: Sequence[Any], clock: AbstractContextManager[Any] | None = None
@@ -124,6 +128,8 @@ class Reconstruction:
 
         def fit(name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
             at, target = self._targets[name]
+            if len(args[0]) != len(at):  # as many rows as the network found worth it (proposals of a detector)
+                return
             stays = np.delete(np.arange(target.shape[1]), gone(name, 0))
             solve(layer, _inputs(layer, args[0], at), target[:, torch.from_numpy(stays).to(target.device)], self._ridge)
             fitted.append(name)
@@ -131,10 +137,10 @@ class Reconstruction:
         hooks = {name: partial(fit, name) for name in self._targets if gone(name, 1)}
         with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
             if hooks:
-                reestimate(net, [self._images])
+                reestimate(net, [None], lambda _: self._call(net))
             if hooks and not fitted:  # there is no batch-norm
                 with torch.inference_mode():
-                    net(self._images)
+                    self._call(net)
         return tuple(fitted)
 
 

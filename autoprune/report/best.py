@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.labels import TOP1, Score
 from autoprune.ledger import Record
 from autoprune.printable import decimals
 from autoprune.problem import Trial
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def best_table(
-    trials: Sequence[Trial], metric: str = "loss", verdicts: Mapping[int, str] | None = None, shown: int = 10
+    trials: Sequence[Trial],
+    metric: str = "loss",
+    verdicts: Mapping[int, str] | None = None,
+    shown: int = 10,
+    score: Score = TOP1,
 ) -> FittingTable:
     """The best trials of each fidelity, the trained ones first, and all on which there is a verdict.
 
@@ -26,10 +30,11 @@ def best_table(
         metric: What their loss is called.
         verdicts: By the trial's number, see `verdicts_of`.
         shown: How many of each fidelity.
+        score: Of the task.
     """
     verdicts = verdicts or {}
     table = FittingTable(title="best trials", title_justify="left")
-    for column in ("trial", "fidelity", metric, "top-1", "seconds", *["verdict"] * bool(verdicts)):
+    for column in ("trial", "fidelity", metric, score.label, "seconds", *["verdict"] * bool(verdicts)):
         table.add_column(column, justify="left" if column in ("fidelity", "verdict") else "right")
     table.add_column("widths", no_wrap=True, min_width=11)  # the first of them tell candidates apart
     order = ranked(trials)
@@ -42,7 +47,7 @@ def best_table(
                 str(trial.number),
                 fidelity,
                 decimals(trial.loss),
-                f"{trial.metrics.get('top1', math.nan):.4f}",
+                f"{score.number(trial.metrics):.4f}",
                 f"{trial.seconds:.1f}",
                 *[verdicts.get(trial.number, "")] * bool(verdicts),
                 widths if len(widths) <= 60 else f"{widths[:57]}...",

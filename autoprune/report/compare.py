@@ -10,7 +10,6 @@ from rich.text import Text
 
 from autoprune.printable import decimals
 from autoprune.report.fitting import FittingTable
-from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import cost_label
@@ -49,9 +48,10 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
     """Columns and one row per run: what was asked, what came out, what it took."""
     costs = dict.fromkeys(["macs", *(name for facts in runs for name in facts.latency), "params"])
     has_front = any(facts.tradeoff for facts in runs)
-    metric = common_metric(runs)
+    metric, score = common_metric(runs), runs[0].labels.headline
     best_of = f"best {metric}" if metric else "best of"
-    head = ("run", "state", "strategy", "goal" if has_front else "budget", best_of, "top-1 val", "top-1 test")
+    scored = (f"{score.label} val", f"{score.label} test")
+    head = ("run", "state", "strategy", "goal" if has_front else "budget", best_of, *scored)
     rows = []
     for name, facts in zip(names(runs), runs, strict=True):
         best = facts.winner
@@ -63,7 +63,8 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         reached = [_volume(facts)] * has_front
         took = (str(len(facts.trials)), duration(facts.seconds))
         asked = (name, facts.state, strategy, facts.config.goal)
-        rows.append((*asked, loss, top1(val), top1(facts.measured("pruned", "test")), *shares, *reached, *took))
+        measured = score.shown(val), score.shown(facts.measured("pruned", "test"))
+        rows.append((*asked, loss, *measured, *shares, *reached, *took))
     return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "trials", "time"), rows
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoprune.architecture import read_architecture
-from autoprune.config import metric_label
 from autoprune.files import DiskError
+from autoprune.labels import Labels
 from autoprune.ledger import writers
 from autoprune.report.activity import Activity
 from autoprune.report.best import best_table, verdicts_of
@@ -70,7 +70,8 @@ def print_export(directory: str | Path) -> None:
     out, directory = console(), Path(directory)
     data = read_architecture(directory)
     _print_source(out, data)
-    out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
+    labels = Labels.of(directory.parent)
+    out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"], labels)))
     _print_files(out, directory)
 
 
@@ -81,7 +82,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     from autoprune.runs.versions import seen_by, told
 
     out = out or console()
-    record, metric = run.record(), metric_label(run.config.metric)
+    record, metric, score = run.record(), run.metric, run.labels.headline
     trials, activity = record.trials, Activity.of(record)
     space = run.space()
     latency = run.latency()
@@ -100,7 +101,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"versions: {others}", markup=False, soft_wrap=True)
     if end := ending(run, record, is_live):
         out.print(f"ended: {end}", markup=False, soft_wrap=True)
-    out.print(best_table(trials, metric, verdicts_of(run, record)))
+    out.print(best_table(trials, metric, verdicts_of(run, record), score=score))
     out.print(key(run.config), markup=False)
     out.print(proxy_quality(trials, metric), markup=False)
     if run.config.front:
@@ -109,20 +110,20 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         not first.target and may_find("cost", first.metric)
     ):
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
-        if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric):
+        if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric, score):
             out.print(front)
     if (run.best / "architecture.json").is_file():
         data = read_architecture(run.best)
         out.print(groups_table(space, data["widths"]))
         _print_source(out, data)
-        out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"])))
+        out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"], run.labels)))
     if activity.failures:
         out.print(failures_table(activity))
     if names := not_called(run.config):
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
     table = f"all trials: {run.path / 'trials.csv'}"
     try:
-        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups], metric)
+        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups], metric, score)
     except DiskError as error:  # a run on a full or read-only disk can be looked at all the same
         table = str(error)
     out.print(table, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autoprune.config import metric_label
+from autoprune.labels import TOP1, Score
 from autoprune.ledger import Record
 from autoprune.printable import decimals
 from autoprune.problem import Trial
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 SHOWN = 20  # points of a front
 
 
-def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metric: str) -> FittingTable | None:
+def goal_table(
+    tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metric: str, score: Score = TOP1
+) -> FittingTable | None:
     """The points that no other candidate of this fidelity beats; None if there are not more than two.
 
     Args:
@@ -33,6 +35,7 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
         trials: Of the run.
         fidelity: Losses of others do not compare.
         metric: What the loss is called.
+        score: Of the task.
     """
     found = tradeoff.front(t for t in trials if t.fidelity == fidelity)
     if len(found) <= 2:
@@ -41,13 +44,11 @@ def goal_table(tradeoff: TradeOff, trials: Sequence[Trial], fidelity: str, metri
     left_out = f", {len(some)} of {counted(len(found), 'point')}" if len(found) > SHOWN else ""
     table = FittingTable(title=f"front ({fidelity}{left_out})", title_justify="left")
     costs = (f"{name}, predicted" if is_latency(name) else name for name in tradeoff.metrics)
-    for column in ("trial", *costs, metric, "top-1"):
+    for column in ("trial", *costs, metric, score.label):
         table.add_column(column, justify="right")
     for trial in (found[i] for i in sorted(some)):
         shares = (percent(float(share), 1.0) for share in tradeoff.shares(trial.widths))
-        table.add_row(
-            str(trial.number), *shares, decimals(trial.loss), f"{trial.metrics.get('top1', float('nan')):.4f}"
-        )
+        table.add_row(str(trial.number), *shares, decimals(trial.loss), f"{score.number(trial.metrics):.4f}")
     return table
 
 
@@ -56,9 +57,9 @@ def print_front(out: Out, run: RunDirectory, record: Record) -> None:
     tradeoff = run.tradeoff(record)
     if tradeoff is None:
         return
-    metric = metric_label(run.config.metric)
+    metric = run.metric
     for fidelity in dict.fromkeys([run.config.fidelity, "short"]):
-        if table := goal_table(tradeoff, record.trials, fidelity, metric):
+        if table := goal_table(tradeoff, record.trials, fidelity, metric, run.labels.headline):
             out.print(table)
     if said := summary(run, record):
         out.print(f"front: {said}; {reference(tradeoff, metric)}", markup=False)
@@ -69,7 +70,7 @@ def reference(tradeoff: TradeOff, metric: str) -> str:
     costs = " and ".join(tradeoff.metrics)
     return (
         f"of the box below the dense network's {costs} and {metric} {tradeoff.worst:.4g}, that of a network which "
-        "answers all images alike: 0 is worthless, 1 would be no loss at no cost"
+        "answers everything alike: 0 is worthless, 1 would be no loss at no cost"
     )
 
 

@@ -23,15 +23,30 @@ EVERY_S = 5.0  # between two notes of a fine-tune's pace
 
 @dataclass(frozen=True)
 class Images:
-    """How many images a run trains and validates with, as its ledger notes them."""
+    """How many samples a run trains and validates with, as its ledger notes them.
+
+    Attributes:
+        train: That train.
+        val: That validate.
+        batch: In a batch of training, where a loader makes them; None: what the settings say.
+    """
 
     train: int
     val: int
+    batch: int | None = None
 
     @classmethod
     def of(cls, notes: Mapping[str, Any]) -> Images | None:
         """As a ledger notes them; None if it is of a release that did not."""
         return cls(*notes[NOTE]) if NOTE in notes else None
+
+    def to_json(self) -> list[int]:
+        """For the ledger."""
+        return [self.train, self.val, *([] if self.batch is None else [self.batch])]
+
+    def batch_of(self, config: RunConfig) -> int:
+        """Samples in a batch of training."""
+        return min(config.batch_size if self.batch is None else self.batch, self.train)
 
 
 def passes(fidelity: str, config: RunConfig, images: Images) -> int:
@@ -44,17 +59,17 @@ def passes(fidelity: str, config: RunConfig, images: Images) -> int:
     if plan.steps and config.reconstruct:
         plan = replace(plan, fit_images=EvaluationSettings.fit_images)
     once = sum(min(count, images.train) for count in (plan.bn_images, plan.fit_images))
-    return min(config.val_images, images.val) + once + 3 * plan.total_steps * min(config.batch_size, images.train)
+    return min(config.val_images, images.val) + once + 3 * plan.total_steps * images.batch_of(config)
 
 
 def tuning_steps(config: RunConfig, images: Images) -> int:
     """Steps of the final fine-tune."""
-    return round(config.epochs * (images.train // min(config.batch_size, images.train)))
+    return round(config.epochs * (images.train // images.batch_of(config)))
 
 
 def tuning_passes(config: RunConfig, images: Images) -> int:
     """Images that pass in the final fine-tune, as in `passes`; a teacher sees each of them, too."""
-    batch = min(config.batch_size, images.train)
+    batch = images.batch_of(config)
     return tuning_steps(config, images) * batch * (4 if config.distill else 3)
 
 

@@ -22,7 +22,8 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from autoprune.config import RunConfig, metric_label
+from autoprune.config import RunConfig
+from autoprune.labels import TOP1, Labels, Score
 from autoprune.printable import decimals, printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
@@ -55,6 +56,7 @@ class RunProgress:
         self._best: dict[str, float] = {}
         self._measured: Measured | None = None
         self._images: Images | None = None
+        self._labels = Labels()
         self._began = time.monotonic()
 
     def __enter__(self) -> RunProgress:
@@ -76,6 +78,7 @@ class RunProgress:
         worked_s: float = 0.0,
         measured: Measured | None = None,
         images: Images | None = None,
+        labels: Labels | None = None,
     ) -> None:
         """The search begins, or goes on.
 
@@ -85,8 +88,10 @@ class RunProgress:
             worked_s: Seconds that controllers were at work before.
             measured: What was measured for a latency budget so far.
             images: How many the run has.
+            labels: What its scores are called.
         """
         self._images = images
+        self._labels = labels or Labels()
         self._config, self._trials, self._best, self._measured = config, list(trials), {}, measured
         self._began = time.monotonic() - worked_s
         for trial in self._trials:
@@ -127,13 +132,13 @@ class RunProgress:
         if is_cached(trial):
             return
         better = self._is_better(trial)
-        outlook, metric = self._outlook(), metric_label(self._config.metric)
+        outlook, metric = self._outlook(), self._labels.score(self._config.metric).minimised
         if self._bar is None:
             if not self._is_time(self._every_s) and outlook.done < outlook.total:
                 return
             best = " (best so far)" if better and not self._config.front else ""
             so_far = f"{outlook.done} of {outlook.total} done, ETA {outlook.eta}"
-            self.say(f"{describe(trial, metric)}{best}; {so_far}")
+            self.say(f"{describe(trial, metric, self._labels.headline)}{best}; {so_far}")
         else:
             note = f"{trial.fidelity}: best {metric} {decimals(self._best.get(trial.fidelity, math.inf))}"
             self._bar.update(
@@ -190,13 +195,14 @@ def _is_notebook(console: Console) -> bool:
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
-def describe(trial: Trial, metric: str = "loss") -> str:
-    """One trial on one line; `metric` is what its loss is called."""
+def describe(trial: Trial, metric: str = "loss", score: Score = TOP1) -> str:
+    """One trial on one line; `metric` is what its loss is called, and a score of the task stands beside it."""
     head = f"trial {trial.number}, {trial.fidelity}"
     if trial.state is TrialState.FAIL:
         return f"{head}: failed: {trial.error}"
-    top1 = f", top-1 {trial.metrics['top1']:.4f}" if "top1" in trial.metrics else ""
+    known = math.nan if score.name == "loss" else score.number(trial.metrics)
+    also = "" if math.isnan(known) else f", {score.label} {known:.4f}"
     word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
     harm = trial.metrics.get("loss_trained")
     taken_back = "" if harm is None else f" (as before its training, which made it {harm:.4g})"
-    return f"{head}: {word} {decimals(trial.loss)}{top1}, {trial.seconds:.1f} s{taken_back}"
+    return f"{head}: {word} {decimals(trial.loss)}{also}, {trial.seconds:.1f} s{taken_back}"

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from autoprune.config import RunConfig
+from autoprune.labels import Labels
 from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report.rows import rows_of
@@ -99,13 +100,14 @@ def html_of(result: Result) -> str:
 
 def _rows(result: Result) -> list[Row]:
     metrics, losses = result.metrics, []
-    for split, label in (("val", "loss, validation images"), ("test", "loss, held-out test images")):
+    labels = Labels.of(result.run_dir)
+    for split, where in (("val", f"validation {labels.samples}"), ("test", f"held-out test {labels.samples}")):
         dense, pruned = (metrics.get(f"{which}_{split}", {}).get("loss") for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
-            losses.append(
-                (label, decimals(dense), decimals(pruned), f"{'+' * (pruned >= dense)}{decimals(pruned - dense)}")
-            )
-    return losses + rows_of(metrics, result.costs)
+            change = f"{'+' * (pruned >= dense)}{decimals(pruned - dense)}"
+            losses.append((f"loss, {where}", decimals(dense), decimals(pruned), change))
+    shown = rows_of(metrics, result.costs, labels)
+    return losses + shown if labels.scores else shown
 
 
 def _facts(result: Result) -> dict[str, str]:

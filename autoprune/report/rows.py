@@ -6,21 +6,22 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from autoprune.labels import TOP1, Labels, Score
 from autoprune.report.tables import apart, number, percent
 from objectives import is_latency
 
 
-def rows_of(metrics: Any, costs: Any) -> list[tuple[str, str, str, str]]:
-    """Accuracies and costs for `comparison_table`."""
-    rows = []
-    for split, label in (("val", "top-1, validation images"), ("test", "top-1, held-out test images")):
-        dense, pruned = (metrics.get(f"{which}_{split}", {}).get("top1") for which in ("dense", "pruned"))
+def rows_of(metrics: Any, costs: Any, labels: Labels = Labels()) -> list[tuple[str, str, str, str]]:  # noqa: B008
+    """Scores and costs for `comparison_table`; of images that are classified, unless labels say otherwise."""
+    rows, score = [], labels.headline
+    for split, where in (("val", f"validation {labels.samples}"), ("test", f"held-out test {labels.samples}")):
+        dense, pruned = (metrics.get(f"{which}_{split}", {}).get(score.name) for which in ("dense", "pruned"))
         if dense is not None and pruned is not None:
-            rows.append((label, f"{dense:.4f}", f"{pruned:.4f}", f"{100 * (pruned - dense):+.2f} points"))
-        if (old := metrics.get(f"previous_{split}", {}).get("top1")) is not None:
-            rows.append(("top-1 of what was delivered before", "", f"{old:.4f}", f"on the {label.partition(', ')[2]}"))
+            rows.append((f"{score.label}, {where}", f"{dense:.4f}", f"{pruned:.4f}", score.change(dense, pruned)))
+        if (old := metrics.get(f"previous_{split}", {}).get(score.name)) is not None:
+            rows.append((f"{score.label} of what was delivered before", "", f"{old:.4f}", f"on the {where}"))
         if split == "val":
-            rows += recovery_rows(metrics)
+            rows += recovery_rows(metrics, score)
     measured = {name: metrics[name] for name in costs if name in metrics}
     return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
 
@@ -48,21 +49,20 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
     ]
 
 
-def recovery_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+def recovery_rows(metrics: Mapping[str, Mapping[str, Any]], score: Score = TOP1) -> list[tuple[str, str, str, str]]:
     """Rows for `comparison_table` of what else could have been delivered, on the validation images (see `recover`)."""
     before, finalist, after = (metrics.get(f"{name}_val") for name in ("before_finetune", "finalist", "after_finetune"))
     said = before or finalist or {}
-    own = next((name for name in said if name not in ("loss", "top1", "delivered")), "loss")  # what was minimised
+    own = next((name for name in said if name not in ("loss", score.name, "delivered")), "loss")  # what was minimised
     word, rows = own.rpartition(":")[2], []
     if before:
         was, is_now = apart(before.get(own, math.nan), (after or {}).get(own, math.nan))
-        rows.append(
-            ("top-1 before the fine-tune", before, f"{word} {was} before" + (f", {is_now} after" if after else ""))
-        )
+        text = f"{word} {was} before" + (f", {is_now} after" if after else "")
+        rows.append((f"{score.label} before the fine-tune", before, text))
     if finalist:
-        rows.append(("top-1 as a finalist", finalist, f"{word} {finalist.get(own, math.nan):.4g}"))
+        rows.append((f"{score.label} as a finalist", finalist, f"{word} {finalist.get(own, math.nan):.4g}"))
     return [
-        (label, "", f"{found['top1']:.4f}", ("delivered: " if found["delivered"] else "") + text)
+        (label, "", f"{found.get(score.name, math.nan):.4f}", ("delivered: " if found["delivered"] else "") + text)
         for label, found, text in rows
     ]
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autoprune.config import RunConfig, metric_label
+from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
 from autoprune.report.ending import ending
@@ -78,7 +78,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     is_over = is_exported and not crew
     outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, images, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
-    leader, metric = run.leader(record), metric_label(config.metric)
+    leader, metric = run.leader(record), run.metric
     lines = {
         "run": str(run.path),
         "state": _state(run, record, activity, crew, over, is_exported),
@@ -87,7 +87,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "limits": _limits(config, activity.now_s),
         "ended": str(ending(run, record, bool(crew))),
         "pace": activity.pace,
-        "best": describe(leader, metric) if leader else "none yet",
+        "best": describe(leader, metric, run.labels.headline) if leader else "none yet",
         "delivered": _delivered(run) if is_exported else "",
         "front": summary(run, record),
         "ETA": _eta(outlook, tuning if over else None) if crew else "",

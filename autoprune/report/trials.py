@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from autoprune.files import write_text
+from autoprune.labels import TOP1, Score
 from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.fitting import FittingTable
@@ -16,7 +17,7 @@ from autoprune.report.tables import counted, number, percent
 from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
-COLUMNS = ("trial", "state", "fidelity", "{metric}", "top1", "seconds", "worker", "error")
+COLUMNS = ("trial", "state", "fidelity", "{metric}", "{score}", "seconds", "worker", "error")
 FORMULA = (
     "=",
     "+",
@@ -38,10 +39,12 @@ def write_csv(
     costs: Mapping[int, Mapping[str, float]],
     groups: Sequence[str],
     metric: str = "loss",
+    score: Score = TOP1,
 ) -> None:
     """Write one row per trial: what became of it, its costs (by trial number), and one column of kept units per group.
 
-    Texts that a spreadsheet would run begin with an apostrophe (see `quoted`). `metric` is what the loss is called.
+    Texts that a spreadsheet would run begin with an apostrophe (see `quoted`). `metric` is what the loss is called; a
+    score of the task stands beside it.
 
     Raises:
         DiskError: If it cannot be written.
@@ -49,19 +52,19 @@ def write_csv(
     text = io.StringIO()
     names = list(next(iter(costs.values()), {}))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [*(quoted(name.format(metric=metric)) for name in COLUMNS), *map(quoted, names), *map(quoted, groups)]
-    )
+    columns = [name.format(metric=metric, score=score.name) for name in COLUMNS]
+    writer.writerow([*map(quoted, columns), *map(quoted, names), *map(quoted, groups)])
     for trial in trials:
         loss = f"{trial.loss:.6g}" if math.isfinite(trial.loss) else ""
-        top1 = f"{trial.metrics['top1']:.6g}" if "top1" in trial.metrics else ""
+        known = score.number(trial.metrics)
+        also = "" if math.isnan(known) else f"{known:.6g}"
         writer.writerow(
             [
                 trial.number,
                 trial.state.value,
                 quoted(trial.fidelity),
                 loss,
-                top1,
+                also,
                 f"{trial.seconds:.3f}",
                 quoted(trial.worker),
                 quoted(trial.error),
@@ -83,7 +86,7 @@ def quoted(text: str) -> str:
 
 
 def front_table(
-    trials: Iterable[Trial], feasibility: Feasibility, name: str, metric: str = "loss"
+    trials: Iterable[Trial], feasibility: Feasibility, name: str, metric: str = "loss", score: Score = TOP1
 ) -> FittingTable | None:
     """The trials that no other beats in both cost and loss, cheapest first; None if there are not more than two.
 
@@ -94,6 +97,7 @@ def front_table(
         feasibility: Prices them.
         name: Of the cost.
         metric: What the loss is called.
+        score: Of the task.
     """
     dense = feasibility.price(feasibility.space.full)[name]
     complete = ranked(trials)
@@ -102,11 +106,11 @@ def front_table(
     if len(best) <= 2:
         return None
     table = FittingTable(title=f"front: {name} against {metric}", title_justify="left")
-    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, metric, "top-1"):
+    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, metric, score.label):
         table.add_column(column, justify="right")
     for trial in best.values():
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
-        table.add_row(str(trial.number), share, decimals(trial.loss), f"{trial.metrics.get('top1', math.nan):.4f}")
+        table.add_row(str(trial.number), share, decimals(trial.loss), f"{score.number(trial.metrics):.4f}")
     return table
 
 

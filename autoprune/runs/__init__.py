@@ -10,6 +10,7 @@ from autoprune.runs.attaching import attach as attach
 from autoprune.runs.bench import Bench as Bench
 from autoprune.runs.calls import calls_of as calls_of
 from autoprune.runs.calls import not_called as not_called
+from autoprune.runs.checking import counted_samples as counted_samples
 from autoprune.runs.controlling import check_callbacks as check_callbacks
 from autoprune.runs.controlling import check_sendable as check_sendable
 from autoprune.runs.controlling import make_controller as make_controller

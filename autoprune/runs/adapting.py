@@ -18,13 +18,14 @@ from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
 from autoprune.runs.recipe import Recipe
+from autoprune.tasks import Task
 
 STEPS = 100  # results/benchmarks/equal_images.md
 
 
 def adapt(
     model: nn.Module | str,
-    data: ImageData | str,
+    data: Task | ImageData | str | None,
     budget: str | list[str] | tuple[str, ...] | None = None,
     *,
     to: str | Path,
@@ -79,28 +80,29 @@ def adapt(
     with disk(weights):  # now, while nothing has been trained for nothing
         weights.parent.mkdir(parents=True, exist_ok=True)
         check_writable(weights)
-    train, problem = prepared.data.without_test(), prepared.problem
+    task, problem = prepared.task.without("test"), prepared.problem
     recipe = Recipe(config, problem)
-    before = recipe.evaluator(prepared.model, train).evaluate_dense()
+    before = recipe.evaluator(prepared.model, task).evaluate_dense()
     progress.begin("adapting", steps)
     adapted = recovery.adapt(
         prepared.model,
-        train,
+        task,
         problem.space,
         problem.scores,
         steps=steps,
         learning_rate=config.lr,
-        batch=min(config.batch_size, len(train.train)),
+        batch=min(config.batch_size, task.count("train")),
         seed=config.seed,
         device=config.device,
         project=problem.project,
         listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
     )
     progress.end()
-    after = recipe.evaluator(adapted, train).evaluate_dense()
+    after = recipe.evaluator(adapted, task).evaluate_dense()
+    score = task.labels().headline
     progress.say(
-        f"adapted in {steps} steps: the dense network's top-1 on the validation images is {after['top1']:.4f}, it was "
-        f"{before['top1']:.4f}; its narrow versions are what has become better"
+        f"adapted in {steps} steps: the dense network's {score.label} on the validation {task.sample}s is "
+        f"{after[score.name]:.4f}, it was {before[score.name]:.4f}; its narrow versions are what has become better"
     )
     save_scores(scores, problem.space, problem.scores)
     save_weights(adapted, weights)  # last: where it is, the other is, too

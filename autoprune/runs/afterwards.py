@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import metric_label
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export, read_architecture
@@ -28,13 +27,14 @@ from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
 from autoprune.runs.winner import deliver
+from autoprune.tasks import Task
 from objectives import Budget, parse
 
 
 def finetune(
     run_dir: str | Path,
     model: nn.Module | str | None = None,
-    data: ImageData | str | None = None,
+    data: Task | ImageData | str | None = None,
     *,
     trial: int | None = None,
     to: str | Path | None = None,
@@ -84,7 +84,7 @@ def finetune(
 def export_run(
     run_dir: str | Path,
     model: nn.Module | str | None = None,
-    data: ImageData | str | None = None,
+    data: Task | ImageData | str | None = None,
     *,
     trial: int | None = None,
     budget: str | list[str] | tuple[str, ...] = (),
@@ -182,7 +182,7 @@ def _elsewhere(
     trials, config = run.record().trials, run.config
     if searches_front(config) and not is_asked:
         taken = evaluated(prepared.problem, trials, budgets, config.schedule.fidelities)
-        say(why_this(prepared.problem, trials, budgets, taken, metric_label(config.metric)))
+        say(why_this(prepared.problem, trials, budgets, taken, run.metric))
         return taken
     ranking, x = learnt_ranking(prepared.problem, config, trial, trials)
     return Trial(trial.number, rebudget(prepared.problem, budgets, ranking, x, trial.widths))

@@ -17,6 +17,7 @@ from autoprune.data import ImageData
 from autoprune.errors import RunIsLive
 from autoprune.exporting import check_target, export_again, read_architecture, rebuild
 from autoprune.files import as_path
+from autoprune.labels import LOSS, Labels, Score
 from autoprune.ledger import check_same, holder, writers
 from autoprune.ledger.locks import FileLock
 from autoprune.problem import TrialState
@@ -25,9 +26,10 @@ from autoprune.report import RunProgress, apart, renew
 from autoprune.runs.allowing import allow
 from autoprune.runs.beside import attached, keep_beside
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.prepare import check_formats, load_data
+from autoprune.runs.prepare import check_formats, load_task
 from autoprune.runs.reopening import by_name, changed_run, unnamed
 from autoprune.runs.trained import PREVIOUS, dense_network, fitted, remeasured, unwrapped
+from autoprune.tasks import Task, as_task
 from search_spaces import Dresser, Widths
 
 Trained = nn.Module | Mapping[str, Tensor]
@@ -37,7 +39,7 @@ def attach(
     run_dir: str | Path,
     weights: Trained | str | Path,
     model: nn.Module | str | None = None,
-    data: ImageData | str | None = None,
+    data: Task | ImageData | str | None = None,
     *,
     to: str | Path | None = None,
     trust: bool = False,
@@ -93,7 +95,7 @@ def _attach(
     config: RunConfig,
     weights: Trained | str | Path,
     model: nn.Module | None,
-    data: ImageData | None,
+    data: Task | ImageData | None,
     target: Path,
     say: Callable[[str], None],
 ) -> Path:
@@ -116,18 +118,19 @@ def _attach(
     if _holds(target, network):
         say(f"'{target}': holds these very weights already, so nothing was measured again")
         return export_again(target, network, architecture, run.example(), **formats)
-    if data is None and not config.data:
+    if data is None and not (config.data or config.task):
         raise unnamed(run, "attach", ["data"])
-    data = load_data(config) if data is None else data
-    check_same({"data": run.record().fingerprint.get("data")}, {"data": data.fingerprint}, f"run '{run.path}'")
-    architecture = remeasured(architecture, network, data, config, where)
+    task = load_task(config) if data is None else as_task(data)
+    check_same({"data": run.record().fingerprint.get("data")}, {"data": task.fingerprint}, f"run '{run.path}'")
+    architecture = remeasured(architecture, network, task, config, where)
     kept = keep_beside(target)
     architecture["provenance"]["attached"]["replaced"] = kept.name
     try:
         return export_again(target, network, architecture, run.example(), **formats)
     finally:  # also where a format failed, and the rest is there
         if attached(target) == architecture["provenance"]["attached"]:
-            _say_what_changed(say, architecture["metrics"], config.metric, where, target, kept)
+            score = next((s for s in run.labels.scores if s.name == config.metric), LOSS)
+            _say_what_changed(say, architecture["metrics"], score, run.labels, where, target, kept)
 
 
 def _kind(weights: Trained) -> str:
@@ -209,20 +212,20 @@ def _holds(directory: Path, network: nn.Module) -> bool:
 def _say_what_changed(
     say: Callable[[str], None],
     metrics: Mapping[str, Mapping[str, float]],
-    metric: str,
+    score: Score,
+    labels: Labels,
     where: str,
     target: Path,
     kept: Path,
 ) -> None:
-    name = "top1" if metric == "top1" else "loss"
     told, worse = [], False
     for split, images in (("val", "validation"), ("test", "test")):
-        was, now = (metrics.get(f"{which}_{split}", {}).get(name) for which in (PREVIOUS, "pruned"))
+        was, now = (metrics.get(f"{which}_{split}", {}).get(score.name) for which in (PREVIOUS, "pruned"))
         if was is not None and now is not None:
             before, after = apart(was, now)
-            told.append(f", {images} {'top-1' if name == 'top1' else name} {after} (was {before})")
-            worse |= split == "val" and (now < was if name == "top1" else now > was)
+            told.append(f", {images} {score.label} {after} (was {before})")
+            worse |= split == "val" and score.loss(now) > score.loss(was)
     say(f"'{target}': holds the network from {where} now{''.join(told)}; the one before it is kept in {kept}")
     if worse:
-        say("on the validation images it is worse than the one before it, which comes back with "
+        say(f"on the validation {labels.samples} it is worse than the one before it, which comes back with "
             f"--weights {kept / 'weights.safetensors'}")  # fmt: skip

@@ -24,6 +24,8 @@ def calls_of(config: RunConfig) -> tuple[Call, ...]:
         add("model", config.model, "model", "model_args", args=config.model_args)
     if ":" in config.data and config.data.partition(":")[0] not in FOLDERS:
         add("data", config.data, "data")
+    if config.task:
+        add("task", config.task, "task")
     for setting in ("budget", "front"):
         for text in getattr(config, setting):
             priced = parse(text) if setting == "budget" else Budget(text, 1.0, relative=True)

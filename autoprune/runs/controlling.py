@@ -115,10 +115,10 @@ class CandidateTrainer:
     """
 
     def __init__(self, recipe: Recipe, device: str, folder: str, every: int) -> None:
-        model, data = recipe.build()
+        model, task = recipe.build()
         self._folder = Path(folder)
         settings = replace(recipe.settings(), device=device, checkpoints=folder, checkpoint_every=every)
-        self._evaluator = Evaluator(model, data, recipe.problem.space, recipe.problem.scores, settings)
+        self._evaluator = Evaluator(model, task, recipe.problem.space, recipe.problem.scores, settings)
 
     def __call__(self, job: Job, listener: Callable[[int, int, float], None]) -> Mapping[str, Any]:
         """The metrics after the whole training: the same as any worker's."""
@@ -172,8 +172,8 @@ def check_sendable(recipe: Recipe, prepared: Prepared) -> None:
 
 
 def _sent(recipe: Recipe, prepared: Prepared) -> Recipe:
-    """The recipe with the very network and data of this process: no other machine looks for them."""
-    return replace(recipe, model=prepared.model, data=prepared.data.without_test())
+    """The recipe with the very network and task of this process: no other machine looks for them."""
+    return replace(recipe, model=prepared.model, task=prepared.task.without("test"))
 
 
 def search_on_cluster(

@@ -6,6 +6,7 @@ space.json           what may be pruned
 scores.safetensors   the criterion's scores, computed once: a resumed run and every worker use the very same
 example.safetensors  the example input
 latency.json         predictors of measured latencies (where a budget is on one): the very same for all workers
+task.json            what reports call the samples and the scores of the task
 ledger.log           every trial (absent where the ledger is in a database)
 finetune/            checkpoints of the final fine-tune
 finalists/           checkpoints of the candidates that are being fine-tuned
@@ -24,6 +25,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ from torch import Tensor
 from autoprune.config import RunConfig, replace
 from autoprune.exporting import check_target
 from autoprune.files import as_path, check_plain, disk, read_json, save_tensors, whole_directory, write_text
+from autoprune.labels import Labels
 from autoprune.ledger import JOIN, SERVERS, Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
@@ -69,7 +72,9 @@ class RunDirectory:
     config: RunConfig
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, problem: Problem, example: Any) -> RunDirectory:
+    def create(
+        cls, path: Path, config: RunConfig, problem: Problem, example: Any, labels: Labels | None = None
+    ) -> RunDirectory:
         """Make the directory, whole or not at all.
 
         Raises:
@@ -85,6 +90,7 @@ class RunDirectory:
                 write_text(scratch / "config.toml", config.to_toml())
                 write_origin(scratch, path)
                 write_text(scratch / "space.json", json.dumps(problem.space.to_json()))
+                write_text(scratch / "task.json", json.dumps((labels or Labels()).to_json()))
                 save_tensors(
                     save_arrays, {f"{i:05d}": s for i, s in enumerate(problem.scores)}, scratch / "scores.safetensors"
                 )
@@ -141,6 +147,16 @@ class RunDirectory:
         if all(key.startswith("tuple.") for key in tensors):
             return tuple(tensor for _, tensor in sorted(tensors.items()))
         return {key.removeprefix("dict."): tensor for key, tensor in tensors.items()}
+
+    @cached_property
+    def labels(self) -> Labels:
+        """What reports call its samples and scores; as of image classification where nothing says it."""
+        return Labels.of(self.path)
+
+    @property
+    def metric(self) -> str:
+        """What the minimised number is called."""
+        return self.labels.score(self.config.metric).minimised
 
     def latency(self) -> dict[str, Latency]:
         """Metric -> predictor of the budgets on a measured latency, as it was when the run began.

@@ -13,21 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoprune.config import RunConfig
-from autoprune.data import ImageData
 from autoprune.data.memory import memory
+from autoprune.tasks import Task
 from search_spaces.tracing import check_model
 
 SMALL = 2**20  # elements: what is no larger is not worth a thought
 
 
-def example_of(config: RunConfig, data: ImageData, model: nn.Module) -> Tensor:
-    """The example input that the settings describe: zeros of --input, or one image of the data.
+def example_of(config: RunConfig, task: Task, model: nn.Module) -> Any:
+    """The example input that the settings describe: zeros of --input, or one sample of the task.
 
     Raises:
         ValueError: If --input is not a shape, or one that the network cannot be run on in the memory of this machine.
     """
     if not config.input:
-        return data.example
+        return task.example()
     sizes = config.input.lower().split("x")
     if not all(size.isascii() and size.isdecimal() and 0 < int(size[:20]) for size in sizes):
         raise ValueError(f"input '{config.input}': expected a shape such as 1x3x224x224")

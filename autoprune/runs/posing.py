@@ -19,6 +19,7 @@ from autoprune.criteria.scoring import make as make_criterion
 from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import Fidelity
 from autoprune.problem import Problem
+from autoprune.tasks import Task
 from objectives import Budget, Feasibility, parse
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
 from search_spaces import SearchSpace, verify
@@ -59,6 +60,7 @@ def make_problem(
     example: Any,
     batches: Callable[[], Batches | None],
     *,
+    task: Task | None = None,
     scores: Sequence[NDArray[np.float64]] | None = None,
     latency: Mapping[str, Latency] | None = None,
     divisors: Sequence[int] | None = None,
@@ -73,6 +75,7 @@ def make_problem(
         space: As it was traced.
         example: What it is called with.
         batches: Gives what criteria of gradients or activations need; None: there is nothing.
+        task: That the batches are of; default: (inputs, class numbers).
         scores: The criterion's scores, where they are known.
         latency: Predictors of measured latencies by metric, where they are known; others are measured.
         divisors: Of the groups, where `auto` has chosen them before.
@@ -94,7 +97,7 @@ def make_problem(
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     if scores is None:
-        scores = criteria.score_all(config.criterion, dense, space, batches(), config.seed)
+        scores = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     norms = criteria.score_all("magnitude", dense, space, (), config.seed)

@@ -19,20 +19,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune import data as data_sets
+from autoprune import tasks
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
-from autoprune.criteria.gradients import logits
 from autoprune.data import ImageData
 from autoprune.formats import check_formats as check_network
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
-from autoprune.report.pace import Images, passes, tuning_passes
+from autoprune.report.pace import passes, tuning_passes
 from autoprune.report.tables import counted
+from autoprune.runs.checking import check_answers, check_loaders, counted_samples, worst_of
 from autoprune.runs.example import example_of
 from autoprune.runs.posing import check_names, make_problem
 from autoprune.runs.versions import decisive
-from objectives import measure, resolve_metric
+from autoprune.tasks import Task, as_task, resolve_metric
+from objectives import find
 from objectives.latency import Latency
+from objectives.plugins import running
 from search_spaces import SearchSpace, trace
 
 
@@ -44,7 +47,7 @@ class Prepared:
         config: Its settings.
         reference: How the dense network is built; without a factory for an nn.Module object.
         model: The dense network, in eval mode, on the CPU (a copy of a live one).
-        data: The data set, test images included (only the final comparison looks at them).
+        task: What the network is for, test samples included (only the final comparison looks at them).
         example: The example input.
         problem: Space, budgets and scores.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
@@ -53,7 +56,7 @@ class Prepared:
     config: RunConfig
     reference: ModelReference
     model: nn.Module
-    data: ImageData
+    task: Task
     example: Any
     problem: Problem
     begun_with: Mapping[str, str] | None = None
@@ -86,7 +89,7 @@ class Prepared:
             **({"latency": measured} if measured else {}),
             "weights": fingerprint(self.model),
             "space": self.space.fingerprint,
-            "data": self.data.fingerprint,
+            "data": self.task.fingerprint,
             "budgets": sorted(map(str, self.problem.budgets)),
             **({"front": [list(self.problem.front), self.problem.worst]} if self.problem.front else {}),
             "criterion": config.criterion,
@@ -103,22 +106,22 @@ class Prepared:
 
 def expected_cost(prepared: Prepared) -> str:
     """About how long the search will take here, from one timed batch of the dense network."""
-    config, data = prepared.config, prepared.data
-    images = data.normalise(data.train.images[: config.batch_size])
+    config, task = prepared.config, prepared.task
+    batch = task.draw("calibration", config.batch_size, config.seed).whole(config.batch_size)
     with torch.inference_mode():
-        prepared.model(images[:2])
+        task.call(prepared.model, tasks.part_of(batch, 0, 2))
         started = time.perf_counter()
-        prepared.model(images)
-    per_image = (time.perf_counter() - started) / len(images)
+        task.call(prepared.model, batch)
+    per_image = (time.perf_counter() - started) / tasks.num_samples(batch)
 
-    counts = Images(len(data.train), len(data.val))
+    counts = counted_samples(task)
     scored = passes(config.fidelity, config, counts)
     search = config.trials * scored * per_image
     short = sum(count * passes(fidelity, config, counts) for count, fidelity in config.schedule.rungs) * per_image
     recovery = tuning_passes(config, counts) * per_image
     return (
         f"expected cost on this CPU, at the dense network's pace: {counted(config.trials, 'candidate')} x {scored} "
-        f"images = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
+        f"{task.sample}s = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
         f"fine-tune of the winner = {recovery:.0f} s"
     )
 
@@ -126,7 +129,7 @@ def expected_cost(prepared: Prepared) -> str:
 def prepare(
     config: RunConfig,
     model: nn.Module | None = None,
-    data: ImageData | None = None,
+    task: Task | ImageData | None = None,
     example: Any = None,
     scores: Sequence[NDArray[np.float64]] | None = None,
     latency: Mapping[str, Latency] | None = None,
@@ -138,8 +141,8 @@ def prepare(
     Args:
         config: The settings.
         model: The dense network, where the settings do not say how to build it; left as it is.
-        data: The data, where the settings do not say how to load them.
-        example: What the network is called with; default one training image.
+        task: What the network is for, where the settings do not say; images in memory are to be classified.
+        example: What the network is called with; default one training sample.
         scores: The criterion's scores, where they are known.
         latency: Predictors of measured latencies by metric, where they are known; others are measured.
         divisors: Of the groups, where `auto` has chosen them before.
@@ -148,23 +151,23 @@ def prepare(
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
-    check_objects(model, data)
+    check_objects(model, task)
     check_end(config)
     check_names(config, scores is not None, latency or ())
-    resolve_metric(config.metric)
     reference = ModelReference(config.model, config.model_args, config.weights)
     dense = reference.build(say or quiet) if model is None else copied(model)
-    if data is None:
-        data = load_data(config)
+    task = load_task(config) if task is None else as_task(task)
+    resolve_metric(config.metric, task)
+    check_loaders(task)
     if example is None:
-        example = example_of(config, data, dense)
+        example = example_of(config, task, dense)
     example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example)
-    _check_outputs(dense, data, reference.factory or type(dense).__name__)
+    check_answers(dense, task, reference.factory or type(dense).__name__, config)
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
-    known["worst"] = knows_nothing(data, config.metric) if config.front else math.inf
-    problem = make_problem(config, dense, space, example, lambda: _score_batches(data, config), **known)
-    return Prepared(config, reference, dense, data, example, problem)
+    known["worst"] = worst_of(dense, task, config) if config.front else math.inf
+    problem = make_problem(config, dense, space, example, lambda: _score_batches(task, config), task=task, **known)
+    return Prepared(config, reference, dense, task, example, problem)
 
 
 def check_end(config: RunConfig) -> None:
@@ -206,8 +209,8 @@ def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> No
     check_network(prepared.model, prepared.example, onnx=config.onnx, pt2=config.pt2)
 
 
-def check_objects(model: object, data: object) -> None:
-    """Check that what was given instead of a name is a network, or a data set.
+def check_objects(model: object, task: object) -> None:
+    """Check that what was given instead of a name is a network, or a task.
 
     Raises:
         ValueError: If it is something else.
@@ -216,18 +219,18 @@ def check_objects(model: object, data: object) -> None:
         ("model", model, nn.Module, 'an nn.Module, a function that builds one, or "package.module:factory"'),
         (
             "data",
-            data,
-            ImageData,
-            'an ImageData, "digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function"',
+            task,
+            (ImageData, Task),
+            'a Task, an ImageData, "digits", "cifar10:DIR", "imagefolder:DIR", "package.module:function"',
         ),
     ):
-        if given is not None and not isinstance(given, kind):
+        if given is not None and not isinstance(given, kind):  # type: ignore[arg-type]
             found = type(given).__name__ if isinstance(given, type) else f"{given!r:.40}"
             raise ValueError(f"{name}: expected {expected}; got {found}")
 
 
 def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> ImageData:
-    """The data that the settings describe, or that were given in Python.
+    """The images that the settings describe, or that were given in Python.
 
     Raises:
         ValueError: If a data argument is unknown, or as `autoprune.data.load`.
@@ -238,20 +241,36 @@ def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> Ima
     return data_sets.load(config.data if given is None else given, **config.data_args, test=test)
 
 
-def knows_nothing(data: ImageData, metric: str) -> float:
-    """The loss of a network whose outputs are all equal (cross-entropy: the logarithm of the number of classes).
+def load_task(config: RunConfig, *, test: bool = True) -> Task:
+    """What the network is for, as the settings describe it.
+
+    Args:
+        config: With `task`, or with `data` for one of the built-in tasks.
+        test: Whether what only the end may see is wanted, too.
 
     Raises:
-        ValueError: If it is not a finite number above 0.
+        ValueError: If there is no such task, or its data are unusable.
     """
-    labels = data.val.labels
-    found = measure(metric, torch.zeros(len(labels), data.num_classes, device=labels.device), labels)
-    found = 1 - found if metric == "top1" else found
-    if not 0 < found < math.inf:
-        raise ValueError(
-            f"front: metric '{metric}' of a network whose outputs are all equal is {found}, but a front is measured "
-            "from there and needs a finite number above 0; choose another --metric"
-        )
+    if config.task:
+        return named_task(config.task)
+    return tasks.built_in(config.data, config.data_args) or as_task(load_data(config, test=test))
+
+
+def named_task(name: str) -> Task:
+    """The task that "package.module:name" stands for: a task, a class of one, or a function that makes one.
+
+    Raises:
+        ValueError: If it is none of these, or fails.
+    """
+    found = find("task", name, {})
+    if not isinstance(found, Task) and callable(found):
+        with running(f"task '{name}'", "while it was made"):
+            found = found()
+    if not isinstance(found, Task):
+        raise ValueError(f"task '{name}': expected an autoprune.tasks.Task, or what makes one without arguments, got "
+                         f"{found!r:.60}")  # fmt: skip
+    if not found.spec:
+        found.spec = name.rpartition(":")[2]
     return found
 
 
@@ -264,29 +283,6 @@ def copied(model: nn.Module) -> nn.Module:
         raise ValueError(f"model {type(model).__name__}: cannot be copied ({error}); {cure}") from error
 
 
-def _check_outputs(model: nn.Module, data: ImageData, name: str) -> None:
-    """Check that the network answers the data's images with one finite number per class."""
-    with torch.inference_mode():
-        try:
-            output = model(data.example)
-        except (Exception, SystemExit) as error:  # asserts, index errors: whatever the network's own code does
-            shape = "x".join(map(str, data.shape))
-            why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-            raise ValueError(
-                f"model '{name}': cannot take the images of '{data.spec}' ({shape}: {why}); give other data, or "
-                "--data-args image_size=..."
-            ) from error
-    answers = logits(output)
-    if answers.dim() != 2 or answers.shape[1] < data.num_classes:
-        raise ValueError(
-            f"model '{name}': expected one output per class, {data.num_classes} for '{data.spec}', found the shape "
-            f"{list(answers.shape)}; give another model or data (--model-args num_classes={data.num_classes}?)"
-        )
-    if not answers.isfinite().all():
-        raise ValueError(f"model '{name}': answers an image of '{data.spec}' with NaN or infinity; check its weights")
-
-
-def _score_batches(data: ImageData, config: RunConfig) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training images, not augmented, for the criteria that need gradients or activations."""
-    for batch in data.train.sample(config.score_images, config.seed).batches(config.batch_size):
-        yield data.normalise(batch.images), batch.labels
+def _score_batches(task: Task, config: RunConfig) -> Iterator[Any]:
+    """Training samples, not augmented, for the criteria that need gradients or activations."""
+    return task.draw("calibration", config.score_images, config.seed).batches(config.batch_size)

@@ -11,12 +11,12 @@ from torch import nn
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.controller import Job
-from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.prepare import Prepared, load_data
+from autoprune.runs.prepare import Prepared, load_task
+from autoprune.tasks import Task, as_task
 from autoprune.workers import Slot, share_out
 
 
@@ -28,7 +28,7 @@ class Recipe:
         config: The run's settings.
         problem: Space and scores: the very same in every worker.
         model: The dense network, where the settings do not say how to build it.
-        data: The data, likewise.
+        task: What it is for, likewise.
         checkpoints: Folder of the run where candidates that are trained keep their state; "": none.
         weights: Fingerprint that the network must have where it is built; "": any.
         images: Likewise of the data where they are loaded.
@@ -38,7 +38,7 @@ class Recipe:
     config: RunConfig
     problem: Problem
     model: nn.Module | None = None
-    data: ImageData | None = None
+    task: Task | None = None
     checkpoints: str = ""
     weights: str = ""
     images: str = ""
@@ -46,11 +46,12 @@ class Recipe:
 
     @classmethod
     def of(
-        cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, data: ImageData | None = None
+        cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, task: Any = None
     ) -> Recipe:
-        """Of a run whose model and data were given as objects, where they were."""
+        """Of a run whose model and task were given as objects, where they were."""
         where = {"checkpoints": str(run.finalists), "trained": str(run.trained)}
-        return cls(run.config, prepared.problem, model, data, images=prepared.data.fingerprint, **where)
+        task = None if task is None else as_task(task)
+        return cls(run.config, prepared.problem, model, task, images=prepared.task.fingerprint, **where)
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
@@ -58,12 +59,12 @@ class Recipe:
 
     def __call__(self, device: str) -> Callable[[Job], Mapping[str, Any]]:
         """What a worker process calls."""
-        model, data = self.build()
-        evaluate = self.evaluator(model, data, device)
+        model, task = self.build()
+        evaluate = self.evaluator(model, task, device)
         return lambda job: evaluate(job.widths, job.fidelity, job.incumbent)
 
-    def build(self) -> tuple[nn.Module, ImageData]:
-        """The dense network and the data, as they are here.
+    def build(self) -> tuple[nn.Module, Task]:
+        """The dense network and the task, as they are here.
 
         Raises:
             ValueError: If another network is built here, or other data are loaded.
@@ -73,16 +74,16 @@ class Recipe:
         if self.weights and self.weights != (found := fingerprint(model)):
             raise ValueError(f"the network built here has the weights {found}, where the search was started "
                              f"{self.weights}; give this machine the same code and weights")  # fmt: skip
-        data = self.data or load_data(config, test=False)
-        if self.images and self.images != data.fingerprint:
-            raise ValueError(f"data '{data.spec}': a worker loads other images or labels than the search did; make the "
+        task = self.task or load_task(config, test=False)
+        if self.images and self.images != task.fingerprint:
+            raise ValueError(f"data '{task.spec}': a worker loads other samples than the search did; make the "
                              "same data each time (no shuffling, a seed for every random split)")  # fmt: skip
-        return model, data
+        return model, task
 
-    def evaluator(self, model: nn.Module, data: ImageData, device: str = "") -> Evaluator:
+    def evaluator(self, model: nn.Module, task: Task, device: str = "") -> Evaluator:
         """The evaluator of this run."""
         settings = replace(self.settings(), device=device or self.config.device)
-        return Evaluator(model, data, self.problem.space, self.problem.scores, settings)
+        return Evaluator(model, task, self.problem.space, self.problem.scores, settings)
 
     def settings(self) -> EvaluationSettings:
         """How candidates are scored."""

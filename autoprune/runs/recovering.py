@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
-from autoprune.config import RunConfig, metric_label
-from autoprune.data import ImageData
+from autoprune.config import RunConfig
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import Evaluator, measure
+from autoprune.labels import Labels
 from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
@@ -24,11 +24,13 @@ from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
+from autoprune.tasks import Task, goal_of
 from search_spaces import Kept
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
 # 500 gave 0.4 points after an epoch.
 FIT_IMAGES = 4000
+MINIMISED = "minimised"  # among what is measured of a network; it goes no further
 
 
 def recover(
@@ -65,21 +67,21 @@ def recover(
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
     """
-    data = prepared.data
-    batch = min(config.batch_size, len(data.train))
-    steps = round(config.epochs * (len(data.train) // batch))
+    task = prepared.task
+    batch = min(config.batch_size, task.count("train"))
+    steps = round(config.epochs * task.training(batch, config.seed).per_epoch)
     rival = None if finalist is None else _holding(model, finalist)
     if config.reconstruct and rival is None:
         _reconstruct(config, prepared, model, kept)
     if not steps and rival is None:
-        _reestimate(model, data, config)
+        _reestimate(model, task, config)
         return model, {}
     nets = {"before_finetune": copy.deepcopy(model) if steps else model}
-    _reestimate(nets["before_finetune"], data, config)
+    _reestimate(nets["before_finetune"], task, config)
     if rival is not None:
         nets["finalist"] = rival
     told: dict[str, dict[str, Any]] = {}
-    found = {name: _validate(net, data, config) for name, net in nets.items()}
+    found = {name: _validate(net, task, config) for name, net in nets.items()}
     for net in nets.values():
         net.cpu()
     if steps and rival is not None and _best(found, config) == "finalist":
@@ -94,7 +96,7 @@ def recover(
 
         log = finetune(
             model,
-            data.without_test(),
+            task.without("test"),
             steps=steps,
             learning_rate=config.lr,
             batch=batch,
@@ -106,11 +108,11 @@ def recover(
             listener=listen,
         )
         progress.end()
-        nets["after_finetune"], found["after_finetune"] = model, _settle(model, data, config)
+        nets["after_finetune"], found["after_finetune"] = model, _settle(model, task, config)
         told[TRAINING] = {**curve(log.losses), "distill": config.distill}
     best = _best(found, config)
     if steps and best != "after_finetune":
-        progress.say(_harm(best, found, config))
+        progress.say(_harm(best, found, config, task.labels()))
     told |= {f"{name}_val": {**_finite(said), "delivered": name == best} for name, said in found.items()}
     return nets[best], told
 
@@ -136,14 +138,14 @@ def _holding(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 def _best(found: Mapping[str, Mapping[str, float]], config: RunConfig) -> str:
     """The one whose metric is the lowest; of equals, and where none is a number, the one that was trained longest."""
     order = [name for name in ("after_finetune", "finalist", "before_finetune") if name in found]
-    losses = {name: _minimised(found[name], config) for name in order}
+    losses = {name: _minimised(found[name]) for name in order}
     return min(order, key=lambda name: math.inf if math.isnan(losses[name]) else losses[name])
 
 
-def _harm(best: str, found: Mapping[str, Mapping[str, float]], config: RunConfig) -> str:
+def _harm(best: str, found: Mapping[str, Mapping[str, float]], config: RunConfig, labels: Labels) -> str:
     """What the fine-tune did, and what is delivered instead."""
-    metric = metric_label(config.metric)
-    was, is_now = apart(*(_minimised(found[name], config) for name in (best, "after_finetune")))
+    metric = labels.score(config.metric).minimised
+    was, is_now = apart(*(_minimised(found[name]) for name in (best, "after_finetune")))
     if best == "before_finetune":
         return (
             f"the fine-tune raised the validation {metric} from {was} to {is_now}: the network from before it is "
@@ -159,18 +161,19 @@ def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: 
     """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does, on more images."""
     compute = Compute.choose(config.device)
     dense = compute.place(copy.deepcopy(prepared.model)).eval()
-    fit = Reconstruction.on(dense, prepared.space, prepared.data, FIT_IMAGES, compute, config.seed)
+    fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_IMAGES, compute, config.seed)
     fit(compute.place(model).eval(), kept)
 
 
-def _reestimate(model: nn.Module, data: ImageData, config: RunConfig) -> None:
+def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:
     """Batch-norm statistics as the evaluator takes them."""
     compute = Compute.choose(config.device)
-    images = data.train.sample(config.bn_images, config.seed).to(compute.device)
-    reestimate_evenly(compute.place(model), data, images, config.batch_size, compute)
+    task = task.without("test").on(compute)
+    drawn = task.draw("calibration", config.bn_images, config.seed)
+    reestimate_evenly(compute.place(model), task, drawn, config.batch_size, compute)
 
 
-def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, float]:
+def _settle(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]:
     """Re-estimate batch-norm after a fine-tune, unless its own running averages validate better.
 
     They lag behind the weights: after six steps at momentum 0.1 half of what they hold belongs to the dense network.
@@ -178,14 +181,14 @@ def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, f
     Returns:
         What is measured on the validation images then.
     """
-    lagging = _validate(model, data, config)
+    lagging = _validate(model, task, config)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return lagging
     running = [copy.deepcopy(dict(m.named_buffers())) for m in norms]
-    _reestimate(model, data, config)
-    settled = _validate(model, data, config)
-    if not _is_worse(_minimised(settled, config), _minimised(lagging, config)):
+    _reestimate(model, task, config)
+    settled = _validate(model, task, config)
+    if not _is_worse(_minimised(settled), _minimised(lagging)):
         return settled
     for norm, buffers in zip(norms, running, strict=True):
         for name, buffer in norm.named_buffers():
@@ -193,13 +196,15 @@ def _settle(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, f
     return lagging
 
 
-def _validate(model: nn.Module, data: ImageData, config: RunConfig) -> dict[str, float]:
-    return measure(model, data, "val", metric=config.metric, device=config.device)
+def _validate(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]:
+    """Everything that is measured, and what the run minimises as "minimised"."""
+    found = measure(model, task, "val", metric=config.metric, device=config.device)
+    return {**found, MINIMISED: goal_of(config.metric, task).loss(found[config.metric])}
 
 
-def _minimised(found: Mapping[str, float], config: RunConfig) -> float:
+def _minimised(found: Mapping[str, float]) -> float:
     """The metric of the run, lower is better."""
-    return 1 - found["top1"] if config.metric == "top1" else found[config.metric]
+    return found[MINIMISED]
 
 
 def _is_worse(found: float, before: float) -> bool:
@@ -209,4 +214,4 @@ def _is_worse(found: float, before: float) -> bool:
 
 def _finite(found: Mapping[str, float]) -> dict[str, float]:
     """Without what no JSON can say."""
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {name: value for name, value in found.items() if name != MINIMISED and math.isfinite(value)}

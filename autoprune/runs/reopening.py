@@ -12,12 +12,15 @@ from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, prepare
+from autoprune.tasks import Task
 from objectives import is_lost
 
-REFERENCES = ("model", "model_args", "weights", "data", "data_args")  # settings that name a run's objects
+REFERENCES = ("model", "model_args", "weights", "data", "data_args", "task")  # settings that name a run's objects
 
 
-def reopen(run: RunDirectory, verb: str, model: nn.Module | None = None, data: ImageData | None = None) -> Prepared:
+def reopen(
+    run: RunDirectory, verb: str, model: nn.Module | None = None, data: Task | ImageData | None = None
+) -> Prepared:
     """The problem of a run as it was prepared, with the very same scores.
 
     Args:
@@ -30,9 +33,8 @@ def reopen(run: RunDirectory, verb: str, model: nn.Module | None = None, data: I
         ValueError: If something was given as an object and is not given now.
     """
     lost = [name for name in ("criterion", "strategy", "metric") if is_lost(getattr(run.config, name))]
-    if missing := [
-        n for n, given in (("model", model), ("data", data)) if given is None and not getattr(run.config, n)
-    ]:
+    named = {"model": run.config.model, "data": run.config.data or run.config.task}
+    if missing := [n for n, given in (("model", model), ("data", data)) if given is None and not named[n]]:
         raise unnamed(run, verb, [*missing, *lost])
     if lost:
         raise unnamed(run, verb, lost)
@@ -53,8 +55,8 @@ def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
 
 
 def by_name(
-    model: nn.Module | str | None, data: ImageData | str | None, settings: Mapping[str, Any]
-) -> tuple[nn.Module | None, ImageData | None, dict[str, Any]]:
+    model: nn.Module | str | None, data: Task | ImageData | str | None, settings: Mapping[str, Any]
+) -> tuple[nn.Module | None, Task | ImageData | None, dict[str, Any]]:
     """The objects, and with the settings what was given by its name."""
     names = {name: given for name, given in (("model", model), ("data", data)) if isinstance(given, str)}
     live_model, live_data = None if isinstance(model, str) else model, None if isinstance(data, str) else data

@@ -19,8 +19,9 @@ from autoprune.report.result import html_of, text_of
 from autoprune.runs.attaching import attach
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.prepare import load_data
+from autoprune.runs.prepare import load_task
 from autoprune.runs.trained import dense_network, fitted, remeasured
+from autoprune.tasks import Task, as_task
 from search_spaces import SearchSpace, Widths
 
 
@@ -40,11 +41,11 @@ class Origin:
     architecture: Mapping[str, Any]
     weights: str
     dense: nn.Module | None = None
-    data: ImageData | None = None
+    data: Task | ImageData | None = None
 
     @classmethod
     def of(
-        cls, run: RunDirectory, network: nn.Module, dense: nn.Module | None = None, data: ImageData | None = None
+        cls, run: RunDirectory, network: nn.Module, dense: nn.Module | None = None, data: Any = None
     ) -> Origin:
         """Of what a run has delivered just now."""
         return cls(run.config, read_architecture(run.best), fingerprint(network), dense, data)
@@ -117,7 +118,7 @@ class SearchResult:
             if directory.resolve() == (self.run_dir / "best").resolve():
                 raise ValueError(f"'{directory}': is what the run delivers, and result.model was trained since; "
                                  "result.attach() delivers it, measured, and keeps the old one")  # fmt: skip
-            architecture = remeasured(architecture, network, self._data(), origin.config, "result.model")
+            architecture = remeasured(architecture, network, self._task(), origin.config, "result.model")
         keep_attached(directory, warnings.warn)
         return export_again(directory, network, architecture, self.example, onnx=onnx, pt2=pt2)
 
@@ -142,13 +143,13 @@ class SearchResult:
         origin = replace(origin, architecture=architecture, weights=fingerprint(network))
         return replace(self, model=network, metrics=architecture["metrics"], origin=origin)
 
-    def _data(self) -> ImageData | None:
+    def _task(self) -> Task | None:
         """What the run was measured on; None with a warning where it cannot be had."""
         origin = self.origin
         if origin.data is not None:
-            return origin.data
+            return as_task(origin.data)
         try:
-            return load_data(origin.config)
+            return load_task(origin.config)
         except ValueError as error:
             warnings.warn(f"the trained network was not measured: {error}; its export says nothing of its accuracy",
                           stacklevel=3)  # fmt: skip

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from autoprune.data import ImageData
+from autoprune.tasks import Task
 
 TRAINING, PER_CLASS = "training", "per_class"  # keys among the metrics
 MOST_POINTS = 200  # of a curve
@@ -33,23 +32,23 @@ def curve(losses: Sequence[float]) -> dict[str, Any]:
     return {"step": ends[1:].tolist(), "loss": [float(f"{mean:.6g}") for mean in means]}
 
 
-def held_out(data: ImageData) -> str:
+def held_out(task: Task) -> str:
     """The split on which results are told: "test", or "val" where there is none."""
-    return "test" if len(data.test) else "val"
+    return "test" if task.has("test") else "val"
 
 
-def per_class(data: ImageData, split: str, dense: list[int], pruned: list[int]) -> dict[str, Any]:
+def per_class(task: Task, split: str, dense: list[int], pruned: list[int]) -> dict[str, Any]:
     """Results for each class.
 
     Args:
-        data: Measured on.
+        task: Measured on.
         split: "val" or "test".
         dense: How many images of each class the dense network classifies correctly.
         pruned: Likewise.
 
     Returns:
-        "split"; "classes" (their names) and, in that order, "images", "dense" and "pruned" (numbers of images).
+        "split"; "classes" (their names) and, in that order, "images", "dense" and "pruned" (numbers of images); nothing
+        where the task knows no classes.
     """
-    labels = getattr(data, split).labels
-    images = torch.bincount(labels, minlength=data.num_classes).tolist()
-    return {"split": split, "classes": list(data.classes), "images": images, "dense": dense, "pruned": pruned}
+    about = task.by_class(split)
+    return {"split": split, **about, "dense": dense, "pruned": pruned} if about else {}

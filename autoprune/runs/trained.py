@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from autoprune.config import RunConfig
-from autoprune.data import ImageData
 from autoprune.evaluation import measure_by_class
 from autoprune.formats import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
 from autoprune.runs.telling import PER_CLASS, TRAINING
+from autoprune.tasks import Task
 from search_spaces import tensors_in
 from search_spaces.tracing import as_call
 
@@ -100,14 +100,14 @@ def fitted(
 
 
 def remeasured(
-    architecture: Mapping[str, Any], network: nn.Module, data: ImageData | None, config: RunConfig, source: str
+    architecture: Mapping[str, Any], network: nn.Module, task: Task | None, config: RunConfig, source: str
 ) -> dict[str, Any]:
     """The architecture of an export with what is true of the network that was trained elsewhere.
 
     Args:
         architecture: Of the network before.
         network: With its new weights.
-        data: Where it is measured; None: what was measured of the old weights is left out all the same.
+        task: Where it is measured; None: what was measured of the old weights is left out all the same.
         config: Of the run.
         source: Where the weights come from.
 
@@ -121,12 +121,12 @@ def remeasured(
     before = architecture["metrics"]
     metrics = {name: found for name, found in before.items() if name not in {*OF_WEIGHTS, TRAINING, PER_CLASS}}
     metrics |= {f"{PREVIOUS}_{s}": before[f"pruned_{s}"] for s in SPLITS if f"pruned_{s}" in before}
-    for split in SPLITS if data is not None else ():
-        if data is not None and len(getattr(data, split)):
-            found, right = measure_by_class(network, data, split, device=config.device)
+    for split in SPLITS if task is not None else ():
+        if task is not None and task.has(split):
+            found, right = measure_by_class(network, task, split, device=config.device)
             metrics[f"pruned_{split}"] = found
             if not math.isfinite(found["loss"]):
-                raise ValueError(f"weights '{source}': the network answers {split} images with NaN or infinity")
+                raise ValueError(f"weights '{source}': the network answers {split} {task.sample}s with NaN or infinity")
             if (told := before.get(PER_CLASS, {})).get("split") == split:
                 metrics[PER_CLASS] = {**told, "pruned": right}
     network.cpu().to(memory_format=torch.contiguous_format)

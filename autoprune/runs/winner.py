@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoprune.config import metric_label
-from autoprune.data import input_of, output_of
 from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
@@ -69,20 +67,21 @@ def deliver(
         measured: By metric, what was measured for a budget on a latency.
         finalist: The weights that the trial was scored with after its short fine-tune.
     """
-    config, data, space = run.config, prepared.data, prepared.space
+    config, task, space = run.config, prepared.task, prepared.space
     kept = space.kept(trial.widths, prepared.problem.scores)
     model = prune(prepared.model, space, kept)
     started = time.monotonic()
     model, finetuned = recover(config, prepared, model, kept, progress, checkpoint, finalist)
     found = {
-        (name, split): measure_by_class(net, data, split, device=config.device)
+        (name, split): measure_by_class(net, task, split, device=config.device)
         for split in ("val", "test")
         for name, net in (("dense", prepared.model), ("pruned", model))
-        if len(getattr(data, split))
+        if task.has(split)
     }
     metrics: dict[str, dict[str, Any]] = {f"{name}_{split}": scores for (name, split), (scores, _) in found.items()}
-    split = held_out(data)
-    metrics[PER_CLASS] = per_class(data, split, found["dense", split][1], found["pruned", split][1])
+    split = held_out(task)
+    if by_class := per_class(task, split, found["dense", split][1], found["pruned", split][1]):
+        metrics[PER_CLASS] = by_class
     metrics |= finetuned | dict(measured or {})
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
@@ -99,8 +98,8 @@ def deliver(
         costs=costs,
         metrics=metrics,
         provenance=_provenance(run, prepared, trial, time.monotonic() - started),
-        inputs=input_of(data),
-        outputs=output_of(data),
+        inputs=task.inputs(),
+        outputs=task.outputs(),
         example_inputs=prepared.example,
         onnx=config.onnx,
         pt2=config.pt2,
@@ -118,9 +117,7 @@ def deliver_held(
     """
     trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
-    progress.say(
-        f"trial {trial.number} wins: {trial.fidelity} {metric_label(run.config.metric)} {decimals(trial.loss)}"
-    )
+    progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
     more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
     if evaluate.settings.parse(trial.fidelity).steps:
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)
@@ -157,7 +154,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
         "strategy": config.strategy,
         "criterion": config.criterion,
         "seed": config.seed,
-        "data": {"spec": prepared.data.spec, "split": prepared.data.split, "fingerprint": prepared.data.fingerprint},
+        "data": {"spec": prepared.task.spec, "split": prepared.task.split, "fingerprint": prepared.task.fingerprint},
         "finetune": {
             "reconstruct": config.reconstruct,
             "epochs": config.epochs,

@@ -13,11 +13,12 @@ from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.runs import RunDirectory, allow_file
 from autoprune.runs.prepare import load_data
+from autoprune.tasks import Task
 from objectives import Given, named
 from objectives.plugins import running
 
 Model = nn.Module | Callable[..., nn.Module] | str
-Data = Any  # str | ImageData | (train, test) | (train, val, test) | a dictionary | DataLoader | Dataset | a function
+Data = Any  # str | Task | ImageData | (train, test) | (train, val, test) | dictionary | DataLoader | Dataset | function
 Budget = str | Sequence[str]
 
 
@@ -29,7 +30,7 @@ def settled(
     budget: Budget | None,
     settings: Mapping[str, Any],
     trust: bool = False,
-) -> tuple[nn.Module | str, ImageData | str, dict[str, Any]]:
+) -> tuple[nn.Module | str, Any, dict[str, Any]]:
     """The model, the data and all other settings that are not as usual; keywords win over the configuration.
 
     Raises:
@@ -59,11 +60,13 @@ def settled(
         given.setdefault("budget", config.budget)
     found = {"model": given.pop("model", None), "data": given.pop("data", None)}
     found |= {name: value for name, value in (("model", model), ("data", data)) if value is not None}
+    if given.get("task") and found["data"] is not None:
+        raise ValueError("task: says what the network is for, and so do the data; give one of them")
     for name, value in found.items():
-        if value is None:
+        if value is None and not (name == "data" and given.get("task")):
             raise ValueError(f"{name}: missing; {SETTINGS[name].help}, or an object")
     made = RunConfig.make(**given)
-    return network(found["model"], made), images(found["data"], made), given
+    return network(found["model"], made), purpose(found["data"], made), given
 
 
 def network(model: Any, config: RunConfig) -> Any:
@@ -82,14 +85,14 @@ def network(model: Any, config: RunConfig) -> Any:
         return model(**config.model_args)
 
 
-def images(data: Any, config: RunConfig) -> Any:
-    """`ImageData` or a name; of a function, its name if that finds it again.
+def purpose(data: Any, config: RunConfig) -> Any:
+    """A task, images in memory, or a name; of a function, its name if that finds it again.
 
     Args:
         data: As the user gave it.
         config: With the arguments of loading.
     """
-    if data is None or isinstance(data, (str, ImageData)):
+    if data is None or isinstance(data, (str, ImageData, Task)):
         return data
     if callable(data) and not isinstance(name := named(data, {}), Given):
         return name
@@ -102,10 +105,11 @@ def brought(run: str | Path, model: Any, data: Any, settings: Mapping[str, Any])
     Raises:
         ValueError: If it is no run, or the data are unusable.
     """
-    if (model is None or isinstance(model, (str, nn.Module))) and (data is None or isinstance(data, (str, ImageData))):
+    is_known = data is None or isinstance(data, (str, ImageData, Task))
+    if is_known and (model is None or isinstance(model, (str, nn.Module))):
         return model, data
     config = change(RunDirectory.open(run).config, **{k: v for k, v in settings.items() if k.endswith("_args")})
-    return network(model, config), images(data, config)
+    return network(model, config), purpose(data, config)
 
 
 def names(criterion: Any, strategy: Any, metric: Any) -> dict[str, str]:

@@ -203,7 +203,7 @@ def test_finalists_on_a_cluster_get_the_losses_of_a_local_worker(cluster, here, 
         {TrialState.COMPLETE} if rungs == 1 else {TrialState.COMPLETE, TrialState.PRUNED}
     )
     prepared = reopen(run, "resume")
-    evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.data)
+    evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.task)
     for trial in shorts:
         if trial.state is TrialState.COMPLETE:
             assert trial.metrics["batch_losses"] == evaluate(trial.widths, "short")["batch_losses"]
@@ -266,7 +266,7 @@ def test_a_finalist_goes_on_in_the_middle_of_its_schedule_after_the_driver_was_k
     (trial,) = (t for t in run.record().trials if t.fidelity == "short")
     assert trial.metrics["resumed_from"] in (100, 200, 300)
     prepared = reopen(run, "resume")
-    evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.data)
+    evaluate = Recipe(run.config, prepared.problem).evaluator(prepared.model, prepared.task)
     assert trial.metrics["batch_losses"] == evaluate(trial.widths, "short")["batch_losses"]
 
 

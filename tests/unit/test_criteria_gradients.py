@@ -11,8 +11,8 @@ from torch import nn
 
 from autoprune.criteria import CRITERIA
 from autoprune.criteria.gathering import GRADIENTS, gather
-from autoprune.criteria.gradients import logits
 from autoprune.criteria.scoring import score_all
+from autoprune.tasks.classification import class_scores
 from search_spaces import ChannelGroup, Member, SearchSpace, trace
 
 BOTH = frozenset({"gradients", "sample_gradients"})
@@ -227,14 +227,14 @@ def test_a_layer_called_with_batches_of_two_sizes_and_a_table_without_images():
         lambda z: deque([(z, 1)]),
     ],
 )
-def test_logits(wrap):
+def test_class_scores(wrap):
     z = torch.zeros(2, 3)
-    assert logits(wrap(z)) is z
+    assert class_scores(wrap(z)) is z
 
 
-def test_no_logits():
+def test_no_class_scores():
     with pytest.raises(ValueError, match="must return class scores as a tensor"):
-        logits("nothing")
+        class_scores("nothing")
 
 
 @pytest.mark.parametrize("name", sorted(n for n, c in CRITERIA.items() if c.needs & GRADIENTS))

@@ -147,7 +147,7 @@ def test_plug_in_that_is_no_criterion(net, space):
 def test_criteria_of_data_need_batches(name, net, space):
     with pytest.raises(ValueError, match=f"criterion '{name}': needs batches"):
         score_all(name, net, space)
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least one sample"):
         score_all(name, net, space, [])
 
 

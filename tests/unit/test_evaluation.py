@@ -198,7 +198,7 @@ def test_a_diverged_candidate_fails(dense, data, space, scores):
 def test_a_candidate_out_of_memory_fails_and_the_next_is_fine(evaluator, space, monkeypatch, error):
     before = evaluator(space.full)["loss"]
 
-    def full(*_):
+    def full(*_, **__):
         raise error
 
     with monkeypatch.context() as patch:
@@ -209,7 +209,7 @@ def test_a_candidate_out_of_memory_fails_and_the_next_is_fine(evaluator, space, 
 
 
 def test_a_bug_is_not_a_failed_candidate(evaluator, space, monkeypatch):
-    def bug(*_):
+    def bug(*_, **__):
         raise RuntimeError("shapes cannot be multiplied")
 
     monkeypatch.setattr("autoprune.evaluation.evaluator.reestimate_evenly", bug)

@@ -8,13 +8,14 @@ from autoprune import data
 from autoprune.config import RunConfig
 from autoprune.runs import example as module
 from autoprune.runs.example import example_of
+from autoprune.tasks import Classification
 from search_spaces.models import digits_cnn
 
 
 def asked(monkeypatch, model, shape, memory):
     monkeypatch.setattr(module, "memory", lambda: memory)
     monkeypatch.setattr(module, "SMALL", 0)
-    return example_of(RunConfig(input=shape), data.load("digits"), model)
+    return example_of(RunConfig(input=shape), Classification(data.load("digits")), model)
 
 
 def test_what_the_largest_operation_makes_counts(monkeypatch):

@@ -12,7 +12,8 @@ from autoprune import RunConfig, data
 from autoprune.criteria import Criterion, GroupFisher, L1Norm
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.strategies import Evolution, Random, Strategy
-from objectives import find, named, offered, offering, resolve_metric
+from autoprune.tasks import resolve_metric
+from objectives import find, named, offered, offering
 from objectives.given import Given, is_lost
 from search_spaces.models import digits_cnn
 
@@ -107,7 +108,7 @@ def test_kinds_of_criteria_and_metrics():
         del sizes.needs
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     for metric in (doubt, Doubt, Doubt(), lambda a, b: doubt(a, b)):
-        assert torch.equal(resolve_metric(named(metric, {}))(logits, labels), doubt(logits, labels))
+        assert torch.equal(resolve_metric(named(metric, {})).function(logits, labels), doubt(logits, labels))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from autoprune import criteria, strategies
 from autoprune.data import load
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference
-from objectives import Feasibility, find, measure, parse
+from autoprune.tasks import Pairs, resolve_metric
+from objectives import Feasibility, find, parse
 from objectives.plugins import PluginError, running
 from search_spaces import trace
 from search_spaces.models import digits_cnn
@@ -155,20 +156,26 @@ def test_a_data_function_is_named(text, message, module):
 
 
 METRICS = {
-    "raises": ("def f(logits, labels): return labels[10**6]", r"failed on the outputs of 4 images with IndexError"),
-    "exits": ("def f(logits, labels): raise SystemExit", r"failed on the outputs of 4 images with sys.exit\(None\)"),
-    "is another function": ("from os import system as f", r"failed on the outputs of 4 images with TypeError"),
-    "returns nothing": ("def f(logits, labels): pass", r"expected one number or one per image, got None"),
-    "returns a text": ("def f(logits, labels): return 'good'", r"expected one number or one per image, got 'good'"),
+    "raises": ("def f(logits, labels): return labels[10**6]", r"failed on the outputs of 4 samples with IndexError"),
+    "exits": ("def f(logits, labels): raise SystemExit", r"failed on the outputs of 4 samples with sys.exit\(None\)"),
+    "is another function": ("from os import system as f", r"failed on the outputs of 4 samples with TypeError"),
+    "returns nothing": ("def f(logits, labels): pass", r"expected one number or one per sample, got None"),
+    "returns a text": ("def f(logits, labels): return 'good'", r"expected one number or one per sample, got 'good'"),
     "returns another shape": ("def f(logits, labels): return logits", r".*got shape \(4, 3\)"),
-    "is a number": ("f = 3", r"expected a function of \(logits, labels\), got int"),
+    "is a number": ("f = 3", r"expected a function of \(outputs, targets\), got int"),
 }
+
+
+def measured(name):
+    meter = Pairs().meter({name: resolve_metric(name)})
+    meter.update(torch.zeros(4, 3), (torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64)))
+    return meter.compute()
 
 
 @pytest.mark.parametrize(("text", "message"), METRICS.values(), ids=METRICS)
 def test_a_metric_is_named(text, message, module):
     with pytest.raises(ValueError, match=rf"metric '{module(text)}:f':? {message}"):
-        measure("theirs:f", torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))
+        measured("theirs:f")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from torch import nn
 from autoprune.compute import Compute
 from autoprune.data import ImageData, Split
 from autoprune.recovery import reestimate, reestimate_evenly
+from autoprune.tasks import Classification
 
 
 def test_statistics_are_the_average_over_the_batches():
@@ -54,5 +55,7 @@ def test_batches_are_even_and_none_is_of_one_image(images, batch_size, sizes):
     model = nn.Sequential(nn.Conv2d(1, 3, 4), nn.BatchNorm2d(3))  # 1 x 1 maps
     seen = []
     model[0].register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
-    reestimate_evenly(model, data, split, batch_size, Compute(torch.device("cpu"), amp=False))
+    task = Classification(data)
+    drawn = task.draw("calibration", images, 0)
+    reestimate_evenly(model, task, drawn, batch_size, Compute(torch.device("cpu"), amp=False))
     assert seen == sizes

@@ -7,7 +7,7 @@ from torch import nn
 
 from autoprune.compute import Compute
 from autoprune.recovery import Reconstruction
-from autoprune.recovery.reconstruction import _inputs, solve
+from autoprune.recovery.reconstruction import _inputs, one_batch, solve
 from search_spaces import prune, trace
 
 EXACT = Compute(torch.device("cpu"), amp=False, channels_last=False)
@@ -21,7 +21,7 @@ def fit(dense, gone, **how):
     kept = [np.delete(np.arange(g.size), gone.get(i, [])) for i, g in enumerate(space.groups)]
     pruned = prune(dense, space, kept)
     fitted = copy.deepcopy(pruned)
-    names = Reconstruction(dense, space, IMAGES, EXACT, **how)(fitted, kept)
+    names = Reconstruction(dense, space, lambda net: net(IMAGES), EXACT, **how)(fitted, kept)
     return pruned, fitted, names
 
 
@@ -68,16 +68,11 @@ def test_an_overflow_is_left_to_the_score():
 
 def test_images_too_large_for_one_batch_give_more_positions_each(monkeypatch):
     """Dense outputs of 4 * 64 numbers an image; with room for 16 of the 64 images each gives 8 positions, not 2."""
-    seen = []
     dense = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)
     )
     monkeypatch.setattr("autoprune.recovery.reconstruction.MOST", 16 * 4 * 64)
-    monkeypatch.setattr(
-        "autoprune.recovery.reconstruction.solve", lambda layer, inputs, *_: seen.append(tuple(inputs.shape))
-    )
-    fit(dense, {0: [3]}, positions=2)
-    assert seen == [(16 * 8, 3)]
+    assert one_batch(trace(dense, IMAGES[:1]), 64, 2) == (16, 8)
 
 
 def test_a_layer_called_by_keyword_is_left_as_it_is():
@@ -139,7 +134,8 @@ def test_a_layer_that_runs_twice_is_left_as_it_is(toy):
     dense = toy(lambda s, x: s.twice(torch.relu(s.twice(x))), twice=toy.conv())
     space = trace(dense.eval(), torch.randn(1, 3, 8, 8))
     kept = [np.arange(1, g.size) for g in space.groups]
-    names = Reconstruction(dense, space, torch.randn(4, 3, 8, 8), EXACT)(prune(dense, space, kept), kept)
+    images = torch.randn(4, 3, 8, 8)
+    names = Reconstruction(dense, space, lambda net: net(images), EXACT)(prune(dense, space, kept), kept)
     assert names == ("head", "fc")
 
 

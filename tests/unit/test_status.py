@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from autoprune.config import RunConfig
+from autoprune.labels import Labels
 from autoprune.ledger import Entry, Ledger, Record, writers
 from autoprune.ledger.locks import FileLock
 from autoprune.problem import Trial, TrialState
@@ -52,7 +53,7 @@ def run_at(path, kept, config=CONFIG):
     leader = partial(RunDirectory.leader, RunDirectory(path, config))
     return SimpleNamespace(
         path=path, config=config, best=path / "best", checkpoint=path / "finetune", study="run", record=lambda: kept,
-        leader=leader,
+        leader=leader, labels=Labels(), metric=Labels().score(config.metric).minimised,
     )  # fmt: skip
 
 

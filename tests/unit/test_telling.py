@@ -14,6 +14,7 @@ from autoprune.report.page.classes import SHOWN, classes_chart, classes_of
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.training import training_chart
 from autoprune.runs.telling import MOST_POINTS, curve, held_out, per_class
+from autoprune.tasks import Classification
 
 
 def test_a_short_training_is_told_step_by_step():
@@ -55,11 +56,11 @@ def test_images_are_counted_by_class(data):
     assert right == [0, 2, 0]
     assert scores == measure(Constant(), data, "test", device="cpu")
     assert scores["top1"] == pytest.approx(sum(right) / 6)
-    assert per_class(data, "test", [3, 1, 0], right) == {
+    assert per_class(Classification(data), "test", [3, 1, 0], right) == {
         "split": "test", "classes": ["cat", "dog", "<b>"], "images": [4, 2, 0], "dense": [3, 1, 0], "pruned": [0, 2, 0],
     }  # fmt: skip
-    assert held_out(data) == "test"
-    assert held_out(data.without_test()) == "val"
+    assert held_out(Classification(data)) == "test"
+    assert held_out(Classification(data.without_test())) == "val"
 
 
 def test_lists_stand_on_one_line_whatever_their_texts_hold():

@@ -70,7 +70,7 @@ def write_page(run: RunDirectory) -> Path:
         "path": str(run.best),
         "files": [(p.name, f"{number(p.stat().st_size)}B") for p in sorted(run.best.iterdir())],
         "load": f"autoprune.load({str(run.best)!r}{'' if facts.export['model'].get('factory') else ', model=dense'})",
-        "rows": [_row(*row) for row in rows_of(facts.export["metrics"], facts.export["costs"])],
+        "rows": [_row(*row) for row in rows_of(facts.export["metrics"], facts.export["costs"], facts.labels)],
     }
     config = (run.path / "config.toml").read_text(encoding="utf-8")
     return write_html(

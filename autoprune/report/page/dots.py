@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page.facts import Facts
 
@@ -107,10 +106,7 @@ def says(trial: Trial, facts: Facts) -> str:
     """What a dot says under the mouse."""
     if trial.state is TrialState.FAIL:
         return f"trial {trial.number} failed: {trial.error[:200]}"
-    known = f", top-1 {top1(trial.metrics)}" if "top1" in trial.metrics else ""
-    return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {decimals(trial.loss)}{known}"
+    score = facts.labels.headline
+    known = f", {score.label} {score.shown(trial.metrics)}" if score.name in trial.metrics else ""
+    return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {trial.loss:.4f}{known}"
 
-
-def top1(metrics: Mapping[str, Any]) -> str:
-    """The accuracy as a percentage; a dash if it is not known."""
-    return f"{100 * metrics['top1']:.2f} %" if "top1" in metrics else "-"

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config import RunConfig, metric_label
+from autoprune.config import RunConfig
+from autoprune.labels import Labels
 from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import ending
@@ -108,7 +109,12 @@ class Facts(Priced):
     @property
     def metric(self) -> str:
         """What the minimised number is called."""
-        return metric_label(self.config.metric)
+        return self.labels.score(self.config.metric).minimised
+
+    @cached_property
+    def labels(self) -> Labels:
+        """What its samples and scores are called."""
+        return Labels.of(self.path)
 
     @property
     def metric_title(self) -> str:
@@ -142,12 +148,11 @@ class Facts(Priced):
         return dict(self.export["metrics"].get(name, {})) if self.export else {}
 
     def measured(self, which: str, split: str) -> dict[str, float]:
-        """Loss and top-1 of the "dense" or the "pruned" network on "val" or "test"; empty if not known."""
+        """Loss and scores of the "dense" or the "pruned" network on "val" or "test"; empty if not known."""
         return self.told(f"{which}_{split}")
 
     def fitness(self, which: str) -> float:
-        """What the search minimises, of the exported or the dense network, on all validation images; else NaN."""
-        found = self.measured(which, "val")
-        if self.config.metric == "top1":
-            return 1 - found.get("top1", math.nan)
-        return found.get("loss", math.nan) if self.config.metric == "loss" else math.nan
+        """What the search minimises, of the exported or the dense network, on all validation samples; else NaN."""
+        score, found = self.labels.score(self.config.metric), self.measured(which, "val")
+        known = score.name == "loss" or score in self.labels.scores
+        return score.loss(found.get(score.name, math.nan)) if known else math.nan

@@ -10,7 +10,7 @@ from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.choices import choices_chart
-from autoprune.report.page.dots import WIDE, LossAxis, dots, frame, says, thinned, top1
+from autoprune.report.page.dots import WIDE, LossAxis, dots, frame, says, thinned
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.prices import cost_label, slug
@@ -113,12 +113,12 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
     if above := sum(t.loss > high for t in complete):
         caption += f" {above} above the frame."
     if ends:
-        caption += f" {' and '.join(ends).capitalize()}: on all validation images."
+        caption += f" {' and '.join(ends).capitalize()}: on all validation {facts.labels.samples}."
     rows = [
-        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", decimals(t.loss), top1(t.metrics))
+        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", decimals(t.loss), facts.labels.headline.shown(t.metrics))
         for t in (*best[-50:], *short[-50:])
     ]
-    head = ("trial", "fidelity", name, facts.metric, "top-1")
+    head = ("trial", "fidelity", name, facts.metric, facts.labels.headline.label)
     where = "front" if is_first else f"front-{slug(metric)}"
     return Chart(where, f"{facts.metric_title} against {name}", caption, 320, draw, head, rows)
 

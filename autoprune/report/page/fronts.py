@@ -10,7 +10,7 @@ from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.compare import names
 from autoprune.report.page import marks
-from autoprune.report.page.dots import LossAxis, top1
+from autoprune.report.page.dots import LossAxis
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.front import line
@@ -52,12 +52,12 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
     rows = [
-        (name, str(t.number), f"{c:.1f} %", decimals(t.loss), top1(t.metrics))
-        for _, name, points in lines
+        (name, str(t.number), f"{c:.1f} %", decimals(t.loss), runs[i].labels.headline.shown(t.metrics))
+        for i, name, points in lines
         for c, t in points[:50]
     ]
     title = f"{metric_name[:1].upper()}{metric_name[1:]} against {label}"
-    head = ("run", "trial", label, metric_name, "top-1")
+    head = ("run", "trial", label, metric_name, runs[lines[0][0]].labels.headline.label)
     return Chart(f"front-{slug(metric)}", title, caption, 300 + 9 * len(lines), draw, head, rows)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
-from autoprune.report.page.dots import LossAxis, dots, says, thinned, top1
+from autoprune.report.page.dots import LossAxis, dots, says, thinned
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.tables import counted
@@ -73,6 +73,8 @@ def history_chart(facts: Facts) -> Chart | None:
         caption += f" {repeats} more repeated an earlier candidate and were not evaluated."
     if trained:
         caption += " Losses before and after a fine-tune do not compare."
-    rows = [(str(t.number), t.fidelity, decimals(t.loss), top1(t.metrics)) for t in (*steps[-50:], *trained[-50:])]
-    head = ("trial", "fidelity", facts.metric, "top-1")
+    score = facts.labels.headline
+    shown_trials = (*steps[-50:], *trained[-50:])
+    rows = [(str(t.number), t.fidelity, decimals(t.loss), score.shown(t.metrics)) for t in shown_trials]
+    head = ("trial", "fidelity", facts.metric, score.label)
     return Chart("history", f"{facts.metric_title}, trial by trial", caption, 310, draw, head, rows)

@@ -72,16 +72,17 @@ def history_overlay(runs: Sequence[Facts]) -> Chart | None:
 
 def result_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     """Accuracy of what was delivered against a cost; None where too few runs have finished that have it."""
-    points = []
+    points, score = [], runs[0].labels.headline
+    scale = 100 if score.is_fraction else 1
     for i, (name, facts) in enumerate(zip(names(runs), runs, strict=True)):
         split = "test" if facts.measured("pruned", "test") else "val"
-        y = facts.measured("pruned", split).get("top1", math.nan)
+        y = facts.measured("pruned", split).get(score.name, math.nan)
         share, how = share_of(facts, metric)
         if math.isfinite(share) and math.isfinite(y):
-            points.append((i, name, 100 * share, 100 * y, split, how))
+            points.append((i, name, 100 * share, scale * y, split, how))
     if len(points) < (1 if metric == "macs" else 2):
         return None
-    label = cost_label(metric)
+    label, unit = cost_label(metric), ", %" if score.is_fraction else ""
 
     def draw(axes: Axes, narrow: bool) -> Tips:
         for i, name, x, y, *_ in points:
@@ -93,13 +94,17 @@ def result_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
             low, high = min(values), max(values)
             room = max(0.15 * (high - low), (least - high + low) / 2)  # noise must not look like a difference
             limits(low - room, high + room)
-        axes.set(xlabel=f"{label}, % of the dense network", ylabel="top-1, %")
-        up_to_100(axes.yaxis)
-        return {f"run-{i}": [f"{name}: {y:.2f} % at {x:.1f} % of the {label}"] for i, name, x, y, *_ in points}
+        axes.set(xlabel=f"{label}, % of the dense network", ylabel=f"{score.label}{unit}")
+        if score.is_fraction:
+            up_to_100(axes.yaxis)
+        at = {i: f"{name}: {y:.2f}{unit[1:]} at {x:.1f} % of the {label}" for i, name, x, y, *_ in points}
+        return {f"run-{i}": [text] for i, text in at.items()}
 
-    caption = f"Up and to the left is better. On {' and '.join(sorted({p[4] for p in points}))} images."
-    rows = [(name, f"{x:.1f} % {how}".strip(), f"{y:.2f} %", split) for _, name, x, y, split, how in points]
-    height, head = 290 + 9 * len(points), ("run", label, "top-1", "images")
+    better = "Up" if score.higher_is_better else "Down"
+    splits = " and ".join(sorted({p[4] for p in points}))
+    caption = f"{better} and to the left is better. On {splits} {runs[0].labels.samples}."
+    rows = [(name, f"{x:.1f} % {how}".strip(), f"{y:.2f}{unit[1:]}", split) for _, name, x, y, split, how in points]
+    height, head = 290 + 9 * len(points), ("run", label, score.label, runs[0].labels.samples)
     name = "results" if metric == "macs" else f"results-{slug(metric)}"
     return Chart(name, f"What was delivered, by {label}", caption, height, draw, head, rows)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autoprune.printable import decimals
-from autoprune.report.page.dots import top1
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount, cost_label, milliseconds
@@ -48,13 +47,16 @@ def _cost(facts: Facts, name: str, widths: Widths) -> Tile:
 
 
 def _accuracy(facts: Facts) -> Tile:
-    for split, images in (("test", "test images"), ("val", "validation images")):
+    score, samples = facts.labels.headline, facts.labels.samples
+    title = score.label[:1].upper() + score.label[1:]
+    for split, where in (("test", f"test {samples}"), ("val", f"validation {samples}")):
         pruned, dense = facts.measured("pruned", split), facts.measured("dense", split)
-        if "top1" in pruned and "top1" in dense:
-            change = f"{100 * (pruned['top1'] - dense['top1']):+.2f} points".replace("-", "−")
-            return Tile(f"Top-1, {images}", top1(pruned), f"dense {top1(dense)}", change)
+        if score.name in pruned and score.name in dense:
+            change = score.change(dense[score.name], pruned[score.name]).replace("-", "−")
+            return Tile(f"{title}, {where}", score.shown(pruned), f"dense {score.shown(dense)}", change)
     assert facts.winner, "nothing was found yet"
     trial = facts.winner
-    if "top1" not in trial.metrics:
-        return Tile(f"Best {facts.metric} so far", decimals(trial.loss), f"trial {trial.number}, {trial.fidelity}")
-    return Tile("Top-1 so far, validation images", top1(trial.metrics), f"trial {trial.number}, {trial.fidelity}")
+    where = f"trial {trial.number}, {trial.fidelity}"
+    if score.name not in trial.metrics or score.name == "loss":
+        return Tile(f"Best {facts.metric} so far", decimals(trial.loss), where)
+    return Tile(f"{title} so far, validation {samples}", score.shown(trial.metrics), where)

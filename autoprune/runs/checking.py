@@ -1,0 +1,154 @@
+"""What can be known of a task before a search: its loaders, the network's answers, its loss, its metrics."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.config import RunConfig
+from autoprune.evaluation import Goal, validate
+from autoprune.evaluation.failures import out_of_memory
+from autoprune.report.pace import Images
+from autoprune.tasks import InMemory, Task, inputs_of, leaves, main_output, part_of, placed, shapes
+from autoprune.tasks.draws import first_of
+from objectives.plugins import PluginError, described
+
+FEW = 8  # samples that are tried
+
+
+def check_loaders(task: Task) -> None:
+    """Check that every split can be read, again and again.
+
+    Raises:
+        ValueError: Naming the split that is empty, endless, used up, or whose batches are none.
+    """
+    if isinstance(task, InMemory):
+        return
+    for split in ("train", "val", *(["test"] if task.has("test") else [])):
+        task.count(split)
+    for split in ("train", "val"):
+        task.draw(split, FEW, 0)  # refuses NaN
+
+
+def reproducible(task: Task) -> bool:
+    """Whether an epoch of training is the same each time it is read; else a training that goes on is not exact."""
+    if isinstance(task, InMemory):
+        return True
+    one, other = (leaves(first_of(task.read("train"), task.where("train"), 0)) for _ in range(2))
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) -> None:
+    """Check that the network takes the task's samples, and that loss and metrics can say something of its answers.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    batch = task.draw("calibration", FEW, config.seed).whole(FEW)
+    one = part_of(batch, 0, 1)
+    with torch.inference_mode():
+        try:
+            output = task.call(model, one)
+        except (Exception, SystemExit) as error:  # asserts, index errors: whatever the network's own code does
+            if out_of_memory(error):
+                raise
+            why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+            raise ValueError(
+                f"model '{name}': cannot take the {task.sample}s of '{task.spec}' ({_size(one)}: {why}); {task.other}"
+            ) from error
+        try:
+            task.check(output, one)
+        except ValueError as error:
+            raise ValueError(f"model '{name}': {error}") from error
+    found = main_output(output)
+    if isinstance(found, Tensor) and found.is_floating_point() and not found.isfinite().all():
+        raise ValueError(f"model '{name}': answers a {task.sample} of '{task.spec}' with NaN or infinity; check its "
+                         "weights".replace(" a image", " an image"))  # fmt: skip
+    _check_loss(model, task, batch)
+    _check_metrics(model, task, config)
+    if config.distill:
+        outputs = task.call(model, batch)
+        task.distance(outputs, outputs)
+
+
+def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
+    net = copy.deepcopy(model).eval().requires_grad_(True)
+    where = task.where("loss")
+    with torch.enable_grad():
+        try:
+            _, loss = task.evaluate(net, batch)
+        except PluginError:
+            raise
+        except Exception as error:
+            if out_of_memory(error) or str(error).startswith(("task ", "labels")):
+                raise
+            raise ValueError(f"{where}: failed on a batch ({shapes(batch)}) with {described(error)}") from error
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"{where}: must be a tensor, got {type(loss).__name__}; compute it with torch, without "
+                             ".item() or numpy")  # fmt: skip
+        if not bool(loss.isfinite().all()):
+            raise ValueError(f"{where}: is {float(loss.float().mean())} on training {task.sample}s; check targets, "
+                             "weights, and divisions by zero")  # fmt: skip
+        if not loss.requires_grad:
+            raise ValueError(f"{where}: has no gradient; compute it from the network's outputs with torch, without "
+                             ".item(), .detach() or numpy")  # fmt: skip
+
+
+def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
+    """Raises what a metric raises, while nothing has been spent."""
+    goal = Goal.of(config.metric, task)
+    draw = task.draw("val", FEW, config.seed)
+    found = validate(model, task, draw, task.compute, FEW, goal)
+    target = config.limits.target
+    if target is None or target.metric == "loss":
+        return
+    known = {score.name: score for score in task.labels().scores} | {goal.score.name: goal.score}
+    if target.metric not in known and target.metric not in found:
+        raise ValueError(f"target '{target}': the task has no score '{target.metric}'; it has loss"
+                         f"{''.join(', ' + name for name in known if name != 'loss')}")  # fmt: skip
+    if (score := known.get(target.metric)) and score.higher_is_better != target.at_least:
+        better = "more" if score.higher_is_better else "less"
+        raise ValueError(f"target '{target}': of {score.label} {better} is better, so say "
+                         f"{target.metric}{'>=' if score.higher_is_better else '<='}{target.limit:g}")  # fmt: skip
+
+
+def counted_samples(task: Task) -> Images:
+    """How many samples a run trains and validates with."""
+    batch = None if isinstance(task, InMemory) else task.training(1, 0).size
+    return Images(task.count("train"), task.count("val"), batch)
+
+
+def worst_of(model: nn.Module, task: Task, config: RunConfig) -> float:
+    """The loss of the network with all its parameters zero, which knows nothing (cross-entropy: log of the classes).
+
+    Raises:
+        ValueError: If it is not a finite number above 0.
+    """
+    found = ignorant(model, task, config)
+    if not 0 < found < math.inf:
+        raise ValueError(
+            f"front: metric '{config.metric}' of a network whose outputs are all equal is {found}, but a front is "
+            "measured from there and needs a finite number above 0; choose another --metric"
+        )
+    return found
+
+
+def ignorant(model: nn.Module, task: Task, config: RunConfig) -> float:
+    """What a search would minimise, of the network with all its parameters zero."""
+    net = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    task = task.without("test")
+    draw = task.draw("val", config.val_images, config.seed)
+    return float(validate(net, task, draw, task.compute, config.batch_size, Goal.of(config.metric, task))["loss"])
+
+
+def _size(batch: Any) -> str:
+    """Of a lone picture CxHxW; of all else the shapes."""
+    inputs = inputs_of(placed(batch, Task.compute))
+    return "x".join(map(str, inputs.shape[1:])) if isinstance(inputs, Tensor) else shapes(inputs)

@@ -1,0 +1,29 @@
+"""What a network is for: its batches, its loss, its scores. One file a kind of task."""
+
+from autoprune.tasks.built_in import KINDS as KINDS
+from autoprune.tasks.built_in import built_in as built_in
+from autoprune.tasks.classification import Classification as Classification
+from autoprune.tasks.classification import Pairs as Pairs
+from autoprune.tasks.coercing import as_task as as_task
+from autoprune.tasks.draws import Draw as Draw
+from autoprune.tasks.draws import Training as Training
+from autoprune.tasks.memory import Columns as Columns
+from autoprune.tasks.memory import InMemory as InMemory
+from autoprune.tasks.randomness import seed_of as seed_of
+from autoprune.tasks.scores import Meter as Meter
+from autoprune.tasks.scores import Metric as Metric
+from autoprune.tasks.scores import goal_of as goal_of
+from autoprune.tasks.scores import resolve_metric as resolve_metric
+from autoprune.tasks.task import SPLITS as SPLITS
+from autoprune.tasks.task import Task as Task
+from autoprune.tasks.trees import inputs_of as inputs_of
+from autoprune.tasks.trees import leaves as leaves
+from autoprune.tasks.trees import main_output as main_output
+from autoprune.tasks.trees import mapped as mapped
+from autoprune.tasks.trees import named_output as named_output
+from autoprune.tasks.trees import not_finite as not_finite
+from autoprune.tasks.trees import num_samples as num_samples
+from autoprune.tasks.trees import part_of as part_of
+from autoprune.tasks.trees import placed as placed
+from autoprune.tasks.trees import shapes as shapes
+from autoprune.tasks.trees import split as split

@@ -1,0 +1,68 @@
+"""Networks that compute their own loss when they are given the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from autoprune.tasks.trees import called, inputs_of, targets_of
+
+
+def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
+    """A network's answers and the loss that it says itself.
+
+    A network of keyword arguments is given all of the batch and says "loss" (Hugging Face's). Any other is given inputs
+    and targets, as if in training, and says a dictionary of losses, which are added (torchvision's detectors); its
+    answers come from a second pass, unless it is being trained.
+
+    Args:
+        model: In the mode that is wanted.
+        batch: With its targets.
+        where: What errors begin with.
+
+    Raises:
+        ValueError: If it says none.
+    """
+    if isinstance(batch, Mapping):
+        outputs = model(**batch)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
+        if isinstance(loss, Tensor):
+            return outputs, loss
+    else:
+        inputs, targets = inputs_of(batch), targets_of(batch)
+        with as_in_training(model):
+            losses = model(*(inputs if isinstance(inputs, tuple) else (inputs,)), targets)
+        if isinstance(losses, Mapping) and losses and all(isinstance(v, Tensor) for v in losses.values()):
+            loss = torch.stack([v.float().sum() for v in losses.values()]).sum()
+            return None if model.training or torch.is_grad_enabled() else called(model, inputs), loss
+    raise ValueError(f"{where}: the network says none when it is given the targets, too; give the task a loss of "
+                     "(outputs, targets)")  # fmt: skip
+
+
+@contextmanager
+def as_in_training(model: nn.Module) -> Iterator[None]:
+    """In the block the network takes itself for one in training; batch-norm and dropout do not, if it is not.
+
+    It draws the same in every block, so that the losses of candidates compare.
+    """
+    if model.training:
+        yield
+        return
+    changed = [m for m in model.modules() if not isinstance(m, (_BatchNorm, _DropoutNd))]
+    before = [m.training for m in changed]
+    try:
+        for module in changed:
+            module.training = True
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng([*devices]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        for module, mode in zip(changed, before, strict=True):
+            module.training = mode

@@ -1,0 +1,307 @@
+"""`Task`: what a network is for. All that the engine knows of the user's world."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from autoprune.compute import Compute
+from autoprune.labels import Labels
+from autoprune.tasks.draws import (
+    Draw,
+    LoaderDraw,
+    LoaderTraining,
+    Training,
+    first_of,
+    length_of,
+    reading,
+    samples_in,
+)
+from autoprune.tasks.scores import Meter, score_of
+from autoprune.tasks.trees import called, inputs_of, leaves, main_output, part_of, placed, targets_of
+
+SPLITS = ("train", "val", "test")
+CPU = Compute(torch.device("cpu"), amp=False, channels_last=False)
+TEMPERATURE = 4.0  # of distillation, Hinton et al. 2015
+
+
+class Task(ABC):
+    """What a network is for: its batches, its loss, its scores.
+
+    A task of one's own says `batches` and `loss`, and whatever else is not as usual; `Task.of` makes one of loaders and
+    functions. A batch is (inputs, targets), a dictionary with "labels" or "targets" among its keys, or inputs alone
+    (see `autoprune.tasks.trees`); device, precision, memory, checkpoints and seeds are the engine's.
+
+    Attributes:
+        spec: What messages call it.
+        sample: What one of a batch is called: "image", "row".
+        split: How train and val were told apart, in words.
+        other: The way out where the network cannot take its samples.
+        compute: Where its batches go.
+
+    Example:
+        class Depth(autoprune.tasks.Task):
+            def batches(self, split, epoch=0):
+                return loaders[split]
+
+            def loss(self, outputs, batch):
+                return (outputs - batch[1]).abs().mean((1, 2, 3))  # [N]
+    """
+
+    spec: str = ""
+    sample: str = "sample"
+    split: str = "as the task says"
+    other: str = "give another model, or a task whose batches fit it"
+    kind: ClassVar[str] = ""  # of the built-in ones, what `--data` calls them
+    compute: Compute = CPU
+
+    @abstractmethod
+    def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
+        """The batches of a split, once through.
+
+        Args:
+            split: "train" (shuffled, augmented), "calibration" (training samples as they are; where there is none, a
+                KeyError or None has "train" serve), "val" (scores candidates), "test" (the end only; may be missing).
+            epoch: Of "train", for an order that follows from it.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        """What trains, and whose gradient scores the channels: of each sample [N], or the mean of the batch."""
+
+    def call(self, model: nn.Module, batch: Any) -> Any:
+        """What the network answers."""
+        return called(model, inputs_of(batch))
+
+    def evaluate(self, model: nn.Module, batch: Any) -> tuple[Any, Tensor]:
+        """Its answers and their loss; of a network that computes its own loss, override this."""
+        outputs = self.call(model, batch)
+        return outputs, self.loss(outputs, batch)
+
+    def scores(self) -> Mapping[str, Any]:
+        """What is measured besides the loss, the most telling first: torchmetrics, functions, `tasks.Metric`."""
+        return {}
+
+    def answers(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """What metrics are given: (outputs, targets)."""
+        return main_output(outputs), targets_of(batch)
+
+    def distance(self, outputs: Any, teacher: Any, temperature: float = TEMPERATURE) -> Tensor:
+        """How far the answers are from a teacher's: the mean over the samples.
+
+        `T^2 * KL(teacher / T || outputs / T)` of class scores [N, K] (Hinton et al. 2015,
+        https://arxiv.org/abs/1503.02531, section 2: T^2 keeps its gradients in proportion to those of the loss), else
+        mean squares of all outputs of equal shapes.
+
+        Raises:
+            ValueError: If there is nothing to compare.
+        """
+        one, other = main_output(outputs), main_output(teacher)
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape and one.dim() == 2:
+            return soft_distance(one, other, temperature)
+        return mean_squares(outputs, teacher)
+
+    def example(self) -> Any:
+        """What the network is traced with: the inputs of one sample."""
+        batch = part_of(next(iter(self.read("calibration")(0))), 0, 1)
+        inputs = inputs_of(placed(batch, CPU))
+        return (inputs,) if isinstance(inputs, list) else inputs
+
+    def check(self, outputs: Any, batch: Any) -> None:  # noqa: B027, nothing is refused as a rule
+        """Refuse targets that these answers cannot meet: class numbers beyond the head, masks of another size ...
+
+        Raises:
+            ValueError: Naming them.
+        """
+
+    def doubt(self, measure: Callable[[Task], Mapping[str, float]], worst: Callable[[], float], judged: Draw) -> str:
+        """A warning where the dense network knows next to nothing; else "".
+
+        Args:
+            measure: Scores the dense network on a task.
+            worst: The loss of the same network with all parameters zero, which knows nothing.
+            judged: The samples that it is scored on.
+        """
+        loss, nothing = measure(self)["loss"], worst()
+        if not nothing > 0 or loss < 0.9 * nothing:
+            return ""
+        return ("warning: the dense network does hardly better than one whose parameters are all zero (loss "
+                f"{loss:.4g} against {nothing:.4g}): wrong weights, or inputs unlike those of training?")  # fmt: skip
+
+    def about(self) -> list[str]:
+        """What is said of it before a search, a line each."""
+        return []
+
+    def inputs(self) -> dict[str, Any]:
+        """What the network is to be fed with, for those who get it without the task."""
+        return {}
+
+    def outputs(self) -> dict[str, Any]:
+        """What it answers; "name" is what a file calls it."""
+        return {}
+
+    def by_class(self, split: str) -> dict[str, Any] | None:
+        """For results class by class: "classes" (names) and "images" (of each); None: there are none."""
+        return None
+
+    def right(self) -> Any:
+        """Counts how many samples of each class were answered correctly: `update(outputs, batch)`, `compute()`."""
+        return None
+
+    # What the engine draws. A task in memory has its own ways (`tasks.memory`).
+
+    def on(self, compute: Compute) -> Task:
+        """The same task for passes on a device."""
+        bound = copy.copy(self)
+        bound.compute = compute
+        return bound
+
+    def without(self, *splits: str) -> Task:
+        """The same without the samples of some splits: test, which only the end may see, or what has been drawn."""
+        return self
+
+    def read(self, split: str) -> Callable[[int], Iterable[Any]]:
+        """Epoch -> the batches of a split.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+
+        def batches(epoch: int) -> Iterable[Any]:
+            with suppress(KeyError, ValueError):
+                if split == "calibration" and (found := self.batches(split, epoch)) is not None:
+                    return found
+            found = self.batches("train" if split == "calibration" else split, epoch)
+            if found is None:
+                raise ValueError(f"{self.where(split)}: is missing")
+            return found
+
+        return batches
+
+    def where(self, split: str) -> str:
+        """What errors about a split begin with."""
+        return f"task '{self.spec or type(self).__name__}': {split}"
+
+    def has(self, split: str) -> bool:
+        """Whether it brings the split at all."""
+        try:
+            found = self.batches(split)
+            return found is not None and next(iter(found), None) is not None
+        except (KeyError, ValueError, NotImplementedError):
+            return False
+
+    def count(self, split: str) -> int:
+        """How many samples a split has, about: batches times the samples of the first one."""
+        read, where = self.read(split), self.where(split)
+        return length_of(read(0), read, where, 0) * samples_in(first_of(read, where, 0), where)
+
+    def once(self, split: str, size: int) -> Iterator[Any]:
+        """All batches of a split in its own order, on the device, one after the other."""
+        for batch in reading(self.read(split), self.where(split), 0, 0):
+            yield placed(batch, self.compute)
+
+    def draw(self, split: str, count: int, seed: int) -> Draw:
+        """The first `count` samples of a split, kept in memory.
+
+        Raises:
+            ValueError: If it gives none, or NaN.
+        """
+        return LoaderDraw(self.read(split), self.where(split), count, self.compute, seed)
+
+    def training(self, size: int, seed: int) -> Training:
+        """The batches of a training: those of the loader, whatever `size` is."""
+        read, where = self.read("train"), self.where("train")
+        steps = length_of(read(0), read, where, seed)
+        size = samples_in(first_of(read, where, seed), where)
+        return LoaderTraining(read, where, self.compute, seed, size, steps)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the first batches of train and val: two runs with the same one saw the same data."""
+        digest = hashlib.sha256(f"{self.spec} {type(self).__qualname__}".encode())
+        for split in ("calibration", "val"):
+            batch = first_of(self.read(split), self.where(split), 0)
+            for leaf in leaves(placed(batch, CPU)):
+                digest.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
+                digest.update(leaf.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def labels(self) -> Labels:
+        """What reports call its samples and scores."""
+        return Labels(self.sample, tuple(score_of(name, metric) for name, metric in self.scores().items()))
+
+    def meter(self, more: Mapping[str, Any] | None = None) -> Meter:
+        """Follows its scores, and more, over some batches."""
+        return Meter(self, more)
+
+    @staticmethod
+    def of(
+        train: Any,
+        val: Any,
+        test: Any = None,
+        *,
+        calibration: Any = None,
+        loss: Callable[..., Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        call: Callable[..., Any] | None = None,
+        distance: Callable[..., Any] | None = None,
+        example: Any = None,
+        name: str = "",
+        sample: str = "sample",
+    ) -> Task:
+        """A task of loaders and functions.
+
+        Args:
+            train: A `DataLoader`, a list of batches, or anything that gives them each time it is iterated.
+            val: Likewise: scores the candidates.
+            test: Likewise: only for the end.
+            calibration: Likewise: training samples as they are, without augmentation; default `train`.
+            loss: Of (outputs, targets): a number for each sample [N], or the batch's mean; default what the network
+                itself computes when it is given the targets, too (Hugging Face's "loss", torchvision's detectors).
+            metrics: By name, the most telling first: torchmetrics, functions of (outputs, targets), `tasks.Metric`.
+            call: Of (model, inputs), where a network is not called as usual.
+            distance: Of (outputs, teacher's outputs), for distillation.
+            example: What the network is traced with; default the inputs of one sample.
+            name: What messages call it.
+            sample: What one of a batch is called.
+
+        Raises:
+            ValueError: If something of it cannot be.
+        """
+        from autoprune.tasks.loaded import LoadedTask
+
+        return LoadedTask(
+            train, val, test, calibration=calibration, loss=loss, metrics=metrics, call=call, distance=distance,
+            example=example, name=name, sample=sample,
+        )  # fmt: skip
+
+
+def soft_distance(outputs: Tensor, teacher: Tensor, temperature: float, dim: int = 1) -> Tensor:
+    """`T^2 * KL(teacher / T || outputs / T)` over an axis of class scores, the mean over all else."""
+    one = functional.log_softmax(outputs.float() / temperature, dim=dim)
+    other = functional.log_softmax(teacher.float() / temperature, dim=dim)
+    each = functional.kl_div(one, other, reduction="none", log_target=True).sum(dim)
+    return temperature**2 * each.mean()
+
+
+def mean_squares(outputs: Any, teacher: Any) -> Tensor:
+    """Mean squared difference of all tensors of equal shapes.
+
+    Raises:
+        ValueError: If no two have one.
+    """
+    pairs = zip(leaves(outputs), leaves(teacher), strict=False)
+    found = [(a.float() - b.float()).square().mean() for a, b in pairs if a.shape == b.shape and a.is_floating_point()]
+    if not found:
+        raise ValueError("distillation: the outputs of the two networks have no tensors of equal shapes to compare; "
+                         "give the task a distance, or leave distill at 0")  # fmt: skip
+    return torch.stack(found).mean()
+
