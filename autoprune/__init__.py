@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from autoprune.report import RunProgress
     from autoprune.runs import SearchResult
     from autoprune.study import Candidate, Study
+    from autoprune.tasks import Task
     from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "RunProgress",
     "SearchResult",
     "Study",
+    "Task",
     "__version__",
     "adapt",
     "attach",
@@ -62,6 +64,7 @@ _HOMES = {  # of all else: autoprune.verbs
     "RunProgress": "autoprune.report",
     "SearchResult": "autoprune.runs",
     "Study": "autoprune.study",
+    "Task": "autoprune.tasks",
     "load": "autoprune.exporting",
 }
 

@@ -43,6 +43,7 @@ from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.recovery import reestimate_evenly
+from autoprune.tasks import as_task
 from objectives import parse
 from objectives.latency import Target, rebatched
 from objectives.latency import make as make_backend
@@ -160,7 +161,8 @@ def reestimated(kept: Sequence[Sequence[int]], seed: int, data: ImageData, weigh
     """Test top-1 in percent with batch-norm re-estimated."""
     dense, compute = dense_network(weights), Compute.choose("auto")
     model = compute.place(prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)).eval()
-    reestimate_evenly(model, data, data.train.sample(1000, seed), 128, compute)
+    task = as_task(data).on(compute)
+    reestimate_evenly(model, task, task.draw("calibration", 1000, seed), 128, compute)
     return {"test": 100 * measure(model, data, "test")["top1"]}
 
 

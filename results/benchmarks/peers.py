@@ -28,6 +28,7 @@ from autoprune.data import ImageData, Split
 from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.recovery import reestimate_evenly
+from autoprune.tasks import as_task
 from search_spaces import SearchSpace, prune, trace
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -216,7 +217,8 @@ def search(policy: str, data: ImageData, weights: Path, budget: str, seed: int, 
 def validation_loss(network: nn.Module, data: ImageData, seed: int) -> float:
     """The proxy of our own runs with this seed; batch-norm stays re-estimated."""
     compute = Compute.choose("auto")
-    reestimate_evenly(compute.place(network), data, data.train.sample(1000, seed), 128, compute)
+    task = as_task(data).on(compute)
+    reestimate_evenly(compute.place(network), task, task.draw("calibration", 1000, seed), 128, compute)
     return measure(network, replace(data, val=data.val.sample(2000, seed)), "val")["loss"]
 
 

@@ -43,6 +43,7 @@ from autoprune.recovery import reestimate_evenly
 from autoprune.runs.directory import RunDirectory
 from autoprune.strategies import STRATEGIES
 from autoprune.strategies.closed_form import ClosedForm
+from autoprune.tasks import as_task
 from search_spaces import Kept, SearchSpace, prune
 
 PIECES = CACHE / "policies"
@@ -193,8 +194,9 @@ def search(job: Job, data: ImageData, weights: Path) -> dict[str, Any]:
 def as_cut(data: ImageData, model: torch.nn.Module, space: SearchSpace, kept: Kept, seed: int) -> float:
     """Top-1 on the test images, in percent, of the weights as cut, with batch-norm re-estimated as in a search."""
     net, compute, usual = prune(model, space, kept).eval(), Compute.choose("auto"), RunConfig()
-    images = data.train.sample(usual.bn_images, seed).to(compute.device)
-    reestimate_evenly(compute.place(net), data, images, usual.batch_size, compute)
+    task = as_task(data).on(compute)
+    drawn = task.draw("calibration", usual.bn_images, seed)
+    reestimate_evenly(compute.place(net), task, drawn, usual.batch_size, compute)
     return 100 * measure(net, data, "test")["top1"]
 
 

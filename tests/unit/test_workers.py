@@ -156,7 +156,7 @@ def test_the_part_that_cannot_be_sent_is_named(data):
     model = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.ReLU()))
     model[1].activation = Part()
     assert pickled(Recipe(RunConfig(), NOTHING, model[0], data))
-    with pytest.raises(ValueError, match="a worker loads other images or labels than the search did; make the same"):
+    with pytest.raises(ValueError, match="a worker loads other samples than the search did; make the same"):
         Recipe(RunConfig(data="digits"), NOTHING, model, images="those of the search").build()
     for name, recipe in {
         "model.1.activation": Recipe(RunConfig(), NOTHING, model, data),
