@@ -43,6 +43,7 @@ from autoprune.evaluation import EvaluationSettings, Evaluator, measure
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.recovery import finetune, reestimate_evenly
+from autoprune.tasks import as_task
 from objectives import parse
 from search_spaces import Kept, Widths, prune, trace
 
@@ -209,7 +210,8 @@ class Bench:
     def looked_at(self, model: nn.Module) -> dict[str, float]:
         """A copy with batch-norm re-estimated, on the images that score candidates."""
         net, compute = copy.deepcopy(model).eval(), Compute.choose("auto")
-        reestimate_evenly(net, self.data, self.data.train.sample(BN_IMAGES, 0), BATCH, compute)
+        task = as_task(self.data).on(compute)
+        reestimate_evenly(net, task, task.draw("calibration", BN_IMAGES, 0), BATCH, compute)
         return measure(net, replace(self.data, val=self.data.val.sample(VAL_IMAGES, 0)), "val")
 
 
