@@ -35,10 +35,11 @@ class Member:
     Attributes:
         tensor: State-dict name ("layer1.0.conv1.weight"), or the name of a module ("declared", "statistics").
         axis: The axis of the tensor that shrinks (of a declaring module: 0 its output side, 1 its input side).
-        role: "out" (a filter that makes the channel), "in" (weights that read it), "norm" (batch-norm and other
-            per-channel scales and statistics), "free" (a bare parameter that is added or multiplied), "declared" (a
-            side of a module that declares how it shrinks), "statistics" (a normaliser whose size is an attribute),
-            "attribute" (a size in an attribute of a module that follows the channels; `axis` is how many there are).
+        role: "out" (a filter that makes the channel), "direction" (of a filter whose length stands elsewhere), "in"
+            (weights that read it), "norm" (batch-norm and other per-channel scales and statistics), "free" (a bare
+            parameter that is added or multiplied), "declared" (a side of a module that declares how it shrinks),
+            "statistics" (a normaliser whose size is an attribute), "attribute" (a size in an attribute of a module that
+            follows the channels; `axis` is how many there are).
         index: [C, k] positions on that axis, one row per unit.
     """
 
@@ -50,7 +51,14 @@ class Member:
     @property
     def layer(self) -> str:
         """The module that owns the tensor."""
-        return self.tensor if self.role in ("declared", "statistics") else self.tensor.rpartition(".")[0]
+        return self.tensor if self.role in ("declared", "statistics") else layer_of(self.tensor)
+
+
+def layer_of(tensor: str) -> str:
+    """The module that owns a tensor; of what a parametrized weight is computed from, the layer that has the weight."""
+    owner = tensor.rpartition(".")[0]
+    before, found, _ = f".{owner}.".partition(".parametrizations.")
+    return before[1:] if found else owner
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.adapters import Adapter, Cut, adapt
+from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches
 from search_spaces.plan import Line, Plan, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
@@ -151,7 +151,7 @@ class Adapted:
     def __init__(
         self, name: str, module: nn.Module, adapter: Adapter, tensors: Mapping[str, Tensor], plan: Plan
     ) -> None:
-        self.module, self.adapter = module, adapter
+        self.module, self.adapter, self.per_group = module, adapter, plan.grouped.get(name)
         before = f"{name}." if name else ""
         self.dense = {key[len(before) :]: value for key, value in tensors.items() if key.startswith(before)}
         self.lines = {(key, axis): line for key in self.dense for axis, line in plan.tensors.get(f"{before}{key}", ())}
@@ -163,7 +163,7 @@ class Adapted:
             line = self.lines.get((key, axis))
             return None if line is None else positions(line, self.dense[key].shape[axis])
 
-        self.adapter.fit(self.module, Cut(self.dense, kept))
+        self.adapter.fit(self.module, Cut(self.dense, kept, self.per_group))
 
 
 class Refit:
@@ -178,17 +178,7 @@ class Refit:
         fields = vars(self.module)
         weight = self.module._parameters.get("weight")
         if weight is not None:
-            if self.per_group is not None and "groups" in fields:
-                fields["groups"] = weight.shape[0] // self.per_group
-            if "in_channels" in fields and "out_channels" in fields and weight.dim() > 2:
-                sides = (weight.shape[0], weight.shape[1] * fields.get("groups", 1))
-                fields["out_channels"], fields["in_channels"] = sides[::-1] if fields.get("transposed") else sides
-            if "in_features" in fields and "out_features" in fields and weight.dim() == 2:
-                fields["out_features"], fields["in_features"] = weight.shape
-            if "embedding_dim" in fields and weight.dim() == 2:
-                fields["embedding_dim"] = weight.shape[1]
-            if "num_parameters" in fields:
-                fields["num_parameters"] = weight.shape[0]
+            fit_sizes(self.module, weight, self.per_group)
         if self.statistics is not None:
             lost = int(removed[self.statistics].size)
             if self.per_group is not None and "num_groups" in fields:

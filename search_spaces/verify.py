@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 
+from search_spaces.adapters import adapted
 from search_spaces.comparing import Answer
 from search_spaces.masking import mask
 from search_spaces.space import Kept, SearchSpace
@@ -152,6 +153,9 @@ def training(model: nn.Module) -> nn.Module:
     for module in model.train().modules():
         if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
             module.eval()
+    for name, adapter in adapted(model).items():
+        if adapter.estimates:
+            model.get_submodule(name).eval()
     return model
 
 

@@ -18,7 +18,11 @@ Modules = Mapping[str, nn.Module]
 Reduce = Callable[[Tensor, int], Tensor]  # torch.sum, torch.mean
 CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
-OWN = ("weight", "bias", "running_mean", "running_var")  # tensors of these layers, as opposed to a subclass's own
+# Tensors of these layers, as opposed to a subclass's own; the second row is what a weight may be computed from.
+OWN = (
+    "weight", "bias", "running_mean", "running_var",
+    "weight_g", "weight_v", "weight_orig", "original", "original0", "original1",
+)  # fmt: skip
 
 
 class Listener(Protocol):

@@ -40,7 +40,7 @@ def find_pairs(model: nn.Module, call: Callable[[nn.Module], Any]) -> Pairs:
 
     def after(module: nn.Module, _: Any, output: Tensor) -> None:
         calls[names[module]] = calls.get(names[module], 0) + 1
-        if isinstance(module, _Conv):
+        if isinstance(module, _Conv) and "weight" in module._parameters:  # else it is computed anew each time
             made.append((output, names[module]))
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:

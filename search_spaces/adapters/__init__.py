@@ -33,11 +33,16 @@ from torch import nn
 from search_spaces.adapters.adapter import Adapter as Adapter
 from search_spaces.adapters.adapter import Call as Call
 from search_spaces.adapters.adapter import Cut as Cut
+from search_spaces.adapters.adapter import fit_sizes as fit_sizes
+from search_spaces.adapters.deformable import DeformableAdapter as DeformableAdapter
 from search_spaces.adapters.multihead_attention import MultiheadAttentionAdapter as MultiheadAttentionAdapter
 from search_spaces.adapters.recurrent import CellAdapter as CellAdapter
 from search_spaces.adapters.recurrent import RecurrentAdapter as RecurrentAdapter
 from search_spaces.adapters.transformer import TransformerAdapter as TransformerAdapter
 from search_spaces.adapters.transformer import TransformerEncoderAdapter as TransformerEncoderAdapter
+from search_spaces.adapters.weight_norm import SpectralNormAdapter as SpectralNormAdapter
+from search_spaces.adapters.weight_norm import WeightNormAdapter as WeightNormAdapter
+from search_spaces.adapters.weight_standardisation import StandardisedAdapter as StandardisedAdapter
 
 KINDS = [v for v in list(globals().values()) if isinstance(v, type) and issubclass(v, Adapter) and v is not Adapter]
 ADAPTERS: list[Adapter] = [kind() for kind in KINDS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,36 @@ class Cut:
     Attributes:
         dense: The module's parameters and buffers in the dense network, by their names in the module.
         kept: (name, axis) -> the positions [n] of that axis that stay; None where all do.
+        per_group: Channels that each group makes, of a grouped convolution that loses whole groups.
     """
 
     dense: Mapping[str, Tensor]
     kept: Callable[[str, int], Tensor | None]
+    per_group: int | None = None
+
+    def of(self, value: Tensor, name: str, axes: Sequence[int] = (0, 1)) -> Tensor:
+        """What stays of a tensor that has the shape of the one called `name` (or 1) along `axes`."""
+        for axis in axes:
+            kept = self.kept(name, axis)
+            if kept is not None and value.dim() > axis and value.shape[axis] > 1:
+                value = value.index_select(axis, kept)
+        return value
+
+
+def fit_sizes(module: nn.Module, weight: Tensor, per_group: int | None) -> None:
+    """Bring the sizes in the attributes of a layer in line with its weight."""
+    fields = vars(module)
+    if per_group is not None and "groups" in fields:
+        fields["groups"] = weight.shape[0] // per_group
+    if "in_channels" in fields and "out_channels" in fields and weight.dim() > 2:
+        sides = (weight.shape[0], weight.shape[1] * fields.get("groups", 1))
+        fields["out_channels"], fields["in_channels"] = sides[::-1] if fields.get("transposed") else sides
+    if "in_features" in fields and "out_features" in fields and weight.dim() == 2:
+        fields["out_features"], fields["in_features"] = weight.shape
+    if "embedding_dim" in fields and weight.dim() == 2:
+        fields["embedding_dim"] = weight.shape[1]
+    if "num_parameters" in fields:
+        fields["num_parameters"] = weight.shape[0]
 
 
 class Adapter(ABC):
@@ -59,9 +85,11 @@ class Adapter(ABC):
 
     Attributes:
         opaque: The operations inside are not traced (True), or as everywhere (False).
+        estimates: In training it computes with estimates of its own, as batch-norm does; `verify` leaves it in eval.
     """
 
     opaque: bool = True
+    estimates: bool = False
 
     @abstractmethod
     def handles(self, module: nn.Module) -> bool:

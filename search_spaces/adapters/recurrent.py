@@ -78,9 +78,7 @@ def units(rec: Recorder, name: str, gates: int, size: int) -> Tensor:
     return rows[0]
 
 
-def gated(
-    rec: Recorder, call: Call, suffix: str, gates: int, hidden: Tensor, read: Tensor, state: Tensor
-) -> Tensor:
+def gated(rec: Recorder, call: Call, suffix: str, gates: int, hidden: Tensor, read: Tensor, state: Tensor) -> Tensor:
     """Register the matrices and biases of one layer or cell; the ids of all its gates, [gates * hidden]."""
     made = hidden.repeat(gates)
     for side, ids in (("ih", read), ("hh", state)):

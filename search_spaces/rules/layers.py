@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from search_spaces.counts import ChannelCount, plain
 from search_spaces.recorder import Recorder, along, constant, line_of
+from search_spaces.space import layer_of
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -26,8 +27,8 @@ def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def owner_of(rec: Recorder, name: str | None) -> str:
-    """The module that owns a parameter."""
-    return rec.path[-1] if name is None else name.rpartition(".")[0]
+    """The layer that owns a parameter, one that it computes its weight from included."""
+    return rec.path[-1] if name is None else layer_of(name)
 
 
 def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
@@ -61,15 +62,25 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
     name = rec.name_of(weight)
     if name is None:
         return computed(rec, out, weight, (x, weight, a["bias"]))
+    convolved(rec, x, out, name, weight, a["bias"], groups, transposed=transposed)
+    return out
+
+
+def convolved(
+    rec: Recorder, x: Tensor, out: Tensor, name: str, weight: Tensor, bias: Tensor | None, groups: int,
+    *, transposed: bool = False,
+) -> None:  # fmt: skip
+    """What a convolution has done, with the parameter called `name` (or what is computed from it) as its weight."""
     spatial = weight.dim() - 2
     channel = x.dim() - spatial - 1
-    kernel = math.prod(weight.shape[2:])
+    kernel: float = math.prod(weight.shape[2:])
     pixels = out.numel() / out.shape[channel] / rec.batch
     if transposed:  # multiply-adds happen once per *input* position
         kernel *= math.prod(x.shape[channel + 1 :]) / math.prod(out.shape[channel + 1 :])
     if (axes := rec.varying(x)) and channel not in axes:
         if len(axes) == 1 and (axes[0] < channel or out.shape == x.shape):
-            return beside(rec, x, (weight, a["bias"]), out, axes[0], slides=axes[0] > channel)
+            beside(rec, x, (weight, bias), out, axes[0], slides=axes[0] > channel)
+            return
         rec.freeze(rec.ids(x), f"{rec.where} slides over the channels")
         rec.set(x, None)
     ids = rec.read(x, channel)
@@ -80,11 +91,10 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
         reads: Tensor | int = ids
     else:
         made, reads = grouped(rec, name, weight, ids, groups, out.shape[channel], transposed)
-    add_bias(rec, a["bias"], made)
+    add_bias(rec, bias, made)
     kind = "conv_transpose" if transposed else "conv"
     rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=reads, makes=made, owner=owner_of(rec, name))
     rec.set(out, along(made, channel, out.shape))
-    return out
 
 
 def grouped(
@@ -157,23 +167,29 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     name = rec.name_of(weight)
     if name is None or weight.dim() != 2:
         return computed(rec, out, weight, (x, weight, a["bias"]))
+    projected(rec, x, out, name, weight, a["bias"])
+    return out
+
+
+def projected(rec: Recorder, x: Tensor, out: Tensor, name: str, weight: Tensor, bias: Tensor | None) -> None:
+    """What a linear layer has done, with the parameter called `name` (or what is computed from it) as its weight."""
     made = rec.makes(name, 0, weight.shape[0])
-    add_bias(rec, a["bias"], made)
+    add_bias(rec, bias, made)
     axes = rec.varying(x)
     if len(axes) == 1 and axes[0] != x.dim() - 1 and rec.is_bare(rec.ids(x)):  # a table of coordinates, say
         rec.misread(rec.ids(x), f"{rec.where} reads it along another axis")
     elif len(axes) == 1 and axes[0] != x.dim() - 1:
-        return beside(rec, x, (weight, a["bias"]), out, axes[0])
+        beside(rec, x, (weight, bias), out, axes[0])
+        return
     ids = rec.register(name, 1, rec.read(x, -1), "in")
     pixels = out.numel() / weight.shape[0] / rec.batch
     rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=owner_of(rec, name))
     rec.set(out, along(made, -1, out.shape))
-    return out
 
 
 def beside(
     rec: Recorder, x: Tensor, tensors: Sequence[Tensor | None], out: Tensor, axis: int, *, slides: bool = False
-) -> Tensor:
+) -> None:
     """A layer over other axes than that of the channels (token mixing, heads in the batch): they pass it, it stays.
 
     One that slides over the channels themselves (efficient channel attention) slides over the kept ones.
@@ -194,7 +210,6 @@ def beside(
     kind = "linear" if weight.dim() == 2 else "conv"
     rec.multiplies(kind, kernel=1, pixels=pixels, reads=inner, makes=channels, owner=owner)
     rec.set(out, along(channels, axis, out.shape))
-    return out
 
 
 def per_channel(rec: Recorder, values: list[Tensor | None], ids: Tensor) -> None:

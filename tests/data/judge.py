@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
 from search_spaces import mask, prune
 from search_spaces.contents import tensors_in
@@ -57,12 +58,23 @@ def places(space, kept, roles):
                 yield member, member.index[gone].ravel()
 
 
+def change_output(positions, change, layer, _, out):
+    """What leaves a layer whose weight is computed: there, a parameter may be part of the weights of other channels."""
+    axis = out.dim() - 1 - len(getattr(layer, "kernel_size", ()))
+    return out.index_copy(axis, positions, change(out.index_select(axis, positions)))
+
+
 def changed(model, space, kept, change):
     """A copy of the network in which `change(values)` stands at the removed places of all that makes a channel."""
     model = copy.deepcopy(model)
     tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     for member, positions in places(space, kept, ("out", "norm", "free")):
         value = tensors[member.tensor]
+        owner, parametrized, _ = member.tensor.partition(".parametrizations.")
+        layer = model.get_submodule(owner if parametrized else owner.rpartition(".")[0])
+        if isinstance(layer, (_ConvNd, nn.Linear)) and "weight" not in layer._parameters:
+            layer.register_forward_hook(partial(change_output, torch.from_numpy(positions), change))
+            continue
         if value.is_floating_point() and not member.tensor.endswith("running_var"):
             at = [slice(None)] * value.dim()
             at[member.axis] = torch.from_numpy(positions)

@@ -228,7 +228,7 @@ def test_functional_layers_with_bare_parameters(law):
 
 
 def test_computed_weights_freeze(law):
-    net = nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
+    net = nn.utils.parametrizations.orthogonal(nn.Conv2d(8, 8, 1))
     space = law(Toy(net), torch.randn(IMAGE))
     why = "the weight of 'body' is computed, not a parameter"
     cure = ": call torch.nn.utils.parametrize.remove_parametrizations first"

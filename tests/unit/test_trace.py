@@ -179,7 +179,7 @@ def test_parameters_of_the_network_itself_have_names():
     ("prepare", "cure"),
     [
         (
-            lambda conv: nn.utils.parametrizations.weight_norm(conv),
+            lambda conv: nn.utils.parametrizations.orthogonal(conv),
             "torch.nn.utils.parametrize.remove_parametrizations",
         ),
         (lambda conv: prune.l1_unstructured(conv, "weight", 0.5), "torch.nn.utils.prune.remove"),
