@@ -42,6 +42,17 @@ def classifier(name, size=64, **options):
     return torchvision.models.get_model(name, weights=None, **options), picture(size)
 
 
+def narrow_head(name, size, width=256):
+    """A network whose three linear layers at the end, most of its weights, are narrower than published."""
+    model, image = classifier(name, size)
+    linear = [i for i, layer in enumerate(model.classifier) if isinstance(layer, nn.Linear)]
+    into = model.classifier[linear[0]].in_features
+    for i in linear:
+        out = width if i != linear[-1] else model.classifier[i].out_features
+        model.classifier[i], into = nn.Linear(into, out), out
+    return model, image
+
+
 def vision_transformer():
     options = {"image_size": 64, "patch_size": 16, "num_layers": 3, "num_heads": 12, "hidden_dim": 768}
     return torchvision.models.VisionTransformer(**options, mlp_dim=3072), picture()
@@ -71,12 +82,13 @@ TORCHVISION = {
     **{
         name: partial(classifier, name)
         for name in (
-            "resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "alexnet", "squeezenet1_0", "densenet121",
+            "resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "squeezenet1_0", "densenet121",
             "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "shufflenet_v2_x1_0",
             "efficientnet_b0", "efficientnet_v2_s", "regnet_y_400mf", "regnet_x_400mf", "convnext_tiny", "swin_t",
         )
     },
-    "vgg16_bn": partial(classifier, "vgg16_bn", 32),
+    "alexnet": partial(narrow_head, "alexnet", 64),
+    "vgg16_bn": partial(narrow_head, "vgg16_bn", 32),
     "googlenet": partial(classifier, "googlenet", init_weights=False),
     "inception_v3": partial(classifier, "inception_v3", 299, init_weights=False),
     "vit_b_16": vision_transformer,

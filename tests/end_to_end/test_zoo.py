@@ -28,7 +28,10 @@ def build(name):
     return zoo.build(name)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+HEAVY = ("wide_resnet50_2",)  # as resnet50, of twice the width
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in HEAVY)) for n in NETWORKS])
 def test_network(name, law):
     model, image = build(name)
     space = law(model, image, seeds=(0,))
