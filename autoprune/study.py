@@ -17,6 +17,7 @@ from autoprune.criteria.scoring import Batches
 from autoprune.errors import SearchStopped
 from autoprune.labels import Labels
 from autoprune.ledger import Ledger
+from autoprune.modes import with_gradients
 from autoprune.problem import Trial, TrialState
 from autoprune.reference import fingerprint
 from autoprune.runs import RunDirectory, copied, example_tensors, make_controller, note_versions, run_path
@@ -77,6 +78,7 @@ class Study:
         best = study.best.model
     """
 
+    @with_gradients
     def __init__(
         self,
         model: nn.Module,

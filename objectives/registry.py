@@ -34,7 +34,7 @@ def cost(name: str, space: SearchSpace) -> PricesBatch:
     kind = find("cost", name, COSTS)
     if name in COSTS:
         return cast(PricesBatch, kind(space))
-    with running(f"cost '{name}'", "while it was made"):
+    with running(f"cost '{name}'", "while it was made (of the space; it must give a callable on widths [B, G])"):
         made = kind(space)
     if not callable(made):
         raise ValueError(f"cost '{name}': expected a callable on widths [B, G], got {type(made).__name__}")

@@ -145,7 +145,8 @@ class RunConfig:
     distill: float = recovery(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs="finetune export")
     # where and how
-    name: str = run("", "NAME", "the run is kept in results/NAME (default: model and time)")
+    name: str = run("", "NAME",
+        "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")
     ledger: str = run("", "URL",
         "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass (default: "
         "a kill-proof file in the run's directory)")

@@ -156,6 +156,7 @@ def prepare(
     check_names(config, scores is not None, latency or ())
     reference = ModelReference(config.model, config.model_args, config.weights)
     dense = reference.build(say or quiet) if model is None else copied(model)
+    _check_precision(dense)
     task = load_task(config) if task is None else as_task(task)
     resolve_metric(config.metric, task)
     check_loaders(task)
@@ -274,8 +275,24 @@ def named_task(name: str) -> Task:
     return found
 
 
+def _check_precision(model: nn.Module) -> None:
+    """Check that the weights are float32: what the images are, and what training needs."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ValueError(f"model {type(model).__name__}: its weights must be float32, found {kind} in '{name}'; "
+                             "give model.float(), autocast does the rest")  # fmt: skip
+
+
 def copied(model: nn.Module) -> nn.Module:
-    """The user's network stays as it is, wherever it is."""
+    """The user's network stays as it is, wherever it is.
+
+    Raises:
+        ValueError: If it has no weights yet, or cannot be copied.
+    """
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"model {type(model).__name__}: has no weights, as it is on the meta device; "
+                         "model.to_empty(device='cpu'), then load its weights")  # fmt: skip
     try:
         return copy.deepcopy(model).cpu().eval()
     except (TypeError, RuntimeError) as error:

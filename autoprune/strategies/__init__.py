@@ -87,11 +87,17 @@ def make(name: str, problem: Problem, seed: int = 0, encoding: str = "", **setti
 
 
 def _taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a function takes; a class, and whatever cannot be asked, takes all."""
+    """The settings that a function takes, by its own names for them; a class, and what cannot be asked, takes all.
+
+    A function of (p, s, n) is one of (problem, seed, num_trials).
+    """
     parameters = {} if isinstance(function, type) else inspect.signature(function).parameters
     if not parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(settings)
-    return {name: value for name, value in settings.items() if name in parameters}
+    taken = {name: value for name, value in settings.items() if name in parameters}
+    others = (name for name in ("seed", "num_trials") if name in settings and name not in taken)
+    unknown = (p.name for p in list(parameters.values())[1:] if p.default is p.empty and p.name not in taken)
+    return taken | {theirs: settings[ours] for theirs, ours in zip(unknown, others, strict=False)}
 
 
 def _check_made_for(name: str, made: Strategy, problem: Problem) -> None:

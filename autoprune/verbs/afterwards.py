@@ -16,6 +16,7 @@ from autoprune.config.keywords import (
     MetricLike,
     StrategyLike,
 )
+from autoprune.modes import with_gradients
 from autoprune.report import RunProgress, showing
 from autoprune.runs.attaching import Trained
 from autoprune.verbs.settling import Budget, Data, Model, brought, names
@@ -23,6 +24,7 @@ from objectives import offering
 
 
 @explained(FinetuneKeywords, of_run=True)
+@with_gradients
 def finetune(
     run: str | Path,
     model: Model | None = None,
@@ -68,6 +70,7 @@ def finetune(
 
 
 @explained(ExportKeywords, of_run=True)
+@with_gradients
 def export(
     run: str | Path,
     model: Model | None = None,
@@ -124,6 +127,7 @@ def export(
 
 
 @explained(AttachKeywords, of_run=True)
+@with_gradients
 def attach(
     run: str | Path,
     weights: Trained | str | Path,

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from autoprune.config import RunConfig, explained
 from autoprune.config.keywords import SearchKeywords
 from autoprune.files import DiskError, as_path, check_writable
+from autoprune.modes import with_gradients
 from autoprune.problem import Problem, Trial
 from autoprune.report import RunProgress, Sheet, print_latency, print_profile, print_report, showing, stale
 from autoprune.report.compare import print_compare, read_runs, run_table
@@ -137,6 +138,7 @@ class Comparison(Sheet):
 
 
 @explained(SearchKeywords)
+@with_gradients
 def profile(
     model: Model | None = None,
     data: Data | None = None,

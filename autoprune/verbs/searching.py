@@ -19,6 +19,7 @@ from autoprune.config.keywords import (
     SearchKeywords,
     StrategyLike,
 )
+from autoprune.modes import with_gradients
 from autoprune.report import RunProgress, showing
 from autoprune.runs import SearchResult
 from autoprune.runs.adapting import STEPS
@@ -29,6 +30,7 @@ from objectives import offering
 
 
 @explained(SearchKeywords)
+@with_gradients
 def search(
     model: Model | None = None,
     data: Data | None = None,
@@ -83,6 +85,7 @@ def search(
 
 
 @explained(ResumeKeywords, of_run=True)
+@with_gradients
 def resume(
     run: str | Path,
     model: Model | None = None,
@@ -135,6 +138,7 @@ def resume(
 
 
 @explained(AdaptKeywords)
+@with_gradients
 def adapt(
     model: Model | None = None,
     data: Data | None = None,

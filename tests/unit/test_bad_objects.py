@@ -26,6 +26,9 @@ RUN = r"run: expected the path of a file or a directory, got "
             "model 'torch.nn.modules.conv:Conv2d': .*missing 3 required|model 'torch.nn.modules.conv",
         ),
         (None, "digits", "model: missing"),
+        (digits_cnn().half(), "digits", "model DigitsCNN: its weights must be float32, found float16 in .*model.float"),
+        (digits_cnn().double(), "digits", "its weights must be float32, found float64 in "),
+        (digits_cnn().to("meta"), "digits", "model DigitsCNN: has no weights, as it is on the meta device; "),
         (digits_cnn(), 5, DATA + "int"),
         (digits_cnn(), torch.zeros(3), DATA + "Tensor"),
         (digits_cnn(), None, "data: missing"),
@@ -91,3 +94,24 @@ def test_what_is_no_export(place, finished, monkeypatch):
     monkeypatch.chdir(finished)
     with pytest.raises(ValueError, match=r"directory: expected the path|architecture.json': "):
         autoprune.load(place)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_mode_of_the_caller_is_not_that_of_the_search(mode, here):
+    """Gradients score and train, though the caller has switched them off."""
+    settings = QUICK | {"criterion": "taylor", "epochs": 0.02}
+    with mode():
+        result = autoprune.search(digits_cnn(), "digits", name="run", warm_starts="none", **settings)
+        assert not torch.is_grad_enabled()
+    assert all(not parameter.is_inference() for parameter in result.model.parameters())
+
+
+def test_a_strategy_may_be_a_function_with_names_of_its_own(here):
+    seen = []
+
+    def pick(p, s, n):
+        seen.append((s, n))
+        return autoprune.strategies.make("random", p, seed=s)
+
+    autoprune.search(digits_cnn(), "digits", strategy=pick, seed=7, name="run", warm_starts="none", **QUICK)
+    assert set(seen) == {(7, 1)}
