@@ -52,6 +52,7 @@ def _group(data: Any, where: str) -> int:
     where = f"group {str(group.get('name'))[:80]!r}"
     for key in ("name", "frozen_because"):
         _is(group.get(key), str, where)
+    _is(group.get("unit", ""), str, where)
     size = _count(group.get("size"), 1, MOST_UNITS, f"size of {where}")
     _count(group.get("divisor"), 1, MOST_UNITS, f"divisor of {where}")
     _count(group.get("floor"), 0, size, f"floor of {where}")

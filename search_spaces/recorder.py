@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.attributes import Claim, Laws
+from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels, squeeze
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Terms
@@ -59,6 +59,7 @@ class Recorder:
             matrix product, one to each axis of what was reduced.
         run_before: Modules in which products ran in an earlier pass, where they are known by number.
         several: Ids of axes that must keep at least two positions.
+        heads: Ids that are whole heads of attention.
         path: Names of the modules being run, innermost last.
         checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
         opaque: Depth of regions whose insides are not traced.
@@ -83,6 +84,7 @@ class Recorder:
         self.products: Counter[str] = Counter()
         self.run_before: set[str] = set()
         self.several: list[Tensor] = []
+        self.heads: list[Tensor] = []
         self.path: list[str] = [""]
         self.checked = False
         self.opaque = 0
@@ -261,6 +263,8 @@ class Recorder:
         self.laws.settle()  # a frozen line is a constant
         for attribute, ids in self.laws.follows.items():
             self.register(str(attribute), len(ids), ids, "attribute")
+            if counts_heads(((attribute, 1),)):
+                self.heads.append(ids)
 
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """Two counts are equal whatever is pruned, or else frozen."""

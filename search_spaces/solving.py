@@ -29,6 +29,7 @@ class Solver:
         self.roots = rec.channels.roots
         self.reasons = rec.channels.reasons()
         self.several = {int(root) for ids in rec.several for root in self.roots[ids.numpy()]}
+        self.heads = {int(root) for ids in rec.heads for root in self.roots[ids.numpy()]}
         self.lines: dict[bytes, Line] = {}
         self.axes = [
             (name, axis, role, self.line(ids)) for (name, axis), (roles, ids) in rec.axes.items() for role in roles
@@ -102,7 +103,8 @@ class Solver:
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
         floor = 2 if not why and self.several.intersection(units) else 1
-        return ChannelGroup(name, len(units), tuple(members), floor=floor, frozen_because=why)
+        unit = "head" if self.heads.issuperset(units) else "channel"
+        return ChannelGroup(name, len(units), tuple(members), floor=floor, frozen_because=why, unit=unit)
 
     def axis(self, line: Line | int) -> Axis:
         """How many of these ids stay, as a function of the widths."""

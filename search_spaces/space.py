@@ -72,6 +72,7 @@ class ChannelGroup:
         divisor: A legal width is a multiple of it, or `size`.
         floor: Smallest legal width.
         frozen_because: Why the group cannot be pruned; empty for a prunable group.
+        unit: What one unit is, for reports: "channel", or "head" of an attention.
     """
 
     name: str
@@ -80,6 +81,11 @@ class ChannelGroup:
     divisor: int = 1
     floor: int = 1
     frozen_because: str = ""
+    unit: str = "channel"
+
+    def counted(self, width: int) -> str:
+        """So many units, in words: "7 heads"; of channels, the number alone."""
+        return str(width) if self.unit == "channel" else f"{width} {self.unit}{'' if width == 1 else 's'}"
 
     def choices(self) -> tuple[int, ...]:
         """Legal widths, ascending; the last one is `size`."""
@@ -291,12 +297,16 @@ def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
     return {
         "name": group.name, "size": group.size, "divisor": group.divisor, "floor": group.floor,
         "frozen_because": group.frozen_because, "members": members,
+        **({} if group.unit == "channel" else {"unit": group.unit}),
     }  # fmt: skip
 
 
 def _group_from_json(data: Mapping[str, Any]) -> ChannelGroup:
     members = tuple(Member(t, a, r, _index_from_json(i)) for t, a, r, i in data["members"])
-    return ChannelGroup(data["name"], data["size"], members, data["divisor"], data["floor"], data["frozen_because"])
+    return ChannelGroup(
+        data["name"], data["size"], members, data["divisor"], data["floor"], data["frozen_because"],
+        data.get("unit", "channel"),
+    )  # fmt: skip
 
 
 def _index_to_json(index: IntArray) -> Any:

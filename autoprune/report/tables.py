@@ -77,7 +77,7 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTab
         legal = f"{choices[0]}-{choices[-1]}{step}" if len(choices) > 1 else f"{choices[0]} (fixed)"
         kept = legal if widths is None else f"{widths[index]} ({percent(widths[index], group.size)})"
         layers = list(dict.fromkeys(m.layer for m in group.members if m.layer in multiplying))
-        table.add_row(group.name, str(group.size), kept, _some(layers))
+        table.add_row(group.name, group.counted(group.size), kept, _some(layers))
     return table
 
 
@@ -88,7 +88,7 @@ def frozen_table(space: SearchSpace) -> FittingTable:
     table.add_column("channels", justify="right")
     table.add_column("because", overflow="fold")
     for group in space.frozen:
-        table.add_row(group.name, str(group.size), group.frozen_because)
+        table.add_row(group.name, group.counted(group.size), group.frozen_because)
     return table
 
 

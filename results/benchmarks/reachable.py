@@ -68,7 +68,7 @@ def reasons(space: SearchSpace) -> dict[str, int]:
 
 
 def torch_pruning(name: str) -> float | None:
-    """Seconds in which Torch-Pruning builds its graph; none where it cannot, or is not there."""
+    """Seconds in which Torch-Pruning builds its graph and lists its groups; none where it cannot, or is not there."""
     try:
         import torch_pruning as tp
     except ImportError:
@@ -77,7 +77,9 @@ def torch_pruning(name: str) -> float | None:
     args, _ = as_call(example)
     began = time.process_time()
     try:
-        tp.DependencyGraph().build_dependency(model, example_inputs=args[0] if len(args) == 1 else args)
+        graph = tp.DependencyGraph().build_dependency(model, example_inputs=args[0] if len(args) == 1 else args)
+        for _ in graph.get_all_groups():
+            pass
     except Exception:
         return None
     return time.process_time() - began
@@ -107,7 +109,7 @@ def table(pieces: dict[str, dict[str, Any]]) -> str:
             f"{len(good)} of {len(pieces)} networks traced and verified; of the least MACs the median is "
             f"{statistics.median(shares):.1f} %, the largest {max(shares):.1f} %. {MIN_KEEP:.0%} of every group "
             "stay at least; small configurations with random weights (tests/data/zoo.py).",
-            "`trace`, `Torch-Pruning`: seconds of one processor, the latter to build its graph (empty: it cannot, or "
+            "`trace`, `Torch-Pruning`: seconds of one processor, the latter to list its groups (empty: it cannot, or "
             "was not there). `verify`, `judge`: largest difference relative to what pruning changes, three choices.",
             f"{versions()}.\n",
             "| network | least | trace | Torch-Pruning | verify | judge | frozen besides the answer |",

@@ -139,6 +139,7 @@ class MultiheadAttentionAdapter(Adapter):
         queries = x[0].numel() / x[0].shape[-1] / rec.batch
         products = 2 * queries * keys * len(rows) / len(heads)  # of one head
         rec.multiplies("matmul", kernel=1, pixels=products, reads=1, makes=heads)
+        rec.heads.append(heads)
         name = call.within("out_proj.weight")
         rec.register(name, 1, rows, "in")
         made = rec.makes(name, 0, module.out_proj.weight.shape[0])

@@ -57,6 +57,7 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
         for line in lines[1:]:
             rec.channels.unite(lines[0], line, f"attention in {rec.where} meets a fixed number of heads")
         masked(rec, mask, lines[0])
+        rec.heads.append(lines[0])
         rec.set(out, along(lines[0], head, out.shape))
         rec.multiplies("matmul", kernel=1, pixels=total / len(lines[0]), reads=1, makes=lines[0])
         return out

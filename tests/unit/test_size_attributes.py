@@ -275,3 +275,20 @@ def test_caches_do_not_hand_on_what_was_worked_out_for_other_weights(law):
     kept = attend.bias_cache["cpu"]
     assert heads_of(law, attend).size == 3
     assert attend.bias_cache["cpu"] is kept
+
+
+def test_heads_are_units_in_criteria_encodings_and_reports():
+    from autoprune.criteria import score_all
+    from autoprune.report.tables import groups_table
+    from search_spaces.encodings import Ratios
+
+    model = Block(Attention())
+    space = trace(model, torch.randn(TOKENS))
+    entry, heads = space.groups
+    assert (entry.unit, heads.unit, heads.counted(1), heads.counted(2)) == ("channel", "head", "1 head", "2 heads")
+    assert SearchSpace.from_json(space.to_json()).groups[1].unit == "head"
+    assert "3 heads" in str(groups_table(space).columns[1]._cells)
+    rows = model.attend.qkv.weight.detach().abs().sum(1).reshape(3, 3, 4)  # of queries, keys and values; head; width
+    made = score_all("l1", model, space, [])[1]
+    np.testing.assert_allclose(made / made.sum(), rows.sum((0, 2)) / rows.sum(), rtol=1e-5)
+    assert Ratios(space).decode(np.array([1.0, 0.5])) == (12, 2)

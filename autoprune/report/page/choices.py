@@ -67,7 +67,7 @@ def choices_chart(facts: Facts) -> Chart | None:
     if len(shown) < len(groups):
         caption += f" Drawn are the first {len(shown)} of {len(groups)} groups; the table has all."
     rows = [
-        (g.name, str(g.size), _span(ranges["all"][i]), _span(ranges["best"][i]), str(chosen[i]))
+        (g.name, g.counted(g.size), _span(ranges["all"][i]), _span(ranges["best"][i]), str(chosen[i]))
         for i, g in enumerate(groups)
     ]
     head = ("group", "dense", "all candidates", f"best {len(best)}", which)

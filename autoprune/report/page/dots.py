@@ -109,4 +109,3 @@ def says(trial: Trial, facts: Facts) -> str:
     score = facts.labels.headline
     known = f", {score.label} {score.shown(trial.metrics)}" if score.name in trial.metrics else ""
     return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {trial.loss:.4f}{known}"
-

@@ -15,8 +15,8 @@ def widths_chart(facts: Facts) -> Chart | None:
     if not facts.widths or not facts.space.groups:
         return None
     rows = [
-        Bar(group.name, 100.0, 100 * width / group.size, f"{width} of {group.size}", f"{width}/{group.size}")
-        for group, width in zip(facts.space.groups, facts.widths, strict=True)
+        Bar(g.name, 100.0, 100 * width / g.size, f"{width} of {g.counted(g.size)}", f"{width}/{g.size}")
+        for g, width in zip(facts.space.groups, facts.widths, strict=True)
     ]
     caption = (
         f"Channels kept in each of {counted(len(rows), 'group')} of layers that shrink together, "
