@@ -68,7 +68,8 @@ class RunConfig:
     latency_command: str = problem("", "COMMAND",
         'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"')
     criterion: str | Any = problem("group_fisher", "NAME",  # noqa: RUF009
-        "which channels matter: group_fisher, taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
+        "which channels matter: group_fisher (finalists may keep those of magnitude instead, if they train better), "
+        "taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
         "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
         "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
         kind=object)
@@ -137,7 +138,7 @@ class RunConfig:
     # recovery of the winner
     reconstruct: bool = recovery(True, "",
         "start from layers fitted to the dense network's outputs by least squares; for finalists: from these or from "
-        "the weights as cut, whichever is better after an eighth of the steps", verbs="finetune")
+        "the weights as cut, whichever is better after a few steps", verbs="finetune")
     epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
         low=0, high=10_000, verbs="finetune export")
     lr: float = recovery(0.02, "LR",

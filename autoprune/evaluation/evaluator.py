@@ -21,6 +21,7 @@ from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.memory import within_memory
 from autoprune.evaluation.settings import EvaluationSettings
+from autoprune.evaluation.starts import Start, starts_of
 from autoprune.evaluation.state import remove, state_files, trained_file
 from autoprune.evaluation.validation import Goal, validate
 from autoprune.files import DiskError
@@ -28,7 +29,7 @@ from autoprune.recovery import Reconstruction, TrainingLog, finetune, reestimate
 from autoprune.recovery.finetune import Listener
 from autoprune.reference import read_weights, save_weights
 from autoprune.tasks import Draw, Task, as_task
-from search_spaces import Dresser, Kept, SearchSpace, prune
+from search_spaces import Dresser, SearchSpace, prune
 
 
 class Evaluator:
@@ -49,6 +50,7 @@ class Evaluator:
         space: The search space of `model`.
         scores: Per group [C], higher = keep: which units a width keeps.
         settings: How to score.
+        others: Name -> the scores of other criteria: what is trained may keep the units of these, if that is better.
 
     Raises:
         ValueError: If the metric or the device is unknown.
@@ -61,9 +63,10 @@ class Evaluator:
         space: SearchSpace,
         scores: Sequence[NDArray[np.float64]],
         settings: EvaluationSettings | None = None,
+        others: Mapping[str, Sequence[NDArray[np.float64]]] | None = None,
     ) -> None:
         self.settings = settings = settings or EvaluationSettings()
-        self.space, self.scores = space, scores
+        self.space, self.scores, self.others = space, scores, dict(others or {})
         self.compute = Compute.choose(settings.device, settings.amp)
         self._task = as_task(task).without("test").on(self.compute)
         self._goal = Goal.of(settings.metric, self._task)
@@ -98,6 +101,7 @@ class Evaluator:
             metric that gives one number for all), "abandoned", "images" (validation samples seen), "seconds_compute"
             (forward and backward passes) and "seconds_total". Only where it happened: "halved_batch"
             (memory ran out at the whole batch, this is the half that did not),
+            "start" ("cut" or "fitted") and "units" (whose: "" for the run's criterion) if there was a choice,
             "resumed_from" (the step at which the training of a killed worker was taken over) and "loss_trained" (the
             training made it worse, so that all the rest is of the network from before it).
 
@@ -115,7 +119,7 @@ class Evaluator:
         best = trained_file(settings, kept, plan) if fidelity == settings.finals else None
 
         def score(batch: int) -> dict[str, Any]:
-            net, metrics = self._score(kept, plan, rival, clock, batch, files.get(batch), listener)
+            net, metrics = self._score(widths, plan, rival, clock, batch, files.get(batch), listener)
             if best is not None and best.parent.parent.is_dir() and math.isfinite(metrics["loss"]):
                 with suppress(DiskError):  # then the winner is trained once more
                     best.parent.mkdir(exist_ok=True)
@@ -155,7 +159,7 @@ class Evaluator:
         found: list[nn.Module] = []
 
         def score(batch: int) -> dict[str, Any]:
-            net, metrics = self._score(kept, plan, None, self.compute.stopwatch(), batch, None, None)
+            net, metrics = self._score(widths, plan, None, self.compute.stopwatch(), batch, None, None)
             found[:] = [net]
             return metrics
 
@@ -210,7 +214,7 @@ class Evaluator:
 
     def _score(
         self,
-        kept: Kept,
+        widths: Sequence[int],
         plan: Fidelity,
         incumbent: Sequence[float] | None,
         clock: Stopwatch,
@@ -224,9 +228,10 @@ class Evaluator:
         """
         share = self.settings.batch_size // batch
 
-        def started(fitted: bool) -> nn.Module:
+        def started(start: Start) -> nn.Module:
+            kept = self.space.kept(widths, self.others[start.units] if start.units else self.scores)
             net = self._dresser.dress(kept).eval()
-            if fitted:
+            if start.fitted:
                 self.reconstruction(max(1, plan.fit_images // share))(net, kept, clock)
             return net
 
@@ -238,18 +243,21 @@ class Evaluator:
                 return self._validate(net, rival, clock, share)
 
         if not plan.steps:
-            net = started(plan.fit_images > 0)
+            net = started(Start(plan.fit_images > 0))
             return net, {**settled(net, incumbent), "seconds_compute": 0.0}
-        fitted, seconds = False, 0.0
-        if plan.fit_images:
-            losses = []
-            for tried in (False, True):
-                net = started(tried)
-                with suppress(Diverged):
-                    seconds += self._train(net, plan.trial_steps, share, None, None).seconds_compute
-                losses.append(settled(net, None)["loss"])
-            fitted = losses[1] < losses[0] or math.isnan(losses[0])
-        net = started(fitted)
+
+        seconds: list[float] = []
+
+        def tried(start: Start) -> float:
+            net = started(start)
+            with suppress(Diverged):
+                seconds.append(self._train(net, plan.trial_steps, share, None, None).seconds_compute)
+            loss = float(settled(net, None)["loss"])
+            return math.inf if math.isnan(loss) else loss
+
+        starts = starts_of(plan, self.others)
+        best = min(starts, key=tried) if len(starts) > 1 else starts[0]
+        net = started(best)
         trained = copy.deepcopy(net)
         before = settled(net, None)
         log = self._train(trained, plan.steps, share, file, listener)
@@ -257,8 +265,9 @@ class Evaluator:
         if before["loss"] < metrics["loss"] or math.isnan(metrics["loss"]):
             harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
             trained, metrics = net, {**before, **harm}
-        metrics["seconds_compute"] = log.seconds_compute + seconds
-        metrics |= {"start": "fitted" if fitted else "cut"} if plan.fit_images else {}
+        metrics["seconds_compute"] = log.seconds_compute + sum(seconds)
+        if len(starts) > 1:
+            metrics |= {"start": "fitted" if best.fitted else "cut", "units": best.units}
         return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(

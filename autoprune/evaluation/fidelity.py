@@ -29,14 +29,9 @@ class Fidelity:
     bn_images: int = 0
 
     @property
-    def total_steps(self) -> int:
-        """SGD steps in all, those that choose between two starts included."""
-        return self.steps + (2 * self.trial_steps if self.fit_images else 0)
-
-    @property
     def trial_steps(self) -> int:
-        """SGD steps from each of two starts (as cut, and with the layers fitted) after which the better one goes on."""
-        return max(1, self.steps // 8) if self.steps else 0
+        """SGD steps from each of several starts after which the best one goes on: an eighth, a few at least."""
+        return max(self.steps // 8, min(25, self.steps // 4), 1) if self.steps else 0
 
     @classmethod
     def parse(cls, text: str, *, short_steps: int = 1, bn_images: int = 1, fit_images: int = 1) -> Fidelity:

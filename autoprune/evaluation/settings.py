@@ -17,7 +17,7 @@ class EvaluationSettings:
         val_images: Validation images that score.
         short_steps: SGD steps of the fidelity "short".
         reconstruct: Whether "short" may start from reconstructed layers, which help one kind of network and harm
-            another: the start is chosen after an eighth of the steps from each.
+            another: the start is chosen after a few steps from each (`evaluation.starts`).
         batch_size: Images per batch, forwards and in training.
         learning_rate: Peak, of "short".
         metric: What "loss" is, lower is better: "loss" (cross-entropy), "top1" (counted as 1 - top-1), or the user's

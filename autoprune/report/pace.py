@@ -53,13 +53,16 @@ def passes(fidelity: str, config: RunConfig, images: Images) -> int:
     """Images that pass through a candidate, forwards; those of training steps count three times."""
     from autoprune.evaluation import EvaluationSettings  # here, because settings are shown without torch
     from autoprune.evaluation.fidelity import Fidelity
+    from autoprune.evaluation.starts import starts_of
 
     numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
     plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
     if plan.steps and config.reconstruct:
         plan = replace(plan, fit_images=EvaluationSettings.fit_images)
     once = sum(min(count, images.train) for count in (plan.bn_images, plan.fit_images))
-    return min(config.val_images, images.val) + once + 3 * plan.total_steps * images.batch_of(config)
+    starts = len(starts_of(plan, ["magnitude"] if config.criterion == "group_fisher" else []))
+    steps = plan.steps + (starts * plan.trial_steps if starts > 1 else 0)
+    return min(config.val_images, images.val) + once + 3 * steps * images.batch_of(config)
 
 
 def tuning_steps(config: RunConfig, images: Images) -> int:

@@ -12,6 +12,7 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.controller import Job
 from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.evaluation.starts import other_scores
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
 from autoprune.runs.directory import RunDirectory
@@ -55,7 +56,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
-        object.__setattr__(self, "problem", replace(self.problem, distances=None, norms=None))
+        object.__setattr__(self, "problem", replace(self.problem, distances=None))
 
     def __call__(self, device: str) -> Callable[[Job], Mapping[str, Any]]:
         """What a worker process calls."""
@@ -83,7 +84,8 @@ class Recipe:
     def evaluator(self, model: nn.Module, task: Task, device: str = "") -> Evaluator:
         """The evaluator of this run."""
         settings = replace(self.settings(), device=device or self.config.device)
-        return Evaluator(model, task, self.problem.space, self.problem.scores, settings)
+        others = other_scores(self.problem, self.config.criterion)
+        return Evaluator(model, task, self.problem.space, self.problem.scores, settings, others)
 
     def settings(self) -> EvaluationSettings:
         """How candidates are scored."""

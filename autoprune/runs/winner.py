@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
+from autoprune.evaluation.starts import scores_of
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.printable import decimals
 from autoprune.problem import Trial
@@ -68,7 +69,7 @@ def deliver(
         finalist: The weights that the trial was scored with after its short fine-tune.
     """
     config, task, space = run.config, prepared.task, prepared.space
-    kept = space.kept(trial.widths, prepared.problem.scores)
+    kept = space.kept(trial.widths, scores_of(prepared.problem, trial))
     model = prune(prepared.model, space, kept)
     started = time.monotonic()
     model, finetuned = recover(config, prepared, model, kept, progress, checkpoint, finalist)

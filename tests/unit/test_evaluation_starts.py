@@ -1,0 +1,79 @@
+"""Where a finalist's training begins: the best of several starts, by what they come to after a few steps."""
+
+import numpy as np
+import pytest
+import torch
+
+from autoprune.data import load
+from autoprune.evaluation import EvaluationSettings, Evaluator, Fidelity
+from autoprune.evaluation.starts import Start, other_scores, scores_of, starts_of
+from autoprune.problem import Problem, Trial
+from autoprune.recovery import finetune
+from objectives import parse
+from search_spaces import prune, trace
+from search_spaces.models import digits_cnn
+
+SETTINGS = EvaluationSettings(bn_images=256, val_images=200, short_steps=24, batch_size=64, device="cpu", amp="off")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("digits", val_images=200)
+
+
+@pytest.fixture(scope="module")
+def dense(data):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = digits_cnn()
+    finetune(model, data, epochs=3, batch=64, learning_rate=0.05, device="cpu", amp="off")
+    return model
+
+
+@pytest.fixture(scope="module")
+def space(dense, data):
+    return trace(dense, data.example)
+
+
+def strengths(model, space):
+    """The norms, and their opposite: as good and as bad a choice as there is."""
+    found = tuple(model.get_submodule(g.name).weight.detach().flatten(1).norm(dim=1).numpy() for g in space.groups)
+    return found, tuple(-s for s in found)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(400, 50), (100, 25), (20, 5), (1, 1), (0, 0)])
+def test_an_eighth_of_the_steps_and_a_few_at_least(steps, expected):
+    assert Fidelity(steps=steps).trial_steps == expected
+
+
+def test_every_start_is_tried():
+    assert starts_of(Fidelity(steps=10), ()) == (Start(),)
+    assert starts_of(Fidelity(steps=10, fit_images=5), ("magnitude",)) == (
+        Start(),
+        Start(True),
+        Start(False, "magnitude"),
+    )
+
+
+def test_the_better_units_are_kept_whoever_names_them(dense, data, space):
+    good, bad = strengths(dense, space)
+    widths = tuple(max(1, g.size // 4) for g in space.groups)
+    alone = Evaluator(dense, data, space, good, SETTINGS)(widths, "short")
+    rescued = Evaluator(dense, data, space, bad, SETTINGS, {"norms": good})
+    found = rescued(widths, "short")
+    assert found["units"] == "norms"
+    assert found["loss"] == alone["loss"]
+    assert "units" not in alone
+    weights = rescued.trained(widths, "short", lambda: None)
+    prune(dense, space, space.kept(widths, good)).load_state_dict(weights)
+    assert Evaluator(dense, data, space, good, SETTINGS, {"norms": bad})(widths, "short")["units"] == ""
+
+
+def test_only_who_chose_no_criterion_has_other_units(space):
+    scores, norms = (tuple(np.full(g.size, x) for g in space.groups) for x in (1.0, 2.0))
+    problem = Problem(space, (parse("macs<=50%"),), scores, norms=norms)
+    assert other_scores(problem, "group_fisher") == {"magnitude": norms}
+    assert other_scores(problem, "l1") == {}
+    assert scores_of(problem, Trial(0, space.full)) is scores
+    assert scores_of(problem, Trial(0, space.full, metrics={"units": ""})) is scores
+    assert scores_of(problem, Trial(0, space.full, metrics={"units": "magnitude"})) is norms
