@@ -1,13 +1,18 @@
 """The harness of quality: networks x budgets x allocations of every kind x measures, in pieces that are kept.
 
-    python results/benchmarks/quality.py --data ../shared/data --network resnet56 --budget 15%
-        [--allocations uniform,knapsack] [--measures train:351,train:1755] [--minutes 60] [--tabulate]
+    python results/benchmarks/quality.py --data DATA --network resnet56 --budget 15%
+        [--allocations "uniform;search combined s0"] [--measures "proxy;train:351;train:1755"] [--minutes 60]
+    python results/benchmarks/quality.py --data DATA --tabulate
 
 A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
 images), or a training: "train:STEPS[:fitted][:distilled][:sSEED]" is the plain protocol of protocol.py over so many
 steps (351 are an epoch), from the weights as cut or with the layers reconstructed first, without or with distillation.
 On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
 rate of the longer one, for nothing.
+
+Besides the allocations of allocations.py there are searches: "search combined s0" is the network that
+`autoprune.search` finds with that strategy and seed and otherwise its defaults (its weights are not used: measures
+begin from the weights as cut); "search random s0" is without warm starts. A search that was killed is resumed.
 
 Measures are made in the order of the command line, each for all allocations before the next. A piece is claimed by a
 lock that dies with its process, so several may share the work; it is kept in cache/quality/ with the widths it is of,
@@ -36,10 +41,12 @@ from allocations import Allocation
 from protocol import CACHE, NETWORKS, claim, dense_network, images, processor, reconstructed_network
 from torch import nn
 
+import autoprune
 from autoprune import criteria
 from autoprune.compute import Compute
 from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator, measure
+from autoprune.exporting import read_architecture
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.recovery import finetune, reestimate_evenly
@@ -136,8 +143,29 @@ class Bench:
         """By name."""
         return allocations.of(self.network, self.budget)
 
+    @cached_property
+    def searched(self) -> dict[str, Kept]:
+        """Of the searches, the units that stay."""
+        return {}
+
+    def search(self, name: str) -> None:
+        """Search, or go on with the search, and know what it found under its name."""
+        _, strategy, seed = name.split()
+        run = self.path(name, "run").with_suffix("")
+        if (run / "config.toml").is_file():
+            result = autoprune.resume(run, model=self.dense, data=self.data)
+        else:
+            more = {"warm_starts": "none"} if strategy == "random" else {}
+            where: dict[str, Any] = {"name": str(run), "seed": int(seed.removeprefix("s")), "epochs": 0, **more}
+            result = autoprune.search(self.dense, self.data, f"macs<={self.budget}", strategy=strategy, **where)
+        kept = read_architecture(result.run_dir / "best")["kept"]
+        self.searched[name] = tuple(np.array(units) for units in kept)
+        self.widths[name] = tuple(result.widths)
+
     def kept(self, name: str) -> Kept:
         """The units that stay."""
+        if name in self.searched:
+            return self.searched[name]
         return self.bare.space.kept(self.widths[name], self.problem(self.allocations[name].units).scores)
 
     def path(self, name: str, what: str) -> Path:
@@ -242,7 +270,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.tar.xz and the weights")
     parser.add_argument("--network", default="resnet56", choices=list(NETWORKS))
     parser.add_argument("--budget", default="15%")
-    parser.add_argument("--allocations", default="", help="names, separated by commas and semicolons; default: all")
+    parser.add_argument("--allocations", default="", help="names, separated by semicolons; default: all but searches")
     parser.add_argument("--measures", default="proxy;train:351")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no piece after so long")
     parser.add_argument("--tabulate", action="store_true", help="only write the table of what is there")
@@ -256,6 +284,8 @@ def main() -> None:
     until = time.monotonic() + 60 * args.minutes
     bench = Bench(args.data, args.network, args.budget)
     names = [name.strip() for name in args.allocations.split(";") if name.strip()] or list(bench.widths)
+    for name in (n for n in names if n.startswith("search ")):
+        bench.search(name)
     work(bench, [name for name in names if name in bench.widths], args.measures.split(";"), until)
 
 

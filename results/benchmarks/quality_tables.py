@@ -92,8 +92,13 @@ def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
         cells = [f"{found[w][name]['loss']:.3f}" if name in found[w] else "" for w in plain]
         cells += [f"{known[w][name]:.2f}" if name in known[w] else "" for w in known]
         widths = next(of[name]["widths"] for of in found.values() if name in of)
-        lines.append(f"| {name} | {kinds.get(name, '')} | {' | '.join(cells)} | {' '.join(map(str, widths))} |")
+        lines.append(f"| {name} | {kind_of(name, kinds)} | {' | '.join(cells)} | {' '.join(map(str, widths))} |")
     return lines
+
+
+def kind_of(name: str, kinds: Mapping[str, str]) -> str:
+    """What the networks of an allocation look like; of a search, that it is one."""
+    return kinds.get(name, name.split()[0])
 
 
 def judges(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
@@ -125,7 +130,7 @@ def best_of_kinds(truth: Mapping[str, float], kinds: Mapping[str, str]) -> dict[
     """The best allocation of each kind."""
     best: dict[str, str] = {}
     for name in truth:
-        kind = kinds.get(name, name)
+        kind = kind_of(name, kinds)
         if kind not in best or truth[name] > truth[best[kind]]:
             best[kind] = name
     return {name: truth[name] for name in best.values()}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from protocol import claim as claim
 
 from autoprune.files import write_text
 
@@ -166,19 +166,6 @@ def harvest(pieces: Path, known: dict[Key, Row], machine: str) -> list[Row]:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}  # type: ignore[no-any-return]
-
-
-@contextmanager
-def claim(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this process alone has the file now; its end, however it comes, gives the file back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _cell(value: object) -> object:
