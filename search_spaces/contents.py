@@ -19,6 +19,7 @@ PLAIN = (
 # What leads out of a value, into the program at large.
 OUTSIDE = (nn.Module, type, ModuleType, BuiltinFunctionType, CodeType, FrameType, GeneratorType, torch.Generator)
 CLOSED = (*PLAIN, *OUTSIDE)
+COMMON = frozenset((*PLAIN, bool))  # told by a look at the type
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
@@ -30,13 +31,16 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
     stack = [values]  # not recursive: an object may lead to a long chain of others
     while stack:
         value = stack.pop()
+        kind = type(value)
+        if kind in COMMON:
+            continue
         if isinstance(value, Tensor):
             yield value
         elif not isinstance(value, CLOSED) and id(value) not in seen:
             seen.add(id(value))
-            if type(value) in (tuple, list):
+            if kind in (tuple, list):
                 stack.extend(reversed(value))
-            elif type(value) is dict:
+            elif kind is dict:
                 stack.extend(reversed(value.values()))
             else:
                 stack.extend(reversed(_inside(value)))

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+quiet = torch._C._DisableTorchDispatch  # a context in which no mode sees an operator
+
+
+def quietly(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose operators no mode looks at: it works on companions, and there are many of them."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with quiet():
+            return function(*args, **kwargs)
+
+    return run
 
 
 class OperatorMode(TorchDispatchMode):

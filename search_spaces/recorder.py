@@ -21,6 +21,7 @@ from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels, squeeze
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Terms
+from search_spaces.operators import quietly
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 
@@ -183,6 +184,7 @@ class Recorder:
         if isinstance(tensor, Tensor) and id(tensor) not in self.names:
             setattr(tensor, ATTRIBUTE, (self, companion))
 
+    @quietly
     def read(self, tensor: Tensor, axis: int, why: str = "") -> Tensor:
         """The ids along `axis`, [n]: what a layer that mixes this axis reads. Ids at one index are united."""
         ids = squeeze(self.ids(tensor)).movedim(axis, 0)
@@ -192,6 +194,7 @@ class Recorder:
             self.channels.unite(first[:, None].expand_as(ids), ids, why or f"{self.where} reads it beside a constant")
         return first.expand(tensor.shape[axis]) if first.numel() == 1 else first
 
+    @quietly
     def varying(self, tensor: Tensor) -> list[int]:
         """Axes along which the ids differ, as far as they are not united yet."""
         ids = self.ids(tensor)
@@ -274,6 +277,7 @@ class Recorder:
         """A count is divisible whatever is pruned, or else frozen."""
         self.channels.promise(count.ids, count.factor, None, Fraction(1, divisor), why)
 
+    @quietly
     def size(self, tensor: Tensor, axis: int) -> int:
         """The size of an axis: a count where channels live on it."""
         name = self.names.get(id(tensor))
@@ -288,6 +292,7 @@ class Recorder:
         return ChannelCount.of(known[1] if known else ids, self)
 
     # -- tensor axes ---------------------------------------------------------------------------------------------
+    @quietly
     def register(self, name: str, axis: int, ids: Tensor, role: str) -> Tensor:
         """Note that `ids` live on one axis of a tensor; a second use unites. Returns the ids."""
         known = self.axes.get((name, axis))

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
-from search_spaces.operators import OperatorMode
+from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
 from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sequences, sizes
 from search_spaces.rules.multiply_adds import multiply_adds
@@ -184,12 +184,14 @@ class Functions(TorchFunctionMode):
         if (rule := FUNCTIONS.get(func)) is not None:
             return rule(rec, func, args, kwargs)
         if (check := sizes.CHECKS.get(func)) is not None:
-            check(rec, func, args, kwargs)
+            with quiet():
+                check(rec, func, args, kwargs)
         before = rec.seen
         with rec.inside(checked=check is not None or func in sizes.SAFE):
             out = func(*args, **kwargs)
         if check is None:
-            counted(rec, func, args, kwargs, out)
+            with quiet():
+                counted(rec, func, args, kwargs, out)
         if rec.seen == before:
             unseen(rec, func, args, kwargs, out)
         return out
