@@ -62,6 +62,7 @@ from autoprune.runs import (
     leave_to_leader,
     make_controller,
     note_versions,
+    notes_of,
     patience,
     prepare,
     refuse_existing,
@@ -153,7 +154,7 @@ def search(
     evaluate = recipe.evaluator(prepared.model, prepared.task)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
-    said = [line for line in (*prepared.task.about(), doubt(prepared), prepared.divisors) if line]
+    said = [line for line in (*notes_of(prepared), doubt(prepared), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)

@@ -6,6 +6,7 @@ All randomness comes from the seed and the number of the step or epoch (see `tas
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -165,6 +166,8 @@ def finetune(
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
 
+_SHAPES = re.compile(r"\b(shapes?|sizes?|dimensions?|channels) ", re.IGNORECASE)  # torch, of those that do not fit
+
 
 class _Run:
     """A training under way: what a checkpoint holds."""
@@ -239,7 +242,9 @@ class _Run:
         with self.compute.autocast():
             try:
                 outputs, loss = self.task.evaluate(self.model, batch)
-            except (TypeError, ValueError, IndexError, KeyError) as error:
+            except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not _SHAPES.search(str(error)):
+                    raise  # no memory, a lost device
                 raise ValueError(f"{self.task.where('train')}: the batch of step {self.step + 1} ({shapes(batch)}) "
                                  f"does not fit the network or the loss: {described(error)}") from error  # fmt: skip
             loss = loss.float().mean()

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from autoprune.config import replace as change
+from autoprune.labels import Labels
 from autoprune.printable import decimals
 from autoprune.report.tables import counted
-from autoprune.runs.checking import ignorant
+from autoprune.runs.checking import ignorant, reproducible
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
 from autoprune.tasks import Draw, Task
@@ -34,6 +35,20 @@ def about_dense(prepared: Prepared) -> list[str]:
         names = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else "")
         lines.append(f"layers that never run on such an input, and so are neither pruned nor counted in macs: {names}")
     return [line for line in lines if line]
+
+
+def notes_of(prepared: Prepared) -> list[str]:
+    """What is said of the task before a search: how samples are prepared, what is minimised, what is not exact."""
+    task, metric = prepared.task, prepared.config.metric
+    lines, labels = task.about(), task.labels()
+    if labels.scores != Labels().scores:
+        others = ", ".join(s.name for s in labels.scores if s.name != metric)
+        why = "the loss of the task" if metric == "loss" else "as --metric says"
+        lines.append(f"minimised: {labels.score(metric).minimised}, {why}" + (f"; also measured: {others}" * bool(others)))
+    if not reproducible(task):
+        lines.append("the train loader gives other batches each time an epoch is read (a generator of its own?): a "
+                     "training that is resumed is not exactly the one that was stopped")  # fmt: skip
+    return lines
 
 
 def doubt(prepared: Prepared) -> str:

@@ -23,7 +23,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -140,13 +140,8 @@ class RunDirectory:
         return found
 
     def example(self) -> Any:
-        """The example input: a tensor, a tuple of tensors, or a dictionary of them."""
-        tensors: dict[str, Tensor] = self._read(load_file, "example.safetensors")
-        if "input" in tensors:
-            return tensors["input"]
-        if all(key.startswith("tuple.") for key in tensors):
-            return tuple(tensor for _, tensor in sorted(tensors.items()))
-        return {key.removeprefix("dict."): tensor for key, tensor in tensors.items()}
+        """The example input: a tensor, or a tuple, list or dictionary of them, one within the other."""
+        return nested(self._read(load_file, "example.safetensors"))
 
     @cached_property
     def labels(self) -> Labels:
@@ -356,13 +351,9 @@ def example_tensors(example: Any) -> dict[str, Tensor]:
     Raises:
         ValueError: If it is not a tensor, or a tuple, list or dictionary of tensors.
     """
-    if isinstance(example, Tensor):
-        named: dict[str, Any] = {"input": example}
-    elif isinstance(example, Mapping):
-        named = {f"dict.{key}": value for key, value in example.items()}
-    else:
-        values = example if isinstance(example, (tuple, list)) else (example,)
-        named = {f"tuple.{i:02d}": value for i, value in enumerate(values)}
+    named = {"input": example} if isinstance(example, Tensor) else dict(_named(example, ""))
+    if not named:
+        named = {"tuple.00": example}
     for name, value in named.items():
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
             what = value.layout if isinstance(value, Tensor) else type(value).__name__
@@ -371,3 +362,32 @@ def example_tensors(example: Any) -> dict[str, Tensor]:
                 "tensor, or a tuple or dictionary of tensors, and wrap a model that needs more"
             )
     return {name: value.detach().cpu().clone().contiguous() for name, value in named.items()}
+
+
+def nested(tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `example_tensors`: names such as "input", "tuple.00", "dict.x", "tuple.00/list.01"."""
+    if set(tensors) <= {"input", ""}:
+        return next(iter(tensors.values()))
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in sorted(tensors.items()):
+        first, _, rest = name.partition("/")
+        parts.setdefault(first, {})[rest] = tensor
+    values = {name: nested(part) for name, part in parts.items()}
+    kind = next(iter(values)).partition(".")[0]
+    if kind == "dict":
+        return {name.removeprefix("dict."): value for name, value in values.items()}
+    return list(values.values()) if kind == "list" else tuple(values.values())
+
+
+def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every leaf of tuples, lists and dictionaries, by where it stands; the outermost are arguments."""
+    at = f"{name}/" if name else ""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _named(item, f"{at}dict.{key}")
+    elif isinstance(value, (tuple, list)):
+        kind = "list" if isinstance(value, list) and name else "tuple"
+        for i, item in enumerate(value):
+            yield from _named(item, f"{at}{kind}.{i:02d}")
+    else:
+        yield name or "tuple.00", value

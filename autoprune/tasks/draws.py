@@ -194,7 +194,8 @@ def length_of(batches: Any, read: Read, where: str, seed: int) -> int:
     """
     with suppress(TypeError, NotImplementedError, AttributeError):
         return len(batches)
-    count = sum(1 for _ in itertools.islice(reading(read, where, 0, seed), MOST_BATCHES + 1))
+    with running(where, "when its batches were counted"), GlobalStream(seed, 3, 0).drawing():
+        count = sum(1 for _ in itertools.islice(read(0), MOST_BATCHES + 1))
     if count > MOST_BATCHES:
         raise ValueError(f"{where}: gives more than {MOST_BATCHES:,} batches and has no length, so an epoch may have "
                          "no end; give it a __len__ and let it stop there")  # fmt: skip

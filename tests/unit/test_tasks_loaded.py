@@ -1,0 +1,275 @@
+"""`Task.of`: loaders and functions of the user's own, and a sentence for what they must not be."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import autoprune
+from autoprune.compute import Compute
+from autoprune.config import RunConfig
+from autoprune.evaluation import measure
+from autoprune.recovery import finetune
+from autoprune.runs.checking import reproducible
+from autoprune.runs.prepare import prepare
+from autoprune.tasks import Metric, Task
+
+CPU = Compute(torch.device("cpu"), amp=False)
+QUICK = {"criterion": "taylor", "trials": 2, "finalists": 0, "epochs": 0, "warm_starts": "none", "device": "cpu"}
+
+
+def rows(count=48, seed=0):
+    x = torch.randn(count, 6, generator=torch.Generator().manual_seed(seed))
+    return x, x[:, :2] * 2
+
+
+def loader(count=48, seed=0, **settings):
+    return DataLoader(TensorDataset(*rows(count, seed)), **{"batch_size": 16} | settings)
+
+
+def network(out=2):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, out)).eval()
+
+
+def task(**parts):
+    return Task.of(**{"train": loader(), "val": loader(32, 1), "loss": F.mse_loss} | parts)
+
+
+def check(found, **settings):
+    return prepare(RunConfig.make(**QUICK | settings), network(), found)
+
+
+def test_it_is_searched_and_gone_on_with(here):
+    metrics = {"mae": F.l1_loss, "bias": lambda outputs, targets: (outputs - targets).mean(1)}
+    found, say = task(test=loader(16, 2), metrics=metrics, name="rows", sample="row"), []
+    result = autoprune.search(network(), found, name="run", progress=False, **QUICK | {"finalists": 1, "epochs": 0.5})
+    assert {"loss", "mae", "bias"} <= result.metrics["pruned_test"].keys()
+    assert "MAE, held-out test rows" in str(result)
+    with pytest.raises(ValueError, match="started from a model object and a data object"):
+        autoprune.resume("results/run", progress=False)
+    again = autoprune.resume("results/run", network(), found, trials=3, progress=False)
+    assert again.run_dir == result.run_dir
+    assert not say
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, nn.MSELoss(), lambda a, b: (a - b).square().mean(1)])
+def test_the_loss_is_of_each_sample_where_it_can_be(loss):
+    outputs, (x, y) = torch.randn(48, 2), rows()
+    found = task(loss=loss).loss(outputs, (x, y))
+    torch.testing.assert_close(found, (outputs - y).square().mean(1))
+
+
+def test_a_loss_that_weighs_its_samples_is_left_whole():
+    labels, outputs = torch.tensor([0, 1, 1, 0]), torch.randn(4, 2)
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([0.2, 0.8]))
+    found = task(loss=weighted).loss(outputs, (torch.zeros(4, 6), labels))
+    torch.testing.assert_close(found, weighted(outputs, labels))
+
+
+def test_scores_are_weighted_by_samples_and_see_full_precision_on_the_cpu():
+    seen = []
+
+    def mae(outputs, targets):
+        seen.append((outputs.device.type, outputs.dtype))
+        return float((outputs - targets).abs().mean())
+
+    found = task(val=loader(40, 1), metrics={"mae": mae}, test=loader(40, 1))
+    said = measure(network(), found, "test", device="cpu")["mae"]
+    x, y = rows(40, 1)
+    assert said == pytest.approx(float((network()(x) - y).abs().mean().detach()), rel=1e-2)
+    assert set(seen) == {("cpu", torch.float32)}
+
+
+def test_metrics_that_want_numpy_get_it():
+    def mae(outputs, targets):
+        return np.abs(outputs - targets).mean() if isinstance(outputs, np.ndarray) else outputs.no_such_thing
+
+    assert measure(network(), task(metrics={"mae": mae}), "val", device="cpu")["mae"] > 0
+
+
+def test_a_training_that_is_stopped_ends_as_one_that_was_not(tmp_path):
+    """A shuffled loader draws from the global generators, which are seeded by the epoch."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step, steps, loss):
+        if step == 5:
+            raise Stopped
+
+    how = {"steps": 7, "device": "cpu", "amp": "off", "learning_rate": 0.01}
+    whole, parts = network(), network()
+    finetune(whole, task(train=loader(shuffle=True)), **how)
+    torch.rand(3)
+    with pytest.raises(Stopped):
+        finetune(parts, task(train=loader(shuffle=True)), listener=stop, checkpoint_path=tmp_path / "c",
+                 checkpoint_every=1, **how)  # fmt: skip
+    parts = network()
+    log = finetune(parts, task(train=loader(shuffle=True)), checkpoint_path=tmp_path / "c", **how)
+    assert log.resumed_from == 4
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_a_loader_that_draws_by_itself_is_said_not_to_be_reproducible():
+    assert reproducible(task(train=loader(shuffle=True)))
+    own = torch.Generator()
+    assert not reproducible(task(train=loader(shuffle=True, generator=own)))
+
+
+def test_inputs_may_be_several_tensors_and_dictionaries():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, left, right=None, mask=None):
+            return {"out": self.b(torch.relu(self.a(left + right)))}
+
+    x, y = rows(16)
+    for batch in (((x, x), y), {"left": x, "right": x, "mask": torch.ones(16, dtype=torch.bool), "labels": y}):
+        found = Task.of([batch, batch], [batch], loss=F.mse_loss)
+        prepared = prepare(RunConfig.make(**QUICK), Two().eval(), found)
+        assert [g.size for g in prepared.space.groups] == [8]
+
+
+class Endless:
+    def __iter__(self):
+        return itertools.cycle([rows(8)])
+
+
+class Dying(Dataset):
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, i):
+        raise OSError("disk on fire")
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(*rows(20), strict=True)
+
+
+def shaped(*shape):
+    return [(torch.randn(8, *shape), torch.randn(8, 2))]
+
+
+BAD = {
+    "empty": ({"train": []}, "train: is empty"),
+    "no samples": ({"val": [(torch.zeros(0, 6), torch.zeros(0, 2))]}, "val: a batch must be"),
+    "endless": ({"train": Endless()}, "train: gives more than 100,000 batches and has no length"),
+    "once only": ({"train": iter([rows()])}, "train: can be iterated once only"),
+    "nothing": ({"val": None}, "val: is missing"),
+    "no loader": ({"val": 3}, "val: must give batches each time it is iterated"),
+    "a tensor": ({"train": torch.zeros(4, 6)}, "train: must give batches of"),
+    "fails": ({"train": DataLoader(Dying(), 4)}, "train failed when asked for batch 0 .* OSError: disk on fire"),
+    "NaN": ({"train": [(torch.full((8, 6), torch.nan), torch.zeros(8, 2))]}, "train: batch 0 holds NaN"),
+    "other inputs": ({"train": shaped(5), "val": shaped(5)}, "do not fit Sequential|cannot take the samples of"),
+    "loss no function": ({"loss": 3}, "loss must be a function"),
+    "loss a number": ({"loss": lambda a, b: (a - b).detach().mean().item()}, "loss: must be a tensor, got float"),
+    "loss without gradient": ({"loss": lambda a, b: (a - b).detach().mean()}, "loss: has no gradient"),
+    "loss NaN": ({"loss": lambda a, b: (a - b).mean() * torch.nan}, "loss: is nan on training samples"),
+    "loss fails": ({"loss": lambda a, b: a.foo}, "loss failed on outputs and targets of 8 samples .*AttributeError"),
+    "loss of another shape": ({"loss": lambda a, b: a.flatten()}, r"loss: must be one number, or one for each of 8"),
+    "metric fails": ({"metrics": {"x": lambda a, b: 1 / 0}}, "metric 'x' failed on the outputs of .*ZeroDivision"),
+    "metric no metric": ({"metrics": {"x": 3}}, "metric 'x': expected a torchmetrics metric, a function"),
+    "metrics no dict": ({"metrics": [F.l1_loss]}, "metrics must be a dictionary"),
+}
+
+
+@pytest.mark.parametrize(("parts", "said"), BAD.values(), ids=BAD)
+def test_what_cannot_be_used_is_refused_before_the_search(parts, said):
+    with pytest.raises(ValueError, match=said) as error:
+        check(task(**parts))
+    assert "\n" not in str(error.value)
+
+
+def test_a_stream_without_a_length_is_counted():
+    found = task(train=DataLoader(Stream(), 8))
+    assert check(found).task.training(1, 0).per_epoch == 3
+
+
+def test_other_shapes_in_a_later_epoch_are_named():
+    class Growing:
+        def __init__(self):
+            self.epochs = 0
+
+        def __len__(self):
+            return 2
+
+        def set_epoch(self, epoch):
+            self.epochs = epoch
+
+        def __iter__(self):
+            return iter([(torch.randn(8, 6 + self.epochs), torch.randn(8, 2))] * 2)
+
+    with pytest.raises(ValueError, match=r"train: the batch of step 3 \(\[8, 7\], \[8, 2\]\) does not fit"):
+        finetune(network(), task(train=Growing()), steps=4, device="cpu", amp="off")
+
+
+def test_fewer_batches_in_a_later_epoch_are_named():
+    class Shrinking:
+        epoch = 0
+
+        def __len__(self):
+            return 3
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            return iter([rows(8)] * (3 - self.epoch))
+
+    with pytest.raises(ValueError, match="gives 2 batches in epoch 1, but 3 in the first one"):
+        finetune(network(), task(train=Shrinking()), steps=6, device="cpu", amp="off")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"metric": "f1"}, "unknown metric 'f1'; known: acc, loss"),
+        ({"target": "miou>=0.5"}, "the task has no score 'miou'; it has loss, acc"),
+        ({"target": "acc<=0.5"}, "of acc more is better, so say acc>=0.5"),
+    ],
+)
+def test_scores_that_the_task_does_not_have(settings, said):
+    acc = Metric(lambda a, b: ((a - b).abs() < 0.5).float().mean(1), higher_is_better=True, best=1.0)
+    with pytest.raises(ValueError, match=said):
+        check(task(metrics={"acc": acc}), **settings)
+
+
+def test_distillation_needs_answers_that_compare():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return {"n": self.b(self.a(x)).long()}
+
+    found = task(loss=lambda outputs, targets: targets.mean() * 0)
+    with pytest.raises(ValueError, match="no tensors of equal shapes to compare"):
+        found.distance({"n": torch.zeros(3).long()}, {"n": torch.zeros(3).long()})
+
+
+def test_the_command_line_names_a_task(here, monkeypatch, capsys):
+    from autoprune.cli import main
+
+    (here / "minetask.py").write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(__file__.rpartition('/')[0])!r})\n"
+        "from test_tasks_loaded import network, task\n"
+        "class Own(type(task())):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    flags = "--trials 2 --finalists 0 --epochs 0 --criterion taylor --device cpu --name cli --warm-starts none"
+    assert main(["search", "--model", "minetask:network", "--task", "minetask:task", *flags.split()]) == 0
+    assert main(["resume", "results/cli", "--trials", "3"]) == 0
+    other = flags.replace("cli", "other").split()
+    assert main(["search", "--model", "minetask:network", "--task", "minetask:torch", *other]) == 2
+    assert "expected an autoprune.tasks.Task" in capsys.readouterr().err
