@@ -44,7 +44,8 @@ def notes_of(prepared: Prepared) -> list[str]:
     if labels.scores != Labels().scores:
         others = ", ".join(s.name for s in labels.scores if s.name != metric)
         why = "the loss of the task" if metric == "loss" else "as --metric says"
-        lines.append(f"minimised: {labels.score(metric).minimised}, {why}" + (f"; also measured: {others}" * bool(others)))
+        also = f"; also measured: {others}" if others else ""
+        lines.append(f"minimised: {labels.score(metric).minimised}, {why}{also}")
     if not reproducible(task):
         lines.append("the train loader gives other batches each time an epoch is read (a generator of its own?): a "
                      "training that is resumed is not exactly the one that was stopped")  # fmt: skip
