@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-EXTRAS := dev,onnx,ray,report
+EXTRAS := dev,onnx,ray,report,tasks
 
 .PHONY: demo test test-all test-oldest torture lint clean help
 

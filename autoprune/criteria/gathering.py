@@ -96,7 +96,8 @@ def gather(
             if backwards:
                 outputs, loss = task.evaluate(net, batch)
                 _follow(loss, size, task).backward()  # type: ignore[no-untyped-call]
-                task.check(outputs, batch)
+                if outputs is not None:  # a network that computes its own loss may say nothing else meanwhile
+                    task.check(outputs, batch)
             else:
                 task.call(net, batch)
             for listener in listeners:

@@ -91,8 +91,8 @@ def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
             raise ValueError(f"{where}: must be a tensor, got {type(loss).__name__}; compute it with torch, without "
                              ".item() or numpy")  # fmt: skip
         if not bool(loss.isfinite().all()):
-            raise ValueError(f"{where}: is {float(loss.detach().float().mean())} on training {task.sample}s; check targets, "
-                             "weights, and divisions by zero")  # fmt: skip
+            raise ValueError(f"{where}: is {float(loss.detach().float().mean())} on training {task.sample}s; check "
+                             "targets, weights, and divisions by zero")  # fmt: skip
         if not loss.requires_grad:
             raise ValueError(f"{where}: has no gradient; compute it from the network's outputs with torch, without "
                              ".item(), .detach() or numpy")  # fmt: skip

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autoprune.tasks.detection import detection_folder
+from autoprune.tasks.segmentation import segmentation_folder
+from autoprune.tasks.tabular import tabular_file
 from autoprune.tasks.task import Task
 
-KINDS: dict[str, Callable[..., Task]] = {}
+KINDS: dict[str, Callable[..., Task]] = {
+    "segmentation": segmentation_folder,
+    "detection": detection_folder,
+    "tabular": tabular_file,
+}
 
 
 def built_in(spec: str, args: Mapping[str, Any]) -> Task | None:
@@ -23,4 +31,9 @@ def built_in(spec: str, args: Mapping[str, Any]) -> Task | None:
     kind, colon, place = spec.partition(":")
     if kind not in KINDS or not colon:
         return None
-    return KINDS[kind](place, **args)
+    known = [name for name in inspect.signature(KINDS[kind]).parameters if name not in ("place", "settings")]
+    try:
+        return KINDS[kind](place, **args)
+    except TypeError as error:
+        text = f"unusable --data-args ({error}); known: {', '.join(known) or 'see its class'}"
+        raise ValueError(f"data '{spec}': {text}") from error

@@ -1,0 +1,183 @@
+"""Object detection with torchvision's detectors: images of any sizes, boxes and labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.tasks.arrays import torchmetric
+from autoprune.tasks.own_loss import own_loss
+from autoprune.tasks.randomness import seed_of
+from autoprune.tasks.task import Task
+
+Sample = tuple[Tensor, dict[str, Tensor]]  # image [3, H, W] of 0..1, {"boxes": [n, 4] x1 y1 x2 y2, "labels": [n]}
+
+
+class Detection(Task):
+    """Samples (image [3, H, W] of 0..1, {"boxes": [n, 4], "labels": [n]}), as torchvision's detectors take them.
+
+    The network's own losses are added; they are of a batch, so channels are scored batch by batch and losses of
+    candidates are paired so. Scores are COCO's mean average precisions.
+
+    Args:
+        train: A list or data set of samples.
+        val: Likewise.
+        test: Likewise.
+        num_classes: Of the network, background (0) included; default one more than the highest label.
+        batch_size: Images a batch.
+        seed: Of the order.
+        flip: Whether every second training image is mirrored.
+        name: What messages call it.
+
+    Raises:
+        ValueError: If a box or a label cannot be.
+    """
+
+    kind = "detection"
+    sample = "image"
+
+    def __init__(
+        self,
+        train: Sequence[Sample],
+        val: Sequence[Sample],
+        test: Sequence[Sample] | None = None,
+        *,
+        num_classes: int | None = None,
+        batch_size: int = 8,
+        seed: int = 0,
+        flip: bool = True,
+        name: str = "",
+    ) -> None:
+        self.spec, self.batch_size, self.seed, self.flip = name or self.kind, batch_size, seed, flip
+        self.parts = {"train": train, "val": val} | ({} if test is None else {"test": test})
+        labels = [int(t["labels"].max()) for _, t in _some(train) if len(t.get("labels", ()))]
+        self.num_classes = num_classes or 1 + max(labels, default=0)
+        for split, part in self.parts.items():
+            if not len(part):
+                raise ValueError(f"{self.where(split)}: is empty, it gives no image")
+            for number, (image, target) in enumerate(_some(part)):
+                self._check(f"{self.where(split)}: image {number}", image, target)
+
+    def _check(self, where: str, image: Any, target: Any) -> None:
+        if not isinstance(image, Tensor) or image.dim() != 3 or not image.is_floating_point():
+            raise ValueError(f"{where}: must be a float tensor [3, H, W] of 0..1, got "
+                             f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}")  # fmt: skip
+        boxes, labels = target.get("boxes"), target.get("labels")
+        if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[-1] != 4 or len(boxes) != len(labels):
+            raise ValueError(f"{where}: needs \"boxes\" [n, 4] and \"labels\" [n]; of an image without objects [0, 4]")
+        if len(boxes):
+            height, width = image.shape[1:]
+            x1, y1, x2, y2 = boxes.unbind(1)
+            if bool((x2 <= x1).any() or (y2 <= y1).any()):
+                raise ValueError(f"{where}: has a box without an area; boxes are x1, y1, x2, y2 in pixels")
+            if float(boxes.min()) < 0 or float(x2.max()) > width + 1 or float(y2.max()) > height + 1:
+                raise ValueError(f"{where}: has a box outside of its {width} x {height} pixels; boxes are x1, y1, "
+                                 "x2, y2 in pixels")  # fmt: skip
+            if int(labels.min()) < 1 or int(labels.max()) >= self.num_classes:
+                odd = int(labels.min()) if int(labels.min()) < 1 else int(labels.max())
+                raise ValueError(f"{where}: has the label {odd}; with {self.num_classes} classes they run from 1 to "
+                                 f"{self.num_classes - 1} (0 is the background)")  # fmt: skip
+
+    def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
+        """(images, targets), two lists; training in an order of the epoch, mirrored by chance."""
+        part = self.parts["train" if split == "calibration" else split]
+        return _Batches(part, self.batch_size, seed_of(self.seed, epoch) if split == "train" else None, self.flip)
+
+    def evaluate(self, model: nn.Module, batch: Any) -> tuple[Any, Tensor]:
+        """Detections, unless the network is being trained, and the sum of its own losses."""
+        return own_loss(model, batch, self.where("loss"))
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        """Not of the outputs: see `evaluate`."""
+        raise ValueError(f"{self.where('loss')}: is the network's own, and needs its batch")
+
+    def scores(self) -> Mapping[str, Any]:
+        """Mean average precisions, as COCO has them."""
+        try:
+            import faster_coco_eval  # noqa: F401
+        except ImportError as error:
+            raise ValueError("metric 'map': needs faster-coco-eval; pip install 'autoprune[tasks]'") from error
+        return {"map": torchmetric("detection.MeanAveragePrecision", backend="faster_coco_eval")}
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """The network answers as torchvision's detectors do."""
+        if not (isinstance(outputs, list) and all({"boxes", "labels", "scores"} <= set(o) for o in outputs)):
+            raise ValueError("expected detections as torchvision's networks give them, a list of boxes, labels and "
+                             f"scores, found {type(outputs).__name__}; for others: Task.of(loss=...)")  # fmt: skip
+
+
+class _Batches:
+    """Iterated again and again, the same each time."""
+
+    def __init__(self, part: Sequence[Sample], size: int, seed: int | None, flip: bool) -> None:
+        self._part, self._size, self._seed, self._flip = part, size, seed, flip
+
+    def __len__(self) -> int:
+        return -(-len(self._part) // self._size)
+
+    def __iter__(self) -> Any:
+        draws = torch.Generator().manual_seed(self._seed or 0)
+        count = len(self._part)
+        order = list(range(count)) if self._seed is None else torch.randperm(count, generator=draws).tolist()
+        for start in range(0, count, self._size):
+            samples = [self._part[i] for i in order[start : start + self._size]]
+            if self._seed is not None and self._flip:
+                mirror = (torch.rand(len(samples), generator=draws) < 0.5).tolist()
+                samples = [_mirrored(*s) if m else s for s, m in zip(samples, mirror, strict=True)]
+            yield [image for image, _ in samples], [target for _, target in samples]
+
+
+def _some(part: Sequence[Sample], most: int = 1000) -> Iterable[Sample]:
+    """The first samples of a split."""
+    return (part[i] for i in range(min(len(part), most)))
+
+
+def _mirrored(image: Tensor, target: dict[str, Tensor]) -> Sample:
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    width = image.shape[2]
+    return image.flip(2), {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
+
+
+def detection_folder(place: str, **settings: Any) -> Detection:
+    """COCO's layout: DIR/train/images/*, DIR/train/annotations.json, and so val and test.
+
+    Raises:
+        ValueError: If a folder or its annotations are missing or damaged.
+    """
+    root, found = Path(place), dict[str, Any]()
+    for split in ("train", "val", "test"):
+        if (root / split).is_dir():
+            found[split] = _coco(root / split)
+    if not {"train", "val"} <= found.keys():
+        raise ValueError(f"data 'detection:{place}': expected folders train and val, each with images/ and "
+                         "annotations.json")  # fmt: skip
+    return Detection(**found, name=f"detection:{place}", **settings)
+
+
+def _coco(folder: Path) -> list[Sample]:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        said = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
+        numbers = {c["id"]: i + 1 for i, c in enumerate(sorted(said["categories"], key=lambda c: c["id"]))}
+        boxes: dict[int, list[tuple[list[float], int]]] = {image["id"]: [] for image in said["images"]}
+        for box in said["annotations"]:
+            if box["bbox"][2] > 0 and box["bbox"][3] > 0:
+                boxes[box["image_id"]].append((box["bbox"], numbers[box["category_id"]]))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        why = f"not in COCO's format ({type(error).__name__}: {error})"
+        raise ValueError(f"'{folder / 'annotations.json'}': {why}") from error
+    found = []
+    for about in said["images"]:
+        with Image.open(folder / "images" / about["file_name"]) as file:
+            image = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+        known = boxes[about["id"]]
+        corners = torch.tensor([[x, y, x + w, y + h] for (x, y, w, h), _ in known]).reshape(-1, 4)
+        found.append((image, {"boxes": corners, "labels": torch.tensor([k for _, k in known], dtype=torch.int64)}))
+    return found
