@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from autoprune.study import Candidate, Study
     from autoprune.tasks import Task
     from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
+    from search_spaces import kept_inputs, select_inputs
 
 __all__ = [
     "Candidate",
@@ -50,11 +51,13 @@ __all__ = [
     "compare",
     "export",
     "finetune",
+    "kept_inputs",
     "load",
     "profile",
     "report",
     "resume",
     "search",
+    "select_inputs",
     "status",
 ]
 
@@ -65,7 +68,9 @@ _HOMES = {  # of all else: autoprune.verbs
     "SearchResult": "autoprune.runs",
     "Study": "autoprune.study",
     "Task": "autoprune.tasks",
+    "kept_inputs": "search_spaces",
     "load": "autoprune.exporting",
+    "select_inputs": "search_spaces",
 }
 
 

@@ -36,6 +36,7 @@ from autoprune.reference import ModelReference, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
 from search_spaces import Kept, SearchSpace, Widths, prune
+from search_spaces.inputs import described_inputs
 
 FORMATS = ("model.onnx", "model.pt2")
 FILES = frozenset({"architecture.json", "weights.safetensors", *FORMATS})
@@ -94,7 +95,7 @@ def export(
         "costs": {k: dict(v) for k, v in (costs or {}).items()},
         "metrics": dict(metrics or {}),
         "provenance": dict(provenance or {}),
-        "input": dict(inputs or {}),
+        "input": described_inputs(model, dict(inputs or {})),
         "output": dict(outputs or {}),
         "space": space.to_json(),
     }

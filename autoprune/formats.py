@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.tasks import main_output, named_output
+from search_spaces.inputs import select_inputs
 from search_spaces.tracing import slow_path
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
@@ -121,6 +122,7 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
+    arguments = select_inputs(model, arguments)
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
     model = copy.deepcopy(model).cpu().eval()
     batch = torch.export.Dim("batch", min=1)

@@ -25,7 +25,10 @@ from autoprune.runs.posing import check_names, make_problem
 from autoprune.runs.versions import decisive
 from search_spaces import Widths, prune, trace
 
-SETTINGS = "criterion divisor min_keep freeze seed strategy encoding warm_starts score_per latency_command trials name"
+SETTINGS = (
+    "criterion divisor min_keep prune_inputs freeze seed strategy encoding warm_starts score_per latency_command "
+    "trials name"
+)
 FIDELITY = "proxy"  # what the ledger calls the one fidelity there is: the user's own
 
 
@@ -63,8 +66,8 @@ class Study:
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...
         criterion: Which channels stay; the default looks at the weights only.
         batches: Pairs of (inputs, class numbers), for a criterion that needs gradients or activations.
-        **settings: strategy, trials, name, seed, encoding, warm_starts, divisor, min_keep, freeze, score_per,
-            latency_command; see `autoprune.RunConfig`.
+        **settings: strategy, trials, name, seed, encoding, warm_starts, divisor, min_keep, prune_inputs, freeze,
+            score_per, latency_command; see `autoprune.RunConfig`.
 
     Raises:
         ValueError: If something is wrong with what was given; nothing has been written then.
@@ -102,7 +105,7 @@ class Study:
         example_tensors(example_inputs)
         example = tree_map_only(Tensor, Tensor.cpu, example_inputs)
         self._dense = copied(model)
-        space = trace(self._dense, example)
+        space = trace(self._dense, example, prune_inputs=config.prune_inputs)
         run = RunDirectory(path, config) if (path / "config.toml").is_file() else None
         saved: dict[str, Any] = {}
         if run:

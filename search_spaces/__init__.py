@@ -1,6 +1,8 @@
 """What may be pruned in a network, and how to build what is left."""
 
 from search_spaces.contents import tensors_in as tensors_in
+from search_spaces.inputs import kept_inputs as kept_inputs
+from search_spaces.inputs import select_inputs as select_inputs
 from search_spaces.masking import mask as mask
 from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
 from search_spaces.shrinkable import Shrinkable as Shrinkable

@@ -11,6 +11,7 @@ from search_spaces.space import IntArray, Kept, SearchSpace
 
 # The number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...).
 Line = int
+OTHERS = ("declared", "statistics", "product", "attribute", "input")  # roles of what is no axis of a tensor
 
 
 class Plan:
@@ -21,6 +22,7 @@ class Plan:
         declared: Module that declares how it shrinks -> {axis: line}.
         statistics: Normaliser whose size is an attribute -> line.
         attributes: Attribute of a module ("module.name", "module.name.item") -> (channels that it follows, line).
+        inputs: Axis of the network's first input whose channels may go, and its line.
         products: (module, number of a matrix product in it) -> line of the channels it sums over.
         grouped: Grouped convolution or normalisation that loses whole groups -> channels per group (see SearchSpace).
     """
@@ -31,13 +33,14 @@ class Plan:
         self.declared: dict[str, dict[int, Line]] = {}
         self.statistics: dict[str, Line] = {}
         self.attributes: dict[str, tuple[int, Line]] = {}
+        self.inputs: tuple[int, Line] | None = None
         self.products: dict[tuple[str, int], Line] = {}
         self.grouped = dict(space.grouped)
         self._lines: list[list[tuple[int, IntArray]]] = []
         axes: dict[tuple[str, str, int], dict[tuple[int, int], IntArray]] = {}
         for number, group in enumerate(space.groups):
             for member in group.members:
-                kind = member.role if member.role in ("declared", "statistics", "product", "attribute") else "tensor"
+                kind = member.role if member.role in OTHERS else "tensor"
                 parts = axes.setdefault((kind, member.tensor, member.axis), {})
                 parts[number, id(member.index)] = member.index  # a tensor both made and read (tied weights) counts once
         known: dict[tuple[tuple[int, int], ...], Line] = {}
@@ -51,6 +54,8 @@ class Plan:
                 self.declared.setdefault(name, {})[axis] = line
             elif kind == "attribute":
                 self.attributes[name] = (axis, line)
+            elif kind == "input":
+                self.inputs = axis, line
             elif kind == "statistics":
                 self.statistics[name] = line
             else:

@@ -66,6 +66,7 @@ class Recorder:
         opaque: Depth of regions whose insides are not traced.
         closed: Reasons of the opaque regions that freeze what enters them; their multiply-adds are counted as they are.
         batch: Images in the example input; layers are priced per image.
+        input_axis: Axis of the first input on which channels may go; None: the inputs stay.
         counting: False in a second pass, whose layers are not part of inference.
         seen: How many ATen operators have run.
         reached: Parameters that some rule has met.
@@ -92,6 +93,7 @@ class Recorder:
         self.closed: list[str] = []
         self.counting = True
         self.batch = 1
+        self.input_axis: int | None = None
         self.seen = 0
         self.modules = dict(model.named_modules())
         # The tensors are held, because they are known by their address.

@@ -17,7 +17,7 @@ Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its comp
 
 def makes(role: str, axis: int) -> bool:
     """Does a tensor axis of this role make channels?"""
-    return role == "out" or (role == "declared" and axis == 0)
+    return role in ("out", "input") or (role == "declared" and axis == 0)
 
 
 class Solver:

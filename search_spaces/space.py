@@ -39,7 +39,7 @@ class Member:
             (weights that read it), "norm" (batch-norm and other per-channel scales and statistics), "free" (a bare
             parameter that is added or multiplied), "declared" (a side of a module that declares how it shrinks),
             "statistics" (a normaliser whose size is an attribute), "attribute" (a size in an attribute of a module that
-            follows the channels; `axis` is how many there are).
+            follows the channels; `axis` is how many there are), "input" (what the network is fed with).
         index: [C, k] positions on that axis, one row per unit.
     """
 
@@ -51,7 +51,7 @@ class Member:
     @property
     def layer(self) -> str:
         """The module that owns the tensor."""
-        return self.tensor if self.role in ("declared", "statistics") else layer_of(self.tensor)
+        return self.tensor if self.role in ("declared", "statistics", "input") else layer_of(self.tensor)
 
 
 def layer_of(tensor: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches
+from search_spaces.inputs import INPUT, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.space import IntArray, SearchSpace
@@ -80,6 +81,8 @@ class Dresser:
                     for i, item in enumerate(value):
                         if id(item) in slots:
                             slots[id(item)].places.append((value, i))
+        self._selection = selection_of(model)
+        self._channels = sum(m.index.size for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT)
         self._slots = list(slots.values())
         self._device = tensors[0][1].device
         self._refits = [
@@ -134,6 +137,10 @@ class Dresser:
             attribute(removed)
         for module in self._adapted:
             module.fit(positions)
+        if self.plan.inputs is not None:
+            axis, line = self.plan.inputs
+            kept_in = stays(line, self._channels)
+            set_selection(self.instance, composed(self._selection, kept_in, self._channels, axis))
         return self.instance
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
+from search_spaces.inputs import INPUT, first_exchanged
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
 from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sequences, sizes
@@ -34,12 +36,14 @@ CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.ra
 }  # fmt: skip
 
 
-def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
+def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) -> SearchSpace:
     """Find out which channels of `model` can be pruned together, by running it once.
 
     Args:
         model: The network; its mode and weights are left as they are.
         example_inputs: What the network takes: a tensor, a tuple of arguments, or a dict of keyword arguments.
+        prune_inputs: The channels that the network is fed with (axis 1 of its first input; of sequences [N, T, C] the
+            last one, if its layers take that for channels) are a group, too, called "input".
 
     Returns:
         The groups that may be pruned, those that may not (with the reason), and what prices every choice.
@@ -53,10 +57,25 @@ def trace(model: nn.Module, example_inputs: Any) -> SearchSpace:
         ('conv1', 64)
     """
     check_model(model)
+    if not prune_inputs:
+        return traced(model, example_inputs, None)
+    first = next(tensors_in(as_call(example_inputs)), None)
+    if first is None or first.dim() < 2:
+        raise ValueError(f"prune_inputs: {type(model).__name__} must take a tensor [N, C, ...] first")
+    for axis in (1, 2) if first.dim() == 3 else (1,):
+        space = traced(model, example_inputs, axis)
+        if any(member.role == INPUT for group in space.groups for member in group.members):
+            break
+    return space
+
+
+def traced(model: nn.Module, example_inputs: Any, input_axis: int | None) -> SearchSpace:
+    """See `trace`; `input_axis`: of the first input, on which channels may go."""
     args, kwargs = as_call(example_inputs)
     tried: dict[str, int] = {}
     while True:
         rec = Recorder(model, tried)
+        rec.input_axis = input_axis
         first = next(tensors_in((args, kwargs)), None)
         rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
         try:
@@ -117,6 +136,8 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     """One forward pass; freezes what leaves the network."""
     args, kwargs = detached(args), detached(kwargs)
+    if rec.input_axis is not None:
+        args, kwargs = first_exchanged(partial(fed, rec, rec.input_axis), args, kwargs)
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
     with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
@@ -144,6 +165,14 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Non
     model.train()
     with suppress(ValueError):
         run(rec, model, args, kwargs)
+
+
+def fed(rec: Recorder, axis: int, x: Tensor) -> Tensor:
+    """The channels of the first input are a group."""
+    known = rec.axes.get((INPUT, axis))
+    ids = known[1] if known else rec.register(INPUT, axis, rec.channels.allocate(x.shape[axis]), INPUT)
+    rec.set(x, along(ids, axis, x.shape))
+    return x
 
 
 @contextmanager

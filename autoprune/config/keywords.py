@@ -35,6 +35,7 @@ class SearchKeywords(TypedDict, total=False):
     score_per: str
     divisor: int | str
     min_keep: float
+    prune_inputs: bool
     freeze: str | Sequence[str]
     seed: int
     strategy: StrategyLike
@@ -86,6 +87,7 @@ class AdaptKeywords(TypedDict, total=False):
     score_per: str
     divisor: int | str
     min_keep: float
+    prune_inputs: bool
     freeze: str | Sequence[str]
     seed: int
     batch_size: int

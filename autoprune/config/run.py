@@ -83,6 +83,9 @@ class RunConfig:
         "(1 without such a budget)", kind=int | str, low=1, high=MOST)
     min_keep: float = problem(0.0, "FRACTION", "fraction of each group's channels that always stays (one always does)",
         low=0, high=1)
+    prune_inputs: bool = problem(False, "",
+        "the channels that the network is fed with (spectral bands, sensors, frequencies) are a group, too, called "
+        "input; what is delivered takes the kept ones only (autoprune.kept_inputs, autoprune.select_inputs)")
     freeze: tuple[str, ...] = problem((), "GROUP",
         "a group that must not be pruned (repeatable; names: autoprune profile)")
     seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)

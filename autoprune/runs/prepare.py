@@ -163,7 +163,7 @@ def prepare(
     if example is None:
         example = example_of(config, task, dense)
     example = tree_map_only(Tensor, Tensor.cpu, example)
-    space = trace(dense, example)
+    space = trace(dense, example, prune_inputs=config.prune_inputs)
     check_answers(dense, task, reference.factory or type(dense).__name__, config)
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
     known["worst"] = worst_of(dense, task, config) if config.front else math.inf

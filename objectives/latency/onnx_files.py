@@ -84,7 +84,7 @@ class OnnxFiles:
     def __init__(self, model: nn.Module, space: SearchSpace, example: Any, accept: Callable[[bytes], Any]) -> None:
         self.model, self.space, self.example = model, space, example
         self.plan = plan_of(space)
-        self.cutting = not self.plan.declared
+        self.cutting = not self.plan.declared and self.plan.inputs is None
         if not self.cutting:
             return
         import onnx

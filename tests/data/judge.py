@@ -64,6 +64,11 @@ def change_output(positions, change, layer, _, out):
     return out.index_copy(axis, positions, change(out.index_select(axis, positions)))
 
 
+def change_input(positions, axis, _, args):
+    """What the network is fed with."""
+    return (args[0].index_fill(axis, positions, 0), *args[1:])
+
+
 def changed(model, space, kept, change):
     """A copy of the network in which `change(values)` stands at the removed places of all that makes a channel."""
     model = copy.deepcopy(model)
@@ -121,6 +126,8 @@ def judge(model, space, kept, example, seed=0):
         sums.setdefault((member.tensor, member.axis), []).append(positions)
     sums = {place: np.concatenate(gone) for place, gone in sums.items()}
     within(zeroed, partial(KeptProducts, sums, follow(zeroed)))
+    for member, positions in places(space, kept, ("input",)):
+        zeroed.register_forward_pre_hook(partial(change_input, torch.from_numpy(positions), member.axis))
     with slow_path():
         answers = [net(*args, **kwargs) for net in (prune(dense, space, kept), zeroed, dense)]
         other = changed(dense, space, kept, torch.randn_like)  # whatever stood there, it must not matter

@@ -1,0 +1,177 @@
+"""The channels that a network is fed with, as a group."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from judge import judge
+from torch import nn
+from torch.nn import functional as F
+
+import autoprune
+from autoprune.exporting import export
+from objectives.costs import Macs, Params
+from search_spaces import SearchSpace, kept_inputs, prune, select_inputs, trace, verify
+from search_spaces.verify import random_kept
+
+IMAGE = (2, 12, 8, 8)
+
+
+def sizes(space):
+    return {g.name: g.size for g in space.groups}
+
+
+def bands():
+    return nn.Sequential(nn.Conv2d(12, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
+
+
+class Sensors(nn.Module):
+    """A recurrence over sequences [N, T, C]."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru, self.out = nn.GRU(9, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.out(self.gru(x)[0][:, -1])
+
+
+class Normalised(nn.Module):
+    """Subtracts what it has learnt of each channel; the first four go another way, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.randn(1, 12, 1, 1))
+        self.a, self.b, self.out = nn.Conv2d(12, 8, 3), nn.Conv2d(12, 8, 3), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = x - self.mean
+        return self.out(F.relu(self.a(x)) + F.relu(self.b(x)))
+
+
+@pytest.mark.parametrize(("model", "shape", "channels"), [
+    (bands, IMAGE, 12), (Normalised, IMAGE, 12), (Sensors, (2, 7, 9), 9),
+    (lambda: nn.Sequential(nn.Conv1d(12, 8, 3), nn.Conv1d(8, 4, 1)), (2, 12, 9), 12),
+    (lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)), (2, 12), 12),
+], ids=["image", "normalised", "sequence", "signal", "table"])  # fmt: skip
+def test_inputs_shrink(model, shape, channels):
+    model, x = model().eval(), torch.randn(shape)
+    space = trace(model, x, prune_inputs=True)
+    assert sizes(space)["input"] == channels
+    assert verify(model, space, x) < 1e-6
+    for seed in range(3):
+        kept = random_kept(space, np.random.default_rng(seed))
+        assert judge(model, space, kept, x, seed) < 1e-6
+    space = SearchSpace.from_json(json.loads(json.dumps(space.to_json())))
+    pruned = prune(model, space, kept)
+    group = next(i for i, g in enumerate(space.groups) if g.name == "input")
+    assert np.array_equal(kept_inputs(pruned), kept[group])
+    taken = select_inputs(pruned, x)
+    assert taken.numel() * channels == x.numel() * len(kept[group])
+    assert torch.equal(pruned(taken), pruned(x))  # given all, it selects itself
+    assert torch.equal(select_inputs(pruned, taken), taken)
+
+
+def test_off_by_default():
+    model, x = bands(), torch.randn(IMAGE)
+    assert sizes(trace(model, x)) == {"0": 8}
+    pruned = prune(model, trace(model, x), [np.arange(4)])
+    assert kept_inputs(pruned) is None
+    assert select_inputs(pruned, x) is x
+
+
+def test_costs_by_hand():
+    model, x = bands(), torch.randn(IMAGE)
+    space = trace(model, x, prune_inputs=True)
+    assert Macs(space)((5, 3)) == 9 * (36 * 5 * 3 + 16 * 3 * 4)
+    assert Params(space)((5, 3)) == 9 * 5 * 3 + 3 + 3 + 3 + 9 * 3 * 4 + 4
+
+
+def test_arguments_by_keyword_and_wrong_ones():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, image, scale):
+            return self.b(self.a(image).relu()) * scale
+
+    model, given = Two(), {"image": torch.randn(2, 6), "scale": torch.ones(2, 1)}
+    space = trace(model, given, prune_inputs=True)
+    pruned = prune(model, space, [np.array([0, 4]), np.arange(3)])
+    taken = select_inputs(pruned, given)
+    assert taken["image"].tolist() == given["image"][:, [0, 4]].tolist()
+    assert torch.equal(pruned(**taken), pruned(**given))
+    with pytest.raises(ValueError, match="all 6 channels of the dense network or the 2 kept ones, found 5"):
+        select_inputs(pruned, torch.randn(2, 5))
+    with pytest.raises(ValueError, match=r"prune_inputs: Linear must take a tensor \[N, C, ...\] first"):
+        trace(nn.Linear(6, 5), torch.randn(6), prune_inputs=True)
+
+
+def test_a_second_pruning_counts_the_channels_of_the_first_network():
+    model, x = bands(), torch.randn(IMAGE)
+    space = trace(model, x, prune_inputs=True)
+    once = prune(model, space, [np.array([1, 3, 5, 7]), np.arange(8)])
+    again = trace(once, select_inputs(once, x), prune_inputs=True)
+    twice = prune(once, again, [np.array([0, 2]), np.arange(8)])
+    assert kept_inputs(twice).tolist() == [1, 5]
+    assert select_inputs(twice, x).shape == (2, 2, 8, 8)
+
+
+def test_inputs_that_code_counts_are_frozen():
+    class Asks(nn.Sequential):
+        def forward(self, x):
+            if x.shape[1] != 12:
+                raise ValueError("12 bands")
+            return super().forward(x)
+
+    model, x = Asks(*bands()), torch.randn(IMAGE)
+    space = trace(model, x, prune_inputs=True)
+    assert sizes(space) == {"0": 8}
+    assert {g.name: g.frozen_because for g in space.frozen}["input"].startswith("their number enters a comparison")
+
+
+def test_what_is_delivered_says_which_channels(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model, x = bands().eval(), torch.randn(IMAGE)
+    space = trace(model, x, prune_inputs=True)
+    kept = (np.array([1, 2, 9]), np.arange(4))
+    pruned = prune(model, space, kept).eval()
+    inputs = {"shape": [12, 8, 8], "mean": [i / 10 for i in range(12)], "std": [1.0] * 12, "normalisation": "..."}
+    given = {"space": space, "kept": kept, "inputs": inputs, "example_inputs": x, "onnx": True, "pt2": True}
+    export(tmp_path / "out", pruned, **given)
+    said = json.loads((tmp_path / "out" / "architecture.json").read_text())["input"]
+    assert said["kept_channels"] == [1, 2, 9]
+    assert (said["channels"], said["shape"], said["mean"]) == (12, [3, 8, 8], [0.1, 0.2, 0.9])
+    file = onnx.load(str(tmp_path / "out" / "model.onnx"))
+    assert {p.key: p.value for p in file.metadata_props}["input.kept_channels"] == "[1, 2, 9]"
+    assert file.graph.input[0].type.tensor_type.shape.dim[1].dim_value == 3
+    program = torch.export.load(str(tmp_path / "out" / "model.pt2")).module()
+    loaded = autoprune.load(tmp_path / "out", bands)
+    assert autoprune.kept_inputs(loaded).tolist() == [1, 2, 9]
+    taken = autoprune.select_inputs(loaded, x)
+    assert torch.allclose(loaded(taken), pruned(x), atol=1e-6)
+    assert torch.allclose(program(taken), pruned(x), atol=1e-5)
+
+
+def test_a_search_prunes_them(here):
+    images = F.pixel_unshuffle(torch.rand(96, 1, 8, 8), 2)  # [N, 4, 4, 4]
+    labels = torch.arange(96) % 3
+    batches = [(images[i : i + 32], labels[i : i + 32]) for i in range(0, 96, 32)]
+
+    def net():
+        body = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()
+        return nn.Sequential(*body, nn.Linear(128, 3))
+
+    task = autoprune.Task.of(batches, batches, loss=F.cross_entropy)
+    quick = {"trials": 4, "finalists": 0, "epochs": 1, "criterion": "l1", "device": "cpu", "progress": False}
+    result = autoprune.search(net().eval(), task, budget="macs<=40%", prune_inputs=True, name="bands", **quick)
+    kept = autoprune.kept_inputs(result.model)
+    assert 1 <= len(kept) <= 4
+    loaded = autoprune.load(here / "results" / "bands" / "best", net)
+    assert autoprune.kept_inputs(loaded).tolist() == kept.tolist()
+    architecture = json.loads((here / "results" / "bands" / "best" / "architecture.json").read_text())
+    assert architecture["groups"][0] == "input"
+    assert architecture["input"]["kept_channels"] == kept.tolist()
+    assert loaded(autoprune.select_inputs(loaded, images[:2])).shape == (2, 3)
