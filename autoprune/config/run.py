@@ -93,7 +93,7 @@ class RunConfig:
     strategy: str | Any = search("", "NAME",  # noqa: RUF009
         "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
         "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
-        "global_ranking, knapsack, exemplars (closed forms); or package.module:Name",
+        "global_ranking, knapsack, equal_loss, exemplars (closed forms); or package.module:Name",
         usual="combined; nsga2 with front",
         kind=object)
     encoding: str = search("", "NAME",

@@ -20,6 +20,7 @@ from autoprune.strategies.encoded import NEEDS as NEEDS
 from autoprune.strategies.encoded import RANKINGS as RANKINGS
 from autoprune.strategies.encoded import Encoded as Encoded
 from autoprune.strategies.encoded import check_encoding
+from autoprune.strategies.equal_loss import EqualLoss as EqualLoss
 from autoprune.strategies.evolution import Evolution as Evolution
 from autoprune.strategies.exemplars import Exemplars as Exemplars
 from autoprune.strategies.foreign import Foreign as Foreign
