@@ -89,8 +89,12 @@ class Outlook:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
             leaders = ranked([t for t in below if t.widths not in broken])[:count]
-            if config.front:  # they are chosen along the front, which asks for prices; so many they are
-                left = max(0, (count if left else min(count, len(leaders))) - len(tried))
+            if config.front or fidelity == plan.rungs[0][1]:
+                # Chosen along the front or by their kind, which asks for prices and rules; so many they are. More come
+                # if those broke a budget, or where better candidates followed.
+                first = min((t.number for t in here), default=0)
+                later = sum(t.widths not in tried and t.number > first for t in leaders) if here else 0
+                left = max(0, later, (count if left else min(count, len(leaders))) - len(tried - broken))
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalist" if fidelity == "short" else f"at {fidelity}"
