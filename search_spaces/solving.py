@@ -61,9 +61,7 @@ class Solver:
         frozen: list[ChannelGroup] = []
         taken: Counter[str] = Counter()
         for (_, why), units in alike.items():
-            if not why and len(units) == 1:
-                place = self.rec.channels.united_by(units[0])
-                why = "one unit always stays, and there is only one" + (f": {place} ties its channels" if place else "")
+            why = why or ("" if len(units) > 1 else "one unit always stays, and there is only one")
             group = self._group(units, why, taken)
             if why:
                 frozen.append(group)

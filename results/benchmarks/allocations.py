@@ -164,7 +164,7 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
         "FastNAS, units by norms": Allocation("peer", FASTNAS, "magnitude"),
         "Torch-Pruning L2": Allocation("peer", TORCH_PRUNING, "magnitude"),
         "Torch-Pruning L2, units by Fisher": Allocation("peer", TORCH_PRUNING),
-        "default search of 0.5": Allocation("search", SEARCHED),
+        "default search before kinds": Allocation("search", SEARCHED),
     },
 }
 
