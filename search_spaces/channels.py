@@ -6,6 +6,7 @@ Id 0 stands for "a constant": a value that belongs to no channel and cannot be r
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -29,10 +30,13 @@ class Channels:
 
     Attributes:
         roots: [count] the lowest id that each id lives or dies together with.
+        place: Says what is running, for messages.
     """
 
     def __init__(self) -> None:
         self.roots: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.place: Callable[[], str] = str
+        self._united: list[tuple[NDArray[np.int64], str]] = []
         self._frozen: list[tuple[NDArray[np.int64], str]] = []
         self._promises: list[tuple[Tensor, Fraction, Tensor | None, Fraction, str]] = []
 
@@ -72,6 +76,14 @@ class Channels:
         moved = np.arange(len(self.roots))
         moved[ids] = ids[lowest][components]
         self.roots = moved[self.roots]
+        self._united.append((ids[lowest], self.place()))
+
+    def united_by(self, root: int) -> str:
+        """What joined the channels of `root` last; empty if nothing did."""
+        for ids, place in reversed(self._united):
+            if (self.roots[ids] == root).any():
+                return place
+        return ""
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """None of these channels may be removed; the first reason given is the one reported."""

@@ -65,6 +65,7 @@ class Recorder:
         checked: True while a function runs whose use of sizes has been examined (see rules.sizes).
         opaque: Depth of regions whose insides are not traced.
         closed: Reasons of the opaque regions that freeze what enters them; their multiply-adds are counted as they are.
+        doing: The function or operator that is running.
         batch: Images in the example input; layers are priced per image.
         input_axis: Axis of the first input on which channels may go; None: the inputs stay.
         counting: False in a second pass, whose layers are not part of inference.
@@ -92,6 +93,8 @@ class Recorder:
         self.opaque = 0
         self.closed: list[str] = []
         self.counting = True
+        self.doing: Any = None
+        self.channels.place = lambda: "" if self.doing is None else f"{name_of(self.doing)} in {self.where}"
         self.batch = 1
         self.input_axis: int | None = None
         self.seen = 0
@@ -263,6 +266,7 @@ class Recorder:
 
     def settle(self) -> None:
         """After the last pass: what all sizes follow, and which channels are frozen for what was promised of them."""
+        self.doing = None
         self.laws.settle()
         self.channels.settle()
         self.laws.settle()  # a frozen line is a constant
@@ -345,6 +349,12 @@ class Recorder:
         """
         if self.path[-1] not in self.run_before:
             self.register(self.path[-1], self.products[self.path[-1]] - back, ids, "product")
+
+
+def name_of(function: Any) -> str:
+    """A readable name of a function of the torch API or of an ATen operator."""
+    packet = getattr(function, "overloadpacket", None)
+    return str(getattr(packet or function, "__name__", function)).strip("_")
 
 
 def constant(shape: Sequence[int]) -> Tensor:

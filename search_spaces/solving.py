@@ -61,7 +61,9 @@ class Solver:
         frozen: list[ChannelGroup] = []
         taken: Counter[str] = Counter()
         for (_, why), units in alike.items():
-            why = why or ("" if len(units) > 1 else "one unit always stays, and there is only one")
+            if not why and len(units) == 1:
+                place = self.rec.channels.united_by(units[0])
+                why = "one unit always stays, and there is only one" + (f": {place} ties its channels" if place else "")
             group = self._group(units, why, taken)
             if why:
                 frozen.append(group)

@@ -210,6 +210,7 @@ class Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         if (measure := MEASURES.get(func)) is not None:
             return measure(rec, *args, **kwargs)
+        rec.doing = func
         if (rule := FUNCTIONS.get(func)) is not None:
             return rule(rec, func, args, kwargs)
         if (check := sizes.CHECKS.get(func)) is not None:
@@ -309,6 +310,7 @@ class Operators(OperatorMode):
                 rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, out)
             return out
+        rec.doing = func
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = arithmetic.pointwise

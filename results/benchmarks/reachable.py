@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import time
@@ -37,6 +38,7 @@ from search_spaces.verify import random_kept
 CACHE = Path(__file__).parent / "cache" / "reachable"
 SEEDS = (0, 1, 2)
 MIN_KEEP = 0.05
+PATIENCE_S = 30  # with the peer
 FINE = ("output of the network", "one unit always stays, and there is only one")
 
 
@@ -76,13 +78,21 @@ def torch_pruning(name: str) -> float | None:
     model, example = zoo.build(name)
     args, _ = as_call(example)
     began = time.process_time()
+    signal.signal(signal.SIGVTALRM, _too_long)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE_S)
     try:
         graph = tp.DependencyGraph().build_dependency(model, example_inputs=args[0] if len(args) == 1 else args)
         for _ in graph.get_all_groups():
             pass
     except Exception:
         return None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return time.process_time() - began
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError
 
 
 def line(name: str, found: dict[str, Any]) -> str:
@@ -91,7 +101,7 @@ def line(name: str, found: dict[str, Any]) -> str:
         return f"| {name} | | | | | | {found['error']} |"
     share = found["least"] / found["macs"]
     judged = "" if found["judge"] is None else f"{found['judge']:.0e}"
-    why = [w for w in found["frozen"] if w not in FINE]
+    why = [w for w in found["frozen"] if not w.startswith(FINE)]
     more = f" and {len(why) - 1} more" if len(why) > 1 else ""
     most = f"{why[0]}{more}" if why else ""
     built = "" if found["built_s"] is None else f"{found['built_s']:.2f}"
@@ -110,7 +120,7 @@ def table(pieces: dict[str, dict[str, Any]]) -> str:
             f"{statistics.median(shares):.1f} %, the largest {max(shares):.1f} %. {MIN_KEEP:.0%} of every group "
             "stay at least; small configurations with random weights (tests/data/zoo.py).",
             "`trace`, `Torch-Pruning`: seconds of one processor, the latter to list its groups (empty: it cannot, or "
-            "was not there). `verify`, `judge`: largest difference relative to what pruning changes, three choices.",
+            "is not there). `verify`, `judge`: largest difference relative to what pruning changes, three choices.",
             f"{versions()}.\n",
             "| network | least | trace | Torch-Pruning | verify | judge | frozen besides the answer |",
             "|---|---|---|---|---|---|---|",

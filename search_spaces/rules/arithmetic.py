@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from search_spaces.channels import squeeze
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, along, constant, line_of, tidy, varying
-from search_spaces.rules.reductions import level, name_of
+from search_spaces.recorder import Recorder, along, constant, line_of, name_of, tidy, varying
+from search_spaces.rules.reductions import level
 
 aten = torch.ops.aten
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from search_spaces.channels import squeeze
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, line_of, varying
+from search_spaces.recorder import Recorder, line_of, name_of, varying
 from search_spaces.rules.layers import bind
 
 aten = torch.ops.aten
@@ -145,11 +145,6 @@ def numbers(func: Any, args: Any) -> int:
 def real(tensor: Tensor) -> bool:
     """Does it hold real or complex numbers, rather than counts, places or truth values?"""
     return tensor.is_floating_point() or tensor.is_complex()
-
-
-def name_of(func: Any) -> str:
-    """A readable operator name."""
-    return str(func.overloadpacket.__name__).strip("_")
 
 
 FUNCTIONS: dict[Any, Any] = {functional.normalize: normalize}

@@ -403,3 +403,9 @@ def test_regions_of_a_detector(law, toy):
     where = torch.tensor([[0.0, 0.0, 6.0, 6.0], [1.0, 2.0, 7.0, 5.0]])
     space = law(toy(lambda s, x: roi_align(x, [where.to(x.dtype)], 4, 0.5)), torch.randn(1, 3, 8, 8))
     assert {g.name: g.size for g in space.groups} == {"stem.0": 8, "head": 6}
+
+
+def test_what_makes_one_unit_of_all_channels_is_named(law, toy):
+    model = toy(lambda s, x: F.pixel_shuffle(s.a(x), 2), a=toy.conv(8, 4), out=1)
+    (why,) = (g.frozen_because for g in law(model, torch.randn(2, 3, 8, 8)).frozen if g.name == "body.a")
+    assert why == "one unit always stays, and there is only one: pixel_shuffle in 'body' ties its channels"
