@@ -46,6 +46,7 @@ class Kept(nn.Module):
             y = (inner - mean) / ((inner - mean).pow(2).mean(-1, keepdim=True) + eps).sqrt()
             y = y if weight is None else y * weight
             y = y if bias is None else y + bias
+        y = getattr(norm, "act", nn.Identity())(y)  # timm's normalisations activate, too
         return torch.zeros_like(x).index_copy(axis, self.stay, y)
 
 
