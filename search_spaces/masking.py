@@ -158,6 +158,10 @@ class KeptProducts(TorchFunctionMode):
                 places.append((axis, torch.from_numpy(kept).to(x.device)))
         for axis, stay in places:
             x = x.index_select(axis, stay)
+        if func.overloadpacket in reductions.NORMALISATIONS and places:
+            ((axis, stay),) = places
+            out, *more = func(x, *_fewer(func, rest, stay), **kwargs)
+            return torch.zeros_like(args[0]).index_copy(axis, stay, out), *more
         out = func(x, *rest, **kwargs)
         if func.overloadpacket not in reductions.STATISTICS:
             for axis, stay in places:
@@ -172,6 +176,14 @@ class KeptProducts(TorchFunctionMode):
             given |= {name: without(given[name], -1, gap) for name in ("query", "key")}
         with self.operators.pause():
             return func(**{k: v for k, v in given.items() if v is not None})
+
+
+def _fewer(func: Any, rest: Sequence[Any], stay: Tensor) -> list[Any]:
+    """The arguments of a normalisation for the kept channels."""
+    given = [value.index_select(0, stay) if isinstance(value, Tensor) else value for value in rest]
+    layer = func.overloadpacket is aten.native_layer_norm
+    given[0 if layer else 3] = [len(stay)] if layer else len(stay)
+    return given
 
 
 class _Operators(OperatorMode):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.counts import ChannelCount, plain
+from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder, along, constant, line_of
 from search_spaces.space import layer_of
 
@@ -253,12 +253,25 @@ def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     return out
 
 
+def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
+    """Does an axis with ids `line` always have the size that `count` says, whatever is pruned?"""
+    if isinstance(count, Size):  # it will follow them
+        rec.claim(count.terms, line, f"a size in {rec.where} counts other channels, too")
+        return True
+    return isinstance(count, ChannelCount) and rec.channels.proportional(line, count.ids, count.factor)
+
+
 def statistics(rec: Recorder, ids: Tensor, attribute: str, *, required: bool) -> None:
     """A normaliser's size is an attribute of its module, which must shrink with the channels."""
     if hasattr(rec.modules[rec.path[-1]], attribute):
         rec.register(rec.path[-1], 0, ids, "statistics")
     elif required:
         rec.freeze(ids, f"the size of a normalisation is written in the code of {rec.where}")
+
+
+def has_size(rec: Recorder, attribute: str) -> bool:
+    """Is the running module a normaliser, whose size is an attribute?"""
+    return hasattr(rec.modules[rec.path[-1]], attribute)
 
 
 def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -276,7 +289,11 @@ def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         return out
     ids = rec.read(x, -1)
     per_channel(rec, [a["weight"], a["bias"]], ids)
-    statistics(rec, ids, "normalized_shape", required=True)
+    counted = not has_size(rec, "normalized_shape") and func is functional.layer_norm
+    if counted and matches(rec, ids, a["normalized_shape"][-1]):
+        rec.contracts(ids)
+    else:
+        statistics(rec, ids, "normalized_shape", required=True)
     rec.set(out, along(ids, -1, out.shape))
     return out
 
@@ -292,13 +309,19 @@ def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         rec.freeze(ids, f"the groups of {rec.where} are counted from its channels")
     number = plain(groups)
     tied = ids.reshape(number, -1)
-    whole = number >= tied.shape[1] and getattr(rec.modules[rec.path[-1]], "num_groups", None) == number
+    known = has_size(rec, "num_channels") and getattr(rec.modules[rec.path[-1]], "num_groups", None) == number
+    whole = number >= tied.shape[1] and known
+    if isinstance(groups, Size) and not whole:
+        rec.claim(groups.terms, None, f"it is the number of groups of {rec.where}")
     if whole:
         rec.grouped[rec.path[-1]] = tied.shape[1]
     first = tied[:, :1] if whole else tied[:1]
     rec.channels.unite(first.expand_as(tied), tied, f"{rec.where} normalises it with a constant")
     per_channel(rec, [a["weight"], a["bias"]], ids)
-    statistics(rec, ids, "num_channels", required=True)
+    if has_size(rec, "num_channels"):
+        statistics(rec, ids, "num_channels", required=True)
+    else:
+        rec.contracts(ids, back=x.dim() - 2)  # the channels are its axis 1
     rec.set(out, along(ids, 1, out.shape))
     return out
 

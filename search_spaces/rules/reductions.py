@@ -30,7 +30,8 @@ STATISTICS = {  # of all values along an axis, whatever their order
 SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}  # of each value along an axis in all of them
 SLIDING = {aten.convolution}  # over the channels (see layers.beside)
 ORDERED = {aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp}  # keep the shape, and the order matters
-COUNTED = STATISTICS | SHARES | SLIDING  # their axes are numbered in `Recorder.products`
+NORMALISATIONS = {aten.native_layer_norm, aten.native_group_norm}  # called with sizes that are counted (see layers.py)
+COUNTED = STATISTICS | SHARES | SLIDING | NORMALISATIONS  # their axes are numbered in `Recorder.products`
 
 
 def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -19,15 +19,7 @@ from search_spaces.attributes import counts_heads
 from search_spaces.channels import squeeze
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder, along, line_of, tidy, varying
-from search_spaces.rules.layers import bind
-
-
-def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
-    """Does an axis with ids `line` always have the size that `count` says, whatever is pruned?"""
-    if isinstance(count, Size):  # it will follow them
-        rec.claim(count.terms, line, f"a size in {rec.where} counts other channels, too")
-        return True
-    return isinstance(count, ChannelCount) and rec.channels.proportional(line, count.ids, count.factor)
+from search_spaces.rules.layers import bind, matches
 
 
 def tie(rec: Recorder, line: Tensor, size: int, why: str) -> None:

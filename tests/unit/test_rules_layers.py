@@ -286,3 +286,47 @@ def test_layers_over_heads_in_the_batch(law):
 
     space = law(Toy(Pooled()), torch.randn(IMAGE), judged=False)  # the shift of the norm is added to zeros
     assert {g.name: g.size for g in space.groups}["body.qkv"] == 4
+
+
+class GroupNorm(nn.Module):
+    """Written by the user."""
+
+    def __init__(self, groups, channels):
+        super().__init__()
+        self.num_groups, self.weight = groups, nn.Parameter(torch.rand(channels))
+
+    def forward(self, x):
+        return F.group_norm(x, self.num_groups, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("function", "units"),
+    [
+        (lambda x: F.layer_norm(x.movedim(1, -1), (x.shape[1],)).movedim(-1, 1), 8),
+        (lambda x: F.layer_norm(x.movedim(1, -1), x.movedim(1, -1).shape[-1:]).movedim(-1, 1), 8),
+        (lambda x: F.group_norm(x, 1), 8),
+        (lambda x: F.group_norm(x, 2), 4),
+        (GroupNorm(1, 8), 8),
+        (GroupNorm(4, 8), 2),
+    ],
+)
+def test_normalisations_that_count_their_input(law, function, units):
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x):
+            return self.function(x)
+
+    space = law(Toy(Body()), torch.randn(IMAGE))
+    assert {g.name: g.size for g in space.groups}["stem.0"] == units
+
+
+def test_a_normalisation_of_a_written_size_freezes(law):
+    class Body(nn.Module):
+        def forward(self, x):
+            return F.layer_norm(x.movedim(1, -1), (8,)).movedim(-1, 1)
+
+    space = law(Toy(Body()), torch.randn(IMAGE))
+    assert reasons(space)["stem.0"] == "the size of a normalisation is written in the code of 'body'"
