@@ -1,0 +1,60 @@
+"""A network that predicts where a bright spot lies, pruned to half of its multiply-adds; data through `Task.of`.
+
+python examples/regression.py [--trials 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+import autoprune
+from autoprune.tasks import Task
+
+
+def network() -> nn.Module:
+    """Two coordinates from an image [N, 1, 24, 24]."""
+    layers: list[nn.Module] = []
+    for into, out in ((1, 16), (16, 24), (24, 32)):
+        layers += [nn.Conv2d(into, out, 3, stride=2, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 9, 48), nn.ReLU(), nn.Linear(48, 2))
+
+
+def spots(count: int, seed: int) -> TensorDataset:
+    """Noisy images of one spot, and where it is, -1 to 1."""
+    draws = torch.Generator().manual_seed(seed)
+    places = torch.rand(count, 2, generator=draws) * 2 - 1
+    at = torch.linspace(-1, 1, 24)
+    away = (at - places[:, :1])[:, None, :] ** 2 + (at - places[:, 1:])[:, :, None] ** 2
+    images = torch.exp(-away / 0.02) + 0.3 * torch.randn(count, 24, 24, generator=draws)
+    return TensorDataset(images[:, None], places)
+
+
+def error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Distance of each guess."""
+    return (outputs - targets).norm(dim=1)
+
+
+def make(seed: int = 0, steps: int = 300) -> tuple[nn.Module, Task]:
+    """The trained network and its task."""
+    torch.manual_seed(seed)
+    train, val, test = (DataLoader(spots(n, s), 64, shuffle=s == 1) for n, s in ((1024, 1), (256, 2), (256, 3)))
+    task, net = Task.of(train, val, test, loss=functional.mse_loss, metrics={"distance": error}, name="spots"), network()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for batch in task.training(64, seed).between(0, steps):
+        optimizer.zero_grad()
+        task.evaluate(net, batch)[1].mean().backward()
+        optimizer.step()
+    return net.eval(), task
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=8)
+    settings = parser.parse_args()
+    model, task = make()
+    print(autoprune.search(model, task, budget="macs<=50%", trials=settings.trials, finalists=2, epochs=2))
