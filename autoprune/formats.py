@@ -1,7 +1,8 @@
 """A pruned network in files that other programs run: ONNX and torch.export.
 
-An ONNX file names its input `input` (several: `input_0`, `input_1` ...), its answer `logits` and their first axis
-`batch`; its metadata say how images are normalised, what the outputs mean and what the classes are called.
+An ONNX file names its input `input` (several: `input_0`, `input_1` ..., or as arguments are called), its answer
+`logits` (as its task says) and their first axis `batch`; its metadata say how images are normalised, what the outputs
+mean and what the classes are called.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def to_onnx(
     program, arguments = _program(model, example_inputs)
     with torch.no_grad():
         answer = program.module()(*arguments)
-    names: dict[str, Any] = {"input_names": _input_names(len(arguments))}
+    names: dict[str, Any] = {"input_names": _input_names(len(arguments), example_inputs)}
     names["output_names"] = _output_names(answer, told or {})
     torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
     file = onnx.load(str(path))
@@ -119,12 +120,14 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
     if example_inputs is None:
         raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
+    model = copy.deepcopy(model).cpu().eval()
+    if isinstance(example_inputs, Mapping):
+        model, example_inputs = _Named(model, tuple(example_inputs)), tuple(example_inputs.values())
     arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
     arguments = select_inputs(model, arguments)
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
-    model = copy.deepcopy(model).cpu().eval()
     batch = torch.export.Dim("batch", min=1)
     # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs
     with contextlib.redirect_stderr(io.StringIO()), slow_path():
@@ -135,7 +138,26 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     return program, pair
 
 
-def _input_names(count: int) -> list[str]:
+class _Named(nn.Module):
+    """A network of keyword arguments as one of positional ones.
+
+    Args:
+        model: The network.
+        names: Of its arguments, in their order.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *values: Tensor) -> Any:
+        """What it answers."""
+        return self.model(**dict(zip(self.names, values, strict=True)))
+
+
+def _input_names(count: int, example_inputs: Any) -> list[str]:
+    if isinstance(example_inputs, Mapping):
+        return [str(name) for name in example_inputs]
     return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
 
 

@@ -22,8 +22,8 @@ def scenes(count: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
         height, width = (int(n) for n in torch.randint(96, 129, (2,), generator=draws))
         image, boxes, labels = 0.3 * torch.rand(3, height, width, generator=draws), [], []
         for _ in range(int(torch.randint(1, 4, (1,), generator=draws))):
-            side, label = int(torch.randint(24, 48, (1,), generator=draws)), int(torch.randint(1, 4, (1,), generator=draws))
-            x, y = (int(torch.randint(0, most - side, (1,), generator=draws)) for most in (width, height))
+            side, label = 24 + int(24 * torch.rand(1, generator=draws)), 1 + int(3 * torch.rand(1, generator=draws))
+            x, y = (int((most - side) * torch.rand(1, generator=draws)) for most in (width, height))
             image[:, y : y + side, x : x + side] = 0.1
             image[label - 1, y : y + side, x : x + side] = 0.9
             boxes.append([x, y, x + side, y + side])
@@ -52,4 +52,5 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=6)
     settings = parser.parse_args()
     model, task = make()
-    print(autoprune.search(model, task, budget="macs<=50%", trials=settings.trials, finalists=2, short_steps=10, epochs=1))
+    quick = {"trials": settings.trials, "finalists": 2, "short_steps": 10, "epochs": 1}
+    print(autoprune.search(model, task, budget="macs<=50%", **quick))

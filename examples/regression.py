@@ -43,7 +43,8 @@ def make(seed: int = 0, steps: int = 300) -> tuple[nn.Module, Task]:
     """The trained network and its task."""
     torch.manual_seed(seed)
     train, val, test = (DataLoader(spots(n, s), 64, shuffle=s == 1) for n, s in ((1024, 1), (256, 2), (256, 3)))
-    task, net = Task.of(train, val, test, loss=functional.mse_loss, metrics={"distance": error}, name="spots"), network()
+    task = Task.of(train, val, test, loss=functional.mse_loss, metrics={"distance": error}, sample="image")
+    net = network()
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     for batch in task.training(64, seed).between(0, steps):
         optimizer.zero_grad()

@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=8)
     settings = parser.parse_args()
     model, task = make()
-    found = autoprune.search(model, task, budget="macs<=50%", trials=settings.trials, finalists=2, epochs=2, batch_size=32)
-    print(found)
+    quick = {"trials": settings.trials, "finalists": 2, "epochs": 2, "batch_size": 32}
+    print(autoprune.search(model, task, budget="macs<=50%", **quick))

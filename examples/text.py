@@ -49,7 +49,8 @@ def sentences(count: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
 def make(seed: int = 0, steps: int = 400) -> tuple[nn.Module, Text]:
     """The trained network and its task."""
     torch.manual_seed(seed)
-    task, net = Text(sentences(1024, 1), sentences(256, 2), sentences(256, 3), num_classes=3, name="sentences"), Classifier()
+    task = Text(sentences(1024, 1), sentences(256, 2), sentences(256, 3), num_classes=3, name="sentences")
+    net = Classifier()
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     for batch in task.training(64, seed).between(0, steps):
         optimizer.zero_grad()
@@ -63,4 +64,5 @@ if __name__ == "__main__":
     parser.add_argument("--trials", type=int, default=8)
     settings = parser.parse_args()
     model, task = make()
-    print(autoprune.search(model, task, budget="macs<=50%", trials=settings.trials, finalists=2, epochs=2, batch_size=64))
+    quick = {"trials": settings.trials, "finalists": 2, "epochs": 2, "batch_size": 64}
+    print(autoprune.search(model, task, budget="macs<=50%", **quick))

@@ -184,6 +184,8 @@ def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float) -> None:
     factor = torch.linalg.cholesky(gram)
     change = x.T @ torch.cholesky_solve(missing, factor) if wide else torch.cholesky_solve(x.T @ missing, factor)
     weight = weight + change.T
+    if not weight.to(layer.weight.dtype).isfinite().all():  # inputs so small that no float holds the weights
+        return
     with torch.no_grad():
         layer.weight.copy_(weight.view_as(layer.weight))
         if layer.bias is not None:

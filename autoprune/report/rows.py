@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from autoprune.labels import TOP1, Labels, Score
+from autoprune.labels import Labels
 from autoprune.report.tables import apart, number, percent
 from objectives import is_latency
 
@@ -21,7 +21,7 @@ def rows_of(metrics: Any, costs: Any, labels: Labels = Labels()) -> list[tuple[s
         if (old := metrics.get(f"previous_{split}", {}).get(score.name)) is not None:
             rows.append((f"{score.label} of what was delivered before", "", f"{old:.4f}", f"on the {where}"))
         if split == "val":
-            rows += recovery_rows(metrics, score)
+            rows += recovery_rows(metrics, labels)
     measured = {name: metrics[name] for name in costs if name in metrics}
     return rows + cost_rows({name: cost for name, cost in costs.items() if name not in measured}) + timed_rows(measured)
 
@@ -49,11 +49,15 @@ def cost_rows(costs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, 
     ]
 
 
-def recovery_rows(metrics: Mapping[str, Mapping[str, Any]], score: Score = TOP1) -> list[tuple[str, str, str, str]]:
+def recovery_rows(
+    metrics: Mapping[str, Mapping[str, Any]],
+    labels: Labels = Labels(),  # noqa: B008
+) -> list[tuple[str, str, str, str]]:
     """Rows for `comparison_table` of what else could have been delivered, on the validation images (see `recover`)."""
     before, finalist, after = (metrics.get(f"{name}_val") for name in ("before_finetune", "finalist", "after_finetune"))
-    said = before or finalist or {}
-    own = next((name for name in said if name not in ("loss", score.name, "delivered")), "loss")  # what was minimised
+    said, score = before or finalist or {}, labels.headline
+    known = {"loss", "delivered", *(s.name for s in labels.scores)}
+    own = next((name for name in said if name not in known), "loss")  # what was minimised
     word, rows = own.rpartition(":")[2], []
     if before:
         was, is_now = apart(before.get(own, math.nan), (after or {}).get(own, math.nan))

@@ -1,5 +1,6 @@
-"""The scripts of examples/ run, here on less than they show."""
+"""The examples do what they say; each brings a network and its task in seconds."""
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -7,31 +8,53 @@ from pathlib import Path
 import pytest
 import torch
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+import autoprune
+from autoprune.tasks import Task
+
+pytest.importorskip("torchmetrics")
+FOLDER = Path(__file__).parents[2] / "examples"
+NAMES = ("detection", "regression", "segmentation", "text")
+QUICK = {"trials": 2, "finalists": 1, "short_steps": 2, "epochs": 0.1, "warm_starts": "none", "strategy": "random",
+         "device": "cpu", "batch_size": 32, "progress": False, "criterion": "l1", "score_images": 64}  # fmt: skip
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """Imports a script of examples/ by name."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield importlib.import_module
-    for path in EXAMPLES.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+def example():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield importlib.import_module
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in NAMES:
+            sys.modules.pop(name, None)
 
 
-def test_the_cosine_transform_is_orthonormal(example):
-    dct = example("dct_inputs")
-    assert torch.allclose(dct.cosines() @ dct.cosines().T, torch.eye(8), atol=1e-6)
-    image = torch.zeros(1, 1, 8, 16)
-    image[..., 8:] = 0.5  # a flat block has one coefficient: 8 times its value
-    found = dct.coefficients(image)
-    assert found.shape == (1, 64, 1, 2)
-    assert found[0, 0, 0].tolist() == pytest.approx([0, 4])
-    assert found[0, 1:].abs().max() < 1e-6
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_of_a_task_of_ones_own_is_short(name):
+    """At most 25 lines: what makes the task, without the network, the data and their training."""
+    tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    makes = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "make")
+    assert makes.end_lineno - makes.lineno <= 25
 
 
-def test_few_frequencies_suffice(example, capsys):
-    found = example("dct_inputs").main(counts=(8,), epochs=2)
-    assert found.keys() == {64, 8}
-    assert found[8] > 0.7
-    assert "8 frequencies: accuracy" in capsys.readouterr().out
+@pytest.mark.parametrize("name", ["regression", pytest.param("segmentation", marks=pytest.mark.slow), "text"])
+def test_it_is_searched_exported_and_loaded(name, example, here):
+    model, task = example(name).make(steps=2)
+    assert isinstance(task, Task)
+    onnx = name in ("text", "regression")
+    if onnx:
+        pytest.importorskip("onnxscript")
+    result = autoprune.search(model, task, budget="macs<=50%", name="run", onnx=onnx, **QUICK)
+    assert result.costs["macs"]["pruned"] <= 0.5 * result.costs["macs"]["dense"]
+    again = autoprune.load(result.run_dir / "best", model=model)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), result.model.parameters(), strict=True))
+    assert (result.run_dir / "best/model.onnx").is_file() == onnx
+
+
+@pytest.mark.slow
+def test_a_detector_of_torchvision_is_searched(example, here):
+    pytest.importorskip("faster_coco_eval")
+    model, task = example("detection").make(steps=2, count=16)
+    result = autoprune.search(model, task, budget="macs<=50%", name="run", **QUICK)
+    assert {"loss", "map"} <= result.metrics["pruned_test"].keys()
+    assert autoprune.load(result.run_dir / "best", model=model) is not None
