@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils.checkpoint import CheckpointFunction
 
-from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.inputs import INPUT, first_exchanged
@@ -22,7 +19,7 @@ from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
 from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sequences, sizes
 from search_spaces.rules.multiply_adds import multiply_adds
-from search_spaces.shrinkable import Shrinkable
+from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.watching import forget_counts, watched
@@ -328,95 +325,6 @@ def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:
     """Multiply-adds of an operation whose operands cannot shrink."""
     if macs := multiply_adds(func, args, out):
         rec.multiplies("fixed", kernel=1, pixels=macs / rec.batch, reads=1, makes=1)
-
-
-@contextmanager
-def hooks(rec: Recorder) -> Iterator[None]:
-    """Follow which module runs; treat opaque, self-declaring and adapted modules as one layer."""
-    names = {id(module): name for name, module in rec.modules.items()}
-    adapters = {name: adapter for name, adapter in adapted(rec.modules[""]).items() if name in rec.modules}
-    given: list[tuple[Any, Any]] = []  # what the adapted modules that are running were called with
-
-    def before(module: nn.Module, args: Any) -> None:
-        if (name := names.get(id(module))) is None:
-            return
-        rec.path.append(name)
-        if why := special(module, adapters.get(name)):
-            rec.opaque += 1
-            if not isinstance(module, Shrinkable) and name not in adapters:
-                rec.closed.append(f"{why} ({rec.where})")
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        if (name := names.get(id(module))) is None:
-            return
-        call = Call(name, module, *given.pop(), output) if name in adapters else None
-        if special(module, adapters.get(name)):
-            # While `opaque`, the recorder's own look at shapes is not taken for the model's.
-            if call is not None:
-                if rec.opaque == 1:
-                    adapters[name].trace(rec, call)
-            elif not isinstance(module, Shrinkable):
-                rec.freeze_all(args, rec.closed.pop())
-            elif rec.opaque == 1:
-                declared(rec, name, module, args[0], output)
-            rec.opaque -= 1
-            rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
-        elif call is not None and not rec.opaque:
-            with rec.inside(opaque=True):
-                adapters[name].trace(rec, call)
-        rec.path.pop()
-
-    with ExitStack() as stack:
-        for handle in (register_module_forward_pre_hook(before), register_module_forward_hook(after)):
-            stack.callback(handle.remove)
-        for name in adapters:
-            note = rec.modules[name].register_forward_pre_hook(
-                lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
-            )
-            stack.callback(note.remove)
-        yield
-
-
-def declared(rec: Recorder, name: str, module: Shrinkable, x: Tensor, out: Tensor) -> None:
-    """A module that declares how it shrinks is one layer."""
-    rec.register(name, 1, rec.read(x, 1), "declared")
-    known = rec.axes.get((name, 0))
-    made = known[1] if known else rec.register(name, 0, rec.channels.allocate(module.out_channels), "declared")
-    rec.set(out, along(made, 1, out.shape))
-
-
-def special(module: nn.Module, adapter: Adapter | None) -> str:
-    """Why a module is not traced inside; empty for ordinary ones."""
-    if adapter is not None:
-        return "an adapter answers for it" if adapter.opaque else ""
-    if isinstance(module, Shrinkable):
-        return "it declares how it shrinks"
-    return next((why for kind, why in attention.OPAQUE_MODULES.items() if isinstance(module, kind)), "")
-
-
-@contextmanager
-def custom_functions(rec: Recorder) -> Iterator[None]:
-    """A custom autograd function may do anything: what enters it is frozen."""
-    original = torch.autograd.Function.__dict__["apply"]
-
-    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if cls is CheckpointFunction:
-            return args[0](*args[2:])
-        if rec.opaque:
-            return original.__get__(None, cls)(*args, **kwargs)
-        rec.closed.append(f"unknown custom autograd function '{cls.__name__}' in {rec.where}")
-        rec.freeze_all((args, kwargs), rec.closed[-1])
-        try:
-            with rec.inside(opaque=True):
-                return original.__get__(None, cls)(*args, **kwargs)
-        finally:
-            rec.closed.pop()
-
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = original
 
 
 @contextmanager
