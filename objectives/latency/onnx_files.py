@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search_spaces import SearchSpace, Widths, prune
+from search_spaces.adapters import adapted
 from search_spaces.plan import plan_of
 from search_spaces.tracing import as_call
 
@@ -78,13 +79,13 @@ class OnnxFiles:
 
     Attributes:
         cutting: Whether files are cut; else every candidate goes through the exporter (a network with modules that
-            declare how they shrink, or with sizes written into its graph).
+            declare how they shrink or have an adapter, whose inputs shrink, or with sizes written into its graph).
     """
 
     def __init__(self, model: nn.Module, space: SearchSpace, example: Any, accept: Callable[[bytes], Any]) -> None:
         self.model, self.space, self.example = model, space, example
         self.plan = plan_of(space)
-        self.cutting = not self.plan.declared and self.plan.inputs is None
+        self.cutting = not self.plan.declared and self.plan.inputs is None and not adapted(model)
         if not self.cutting:
             return
         import onnx

@@ -72,6 +72,7 @@ def test_each_kind_has_one_adapter_and_plain_layers_have_none():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights")  # torch says so of nn.GRU in general
 @pytest.mark.parametrize("kind", ["attention", "recurrence", "weights"])
 def test_pruned_networks_become_onnx(kind, tmp_path):
     pytest.importorskip("onnxscript")

@@ -182,6 +182,19 @@ def test_a_network_with_declared_cuts_goes_through_the_exporter():
     assert len(files(space.floor)) < len(files(space.full))
 
 
+@pytest.mark.parametrize("inputs", [False, True])
+def test_computed_weights_and_inputs_are_not_cut_in_the_file(inputs):
+    """No initializer of the file is the parameter that is cut, so that every candidate would be the dense network."""
+    pytest.importorskip("onnxscript")
+    wrap = (lambda layer: layer) if inputs else torch.nn.utils.parametrizations.weight_norm
+    model = nn.Sequential(wrap(nn.Conv2d(4, 64, 3)), nn.ReLU(), wrap(nn.Conv2d(64, 4, 1))).eval()
+    example = torch.randn(1, 4, 8, 8)
+    space = trace(model, example, prune_inputs=inputs)
+    files = OnnxFiles(model, space, example, lambda data: None)
+    assert not files.cutting
+    assert len(files(space.floor)) < len(files(space.full)) - 4 * 60 * (9 * 4 + 4)
+
+
 def test_a_file_that_does_not_fit_together_is_not_cut(toy):
     pytest.importorskip("onnxscript")
     model, example = toy(lambda s, x: x).eval(), torch.randn(1, 3, 8, 8)
