@@ -1,5 +1,6 @@
 """Networks of torchvision, timm and transformers, without a line of code for any of them: pruned equals masked."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torchvision
 
 from objectives.costs import Macs, Params
 from search_spaces import prune, trace, verify
+from search_spaces.contents import tensors_in
 from search_spaces.tracing import slow_path
 from search_spaces.verify import random_kept, subject_of
 
@@ -65,10 +67,26 @@ LEAST = {
     "raft_small": 0.6,  # its pyramid of correlations is scaled by the root of a width
     "timm/pvt_v2_b0": 0.2,  # one head, whose width sets the scale
     "timm/edgenext_xx_small": 0.2,  # 58 channels cut into four
-    "timm/nfnet_l0": 1.0,
     "hf/t5": 0.2,  # the stream is the answer
-    "hf/wav2vec2": 0.2,
 }
+
+
+def is_no_error(subject, space, wrong, kept):
+    """Does the reversed map say the same of these channels (both heads in the middle), or of a tensor that is idle?
+
+    Biases of keys are: softmax does not see what is the same for all keys.
+    """
+    for group, other, stays in zip(space.groups, wrong.groups, kept, strict=True):
+        gone = np.setdiff1d(np.arange(group.size), stays)
+        for right, reversed_map in zip(group.members, other.members, strict=True):
+            if right is not reversed_map:
+                if np.array_equal(np.sort(right.index[gone], None), np.sort(reversed_map.index[gone], None)):
+                    return True
+                noisy = copy.deepcopy(subject.model)
+                dict(noisy.named_parameters(remove_duplicate=False))[right.tensor].add_(0.5)
+                answers = [list(tensors_in(model(*subject.args, **subject.kwargs))) for model in (noisy, subject.model)]
+                return all(torch.allclose(a, b, rtol=1e-9) for a, b in zip(*answers, strict=True))
+    return False
 
 
 @pytest.mark.slow
@@ -82,8 +100,13 @@ def test_wrong_maps_are_noticed(name, mutants):
         subject = subject_of(model.eval(), image, 0, 1e-6)
         kept = random_kept(space, np.random.default_rng(0))
         assert subject.difference(space, kept) <= subject.tolerance
+        noticed = 0
         for group, wrong in mutants(space, range(8)):
-            assert subject.difference(wrong, kept) > subject.tolerance, group
+            if subject.difference(wrong, kept) > subject.tolerance:
+                noticed += 1
+            else:
+                assert is_no_error(subject, space, wrong, kept), group
+        assert noticed > 2
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "mobilenet_v3_small"])
