@@ -69,3 +69,10 @@ def test_a_network_that_overflows_is_not_folded_and_no_error():
         for weight in model.parameters():
             weight.mul_(1e30)
     assert find_pairs(model, lambda net: net(IMAGES)) == ()
+
+
+def test_a_weight_that_is_computed_anew_is_not_folded():
+    norm = torch.nn.utils.parametrizations.weight_norm
+    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    assert find_pairs(model, lambda net: net(images)) == (("2", "3"),)
