@@ -90,6 +90,21 @@ def test_a_file_imports_only_what_is_below_it(path):
     assert offences(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) == []
 
 
+WORLD = {"cross_entropy", "ImageData", "Split", "class_scores"}  # of the user's world: tasks/ alone knows it
+GIVEN = ("verbs", "search", "runs", "evaluation", "recovery", "demo")  # take images where a task is wanted
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_tasks_know_what_an_image_or_a_label_is(path):
+    home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
+    names = {n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(ast.parse(path.read_text("utf-8")))
+             if isinstance(n, (ast.Attribute, ast.Name))}  # fmt: skip
+    known = names & WORLD
+    if home in GIVEN:
+        known -= {"ImageData"}
+    assert home in ("tasks", "data") or not known, f"{path.name} names {known}: ask the task"
+
+
 def test_no_circles_between_the_rooms_of_a_floor():
     edges: dict[str, set[str]] = {name: set() for name in FLOORS}
     for path in (p for p in FILES if p.parts[len(ROOT.parts)] == "autoprune"):
