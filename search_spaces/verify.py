@@ -22,6 +22,7 @@ from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, preserved, slow_path
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
+TINY = 1e-4  # parameters that are smaller hide errors as zeros do
 IN_SINGLE = 100  # times the tolerance for a network that cannot run, or not everywhere, in double precision
 
 
@@ -256,7 +257,7 @@ def settle_norms(model: nn.Module, args: Any, kwargs: Any) -> None:
 
 @torch.no_grad()
 def redraw(model: nn.Module, seed: int) -> nn.Module:
-    """Give a network random normalisation statistics, and parameters of one constant value random ones, in place."""
+    """Give a network random normalisation statistics, and parameters of one or of tiny values random ones, in place."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(value: Tensor, low: float, high: float) -> None:
@@ -274,12 +275,13 @@ def redraw(model: nn.Module, seed: int) -> nn.Module:
         if id(value) in drawn or not value.is_floating_point() or not value.numel():
             continue
         first = float(value.reshape(-1)[0])
-        if not math.isfinite(first) or bool((value != first).any()) or (value.numel() == 1 and abs(first) > 1e-3):
+        constant, tiny = not bool((value != first).any()), float(value.abs().max()) < TINY
+        if not math.isfinite(first) or not (constant or tiny) or (value.numel() == 1 and abs(first) > 1e-3):
             continue
         if sum(n > 1 for n in value.shape) > 1:  # weights, not scales or shifts
             fan_in = value[0].numel()
             value.copy_(torch.randn(value.shape, generator=generator, dtype=torch.float64) / math.sqrt(fan_in))
-        elif first == 0 and value.numel() > 1:
+        elif (first == 0 or not constant) and value.numel() > 1:
             uniform(value, -0.3, 0.3)
         else:
             uniform(value, 0.5, 1.5)

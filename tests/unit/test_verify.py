@@ -221,3 +221,13 @@ def test_redrawing_leaves_trained_numbers_alone():
     redraw(model, 0)
     assert torch.equal(model[0].weight, before)
     assert model[1].bias.abs().min() > 0
+
+
+def test_tiny_parameters_are_drawn_anew():
+    """A network whose shifts begin at 1e-6 would hide that they go with the wrong channels."""
+    layer = torch.nn.Linear(4, 4)
+    torch.nn.init.normal_(layer.bias, std=1e-6)
+    weight = layer.weight.detach().clone()
+    redraw(layer, 0)
+    assert layer.bias.abs().max() > 1e-2
+    assert torch.equal(layer.weight, weight)
