@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoprune.problem import Trial
-from autoprune.schedule import ranked
+from autoprune.problem import Trial, TrialState
+from autoprune.schedule import is_cached, ranked
 from search_spaces import Widths
 
 RADIUS = 0.3  # mean difference of log2(width) below which two networks are of one kind: a fifth more or less of a group
@@ -24,7 +24,8 @@ class Different:
     """Chooses the candidates that go on.
 
     Attributes:
-        peers: Widths by other tools' rules, the best-known first: these go on whatever their loss, up to half of all.
+        peers: Widths by other tools' rules, the best-known first: these go on whatever their loss, up to half of all,
+            though they were abandoned early.
     """
 
     peers: tuple[Widths, ...] = ()
@@ -40,14 +41,15 @@ class Different:
         order = ranked(below)
         if any(t.fidelity.startswith("short") for t in order):
             return order[:count]  # trained: kinds compare
-        key = (count, *(t.number for t in order))
+        given_up = [t for t in below if t.state is TrialState.PRUNED and t.widths in self.peers and not is_cached(t)]
+        key = (count, *(t.number for t in (*order, *given_up)))
         if key not in self._chosen:
             self._chosen.clear()  # asked again and again, as long as nothing new has finished
-            self._chosen[key] = self._choose(order, count)
+            self._chosen[key] = self._choose(order, given_up, count)
         return self._chosen[key]
 
-    def _choose(self, order: Sequence[Trial], count: int) -> list[Trial]:
-        by_widths = {t.widths: t for t in reversed(order)}
+    def _choose(self, order: Sequence[Trial], given_up: Sequence[Trial], count: int) -> list[Trial]:
+        by_widths = {t.widths: t for t in (*given_up, *reversed(order))}
         peers = [by_widths[w] for w in self.peers if w in by_widths][: int(PEERS * count)]
         leaders, others = list(peers), list[Trial]()
         for trial in order:
@@ -58,7 +60,7 @@ class Different:
         best = order[:1]  # whatever it is like: a peer's network may stand beside it
         rest = (t for t in (*leaders[len(peers) :], *others) if t not in best)
         chosen = list(dict.fromkeys(t.number for t in (*best, *peers, *rest)))[:count]
-        by_number = {t.number: t for t in order}
+        by_number = {t.number: t for t in (*order, *given_up)}
         return sorted((by_number[n] for n in chosen), key=lambda t: (t.loss, t.number))
 
 

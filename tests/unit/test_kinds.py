@@ -215,6 +215,13 @@ def test_the_best_of_each_kind_before_the_second_best_of_one():
     assert [t.number for t in Different(((4, 4),))(below, 1)] == [0]
 
 
+def test_a_peer_that_was_abandoned_early_goes_on():
+    """Its loss without training says nothing about its kind."""
+    below = [trial(0, (16, 16), 0.1), trial(1, (2, 16), 0.4), replace(trial(2, (4, 4), 2.0), state=TrialState.PRUNED)]
+    assert [t.number for t in Different(((4, 4),))(below, 2)] == [0, 2]
+    assert [t.number for t in Different()(below, 3)] == [0, 1]
+
+
 def test_once_trained_the_loss_decides():
     widths = [(16, 16), (15, 16), (2, 2)]
     below = [trial(n, w, n / 10, "short:50") for n, w in enumerate(widths)]
