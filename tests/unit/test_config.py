@@ -126,7 +126,7 @@ def test_a_setting_says_which_verbs_take_it():
     assert names_of("search") == tuple(SETTINGS)
     assert set(names_of("export")) == {
         *("epochs", "lr", "distill", "device", "onnx", "pt2"),
-        *("model", "model_args", "weights", "data", "data_args"),  # of a run of objects
+        *("model", "model_args", "weights", "data", "data_args", "task"),  # of a run of objects
     }
     assert {"trials", "workers", "timeout"} <= set(names_of("resume"))
     assert "seed" not in names_of("resume")

@@ -160,7 +160,7 @@ def test_the_part_that_cannot_be_sent_is_named(data):
         Recipe(RunConfig(data="digits"), NOTHING, model, images="those of the search").build()
     for name, recipe in {
         "model.1.activation": Recipe(RunConfig(), NOTHING, model, data),
-        "data.augmentation": Recipe(RunConfig(), NOTHING, None, replace_unchecked(data, augmentation=Part())),
+        "task.augmentation": Recipe(RunConfig(), NOTHING, None, replace_unchecked(data, augmentation=Part())),
         "config.metric": Recipe(replace_unchecked(RunConfig(), metric=Part()), NOTHING),
     }.items():
         with pytest.raises(ValueError, match=f"workers: {name} cannot be sent .*cannot pickle 'Part'"):
