@@ -53,7 +53,7 @@ def test_narrow_networks_gain_and_the_trained_one_stays_as_it_was(digits_weights
     widths = told.problem.project(told.space.clip(0.3 * g.size for g in told.space.groups))
     settings = EvaluationSettings(device="cpu")
     losses = [
-        Evaluator(m, told.data, told.space, told.problem.scores, settings)(widths, "proxy")["loss"]
+        Evaluator(m, told.task, told.space, told.problem.scores, settings)(widths, "proxy")["loss"]
         for m in (adapted, dense)
     ]
     assert losses[0] < 0.7 * losses[1]

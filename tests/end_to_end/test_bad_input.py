@@ -268,9 +268,8 @@ class Pair(nn.Module):
     [
         (torch.zeros(1, 1, 8, 8), None),
         (torch.zeros(1, 1, 8, 8), 3),
-        {"x": torch.zeros(1, 1, 8, 8), "more": {"y": torch.zeros(1)}},
     ],
-    ids=["None", "number", "nested"],
+    ids=["None", "number"],
 )
 def test_an_example_that_cannot_be_kept_is_refused(example, here):
     with pytest.raises(ValueError, match=r"example_inputs: '.*' is of kind \w+, but only dense tensors can be kept"):

@@ -85,14 +85,13 @@ def pages(digits_weights, tmp_path_factory):
 
 
 NO_METRIC = """
+from pathlib import Path
+
+
 def boom(logits, labels):
-    if boom.calls:  # the first one checks it
+    if Path("results/failed").exists():  # the search has begun: before, it is checked
         raise RuntimeError("<i>no metric today</i>")
-    boom.calls = 1
     return 1.0
-
-
-boom.calls = 0
 """
 
 

@@ -101,7 +101,7 @@ def test_an_untouched_result_is_exported_with_what_was_measured(result, here):
 def test_what_cannot_be_measured_is_left_out_with_a_word(result, here, monkeypatch):
     trained(result.model)
     monkeypatch.setattr(
-        "autoprune.runs.result.load_data", lambda *_: (_ for _ in ()).throw(ValueError("data 'x': is gone"))
+        "autoprune.runs.result.load_task", lambda *_: (_ for _ in ()).throw(ValueError("data 'x': is gone"))
     )
     with pytest.warns(UserWarning, match="not measured: data 'x': is gone; its export says nothing of its accuracy"):
         there = result.export(here / "mine")

@@ -77,7 +77,7 @@ def test_defaults_are_no_arguments_that_are_needed(data):
         ("return [(np.zeros((3, 32, 40), 'u1'), y) for y in Y], None", r"\[3, 32, 40\]; give torch\.from_numpy"),
         ("return (X.reshape(20, -1), Y), None", r"images must be .* or \[N, H, W\], got \[20, 64\]; this is another"),
         ("return (X, np.eye(2)[Y]), None", r"must be \[N\] class numbers, got \[20, 2\]; give labels\.argmax\(1\)$"),
-        ("return (X, np.random.rand(20, 2)), None", r"got \[20, 2\]; this is another task; .* image classif"),
+        ("return (X, np.random.rand(20, 2)), None", r"got \[20, 2\]; this is another task; image classif"),
         ("return (X, np.zeros((20, 17, 2))), None", r"got \[20, 17, 2\]; this is another task"),
         ("return (X, np.random.rand(20, 1)), None", r"got \[20, 1\]; this is another task"),
         ("return (np.zeros((20, 1, 999)), Y), None", r"\[20, 1, 999\] does not look like \[N, H, W\].* another task"),

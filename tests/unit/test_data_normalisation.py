@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoprune.data import ImageData, Split, describe, input_of, load, unnormalised
+from autoprune.data import ImageData, Split, describe, input_of, load, normalised
 
 X = torch.arange(256, dtype=torch.uint8).view(2, 2, 8, 8)
 SPLIT = Split(X, torch.tensor([0, 1]))
@@ -91,5 +91,5 @@ def test_the_formula_that_leaves_with_a_network_is_what_it_was_trained_with():
 
 
 def test_unnormalised_pixels_are_pixels():
-    data = unnormalised(ImageData(SPLIT, SPLIT, SPLIT, (0.4, 0.5), (0.2, 0.3), ("a", "b")))
+    data = normalised(ImageData(SPLIT, SPLIT, SPLIT, (0.4, 0.5), (0.2, 0.3), ("a", "b")), 0, 1)
     torch.testing.assert_close(data.normalise(X), X / 255)

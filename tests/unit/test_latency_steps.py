@@ -120,7 +120,7 @@ def test_a_run_keeps_what_auto_chose(here, digits_weights, fast_eights, monkeypa
     def fails(*_):
         raise AssertionError("chosen anew")
 
-    monkeypatch.setattr(PREPARE, "fast_divisors", fails)
+    monkeypatch.setattr("autoprune.runs.posing.fast_divisors", fails)
     again = reopen(RunDirectory.open(result.run_dir), "resume")
     assert {group.divisor for group in again.space.groups} == {4}
     assert again.fingerprint()["space"] == json.loads(json.dumps(again.space.fingerprint))

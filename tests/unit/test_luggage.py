@@ -128,7 +128,7 @@ def test_a_search_that_cannot_be_sent_leaves_nothing(where, here, monkeypatch):
         data = copy.copy(data)
         object.__setattr__(data, "origin", Part())
     settings = {"criterion": "l1", "cluster": "local", "device": "cpu", "name": "run"}
-    named = {"model": r"model\.part", "data": r"data\.origin"}[where]
+    named = {"model": r"model\.part", "data": r"task\.data\.origin"}[where]
     with pytest.raises(ValueError, match=f"cluster: {named} cannot be sent to another process .*workers=0"):
         autoprune.search(model, data, **settings)
     assert list(here.iterdir()) == []
