@@ -135,7 +135,7 @@ def test_a_finished_run_says_what_was_asked_what_came_out_and_how_to_repeat_it(m
     assert [w for w in wanted if w not in words] == []
     assert page.charts() == ["history", "front", "widths", "cost-macs", "cost-params", "cost-activations", "ranking"]
     assert page.tags.count("svg") == 2 * len(page.charts()) == page.tags.count("details") * 2 - 2  # and config.toml
-    assert words.index("macs<=50%") < words.index("93.00 %") < words.index("trial by trial")
+    assert words.index("93.00 %") < words.index("macs<=50%") < words.index("trial by trial")
 
 
 def test_nothing_is_loaded_and_nothing_is_code(make):
@@ -368,7 +368,7 @@ def test_the_words_of_the_house_are_explained(make):
         "8, each scored after its layers were fitted to the dense network's outputs (least squares), without training "
         "('reconstructed')"
     )
-    assert rows["Before them"] == "the best 2, scored again after 10 training steps ('short:10')"
+    assert rows["Then"] == "the best 2, scored again after 10 training steps ('short:10')"
     assert rows["Finalists"] == "the best, scored again after 40 training steps ('short')"
     words = [scored(word, config) for word in ("raw", "proxy:500", "short:1")]
     assert [w.partition(",")[0] for w in words] == [

@@ -49,7 +49,7 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     ]
     for count, fidelity in config.schedule.rungs:
         if count:
-            name = "Finalists" if fidelity == "short" else "Before them"
+            name = "Finalists" if fidelity == "short" else "Then"
             best = "the best" if count == 1 else f"the best {count}"
             rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
     return [*rows, ("Seed", str(config.seed))]
