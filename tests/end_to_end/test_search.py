@@ -192,7 +192,7 @@ def kept_units(directory):
     return [set(units) for units in json.loads((directory / "architecture.json").read_text())["kept"]]
 
 
-@pytest.mark.parametrize("strategy", ["evolution", "layer_compensation"])
+@pytest.mark.parametrize("strategy", ["evolution", pytest.param("layer_compensation", marks=pytest.mark.slow)])
 def test_one_search_serves_many_budgets(digits_weights, here, strategy, capsys):
     """The winner's ranking cut at other budgets: nested, feasible, exported like any network."""
     flags = [*problem_flags(digits_weights), *FLAGS, "--name=r", "--finalists=1", "--epochs=0", "--warm-starts=none"]

@@ -30,7 +30,7 @@ def build(name):
     return zoo.build(name)
 
 
-HEAVY = ("wide_resnet50_2",)  # as resnet50, of twice the width
+HEAVY = ("wide_resnet50_2", "efficientnet_v2_s", "inception_v3")  # as resnet50, efficientnet_b0 and googlenet, larger
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in HEAVY)) for n in NETWORKS])

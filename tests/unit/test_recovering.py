@@ -196,7 +196,7 @@ def search_until_killed(*arguments):
     main(list(arguments))
 
 
-@pytest.mark.parametrize("lr", [0.02, 5.0], ids=["good", "harmful"])
+@pytest.mark.parametrize("lr", [0.02, pytest.param(5.0, marks=pytest.mark.slow)], ids=["good", "harmful"])
 def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr, start):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
     flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=0.5", "--batch-size=16"]
