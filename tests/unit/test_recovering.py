@@ -156,7 +156,7 @@ def test_two_numbers_that_differ_look_different(one, other):
 
 
 def test_a_training_that_diverges_is_an_error(recovered):
-    with pytest.raises(match="lower the learning rate"):
+    with pytest.raises(Diverged, match="lower the learning rate"):
         recovered(lr=1e30, epochs=1)
 
 

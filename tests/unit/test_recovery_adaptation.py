@@ -111,5 +111,5 @@ def test_an_unknown_schedule(dense, data, space, scores):
 
 
 def test_divergence(dense, data, space, scores):
-    with pytest.raises(match="lower the learning rate"):
+    with pytest.raises(Diverged, match="lower the learning rate"):
         run(dense, data, space, scores, steps=20, learning_rate=1e30)

@@ -144,7 +144,7 @@ def test_a_teacher_is_followed(data):
 
 def test_divergence_is_said_and_not_stored(data, tmp_path):
     path = tmp_path / "training.pt"
-    with pytest.raises(match="lower the learning rate"):
+    with pytest.raises(Diverged, match="lower the learning rate"):
         finetune(network(), data, steps=40, learning_rate=1e30, checkpoint_path=path, checkpoint_every=100)
     assert not path.exists()
 
