@@ -17,6 +17,7 @@ from autoprune import data as data_sets
 from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.controller import SearchController
+from autoprune.errors import Diverged
 from autoprune.evaluation import measure
 from autoprune.recovery import finetune
 from autoprune.reference import ModelReference

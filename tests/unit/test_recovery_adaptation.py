@@ -7,6 +7,7 @@ from torch import nn
 from torch.func import functional_call
 
 from autoprune import data as data_sets
+from autoprune.errors import Diverged
 from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.recovery import adapt, finetune, images_seen
 from autoprune.recovery.adaptation import _slices

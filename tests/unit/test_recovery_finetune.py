@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.data import Split, load
+from autoprune.errors import Diverged
 from autoprune.recovery import SCHEDULES, checkpoint, finetune
 
 SETTINGS = {"steps": 40, "learning_rate": 0.05, "batch": 32, "seed": 3, "checkpoint_every": 5}
