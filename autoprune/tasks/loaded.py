@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoprune.tasks.draws import first_of
 from autoprune.tasks.scores import score_of
 from autoprune.tasks.task import TEMPERATURE, Task, mean_squares, soft_distance
 from autoprune.tasks.trees import called, inputs_of, leaves, main_output, num_samples, targets_of
@@ -132,12 +133,14 @@ class LoadedTask(Task):
                 return self._checked(self._distance(outputs, teacher), 1)
         one, other = main_output(outputs), main_output(teacher)
         same = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape and one.dim() >= 2
-        if same and self._has_classes():
+        if same and self._has_classes:
             return soft_distance(one, other, temperature)
         return mean_squares(outputs, teacher)
 
+    @cached_property
     def _has_classes(self) -> bool:
-        targets = leaves(targets_of(next(iter(self.splits["val"]))))
+        """Whether targets are class numbers: read once, not at each step, and nobody's generator moves."""
+        targets = leaves(targets_of(first_of(self.read("val"), self.where("val"), 0)))
         return bool(targets) and not targets[0].is_floating_point()
 
     def example(self) -> Any:

@@ -273,3 +273,16 @@ def test_the_command_line_names_a_task(here, monkeypatch, capsys):
     other = flags.replace("cli", "other").split()
     assert main(["search", "--model", "minetask:network", "--task", "minetask:torch", *other]) == 2
     assert "expected an autoprune.tasks.Task" in capsys.readouterr().err
+
+
+def test_distillation_reads_no_batch_a_step_and_leaves_the_generator(monkeypatch):
+    """Whether targets are class numbers is read once: a training of many steps would else draw anew at each."""
+    val = loader(32, 1, shuffle=True)
+    found, began = task(val=val), []
+    monkeypatch.setattr(DataLoader, "__iter__", lambda self, own=DataLoader.__iter__: began.append(self) or own(self))
+    before = torch.get_rng_state()
+    one, other = torch.ones(4, 2), torch.zeros(4, 2)
+    for _ in range(5):
+        assert found.distance(one, other) == 1  # mean squares: the targets are no class numbers
+    assert len([each for each in began if each is val]) <= 2
+    assert torch.equal(torch.get_rng_state(), before)
