@@ -14,6 +14,19 @@ from autoprune.tasks.trees import leaves
 Pair = tuple[Any, Any]  # (inputs, targets)
 
 
+def count_classes(train: Any, ignored: int | None = None) -> int:
+    """One more than the highest class number among the training targets; 1 where there is none to tell.
+
+    Args:
+        train: (inputs, targets); what is no such pair is refused by `Arrays`.
+        ignored: A number that does not count, "void".
+    """
+    targets = train[1] if isinstance(train, (tuple, list)) and len(train) == 2 else None
+    if isinstance(targets, Tensor) and ignored is not None:
+        targets = targets[targets != ignored]
+    return int(targets.max()) + 1 if isinstance(targets, Tensor) and targets.numel() else 1
+
+
 class Arrays(InMemory):
     """A task of (inputs, targets): tensors, or mappings of tensors, with the samples along axis 0.
 
@@ -122,5 +135,3 @@ def integers(where: str, targets: Any, classes: int, what: str, ignored: int | N
         odd = int(values.min()) if int(values.min()) < 0 else int(values.max())
         raise ValueError(f"{where}: {what} run from 0 to {classes - 1} with {classes} classes, found {odd}; number "
                          "them anew, or give num_classes")  # fmt: skip
-
-

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from autoprune.tasks.arrays import Arrays, Pair, integers, torchmetric
+from autoprune.tasks.arrays import Arrays, Pair, count_classes, integers, torchmetric
 from autoprune.tasks.memory import Columns
 from autoprune.tasks.task import TEMPERATURE, soft_distance
 from autoprune.tasks.trees import main_output, targets_of
@@ -36,9 +36,7 @@ class Labelled(Arrays):
         num_classes: int | None = None,
         **settings: Any,
     ) -> None:
-        labels = train[1] if isinstance(train, (tuple, list)) and len(train) == 2 else None
-        known = isinstance(labels, Tensor) and labels.numel()
-        self.num_classes = num_classes or (int(labels.max()) + 1 if known and labels is not None else 1)
+        self.num_classes = num_classes or count_classes(train)
         super().__init__(train, val, test, **settings)
 
     def check_targets(self, where: str, samples: Columns) -> None:

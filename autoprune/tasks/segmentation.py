@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autoprune.tasks.arrays import Arrays, Pair, integers, torchmetric
+from autoprune.tasks.arrays import Arrays, Pair, count_classes, integers, torchmetric
 from autoprune.tasks.memory import Columns
 from autoprune.tasks.task import TEMPERATURE, soft_distance
 from autoprune.tasks.trees import main_output, targets_of
@@ -41,9 +41,7 @@ class Segmentation(Arrays):
         ignored: int | None = 255,
         **settings: Any,
     ) -> None:
-        masks = train[1] if isinstance(train, (tuple, list)) and len(train) == 2 else torch.zeros(1)
-        counted = masks if ignored is None else masks[masks != ignored]
-        self.num_classes = num_classes or (int(counted.max()) + 1 if counted.numel() else 1)
+        self.num_classes = num_classes or count_classes(train, ignored)
         self.ignored = ignored
         super().__init__(train, val, test, **settings)
 
