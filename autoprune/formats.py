@@ -85,7 +85,7 @@ def to_torch_export(
     return {}
 
 
-def check_formats(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: bool) -> None:
+def check_network(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: bool) -> None:
     """Check, by the dense network, that the pruned one can be written: it runs the same code. Nothing is written.
 
     Args:

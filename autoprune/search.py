@@ -19,8 +19,7 @@ from autoprune.config import RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.controller import SearchController
 from autoprune.data import ImageData
-from autoprune.errors import DeliveredElsewhere, Diverged, LedgerUnwritable, SearchStopped
-from autoprune.evaluation.failures import device_broken, out_of_memory
+from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
 from autoprune.limits import longer
@@ -68,6 +67,7 @@ from autoprune.runs import (
     refuse_existing,
     reopen,
     reserved,
+    resumable,
     run_path,
     say_delivered,
     search_on_cluster,
@@ -263,26 +263,11 @@ def _run(
         progress.say(f"stopped; all finished trials are safe: {resuming(run)}")
         raise stop.with_traceback(None) from None  # where in the arithmetic it was would bury the line above
     except (RuntimeError, MemoryError, DiskError) as error:
-        if said := _resumable(error, run):
+        if said := resumable(error, run):
             raise said from error
         raise
     finally:
         renew(run, progress.say)
-
-
-def _resumable(error: Exception, run: RunDirectory) -> Exception | None:
-    """What befell this process after the search had begun (a full disk, no memory, a lost device), with the way out."""
-    again = f"all finished trials are safe: then `{resuming(run)}`"
-    if isinstance(error, (SearchStopped, Diverged)) or not (run.path / "config.toml").exists():
-        return None
-    why = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-    if isinstance(error, DiskError):
-        return DiskError(f"{why}; {again}")
-    if out_of_memory(error):
-        return SearchStopped(f"out of memory ({why}); free some, or choose another --device; {again}")
-    if device_broken(error):
-        return SearchStopped(f"the device is lost to this process ({why}); {again}")
-    return None
 
 
 def _on_cluster(

@@ -7,7 +7,6 @@ from autoprune.allocation.knapsack import knapsack as knapsack
 from autoprune.allocation.loads import loads as loads
 from autoprune.allocation.multiple_choice import multiple_choice as multiple_choice
 from autoprune.allocation.peers import peer_rules as peer_rules
-from autoprune.allocation.peers import streams_kept as streams_kept
 from autoprune.allocation.sensitivity import Drops as Drops
 from autoprune.allocation.sensitivity import equal_loss as equal_loss
 from autoprune.allocation.sensitivity import loss_rises as loss_rises
@@ -18,4 +17,5 @@ from autoprune.allocation.streams import between as between
 from autoprune.allocation.streams import holding as holding
 from autoprune.allocation.streams import inner as inner
 from autoprune.allocation.streams import streams as streams
+from autoprune.allocation.streams import streams_kept as streams_kept
 from autoprune.allocation.uniform import uniform as uniform

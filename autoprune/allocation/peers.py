@@ -7,20 +7,10 @@ from functools import lru_cache
 
 from autoprune.allocation.global_ranking import ROUNDS, global_ranking
 from autoprune.allocation.sensitivity import equal_loss
-from autoprune.allocation.streams import holding, streams
+from autoprune.allocation.streams import streams_kept
 from autoprune.allocation.uniform import uniform
 from autoprune.problem import Problem
-from objectives import InfeasibleBudget
 from search_spaces import Widths
-
-
-def streams_kept(problem: Problem) -> Problem | None:
-    """The problem with its streams at their full size; None where there are none, or the budgets cannot hold then."""
-    kept = streams(problem.space)
-    try:
-        return holding(problem, kept) if kept else None
-    except InfeasibleBudget:
-        return None
 
 
 @lru_cache(maxsize=2)  # asked for by the warm starts and by whoever chooses finalists

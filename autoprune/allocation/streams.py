@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoprune.problem import Problem
+from objectives import InfeasibleBudget
 from search_spaces import SearchSpace, Widths
 
 
@@ -74,3 +75,12 @@ def between(problem: Problem, low: Sequence[float], high: Sequence[float]) -> Wi
     if not inside[0]:
         raise ValueError("between: the lower end breaks a budget; give a smaller one")
     return problem.project(tuple(int(w) for w in table[int(np.flatnonzero(inside)[-1])]))
+
+
+def streams_kept(problem: Problem) -> Problem | None:
+    """The problem with its streams at their full size; None where there are none, or the budgets cannot hold then."""
+    kept = streams(problem.space)
+    try:
+        return holding(problem, kept) if kept else None
+    except InfeasibleBudget:
+        return None

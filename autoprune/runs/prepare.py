@@ -23,7 +23,7 @@ from autoprune import tasks
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.data import ImageData
-from autoprune.formats import check_formats as check_network
+from autoprune.formats import check_network
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import passes, tuning_passes

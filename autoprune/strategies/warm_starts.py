@@ -6,8 +6,8 @@ import numpy as np
 
 from autoprune.allocation import global_ranking, knapsack, uniform
 from autoprune.allocation.global_ranking import ROUNDS
-from autoprune.allocation.peers import peer_rules, streams_kept
-from autoprune.allocation.streams import between, streams
+from autoprune.allocation.peers import peer_rules
+from autoprune.allocation.streams import between, streams, streams_kept
 from autoprune.problem import Problem
 from search_spaces import Widths
 

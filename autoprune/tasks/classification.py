@@ -271,5 +271,3 @@ def is_near_chance(labels: Tensor, top1: float, loss: float = math.inf) -> bool:
 
 def _most_frequent(labels: Tensor) -> float:
     return float(labels.bincount().max()) / len(labels)
-
-

@@ -69,7 +69,7 @@ class Detection(Task):
                              f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}")  # fmt: skip
         boxes, labels = target.get("boxes"), target.get("labels")
         if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[-1] != 4 or len(boxes) != len(labels):
-            raise ValueError(f"{where}: needs \"boxes\" [n, 4] and \"labels\" [n]; of an image without objects [0, 4]")
+            raise ValueError(f'{where}: needs "boxes" [n, 4] and "labels" [n]; of an image without objects [0, 4]')
         if len(boxes):
             height, width = image.shape[1:]
             x1, y1, x2, y2 = boxes.unbind(1)

@@ -215,5 +215,3 @@ def first_of(read: Read, where: str, seed: int) -> Any:
         raise ValueError(f"{where}: can be iterated once only, but each epoch reads it anew; give a list, a DataLoader "
                          "or an object whose __iter__ begins at the start")  # fmt: skip
     return found[0]
-
-

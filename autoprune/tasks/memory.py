@@ -186,5 +186,3 @@ class MemoryTraining(Training):
                 drawn = torch.Generator().manual_seed(seed_of(self._seed, 1, epoch * per_epoch + i))
                 samples = self._task.augmented(train[order[i * size : (i + 1) * size]], drawn)
                 yield self._task.prepared(samples)
-
-

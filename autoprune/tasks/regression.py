@@ -79,5 +79,3 @@ class Keypoints(Regression):
         away = (outputs - targets).reshape(len(targets), -1, 2).norm(dim=-1)
         near: Tensor = (away <= self.within).float().mean(1)
         return near
-
-

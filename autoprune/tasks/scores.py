@@ -256,5 +256,3 @@ def goal_of(name: str, task: Task) -> Score:
             return score_of(own, metric)
     metric = resolve_metric(name, task)
     return Score(name) if metric is None else score_of(name, metric)
-
-

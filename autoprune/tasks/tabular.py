@@ -78,5 +78,3 @@ def tabular_file(place: str, *, target: str = "", **settings: Any) -> TabularCla
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     last, first = order[: len(order) // 5], order[len(order) // 5 :]
     return tabular((data[first], found[first]), test=(data[last], found[last]), name=spec, **settings)
-
-

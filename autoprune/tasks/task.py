@@ -304,4 +304,3 @@ def mean_squares(outputs: Any, teacher: Any) -> Tensor:
         raise ValueError("distillation: the outputs of the two networks have no tensors of equal shapes to compare; "
                          "give the task a distance, or leave distill at 0")  # fmt: skip
     return torch.stack(found).mean()
-
