@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from autoprune import data as data_sets
-from autoprune.recovery import finetune
 from autoprune.report import RunProgress, comparison_table, console, latency_ms, rows_of
 from autoprune.runs.directory import RunDirectory
 from autoprune.search import search
+from autoprune.training import TrainingSettings, finetune
 from search_spaces.models import digits_cnn
 
 NAME = "demo"
@@ -61,7 +61,7 @@ def train_dense(progress: RunProgress) -> None:
         torch.manual_seed(0)
         model = digits_cnn()
     progress.begin("training", total=1)
-    finetune(model, data, epochs=30, batch=64, learning_rate=0.1, seed=0)
+    finetune(model, data, TrainingSettings(epochs=30, batch_size=64, lr=0.1))
     progress.end()
     WEIGHTS.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in model.cpu().state_dict().items()}, WEIGHTS)

@@ -140,7 +140,7 @@ def start():
 def digits_weights(tmp_path_factory):
     """Weights of `search_spaces.models:digits_cnn` after an epoch or two on the digits."""
     from autoprune import data
-    from autoprune.recovery import finetune
+    from autoprune.training import TrainingSettings, finetune
     from search_spaces.models import digits_cnn
 
     folder = tmp_path_factory.getbasetemp()
@@ -153,7 +153,8 @@ def digits_weights(tmp_path_factory):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model = digits_cnn()
-            finetune(model, data.load("digits").without_test(), epochs=2, batch=64, learning_rate=0.05, device="cpu")
+            settings = TrainingSettings(epochs=2, batch_size=64, lr=0.05, device="cpu")
+            finetune(model, data.load("digits").without_test(), settings)
             save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path)
     return path
 

@@ -6,4 +6,4 @@ from autoprune.config.run import RunConfig as RunConfig
 from autoprune.config.run import metric_label as metric_label
 from autoprune.config.run import names_of as names_of
 from autoprune.config.run import replace as replace
-from autoprune.config.setting import Setting as Setting
+from autoprune.settings import Setting as Setting

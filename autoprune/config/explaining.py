@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from autoprune.config.run import SETTINGS
-from autoprune.config.setting import Setting
+from autoprune.settings import Setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

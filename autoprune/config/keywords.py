@@ -53,12 +53,16 @@ class SearchKeywords(TypedDict, total=False):
     metric: MetricLike
     val_images: int
     bn_images: int
-    batch_size: int
     abandon: bool
+    batch_size: int
     reconstruct: bool
     epochs: float
     lr: float
+    lr_schedule: str
+    momentum: float
+    weight_decay: float
     distill: float
+    temperature: float
     name: str
     ledger: str
     join: bool
@@ -67,9 +71,10 @@ class SearchKeywords(TypedDict, total=False):
     per_device: int
     cluster: str
     timeout: float
-    device: str
     onnx: bool
     pt2: bool
+    device: str
+    amp: str
 
 
 class AdaptKeywords(TypedDict, total=False):
@@ -92,7 +97,11 @@ class AdaptKeywords(TypedDict, total=False):
     seed: int
     batch_size: int
     lr: float
+    lr_schedule: str
+    momentum: float
+    weight_decay: float
     device: str
+    amp: str
 
 
 class ResumeKeywords(TypedDict, total=False):
@@ -113,9 +122,10 @@ class ResumeKeywords(TypedDict, total=False):
     per_device: int
     cluster: str
     timeout: float
-    device: str
     onnx: bool
     pt2: bool
+    device: str
+    amp: str
 
 
 class FinetuneKeywords(TypedDict, total=False):
@@ -129,10 +139,15 @@ class FinetuneKeywords(TypedDict, total=False):
     reconstruct: bool
     epochs: float
     lr: float
+    lr_schedule: str
+    momentum: float
+    weight_decay: float
     distill: float
-    device: str
+    temperature: float
     onnx: bool
     pt2: bool
+    device: str
+    amp: str
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -144,10 +159,15 @@ class ExportKeywords(TypedDict, total=False):
     task: str
     epochs: float
     lr: float
+    lr_schedule: str
+    momentum: float
+    weight_decay: float
     distill: float
-    device: str
+    temperature: float
     onnx: bool
     pt2: bool
+    device: str
+    amp: str
 
 
 class AttachKeywords(TypedDict, total=False):
@@ -156,6 +176,7 @@ class AttachKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     data_args: Mapping[str, Any]
     task: str
-    device: str
     onnx: bool
     pt2: bool
+    device: str
+    amp: str

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config import toml
-from autoprune.config.setting import Group, Setting
 from autoprune.labels import Labels
+from autoprune.settings import GROUPS, Setting, TrainingSettings, settings_of, toml
+from autoprune.settings.setting import LATER, MOST, named_of
 
 if TYPE_CHECKING:
     from autoprune.limits import Limits
     from autoprune.schedule import Halving
 
-MOST = 10_000_000  # of anything that is counted, and of seconds: what is more is a slip of the hand
 AGAIN = "resume finetune export attach"  # take what names a run's objects, or says where its files have moved
-LATER: Any = None  # a default that depends on other settings
-problem, search, recovery, run = Group("problem", "adapt profile"), Group("search"), Group("recovery"), Group("run")
+problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "recovery", "run"))
+
+
+def _named(name: str, value: Any) -> str:
+    """The name of a criterion, a strategy or a metric that was given."""
+    if isinstance(value, (str, Path)):
+        return named_of(name, value)
+    from autoprune.criteria import CRITERIA, Criterion  # here, because --help need not wait for torch
+    from autoprune.strategies import STRATEGIES, Strategy
+    from objectives import named
+
+    known: dict[str, Mapping[str, Any]] = {"criterion": CRITERIA, "strategy": STRATEGIES, "metric": {}}
+    given = isinstance(value, (Criterion, Strategy))
+    return named(value, known[name]) if given else named_of(name, value, known[name])
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(TrainingSettings):
     """The settings of one run, resolved and checked: every default a user may turn; `SETTINGS` explains them.
 
     Example:
@@ -72,7 +82,7 @@ class RunConfig:
         "taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
         "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
         "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
-        kind=object)
+        kind=object, named=_named)
     score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1, high=MOST)
     score_per: str = problem("", "COST",
         "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
@@ -88,14 +98,13 @@ class RunConfig:
         "input; what is delivered takes the kept ones only (autoprune.kept_inputs, autoprune.select_inputs)")
     freeze: tuple[str, ...] = problem((), "GROUP",
         "a group that must not be pruned (repeatable; names: autoprune profile)")
-    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)
     # the search
     strategy: str | Any = search("", "NAME",  # noqa: RUF009
         "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
         "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
         "global_ranking, knapsack, equal_loss, exemplars (closed forms); or package.module:Name",
         usual="combined; nsga2 with front",
-        kind=object)
+        kind=object, named=_named)
     encoding: str = search("", "NAME",
         "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
         "exemplars")
@@ -130,24 +139,16 @@ class RunConfig:
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
         "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
         "1 - top1), or package.module:function of (outputs, targets), lower is better",
-        kind=object)
+        kind=object, named=_named)
     val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
         low=1, high=MOST, verbs="profile")
     bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm",
         low=1, high=MOST, verbs="profile")
-    batch_size: int = search(128, "IMAGES",
-        "images per batch, in the search and in the fine-tune", low=1, high=MOST, verbs="profile finetune adapt")
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
     # recovery of the winner
     reconstruct: bool = recovery(True, "",
         "start from layers fitted to the dense network's outputs by least squares; for finalists: from these or from "
         "the weights as cut, whichever is better after a few steps", verbs="finetune")
-    epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
-        low=0, high=10_000, verbs="finetune export")
-    lr: float = recovery(0.02, "LR",
-        "its peak learning rate; decays linearly to 0", low=0, high=1000, verbs="finetune export adapt")
-    distill: float = recovery(0.0, "WEIGHT",
-        "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs="finetune export")
     # where and how
     name: str = run("", "NAME",
         "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")
@@ -168,7 +169,6 @@ class RunConfig:
     timeout: float = run(0.0, "SECONDS",
         "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
         low=0, high=MOST, verbs="resume")
-    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach")
     onnx: bool = run(False, "",
         "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')",
         verbs="resume finetune export attach")
@@ -177,9 +177,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Bring every setting into its type, check the ranges, and choose what depends on another one."""
-        for name, about in SETTINGS.items():
-            if (given := getattr(self, name)) is not LATER or about.default is not LATER:
-                object.__setattr__(self, name, about.value(given))
+        super().__post_init__()
         if self.budget is None:
             object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
         if not self.strategy:
@@ -266,9 +264,14 @@ def metric_label(metric: str) -> str:
     return Labels().score(metric).minimised
 
 
-SETTINGS: Mapping[str, Setting] = {
-    field.name: dataclasses.replace(field.metadata["setting"], name=field.name) for field in fields(RunConfig)
-}
+def _in_order(found: Mapping[str, Setting]) -> dict[str, Setting]:
+    """As the help shows them: box by box, in each what belongs to every training last."""
+    shared = settings_of(TrainingSettings)
+    boxes = list(GROUPS)
+    return dict(sorted(found.items(), key=lambda item: (boxes.index(item[1].group), item[0] in shared)))
+
+
+SETTINGS: Mapping[str, Setting] = _in_order(settings_of(RunConfig))
 
 
 def names_of(verb: str) -> tuple[str, ...]:

@@ -74,9 +74,7 @@ class Propagation:
         return [{"importance": s} for s in propagate(self.model, self.space, self.example, scores, self.last)]
 
 
-def propagate(
-    model: nn.Module, space: SearchSpace, example: Any, scores: Tensor, last: str = ""
-) -> Sequence[Tensor]:
+def propagate(model: nn.Module, space: SearchSpace, example: Any, scores: Tensor, last: str = "") -> Sequence[Tensor]:
     """Carry importance from the final responses to all groups: s_k = |W_k+1|' s_k+1 (Yu et al. 2018).
 
     That is the backward pass of the network with |W| in place of W and linear activations. Both hold for the network

@@ -25,10 +25,10 @@ from autoprune.evaluation.starts import Start, starts_of
 from autoprune.evaluation.state import remove, state_files, trained_file
 from autoprune.evaluation.validation import Goal, validate
 from autoprune.files import DiskError
-from autoprune.recovery import Reconstruction, TrainingLog, finetune, reestimate_evenly
-from autoprune.recovery.finetune import Listener
+from autoprune.recovery import Reconstruction, reestimate_evenly
 from autoprune.reference import read_weights, save_weights
 from autoprune.tasks import Draw, Task, as_task
+from autoprune.training import Checkpoints, StepListener, TrainingLog, finetune
 from search_spaces import Dresser, SearchSpace, prune
 
 
@@ -84,7 +84,7 @@ class Evaluator:
         widths: Sequence[int],
         fidelity: str = "proxy",
         incumbent: Sequence[float] | None = None,
-        listener: Listener | None = None,
+        listener: StepListener | None = None,
     ) -> dict[str, Any]:
         """Score one candidate.
 
@@ -220,7 +220,7 @@ class Evaluator:
         clock: Stopwatch,
         batch: int,
         file: Path | None,
-        listener: Listener | None,
+        listener: StepListener | None,
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The network at one batch size and its metrics, with the seconds that training took.
 
@@ -271,15 +271,14 @@ class Evaluator:
         return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(
-        self, net: nn.Module, steps: int, micro_batches: int, file: Path | None, listener: Listener | None
+        self, net: nn.Module, steps: int, micro_batches: int, file: Path | None, listener: StepListener | None
     ) -> TrainingLog:
         """Train for some steps, or for those that are left."""
         settings = self.settings
+        kept = None if file is None else Checkpoints(file, settings.checkpoint_every, strict=False)
         return finetune(
-            net, self._task, steps=steps, learning_rate=settings.learning_rate, seed=settings.seed,
-            batch=min(settings.batch_size, self._task.count("train")), micro_batches=micro_batches,
-            device=self.compute.device, amp=self.compute.amp, checkpoint_path=file,
-            checkpoint_every=settings.checkpoint_every, checkpoint_strict=False, listener=listener,
+            net, self._task, settings.of_training(), steps=steps, micro_batches=micro_batches, checkpoints=kept,
+            listener=listener,
         )  # fmt: skip
 
     def _validate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autoprune.evaluation.fidelity import Fidelity
+from autoprune.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class EvaluationSettings:
         reconstruct: Whether "short" may start from reconstructed layers, which help one kind of network and harm
             another: the start is chosen after a few steps from each (`evaluation.starts`).
         batch_size: Images per batch, forwards and in training.
-        learning_rate: Peak, of "short".
+        training: How candidates are trained in "short"; batches, seed, device and precision are those of here.
         metric: What "loss" is, lower is better: "loss" (cross-entropy), "top1" (counted as 1 - top-1), or the user's
             "package.module:function" of (logits, labels).
         abandon: Whether hopeless candidates are abandoned early.
         seed: Of the images that score and re-estimate, and of the training in "short".
         device: "auto", "cpu", "cuda", "cuda:1", ...
-        amp: bfloat16 autocast: "auto" (where it is fast), "on" or "off".
+        amp: bfloat16 autocast: "auto" (where the device multiplies it natively), "on" or "off".
         checkpoints: Folder where a candidate in training keeps its state, so that after a kill it goes on there; ""
             for none. It belongs to one run: the starting weights are not compared.
         checkpoint_every: Steps between two of them; a shorter training keeps none.
@@ -39,12 +40,12 @@ class EvaluationSettings:
     short_steps: int = 60
     reconstruct: bool = False
     batch_size: int = 128
-    learning_rate: float = 0.02
+    training: TrainingSettings = TrainingSettings()  # noqa: RUF009, frozen
     metric: str = "loss"
     abandon: bool = True
     seed: int = 0
     device: str = "auto"
-    amp: str | bool = "auto"
+    amp: str = "auto"
     checkpoints: str = ""
     checkpoint_every: int = 50
     trained: str = ""
@@ -53,9 +54,15 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         counts = ("bn_images", "fit_images", "val_images", "short_steps", "batch_size", "checkpoint_every")
-        for name in (*counts, "learning_rate"):
+        for name in counts:
             if not getattr(self, name) > 0:
                 raise ValueError(f"evaluation: {name} must be above 0, got {getattr(self, name)}")
+
+    def of_training(self) -> TrainingSettings:
+        """How candidates are trained: without a teacher, which would cost as much as they."""
+        return replace(
+            self.training, distill=0.0, batch_size=self.batch_size, seed=self.seed, device=self.device, amp=self.amp
+        )
 
     def parse(self, fidelity: str) -> Fidelity:
         """What a fidelity means under these settings.

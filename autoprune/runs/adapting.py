@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoprune import recovery
 from autoprune.config import SETTINGS, RunConfig
 from autoprune.criteria.saved import SUFFIX, save_scores
 from autoprune.data import ImageData
@@ -19,6 +19,7 @@ from autoprune.report import RunProgress
 from autoprune.runs.prepare import prepare
 from autoprune.runs.recipe import Recipe
 from autoprune.tasks import Task
+from autoprune.training import Pruning, Sandwich, finetune
 
 STEPS = 100  # results/benchmarks/equal_images.md
 
@@ -36,10 +37,11 @@ def adapt(
 ) -> nn.Module:
     """Weight-sharing adaptation: a network of the same shape whose narrower versions are better. Search that one.
 
-    In each step the dense network learns the labels, and three narrower ones learn its answers (see
-    `autoprune.recovery.adapt`); one of them keeps to the budget. The narrower ones keep the channels with the highest
-    scores, so the search must keep them in the same order: give it the scores, too. Candidates are better before they
-    are trained; after a final fine-tune that is as many steps longer they are not (results/benchmarks/equal_images.md).
+    In each step the dense network learns the task, and three narrower ones learn its answers (see
+    `autoprune.training.Sandwich`); one of them keeps to the budget. The narrower ones keep the channels with the
+    highest scores, so the search must keep them in the same order: give it the scores, too. Candidates are better
+    before they are trained; after a final fine-tune that is as many steps longer they are not
+    (results/benchmarks/equal_images.md).
 
     Args:
         model: The trained network, or "package.module:factory" (with `weights="file"`); left as it is.
@@ -84,17 +86,13 @@ def adapt(
     recipe = Recipe(config, problem)
     before = recipe.evaluator(prepared.model, task).evaluate_dense()
     progress.begin("adapting", steps)
-    adapted = recovery.adapt(
-        prepared.model,
+    adapted = copy.deepcopy(prepared.model)
+    finetune(
+        adapted,
         task,
-        problem.space,
-        problem.scores,
+        config,
         steps=steps,
-        learning_rate=config.lr,
-        batch=min(config.batch_size, task.count("train")),
-        seed=config.seed,
-        device=config.device,
-        project=problem.project,
+        method=Sandwich(Pruning(problem.space, problem.scores, project=problem.project)),
         listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
     )
     progress.end()

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.config import SETTINGS, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export, read_architecture
@@ -29,6 +30,8 @@ from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, re
 from autoprune.runs.winner import deliver
 from autoprune.tasks import Task
 from objectives import Budget, parse
+
+TRAINING = tuple(name for name in names_of("export") if SETTINGS[name].group == "recovery")
 
 
 def finetune(
@@ -121,7 +124,7 @@ def export_run(
     model, data, settings = by_name(model, data, settings)
     run = RunDirectory.open(run_dir)
     budgets = tuple(parse(text) for text in ((budget,) if isinstance(budget, str) else budget))
-    changed = changed_run(run, "export", settings, () if budgets else ("epochs", "lr", "distill"))
+    changed = changed_run(run, "export", settings, () if budgets else TRAINING)
     target = as_path("to", to or (run.path / _name(trial, budgets) if budgets or trial is not None else run.best))
     check_target(target)
     check_end(changed.config)

@@ -17,7 +17,6 @@ from autoprune.evaluation import Evaluator
 from autoprune.finalists import Different
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
-from autoprune.recovery import checkpoint
 from autoprune.runs.correcting import binding, planned
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.joining import shared
@@ -27,6 +26,7 @@ from autoprune.runs.versions import note_versions
 from autoprune.schedule import Halving
 from autoprune.strategies import make, open_with
 from autoprune.tradeoff import TradeOff
+from autoprune.training import checkpoint
 from autoprune.workers.cluster import Finals, Search, Share, connect, luggage, run_cluster
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,

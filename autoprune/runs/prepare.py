@@ -32,6 +32,7 @@ from autoprune.runs.checking import check_answers, check_loaders, counted_sample
 from autoprune.runs.example import example_of
 from autoprune.runs.posing import check_names, make_problem
 from autoprune.runs.versions import decisive
+from autoprune.settings import TrainingSettings, settings_of
 from autoprune.tasks import Task, as_task, resolve_metric
 from objectives import find
 from objectives.latency import Latency
@@ -98,10 +99,19 @@ class Prepared:
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
+            **({"training": unusual} if (unusual := _unusual(config)) else {}),
             "val_images": config.val_images,
             "reconstruct": config.reconstruct,
             "versions": dict(self.begun_with or decisive()),
         }
+
+
+def _unusual(config: RunConfig) -> dict[str, Any]:
+    """How finalists are trained, where that is not as usual; what they have no use for is left out."""
+    usual, given = TrainingSettings(), TrainingSettings.of(config)
+    own = [about.name for about in settings_of(TrainingSettings).values() if about.group == "recovery"]
+    told = {name: getattr(given, name) for name in own if name not in ("epochs", "lr", "distill", "temperature")}
+    return {name: value for name, value in told.items() if value != getattr(usual, name)}
 
 
 def expected_cost(prepared: Prepared) -> str:

@@ -17,6 +17,7 @@ from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, load_task
+from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, as_task
 from autoprune.workers import Slot, share_out
 
@@ -46,9 +47,7 @@ class Recipe:
     trained: str = ""
 
     @classmethod
-    def of(
-        cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, task: Any = None
-    ) -> Recipe:
+    def of(cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, task: Any = None) -> Recipe:
         """Of a run whose model and task were given as objects, where they were."""
         where = {"checkpoints": str(run.finalists), "trained": str(run.trained)}
         task = None if task is None else as_task(task)
@@ -96,11 +95,12 @@ class Recipe:
             short_steps=config.short_steps,
             reconstruct=config.reconstruct,
             batch_size=config.batch_size,
-            learning_rate=config.lr,
+            training=TrainingSettings.of(config),
             metric=config.metric,
             abandon=config.abandon,
             seed=config.seed,
             device=config.device,
+            amp=config.amp,
             checkpoints=self.checkpoints,
             trained=self.trained,
             finals=config.schedule.fidelities[0] if config.finalists else "",

@@ -18,13 +18,14 @@ from autoprune.evaluation import Evaluator, measure
 from autoprune.labels import Labels
 from autoprune.printable import decimals
 from autoprune.problem import Trial
-from autoprune.recovery import Reconstruction, finetune, reestimate_evenly
+from autoprune.recovery import Reconstruction, reestimate_evenly
 from autoprune.report import RunProgress, apart
 from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
 from autoprune.tasks import Task, goal_of
+from autoprune.training import Checkpoints, finetune, steps_of
 from search_spaces import Kept
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
@@ -68,8 +69,7 @@ def recover(
         Diverged: If the training loss becomes NaN or infinite.
     """
     task = prepared.task
-    batch = min(config.batch_size, task.count("train"))
-    steps = round(config.epochs * task.training(batch, config.seed).per_epoch)
+    steps = steps_of(task, config)
     rival = None if finalist is None else _holding(model, finalist)
     if config.reconstruct and rival is None:
         _reconstruct(config, prepared, model, kept)
@@ -97,14 +97,10 @@ def recover(
         log = finetune(
             model,
             task.without("test"),
+            config,
             steps=steps,
-            learning_rate=config.lr,
-            batch=batch,
-            distill_from=prepared.model if config.distill else None,
-            distill_weight=config.distill,
-            seed=config.seed,
-            device=config.device,
-            checkpoint_path=checkpoint,
+            teacher=prepared.model if config.distill else None,
+            checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
             listener=listen,
         )
         progress.end()
@@ -159,7 +155,7 @@ def _harm(best: str, found: Mapping[str, Mapping[str, float]], config: RunConfig
 
 def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept) -> None:
     """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does, on more images."""
-    compute = Compute.choose(config.device)
+    compute = Compute.choose(config.device, config.amp)
     dense = compute.place(copy.deepcopy(prepared.model)).eval()
     fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_IMAGES, compute, config.seed)
     fit(compute.place(model).eval(), kept)
@@ -167,7 +163,7 @@ def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: 
 
 def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:
     """Batch-norm statistics as the evaluator takes them."""
-    compute = Compute.choose(config.device)
+    compute = Compute.choose(config.device, config.amp)
     task = task.without("test").on(compute)
     drawn = task.draw("calibration", config.bn_images, config.seed)
     reestimate_evenly(compute.place(model), task, drawn, config.batch_size, compute)
@@ -198,7 +194,7 @@ def _settle(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]
 
 def _validate(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]:
     """Everything that is measured, and what the run minimises as "minimised"."""
-    found = measure(model, task, "val", metric=config.metric, device=config.device)
+    found = measure(model, task, "val", metric=config.metric, device=config.device, amp=config.amp)
     return {**found, MINIMISED: goal_of(config.metric, task).loss(found[config.metric])}
 
 

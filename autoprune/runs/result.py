@@ -44,9 +44,7 @@ class Origin:
     data: Task | ImageData | None = None
 
     @classmethod
-    def of(
-        cls, run: RunDirectory, network: nn.Module, dense: nn.Module | None = None, data: Any = None
-    ) -> Origin:
+    def of(cls, run: RunDirectory, network: nn.Module, dense: nn.Module | None = None, data: Any = None) -> Origin:
         """Of what a run has delivered just now."""
         return cls(run.config, read_architecture(run.best), fingerprint(network), dense, data)
 

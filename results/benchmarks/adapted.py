@@ -17,8 +17,8 @@ from autoprune.config import RunConfig
 from autoprune.criteria import Criterion, GroupTensors
 from autoprune.data import ImageData
 from autoprune.evaluation import measure
-from autoprune.recovery import adapt
 from autoprune.runs import prepare
+from autoprune.training import Pruning, Sandwich, TrainingSettings, finetune
 
 OTHER_IMAGES = 1000  # added to the seed: the first steps of the final training draw other images than the adaptation
 
@@ -71,10 +71,10 @@ def adapted(folder: str, weights: Path, data: ImageData, budget: str, seed: int,
     def make() -> dict[str, float]:
         problem = prepare(RunConfig.make(budget=f"macs<={budget}", seed=seed), dense_network(weights), data).problem
         space, begin = problem.space, time.perf_counter()
-        model = adapt(
-            dense_network(weights), data.without_test(), space, problem.scores, steps=steps, batch=BATCH,
-            seed=seed + OTHER_IMAGES, project=problem.project,
-        )  # fmt: skip
+        model = dense_network(weights)
+        settings = TrainingSettings(batch_size=BATCH, seed=seed + OTHER_IMAGES)
+        method = Sandwich(Pruning(space, problem.scores, project=problem.project))
+        finetune(model, data.without_test(), settings, steps=steps, method=method)
         seconds = time.perf_counter() - begin
         scores = {f"scores.{g.name}": torch.from_numpy(s) for g, s in zip(space.groups, problem.scores, strict=True)}
         save_file({k: v.contiguous() for k, v in {**model.state_dict(), **scores}.items()}, path)

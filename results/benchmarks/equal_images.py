@@ -32,8 +32,8 @@ from autoprune.data import ImageData
 from autoprune.errors import RunIsLive
 from autoprune.files import write_text
 from autoprune.ledger import Ledger
-from autoprune.recovery import images_seen
 from autoprune.runs.directory import RunDirectory
+from autoprune.training.methods.sandwich import images_seen
 
 BUDGETS = ("50%", "15%")
 SEEDS = (0, 1, 2)

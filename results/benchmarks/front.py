@@ -28,11 +28,11 @@ from protocol import processor, spread
 import autoprune
 from autoprune.data import ImageData, load
 from autoprune.problem import Trial
-from autoprune.recovery import finetune
 from autoprune.runs import RunDirectory
 from autoprune.schedule import is_cached, ranked
 from autoprune.strategies import NSGA2
 from autoprune.tradeoff import TradeOff
+from autoprune.training import TrainingSettings, finetune
 from objectives import hypervolume
 from search_spaces.encodings import Floats
 from search_spaces.models import digits_cnn
@@ -66,7 +66,7 @@ def network(data: ImageData) -> torch.nn.Module:
     """The dense network."""
     torch.manual_seed(0)
     model = digits_cnn()
-    finetune(model, data.without_test(), epochs=12, batch=64, learning_rate=0.05, device="cpu", seed=0)
+    finetune(model, data.without_test(), TrainingSettings(epochs=12, batch_size=64, lr=0.05, device="cpu"))
     return model.eval()
 
 

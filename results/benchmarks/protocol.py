@@ -29,8 +29,9 @@ from autoprune.compute import Compute
 from autoprune.data import ImageData, load
 from autoprune.evaluation import measure
 from autoprune.files import write_text
-from autoprune.recovery import Reconstruction, finetune
+from autoprune.recovery import Reconstruction
 from autoprune.runs.recovering import FIT_IMAGES
+from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
 from search_spaces.models import resnet20, resnet56
 
@@ -120,8 +121,8 @@ def one_epoch(
     if model is None:
         dense = dense_network(weights)
         model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
-    how = {"learning_rate": 0.02, "schedule": "cosine", "batch": BATCH, "amp": "on"}
-    finetune(model, data.without_test(), steps=steps, seed=seed, **how)
+    how = TrainingSettings(lr=0.02, lr_schedule="cosine", batch_size=BATCH, amp="on", seed=seed)
+    finetune(model, data.without_test(), how, steps=steps)
     top1 = {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
     return {**top1, "seconds": time.perf_counter() - begin}
 
@@ -131,9 +132,7 @@ def reconstructed(data: ImageData, weights: Path, kept: Sequence[Sequence[int]],
     return reconstructed_network(data, dense_network(weights), kept, seed)
 
 
-def reconstructed_network(
-    data: ImageData, dense: torch.nn.Module, kept: Sequence[Any], seed: int
-) -> torch.nn.Module:
+def reconstructed_network(data: ImageData, dense: torch.nn.Module, kept: Sequence[Any], seed: int) -> torch.nn.Module:
     """The same for any dense network, which is left as it is."""
     compute = Compute.choose("auto")
     space = trace(dense, torch.zeros(1, 3, 32, 32))

@@ -49,8 +49,9 @@ from autoprune.evaluation import EvaluationSettings, Evaluator, measure
 from autoprune.exporting import read_architecture
 from autoprune.files import write_text
 from autoprune.problem import Problem
-from autoprune.recovery import finetune, reestimate_evenly
+from autoprune.recovery import reestimate_evenly
 from autoprune.tasks import as_task
+from autoprune.training import Checkpoints, TrainingSettings, finetune
 from objectives import parse
 from search_spaces import Kept, Widths, prune, trace
 
@@ -191,7 +192,8 @@ class Bench:
 
     def scored(self, name: str, what: str) -> dict[str, Any]:
         """What the evaluator says of an allocation at one of its fidelities."""
-        settings = EvaluationSettings(bn_images=BN_IMAGES, val_images=VAL_IMAGES, learning_rate=RATE, abandon=False)
+        how = TrainingSettings(lr=RATE)
+        settings = EvaluationSettings(bn_images=BN_IMAGES, val_images=VAL_IMAGES, training=how, abandon=False)
         scores = self.problem(self.allocations[name].units).scores
         evaluator = self.evaluators.get(self.allocations[name].units)
         if evaluator is None:
@@ -222,10 +224,12 @@ class Bench:
                 write_text(begun, json.dumps(looks))
 
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        settings = TrainingSettings(
+            lr=RATE, lr_schedule="cosine", batch_size=BATCH, seed=how.seed, amp="on", distill=DISTILL
+        )
         finetune(
-            model, self.data.without_test(), steps=how.steps, learning_rate=RATE, schedule="cosine", batch=BATCH,
-            seed=how.seed, amp="on", distill_from=self.dense if how.distilled else None, distill_weight=DISTILL,
-            checkpoint_path=checkpoint, checkpoint_every=100, checkpoint_strict=False, listener=look,
+            model, self.data.without_test(), settings, steps=how.steps, teacher=self.dense if how.distilled else None,
+            checkpoints=Checkpoints(checkpoint, 100, strict=False), listener=look,
         )  # fmt: skip
         found: dict[str, Any] = {"looks": looks, "curve": [float(np.mean(p)) for p in chunks(losses, 25)]}
         found |= self.looked_at(model)  # loss and top1 as a fidelity would have them

@@ -36,7 +36,7 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageData
 from autoprune.evaluation import measure
 from autoprune.problem import Problem
-from autoprune.recovery import finetune
+from autoprune.training import Checkpoints, TrainingSettings, finetune
 from objectives import parse
 from objectives.costs import Macs
 from search_spaces import SearchSpace, Widths, prune, trace, verify
@@ -117,9 +117,8 @@ class Study:
         model, path = SmallViT(**self.model), self.folder / "dense.safetensors"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            how: dict[str, Any] = {"learning_rate": LEARNING_RATE, "schedule": "linear", "batch": protocol.BATCH}
-            checkpoint = self.folder / "training.pt"
-            finetune(model, self.data.without_test(), epochs=self.epochs, checkpoint_path=checkpoint, **how)
+            how = TrainingSettings(lr=LEARNING_RATE, batch_size=protocol.BATCH, epochs=self.epochs)
+            finetune(model, self.data.without_test(), how, checkpoints=Checkpoints(self.folder / "training.pt"))
             save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, path)
         model.load_state_dict(load_file(path))
         return model.cpu().eval()
@@ -167,8 +166,8 @@ class Study:
             model = prune(dense, space, space.kept(widths, scores))
             share = Macs(space)(widths) / Macs(space)(space.full)
             before = self.top1(model)["test"]
-            how: dict[str, Any] = {"learning_rate": PRUNED_LEARNING_RATE, "schedule": "cosine", "batch": protocol.BATCH}
-            finetune(model, self.data.without_test(), steps=self.steps, seed=seed, **how)
+            how = TrainingSettings(lr=PRUNED_LEARNING_RATE, lr_schedule="cosine", batch_size=protocol.BATCH, seed=seed)
+            finetune(model, self.data.without_test(), how, steps=self.steps)
             groups = {g.name: g.counted(w) for g, w in zip(space.groups, widths, strict=True)}
             return {**self.top1(model), "before": before, "macs": float(share), "widths": groups}
 

@@ -5,8 +5,10 @@ python tests/data/classification.py FILE     # records them; float32 on one thre
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,17 @@ def figures(folder):
     from autoprune import data as data_sets
     from autoprune.criteria import score_many
     from autoprune.evaluation import EvaluationSettings, Evaluator, measure
-    from autoprune.recovery import adapt, finetune
     from autoprune.reference import save_weights
     from autoprune.runs import RunDirectory
+    from autoprune.training import Pruning, Sandwich, TrainingSettings, finetune
     from search_spaces import prune, trace
     from search_spaces.models import digits_cnn
 
     found = {}
     data = data_sets.load("digits", val_images=400)
     model = digits_cnn()
-    log = finetune(model, data.without_test(), steps=60, batch=64, learning_rate=0.05, device="cpu", amp="off")
+    plain = TrainingSettings(batch_size=64, device="cpu", amp="off")
+    log = finetune(model, data.without_test(), replace(plain, lr=0.05), steps=60)
     found["training"] = log.losses[::10]
     space = trace(model, data.example)
     batches = [(data.normalise(b.images), b.labels) for b in data.train.sample(192, 0).batches(64)]
@@ -57,12 +60,12 @@ def figures(folder):
     top1 = Evaluator(model, data, space, fisher, EvaluationSettings(metric="top1", device="cpu", amp="off"))
     found["metric top1"] = [top1(half, "proxy")["loss"]]
     net = prune(model, space, space.kept(half, fisher))
-    how = {"batch": 64, "device": "cpu", "amp": "off", "seed": 3}
-    found["distilled"] = finetune(net, data.without_test(), steps=6, distill_from=model, micro_batches=2, **how).losses
+    how = replace(plain, seed=3)
+    half = replace(how, distill=0.5)
+    found["distilled"] = finetune(net, data.without_test(), half, steps=6, teacher=model, micro_batches=2).losses
     found["tested"] = [*measure(net, data, "test", device="cpu", amp="off").values()]
-    heard = []
-    adapt(model, data.without_test(), space, fisher, steps=3, listener=lambda *said: heard.append(said[2]), **how)
-    found["adapted"] = heard
+    method = Sandwich(Pruning(space, fisher))
+    found["adapted"] = finetune(copy.deepcopy(model), data.without_test(), how, steps=3, method=method).losses
     weights = Path(folder) / "w.safetensors"
     save_weights(model, weights)
     result = autoprune.search(

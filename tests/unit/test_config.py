@@ -125,7 +125,8 @@ def test_every_setting_has_a_help_and_a_group():
 def test_a_setting_says_which_verbs_take_it():
     assert names_of("search") == tuple(SETTINGS)
     assert set(names_of("export")) == {
-        *("epochs", "lr", "distill", "device", "onnx", "pt2"),
+        *("epochs", "lr", "lr_schedule", "momentum", "weight_decay", "distill", "temperature"),
+        *("device", "amp", "onnx", "pt2"),
         *("model", "model_args", "weights", "data", "data_args", "task"),  # of a run of objects
     }
     assert {"trials", "workers", "timeout"} <= set(names_of("resume"))

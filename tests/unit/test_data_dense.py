@@ -18,11 +18,11 @@ from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.data.sources import IMAGENET
 from autoprune.evaluation import measure
-from autoprune.recovery import finetune
 from autoprune.report import RunProgress
 from autoprune.runs import about_dense, doubt, prepare
 from autoprune.runs.dense import unused_layers
 from autoprune.tasks.classification import is_near_chance
+from autoprune.training import TrainingSettings, finetune
 from search_spaces import trace
 from search_spaces.models import digits_cnn
 
@@ -54,7 +54,7 @@ def of_plain_pixels():
     torch.manual_seed(0)
     model = digits_cnn()
     data = data_sets.load("digits", mean=0, std=1).without_test()
-    finetune(model, data, epochs=4, batch=64, learning_rate=0.05, device="cpu")
+    finetune(model, data, TrainingSettings(epochs=4, batch_size=64, lr=0.05, device="cpu"))
     return model.cpu()
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.data import ImageData, Split, load
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import EvaluationSettings, Evaluator, measure
-from autoprune.recovery import finetune
+from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
 
 SETTINGS = EvaluationSettings(bn_images=256, val_images=400, short_steps=20, batch_size=64)
@@ -40,7 +40,7 @@ def dense(data):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Net()
-    finetune(model, data, epochs=15, batch=64, learning_rate=0.1)
+    finetune(model, data, TrainingSettings(epochs=15, batch_size=64, lr=0.1))
     return model
 
 
@@ -96,7 +96,8 @@ def test_training_for_some_steps_helps(evaluator, space):
 def test_a_training_that_does_harm_is_taken_back(dense, data, space, scores, tmp_path):
     widths, batch = tuple(max(1, g.size // 2) for g in space.groups), {"val_images": 400, "batch_size": 64}
     proxy = Evaluator(dense, data, space, scores, EvaluationSettings(**batch))(widths)
-    settings = EvaluationSettings(**batch, learning_rate=3.0, trained=str(tmp_path / "trained"), finals="short")
+    harm, kept = TrainingSettings(lr=3.0), str(tmp_path / "trained")
+    settings = EvaluationSettings(**batch, training=harm, trained=kept, finals="short")
     evaluate = Evaluator(dense, data, space, scores, settings)
     found = evaluate(widths, "short")
     for name in ("loss", "top1", "batch_losses", "images"):
@@ -185,7 +186,7 @@ def test_a_metric_that_is_nan(dense, data, space, scores, tmp_path, monkeypatch)
 
 
 def test_a_diverged_candidate_fails(dense, data, space, scores):
-    settings = EvaluationSettings(short_steps=20, learning_rate=1e30)
+    settings = EvaluationSettings(short_steps=20, training=TrainingSettings(lr=1000.0))
     with pytest.raises(CandidateFailed, match="diverged"):
         Evaluator(dense, data, space, scores, settings)(space.full, "short")
 

@@ -15,8 +15,8 @@ from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.evaluation.memory import within_memory
 from autoprune.problem import Problem
-from autoprune.recovery import finetune
 from autoprune.runs import Recipe
+from autoprune.training import TrainingSettings, finetune
 from autoprune.workers.parcel import Parcel
 from search_spaces import trace
 
@@ -204,11 +204,12 @@ def test_micro_batches_add_up_to_the_batch(data):
     """Without batch-norm and dropout two halves are the whole, to the last digits."""
     one, two = (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2))
     two.load_state_dict(one.state_dict())
-    logs = [finetune(net, data, steps=9, batch=33, micro_batches=n, amp="off") for n, net in ((1, one), (2, two))]
+    settings = TrainingSettings(batch_size=33, amp="off")
+    logs = [finetune(net, data, settings, steps=9, micro_batches=n) for n, net in ((1, one), (2, two))]
     assert logs[0].losses == pytest.approx(logs[1].losses, rel=1e-5)
     torch.testing.assert_close(one[1].weight, two[1].weight)
     with pytest.raises(ValueError, match="micro_batches must lie between 1 and the batch of 8, got 9"):
-        finetune(one, data, steps=1, batch=8, micro_batches=9)
+        finetune(one, data, TrainingSettings(batch_size=8), steps=1, micro_batches=9)
 
 
 def test_a_worker_holds_one_copy_of_the_images_and_of_the_weights():

@@ -8,7 +8,7 @@ from autoprune.data import load
 from autoprune.evaluation import EvaluationSettings, Evaluator, Fidelity
 from autoprune.evaluation.starts import Start, other_scores, scores_of, starts_of
 from autoprune.problem import Problem, Trial
-from autoprune.recovery import finetune
+from autoprune.training import TrainingSettings, finetune
 from objectives import parse
 from search_spaces import prune, trace
 from search_spaces.models import digits_cnn
@@ -26,7 +26,7 @@ def dense(data):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = digits_cnn()
-    finetune(model, data, epochs=3, batch=64, learning_rate=0.05, device="cpu", amp="off")
+    finetune(model, data, TrainingSettings(epochs=3, batch_size=64, lr=0.05, device="cpu", amp="off"))
     return model
 
 

@@ -121,9 +121,9 @@ def test_a_short_training_writes_nothing_and_a_failed_one_leaves_nothing(tmp_pat
     broken = make(tmp_path / "broken")
 
     def diverge(*args, **settings):
-        if settings["checkpoint_path"]:  # not one of those that only choose a start
-            settings["checkpoint_path"].parent.mkdir()
-            settings["checkpoint_path"].touch()
+        if settings["checkpoints"]:  # not one of those that only choose a start
+            settings["checkpoints"].path.parent.mkdir()
+            settings["checkpoints"].path.touch()
         raise evaluator.Diverged("diverged")
 
     monkeypatch.setattr(evaluator, "finetune", diverge)

@@ -19,11 +19,11 @@ from autoprune.config import RunConfig
 from autoprune.controller import SearchController
 from autoprune.errors import Diverged
 from autoprune.evaluation import measure
-from autoprune.recovery import finetune
 from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, apart
 from autoprune.runs import prepare, recovering
 from autoprune.runs.recovering import recover
+from autoprune.training import Checkpoints
 from search_spaces import prune
 
 QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_images": 128, "device": "cpu"}
@@ -185,7 +185,7 @@ def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense,
 
 def search_until_killed(*arguments):
     """Killed in step 25 of 40: the last checkpoint is that of step 20."""
-    finetune.__kwdefaults__["checkpoint_every"] = 10
+    Checkpoints.__init__.__defaults__ = (10, True, True)
     step, steps = torch.optim.SGD.step, itertools.count(1)
 
     def counted(*args, **settings):

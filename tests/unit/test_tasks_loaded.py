@@ -13,12 +13,13 @@ import autoprune
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.evaluation import measure
-from autoprune.recovery import finetune
 from autoprune.runs.checking import reproducible
 from autoprune.runs.prepare import prepare
 from autoprune.tasks import Metric, Task
+from autoprune.training import Checkpoints, TrainingSettings, finetune
 
 CPU = Compute(torch.device("cpu"), amp=False)
+CALM = TrainingSettings(device="cpu", amp="off")
 QUICK = {"criterion": "taylor", "trials": 2, "finalists": 0, "epochs": 0, "warm_starts": "none", "device": "cpu"}
 
 
@@ -102,15 +103,15 @@ def test_a_training_that_is_stopped_ends_as_one_that_was_not(tmp_path):
         if step == 5:
             raise Stopped
 
-    how = {"steps": 7, "device": "cpu", "amp": "off", "learning_rate": 0.01}
+    how = {"settings": TrainingSettings(device="cpu", amp="off", lr=0.01), "steps": 7}
     whole, parts = network(), network()
     finetune(whole, task(train=loader(shuffle=True)), **how)
     torch.rand(3)
     with pytest.raises(Stopped):
-        finetune(parts, task(train=loader(shuffle=True)), listener=stop, checkpoint_path=tmp_path / "c",
-                 checkpoint_every=1, **how)  # fmt: skip
+        finetune(parts, task(train=loader(shuffle=True)), listener=stop,
+                 checkpoints=Checkpoints(tmp_path / "c", 1), **how)  # fmt: skip
     parts = network()
-    log = finetune(parts, task(train=loader(shuffle=True)), checkpoint_path=tmp_path / "c", **how)
+    log = finetune(parts, task(train=loader(shuffle=True)), checkpoints=Checkpoints(tmp_path / "c"), **how)
     assert log.resumed_from == 4
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
 
@@ -209,7 +210,7 @@ def test_other_shapes_in_a_later_epoch_are_named():
             return iter([(torch.randn(8, 6 + self.epochs), torch.randn(8, 2))] * 2)
 
     with pytest.raises(ValueError, match=r"train: the batch of step 3 \(\[8, 7\], \[8, 2\]\) does not fit"):
-        finetune(network(), task(train=Growing()), steps=4, device="cpu", amp="off")
+        finetune(network(), task(train=Growing()), CALM, steps=4)
 
 
 def test_fewer_batches_in_a_later_epoch_are_named():
@@ -226,7 +227,7 @@ def test_fewer_batches_in_a_later_epoch_are_named():
             return iter([rows(8)] * (3 - self.epoch))
 
     with pytest.raises(ValueError, match="gives 2 batches in epoch 1, but 3 in the first one"):
-        finetune(network(), task(train=Shrinking()), steps=6, device="cpu", amp="off")
+        finetune(network(), task(train=Shrinking()), CALM, steps=6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import os
 import resource
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from torch.nn import functional
 
 from autoprune.data import Split, load
 from autoprune.errors import Diverged
-from autoprune.recovery import SCHEDULES, checkpoint, finetune
+from autoprune.training import SCHEDULES, Checkpoints, Cut, Method, TrainingSettings, checkpoint, finetune
 
-SETTINGS = {"steps": 40, "learning_rate": 0.05, "batch": 32, "seed": 3, "checkpoint_every": 5}
+SETTINGS = TrainingSettings(lr=0.05, batch_size=32, seed=3)
+STEPS = 40
 
 
 def network():
@@ -31,7 +33,7 @@ def data():
 @pytest.fixture(scope="module")
 def uninterrupted(data):
     model = network()
-    return model, finetune(model, data, **SETTINGS)
+    return model, finetune(model, data, SETTINGS, steps=STEPS)
 
 
 def same(one, other):
@@ -49,9 +51,9 @@ def test_the_seed_decides_everything(data, uninterrupted):
     again, other = network(), network()
     torch.manual_seed(99)  # the world's own generator neither matters nor is moved
     state = torch.random.get_rng_state()
-    finetune(again, data, **SETTINGS)
+    finetune(again, data, SETTINGS, steps=STEPS)
     assert torch.equal(torch.random.get_rng_state(), state)
-    finetune(other, data, **{**SETTINGS, "seed": 4})
+    finetune(other, data, replace(SETTINGS, seed=4), steps=STEPS)
     assert same(again, uninterrupted[0])
     assert not same(other, uninterrupted[0])
 
@@ -67,15 +69,15 @@ def test_stopped_and_resumed_is_never_stopped(data, uninterrupted, tmp_path):
 
     path = tmp_path / "run" / "training.pt"
     with pytest.raises(Stopped):
-        finetune(network(), data, **SETTINGS, checkpoint_path=path, listener=stop)
+        finetune(network(), data, SETTINGS, steps=STEPS, checkpoints=Checkpoints(path, 5), listener=stop)
     model = network()
-    log = finetune(model, data, **SETTINGS, checkpoint_path=path)
+    log = finetune(model, data, SETTINGS, steps=STEPS, checkpoints=Checkpoints(path, 5))
     assert log.resumed_from == 15
     assert log.losses == uninterrupted[1].losses
     assert same(model, uninterrupted[0])
     # Finished: once more is for free.
     done = network()
-    assert finetune(done, data, **SETTINGS, checkpoint_path=path).resumed_from == 40
+    assert finetune(done, data, SETTINGS, steps=STEPS, checkpoints=Checkpoints(path, 5)).resumed_from == 40
     assert same(done, uninterrupted[0])
     assert os.listdir(path.parent) == ["training.pt"]
 
@@ -85,14 +87,15 @@ def finetune_until_killed(path):
         if step == 18:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    finetune(network(), load("digits", test=False), **SETTINGS, checkpoint_path=path, listener=kill)
+    found = load("digits", test=False)
+    finetune(network(), found, SETTINGS, steps=STEPS, checkpoints=Checkpoints(path, 5), listener=kill)
 
 
 def test_killed_and_resumed_is_never_killed(data, uninterrupted, tmp_path, start):
     path = tmp_path / "training.pt"
     assert start(tmp_path, f"{__file__}:finetune_until_killed", path).end().code == -signal.SIGKILL
     model = network()
-    assert finetune(model, data, **SETTINGS, checkpoint_path=path).resumed_from == 15
+    assert finetune(model, data, SETTINGS, steps=STEPS, checkpoints=Checkpoints(path, 5)).resumed_from == 15
     assert same(model, uninterrupted[0])
 
 
@@ -104,8 +107,8 @@ def test_it_is_plain_sgd_on_seeded_epochs(data):
     reference.load_state_dict(model.state_dict())
     rates, batches = [], []
     model.register_forward_pre_hook(lambda module, args: batches.append(args[0].clone()))
-    log = finetune(model, plain, epochs=1, batch=32, schedule="cosine", amp="off",
-                   listener=lambda *_: rates.append(None))  # fmt: skip
+    settings = TrainingSettings(epochs=1, batch_size=32, lr_schedule="cosine", amp="off")
+    log = finetune(model, plain, settings, listener=lambda *_: rates.append(None))
     assert log.steps == len(rates) == 3  # 100 // 32: the partial batch is dropped
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
@@ -132,10 +135,10 @@ def test_schedules_by_hand():
 
 def test_a_teacher_is_followed(data):
     teacher = network()
-    finetune(teacher, data, steps=120, learning_rate=0.1, batch=64)
+    finetune(teacher, data, TrainingSettings(lr=0.1, batch_size=64), steps=120)
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     student = network()
-    finetune(student, data, steps=60, learning_rate=0.05, batch=64, distill_from=teacher, distill_weight=1.0)
+    finetune(student, data, TrainingSettings(lr=0.05, batch_size=64, distill=1.0), steps=60, teacher=teacher)
     assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
     images = data.normalise(data.val.images)
     with torch.inference_mode():
@@ -146,60 +149,58 @@ def test_a_teacher_is_followed(data):
 def test_divergence_is_said_and_not_stored(data, tmp_path):
     path = tmp_path / "training.pt"
     with pytest.raises(Diverged, match="lower the learning rate"):
-        finetune(network(), data, steps=40, learning_rate=1e30, checkpoint_path=path, checkpoint_every=100)
+        finetune(network(), data, TrainingSettings(lr=1000.0), steps=40, checkpoints=Checkpoints(path, 100))
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "steps", "words"),
     [
-        ({}, "either epochs or steps"),
-        ({"epochs": 1, "steps": 1}, "either epochs or steps"),
-        ({"steps": 0}, "at least one step"),
-        ({"steps": 1, "learning_rate": 0}, "above 0"),
-        ({"steps": 1, "schedule": "staircase"}, "known: linear, cosine"),
-        ({"steps": 1, "batch": 5000}, "batch must lie between 1 and"),
-        ({"steps": 1, "distill_weight": 2.0}, "weight in 0..1"),
-        ({"steps": 1, "device": "nowhere"}, "device 'nowhere'"),
-        ({"steps": 1, "amp": "maybe"}, "'auto', 'on' or 'off'"),
+        ({"epochs": 0}, None, "at least one step"),
+        ({}, 0, "at least one step"),
+        ({"lr": 0}, 1, "above 0"),
+        ({"lr_schedule": "staircase"}, 1, "known: linear, cosine"),
+        ({"distill": 2.0}, 1, "distill: must lie between 0 and 1"),
+        ({"device": "nowhere"}, 1, "device 'nowhere'"),
+        ({"amp": "maybe"}, 1, "'auto', 'on' or 'off'"),
     ],
 )
-def test_bad_settings(data, settings, words):
+def test_bad_settings(data, settings, steps, words):
     with pytest.raises(ValueError, match=words):
-        finetune(network(), data, **settings)
+        finetune(network(), data, TrainingSettings(**settings), steps=steps)
 
 
 def test_a_checkpoint_of_another_training_is_refused(data, tmp_path):
     path = tmp_path / "training.pt"
-    finetune(network(), data, steps=2, checkpoint_path=path)
+    finetune(network(), data, steps=2, checkpoints=Checkpoints(path))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"another training \(steps 2 instead of 3\)"):
-        finetune(network(), data, steps=3, checkpoint_path=path)
+        finetune(network(), data, steps=3, checkpoints=Checkpoints(path))
     with pytest.raises(ValueError, match="another network"):
-        finetune(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, steps=2, checkpoint_path=path)
+        finetune(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), data, steps=2, checkpoints=Checkpoints(path))
     assert path.read_bytes() == before
     path.write_bytes(before[: len(before) // 2])
     with pytest.raises(ValueError, match="unreadable"):
-        finetune(network(), data, steps=2, checkpoint_path=path)
-    assert finetune(network(), data, steps=2, checkpoint_path=path, resume=False).resumed_from == 0
+        finetune(network(), data, steps=2, checkpoints=Checkpoints(path))
+    assert finetune(network(), data, steps=2, checkpoints=Checkpoints(path, resume=False)).resumed_from == 0
 
 
 def test_a_disk_that_will_not_have_it(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
-        finetune(network(), data, steps=1, checkpoint_path=tmp_path / "file" / "training.pt")
+        finetune(network(), data, steps=1, checkpoints=Checkpoints(tmp_path / "file" / "training.pt"))
 
 
 def test_a_full_disk_is_named_and_the_state_before_stays(data, tmp_path):
     """A file that may not grow stands for the disk; torch calls it "[enforce fail at inline_container.cc:672]"."""
     path = tmp_path / "training.pt"
-    finetune(network(), data, steps=2, checkpoint_path=path)
+    finetune(network(), data, steps=2, checkpoints=Checkpoints(path))
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(ValueError, match=r"training\.pt': cannot be written \(File too large\); allow larger"):
             checkpoint.save(path, checkpoint.read(path, torch.device("cpu")))
-        log = finetune(network(), data, steps=2, checkpoint_path=tmp_path / "other.pt", checkpoint_strict=False)
+        log = finetune(network(), data, steps=2, checkpoints=Checkpoints(tmp_path / "other.pt", strict=False))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert log.steps == 2  # a candidate goes on without
@@ -210,3 +211,78 @@ def test_a_full_disk_is_named_and_the_state_before_stays(data, tmp_path):
 def test_nothing_to_train(data):
     with pytest.raises(ValueError, match="requires a gradient"):
         finetune(network().requires_grad_(False), data, steps=1)
+
+
+class Counting(Method):
+    """Remembers which hooks were called, and pulls weights to zero a little: enough to see that it took part."""
+
+    name = "counting"
+
+    def __init__(self, pull=1e-3):
+        super().__init__()
+        self.pull, self.calls = pull, {}
+
+    def settings(self):
+        return {"pull": self.pull}
+
+    def _called(self, hook):
+        self.calls[hook] = self.calls.get(hook, 0) + 1
+
+    def begin(self, net, plan):
+        self.plan = plan
+
+    def penalty(self, net, step):
+        self._called("penalty")
+        return self.pull * self.calls["penalty"] * net[0].weight.square().sum()
+
+    def after_backward(self, net, step):
+        self._called("after_backward")
+        assert all(p.grad is not None for p in net.parameters())
+        assert [share for _, _, share in step.passes] == [1.0]
+        return 0.0
+
+    def after_step(self, net, step):
+        self._called("after_step")
+        assert step.number == self.calls["after_step"] - 1
+
+    def end_epoch(self, net, epoch):
+        self._called("end_epoch")
+        assert epoch == self.calls["end_epoch"] - 1
+
+    def state(self):
+        return {"calls": dict(self.calls)}
+
+    def load(self, state):
+        self.calls = dict(state["calls"])
+
+
+def test_hooks_are_called_in_each_step_and_remembered(data, tmp_path):
+    few = replace(data, train=data.train[:96])  # 3 steps an epoch
+    whole, method = network(), Counting()
+    log = finetune(whole, few, SETTINGS, steps=7, method=method)
+    assert method.calls == {"penalty": 7, "after_backward": 7, "after_step": 7, "end_epoch": 2}
+    assert (method.plan.steps, method.plan.per_epoch, method.plan.batch) == (7, 3, 32)
+
+    def stop(step, steps, loss):
+        if step == 5:
+            raise Stopped
+
+    path = tmp_path / "training.pt"
+    with pytest.raises(Stopped):
+        finetune(network(), few, SETTINGS, steps=7, method=Counting(), checkpoints=Checkpoints(path, 2), listener=stop)
+    model, again = network(), Counting()
+    found = finetune(model, few, SETTINGS, steps=7, method=again, checkpoints=Checkpoints(path, 2))
+    assert (found.resumed_from, found.losses, again.calls) == (4, log.losses, method.calls)
+    assert same(model, whole)
+    with pytest.raises(ValueError, match=r"another training \(counting pull 0.001 instead of 0.5\)"):
+        finetune(network(), few, SETTINGS, steps=7, method=Counting(0.5), checkpoints=Checkpoints(path))
+    with pytest.raises(ValueError, match=r"another training \(method 'counting' instead of 'cut'\)"):
+        finetune(network(), few, SETTINGS, steps=7, checkpoints=Checkpoints(path))
+
+
+def test_a_method_without_strength_is_plain_training(data, uninterrupted):
+    for method in (Cut(), Counting(0.0)):
+        model = network()
+        log = finetune(model, data, SETTINGS, steps=STEPS, method=method)
+        assert log.losses == uninterrupted[1].losses
+        assert same(model, uninterrupted[0])

@@ -1,18 +1,20 @@
-"""`Setting`: all there is to know of one setting of a run; it stands as the metadata of its field in `RunConfig`."""
+"""`Setting`: all there is to know of one setting of a run; it stands as the metadata of its field."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autoprune.config.toml import as_read_back
+from autoprune.settings.toml import as_read_back
 
 T = TypeVar("T")
 BEGIN = ("search", "profile")  # the verbs that take every setting
+MOST = 10_000_000  # of anything that is counted, and of seconds: what is more is a slip of the hand
+LATER: Any = None  # a default that depends on other settings
 WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
 
 
@@ -26,13 +28,14 @@ class Setting:
         help: What it is, with its unit.
         default: If it is not given.
         kind: Of its value: str, int, float, bool, `int | str`, tuple (of strings), dict (of keyword arguments), or
-            object: a name, or what a name may stand for.
+            object: a name, or what a name may stand for (see `named`).
         low: The least value of a number,
         high: and the largest.
         usual: The default in words; empty where there is nothing to say.
         verbs: That take it besides "search": "resume", "finetune", "export" and "attach" may change it, "adapt" begins
             with it; "profile", which takes every setting, uses it.
         name: Of its field.
+        named: Of an object: (name of the setting, what was given) -> its name.
     """
 
     group: str
@@ -45,6 +48,7 @@ class Setting:
     usual: str
     verbs: tuple[str, ...]
     name: str = ""
+    named: Callable[[str, Any], str] | None = None
 
     @property
     def flag(self) -> str:
@@ -65,7 +69,7 @@ class Setting:
         Raises:
             ValueError: If it is of another kind, out of range, or cannot be written to a TOML file.
         """
-        value = _coerced(self.name, self.kind, given)
+        value = _coerced(self, given)
         if type(value) in (int, float) and not self.low <= value <= self.high:
             low, high = (f"{int(bound):,}" if bound == int(bound) else f"{bound:g}" for bound in (self.low, self.high))
             bounds = f"lie between {low} and {high}" if high == "1" or value != value else f"be at least {low}"
@@ -76,7 +80,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Group:
-    """Makes the fields of `RunConfig` for the settings that the help shows together.
+    """Makes the fields of a dataclass for the settings that the help shows together.
 
     Attributes:
         name: Of the group.
@@ -97,34 +101,58 @@ class Group:
         high: float = math.inf,
         usual: str = "",
         verbs: str = "",
+        named: Callable[[str, Any], str] | None = None,
     ) -> T:
         """A field: its default, with its `Setting` as metadata; see there for the arguments."""
         if not usual and default not in ("", (), {}):
             usual = " ".join(default) if isinstance(default, tuple) else str(default)
         takers = (*self.verbs.split(), *verbs.split())
-        about = Setting(self.name, metavar, help, default, kind or type(default), low, high, usual, takers)
+        kind = kind or type(default)
+        about = Setting(self.name, metavar, help, default, kind, low, high, usual, takers, named=named)
         start: dict[str, Any] = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
         field: T = dataclasses.field(**start, metadata={"setting": about})
         return field
 
 
-def _name_of(name: str, value: Any) -> str:
-    """The name of a class, an instance or a function that was given for a setting."""
+GROUPS = {  # in the order of the help
+    "problem": Group("problem", "adapt profile"),
+    "search": Group("search"),
+    "recovery": Group("recovery"),
+    "run": Group("run"),
+}
+
+
+def settings_of(cls: Any) -> dict[str, Setting]:
+    """The settings of a dataclass by name, in the order of their fields."""
+    return {
+        field.name: dataclasses.replace(field.metadata["setting"], name=field.name) for field in dataclasses.fields(cls)
+    }
+
+
+def named_of(name: str, value: Any, known: Mapping[str, Any] | None = None) -> str:
+    """The name of a class, an instance or a function that was given for a setting.
+
+    Args:
+        name: Of the setting.
+        value: A name, or what a name may stand for.
+        known: Name to thing.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if isinstance(value, (str, Path)):
         return value if isinstance(value, str) else str(value)
-    from autoprune.criteria import CRITERIA, Criterion  # here, because --help need not wait for torch
-    from autoprune.strategies import STRATEGIES, Strategy
-    from objectives import named
+    if not callable(value):
+        raise ValueError(f"{name}: expected a name, a class, an instance or a function, got {value!r}")
+    from objectives import named  # here, because --help need not wait for torch
 
-    known: dict[str, Mapping[str, Any]] = {"criterion": CRITERIA, "strategy": STRATEGIES, "metric": {}}
-    if isinstance(value, (Criterion, Strategy)) or callable(value):
-        return named(value, known[name])
-    raise ValueError(f"{name}: expected a name, a class, an instance or a function, got {value!r}")
+    return named(value, known or {})
 
 
-def _coerced(name: str, kind: Any, value: Any) -> Any:
+def _coerced(about: Setting, value: Any) -> Any:
     """`value` as a setting's kind, or a ValueError that says what was expected."""
-    found = _converted(name, kind, value)
+    name = about.name
+    found = about.named(name, value) if about.named is not None else _converted(name, about.kind, value)
     for text in found if isinstance(found, tuple) else (found,):
         if isinstance(text, str) and not text.isprintable():
             raise ValueError(f"{name}: must be one line of visible characters, got {text!r}")
@@ -138,8 +166,6 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, str) and value.isdecimal():
             return int(value)
         kind = str if isinstance(value, str) else int
-    if kind is object:
-        return _name_of(name, value)
     if kind is tuple:
         texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, Iterable) else (value,)
         if all(isinstance(text, str) for text in texts):

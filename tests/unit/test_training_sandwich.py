@@ -9,8 +9,8 @@ from torch.func import functional_call
 from autoprune import data as data_sets
 from autoprune.errors import Diverged
 from autoprune.evaluation import EvaluationSettings, Evaluator
-from autoprune.recovery import adapt, finetune, images_seen
-from autoprune.recovery.adaptation import _slices
+from autoprune.training import Checkpoints, Pruning, Sandwich, TrainingSettings, finetune
+from autoprune.training.methods.sandwich import _slices, images_seen
 from search_spaces import prune, trace
 
 
@@ -27,7 +27,7 @@ def dense(data):
             nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 16, 3, 2),
             nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10),
         )  # fmt: skip
-    finetune(model, data, epochs=2, batch=64, learning_rate=0.1)
+    finetune(model, data, TrainingSettings(epochs=2, batch_size=64, lr=0.1))
     return model
 
 
@@ -41,8 +41,11 @@ def scores(space):
     return tuple(np.random.default_rng(0).random(g.size) for g in space.groups)
 
 
-def run(dense, data, space, scores, **how):
-    return adapt(dense, data, space, scores, **({"steps": 3, "batch": 32} | how))
+def run(dense, data, space, scores, steps=3, project=None, smallest=0.25, listener=None, checkpoints=None, **settings):
+    net, method = copy.deepcopy(dense), Sandwich(Pruning(space, scores, project=project), smallest)
+    settings = TrainingSettings(**{"batch_size": 32} | settings)
+    finetune(net, data, settings, steps=steps, method=method, listener=listener, checkpoints=checkpoints)
+    return net
 
 
 def same(a, b):
@@ -64,7 +67,7 @@ def test_gradients_of_a_narrower_network_reach_the_dense_weights(dense, space, s
 
 
 def test_narrow_networks_gain(dense, data, space, scores):
-    adapted = run(dense, data, space, scores, steps=20, batch=64)
+    adapted = run(dense, data, space, scores, steps=20, batch_size=64)
     widths = space.clip(0.4 * g.size for g in space.groups)
     settings = EvaluationSettings(abandon=False)
     before, after = (Evaluator(m, data, space, scores, settings)(widths)["loss"] for m in (dense, adapted))
@@ -100,17 +103,29 @@ def test_images_seen():
     assert images_seen(300) == 38_400  # 300 steps of 128
 
 
-@pytest.mark.parametrize("how", [{"steps": 0}, {"learning_rate": 0.0}, {"smallest": 0.0}, {"batch": 10**6}])
-def test_out_of_range(dense, data, space, scores, how):
-    with pytest.raises(ValueError, match="adaptation: needs"):
-        run(dense, data, space, scores, **how)
-
-
-def test_an_unknown_schedule(dense, data, space, scores):
-    with pytest.raises(ValueError, match="unknown schedule 'step'; known: linear"):
-        run(dense, data, space, scores, schedule="step")
+def test_the_smallest_network_is_a_fraction(dense, data, space, scores):
+    for smallest in (0.0, 1.5):
+        with pytest.raises(ValueError, match="sandwich: smallest must lie between 0 and 1"):
+            run(dense, data, space, scores, smallest=smallest)
 
 
 def test_divergence(dense, data, space, scores):
     with pytest.raises(Diverged, match="lower the learning rate"):
-        run(dense, data, space, scores, steps=20, learning_rate=1e30)
+        run(dense, data, space, scores, steps=40, lr=1000.0)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_stopped_and_resumed_is_never_stopped(dense, data, space, scores, tmp_path):
+    def stop(step, steps, loss):
+        if step == 3:
+            raise Stopped
+
+    kept = Checkpoints(tmp_path / "training.pt", 2)
+    with pytest.raises(Stopped):
+        run(dense, data, space, scores, steps=5, checkpoints=kept, listener=stop)
+    first = run(dense, data, space, scores, steps=5)
+    assert same(run(dense, data, space, scores, steps=5, checkpoints=kept), first)
+    assert same(run(dense, data, space, scores, steps=5, checkpoints=kept), first)  # that had ended

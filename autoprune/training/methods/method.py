@@ -1,0 +1,126 @@
+"""What a training method is: hooks of the one loop, by which units are driven out of a network while it trains."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autoprune.compute import Compute
+from autoprune.settings import TrainingSettings
+from autoprune.tasks import Task
+from search_spaces import Kept, SearchSpace, Widths
+
+
+@dataclass(frozen=True, eq=False)
+class Pruning:
+    """What a method may drive out of a network.
+
+    Attributes:
+        space: What may be pruned.
+        scores: Per group [C], higher = keep: the order in which units stay.
+        kept: Per group the units that stay, for a method that is given them.
+        project: Makes widths hold the budgets; None: there are none.
+    """
+
+    space: SearchSpace
+    scores: Sequence[NDArray[np.float64]]
+    kept: Kept | None = None
+    project: Callable[[Widths], Widths] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The training that a method takes part in.
+
+    Attributes:
+        task: What the network is for; its samples are on the device.
+        settings: How it is trained.
+        compute: How passes are run.
+        steps: Optimiser steps in all.
+        per_epoch: Steps of one epoch.
+        batch: Samples of one step, about.
+    """
+
+    task: Task
+    settings: TrainingSettings
+    compute: Compute
+    steps: int
+    per_epoch: int
+    batch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a training.
+
+    Attributes:
+        number: 0 for the first.
+        passes: What went through the network since the last step, in order: (batch, its answers, its share of the
+            step's samples).
+    """
+
+    number: int
+    passes: tuple[tuple[Any, Any, float], ...]
+
+
+class Method(ABC):
+    """Takes part in a training; what a hook does not say stays as in plain training, which is `Cut`.
+
+    Hooks are called in the order `begin`, then in each step `penalty`, `after_backward`, `after_step`, after each epoch
+    `end_epoch`, and at last `end`. `net` is always the same network, on the device, in train mode (in `end` in eval
+    mode). What is drawn must follow from the seed and the number of the step; what is remembered from step to step goes
+    into `state`, so that a training that was killed ends with the same bits.
+
+    Attributes:
+        name: What the command line calls it.
+        pruning: What it may prune; None where it prunes nothing.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, pruning: Pruning | None = None) -> None:
+        self.pruning = pruning
+
+    def settings(self) -> dict[str, Any]:
+        """Its own settings as plain values: a checkpoint of others is refused."""
+        return {}
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:  # noqa: B027, most hooks of most methods do nothing
+        """Before the first step, and again before the first step after a resume, ahead of `load`.
+
+        Raises:
+            ValueError: If it cannot work with this network or training: too few steps, no batch-norm ...
+        """
+
+    def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
+        """What is added to the loss of a step, a scalar with gradients; told with it."""
+        return None
+
+    def after_backward(self, net: nn.Module, step: Step) -> float:
+        """With the gradients of the step on the parameters, which may be changed; losses of its own that it has added.
+
+        On several devices each sees its own part of the step, and gradients are added up after this hook.
+        """
+        return 0.0
+
+    def after_step(self, net: nn.Module, step: Step) -> None:  # noqa: B027
+        """With the new weights, which may be changed."""
+
+    def end_epoch(self, net: nn.Module, epoch: int) -> None:  # noqa: B027
+        """After each whole epoch, 0 for the first."""
+
+    def end(self, net: nn.Module) -> None:  # noqa: B027
+        """After the last step; also where a training that had ended is read from its checkpoint."""
+
+    def state(self) -> Mapping[str, Any]:
+        """All that it remembers: tensors, numbers, strings, lists and dictionaries of these."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Go on from what `state` gave, with tensors on the device."""
