@@ -335,7 +335,7 @@ def test_a_fine_tune_that_diverges_says_so(digits_weights, here, capsys):
     flags = [*problem_flags(digits_weights), *FLAGS, "--name=d", "--finalists=0", "--trials=2"]
     assert main(["search", *flags, "--lr=1000"]) == 1
     message = capsys.readouterr().err
-    assert "fine-tuning diverged at step" in message
+    assert "training diverged at step" in message
     assert "lower the learning rate" in message
     assert "`autoprune finetune results/d --lr 0.01 --to results/d/best`" in message
     assert main(["finetune", "results/d", "--lr", "0.01", "--to", "results/d/best"]) == 0
