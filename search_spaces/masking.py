@@ -108,6 +108,8 @@ class KeptStatistics(TorchFunctionMode):
         given = {k: v for k, v in bind(names, args, kwargs).items() if v is not None}
         x = given["input"]
         stay = torch.from_numpy(np.setdiff1d(np.arange(x.shape[axis]), self.removed)).to(x.device)
+        if not len(stay):  # the branch is gone
+            return torch.zeros_like(x)
         given |= {k: given[k].index_select(0, stay) for k in ("weight", "bias") if k in given}
         given |= {"input": x.index_select(axis, stay)} | ({"normalized_shape": (len(stay),)} if axis == -1 else {})
         if self.per_group is not None:  # whole groups go
@@ -156,6 +158,8 @@ class KeptProducts(TorchFunctionMode):
             if (gap := self.next()) is not None:
                 kept = np.setdiff1d(np.arange(x.shape[axis]), gap)
                 places.append((axis, torch.from_numpy(kept).to(x.device)))
+        if any(not len(stay) for _, stay in places):  # the branch is gone, and whatever comes out is not read
+            return func(torch.zeros_like(x), *rest, **kwargs)
         for axis, stay in places:
             x = x.index_select(axis, stay)
         if func.overloadpacket in reductions.NORMALISATIONS and places:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.space import IntArray, Kept, SearchSpace
+from search_spaces.space import ChannelGroup, IntArray, Kept, SearchSpace
 
 # The number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...).
 Line = int
@@ -83,14 +83,27 @@ def check_kept(space: SearchSpace, kept: Sequence[Any]) -> Kept:
     """Kept indices as sorted int64 arrays.
 
     Raises:
-        ValueError: If a group is missing, empty, or an index is out of range or given twice.
+        ValueError: If a group is missing, empty though it may not vanish, or an index is out of range or given twice.
     """
     if len(kept) != len(space.groups):
         raise ValueError(f"kept indices for {len(kept)} groups given, but this space has {len(space.groups)}")
     arrays = tuple(np.sort(np.asarray(k, dtype=np.int64)) for k in kept)
     for group, k in zip(space.groups, arrays, strict=True):
+        if not len(k) and group.floor == 0:
+            continue
         if not len(k) or k[0] < 0 or k[-1] >= group.size or (np.diff(k) == 0).any():
             raise ValueError(
                 f"group '{group.name}': kept indices must be distinct, within 0..{group.size - 1} and not empty"
+                f"{_may_not(group, len(k))}"
             )
-    return arrays
+    settled = space.settled([len(k) for k in arrays])
+    return tuple(k[:w] for k, w in zip(arrays, settled, strict=True))
+
+
+def _may_not(group: ChannelGroup, count: int) -> str:
+    """Why a group without units is none, in words."""
+    if count:
+        return ""
+    if group.may_vanish:
+        return "; it may vanish: give with_limits(depth=True)"
+    return f"; it may not vanish: {group.stays_because}" if group.stays_because else ""

@@ -44,6 +44,7 @@ def check_space(data: Any) -> None:
         name, per_group = _row(row, 2, f"grouped[{i}]")
         _is(name, str, f"grouped[{i}]"), _count(per_group, 1, MOST_UNITS, f"grouped[{i}]")
     _check_positions(said["groups"], said["frozen"], elements)
+    check_branches(_is(said.get("branches", []), list, "branches"), len(sizes))
 
 
 def _group(data: Any, where: str) -> int:
@@ -56,6 +57,8 @@ def _group(data: Any, where: str) -> int:
     size = _count(group.get("size"), 1, MOST_UNITS, f"size of {where}")
     _count(group.get("divisor"), 1, MOST_UNITS, f"divisor of {where}")
     _count(group.get("floor"), 0, size, f"floor of {where}")
+    may, why, narrowest = _row(group.get("vanishes", [False, "", 1]), 3, where)
+    _is(may, bool, where), _is(why, str, where), _count(narrowest, 1, size, f"narrowest of {where}")
     for member in _is(group.get("members"), list, where):
         tensor, axis, role, _ = _row(member, 4, f"a member of {where}")
         _is(tensor, str, where), _is(role, str, where), _count(axis, 0, MOST, where)
@@ -103,6 +106,74 @@ def _axis(data: Any, sizes: list[int], where: str) -> int:
     return int(size)
 
 
+def check_branches(rows: list[Any], groups: int) -> None:
+    """Check what a space says of branches that may vanish; `groups`: how many groups it has."""
+    for i, row in enumerate(rows):
+        where = f"branches[{i}]"
+        name, members, causes, spots = _row(row, 4, where)
+        _is(name, str, where)
+        for numbers in (members, *_is(causes, list, where)):
+            for number in _is(numbers, list, where):
+                _count(number, 0, groups - 1, f"{where}: group")
+        for spot in _is(spots, list, where):
+            module, answers, axis, sizes, steps, full, own, in_tuple = _row(spot, 8, where)
+            _is(module, str, where), _is(full, bool, where), _is(own, bool, where), _count(in_tuple, -1, 16, where)
+            if answers not in ("empty", "same", "constant") or not module:
+                raise _wrong(where, "a module, and one of empty, same and constant", answers)
+            _count(axis, 0, len(_is(sizes, list, where)) - 1, f"{where}: axis")
+            for size in sizes:
+                for number in size if isinstance(size, list) else [size]:
+                    _count(number, -1, MOST_UNITS, f"{where}: size")
+                if isinstance(size, list) and (len(size) != 4 or size[1] < 1):
+                    raise _wrong(where, "kernel, stride, padding and dilation", size)
+            _check_steps(_is(steps, list, where), where)
+            if (answers == "constant") != bool(steps):
+                raise _wrong(where, "steps of a constant, and of nothing else", answers)
+
+
+STEPS = {  # kind -> kinds of its entries: step, number of an axis, name, name or nothing, number or nothing
+    "bias": "nax", "layer": "snax", "batch_norm": "snnxxf", "layer_norm": "sxxf", "rms_norm": "sxf",
+}  # fmt: skip
+
+
+def _check_steps(steps: list[Any], where: str) -> None:
+    for number, step in enumerate(steps):
+        kind, *rest = _is(step, list, where) or [""]
+        if kind == "pointwise":
+            name, args, kwargs = _row(rest, 3, where)
+            _is(name, str, where)
+            pairs = [_row(pair, 2, where) for pair in _is(kwargs, list, where)]
+            for key, _ in pairs:
+                _is(key, str, where)
+            for value in (*_is(args, list, where), *(value for _, value in pairs)):
+                _check_value(value, number, where)
+            continue
+        if kind not in STEPS:
+            raise _wrong(where, f"a step of {', '.join(STEPS)}, pointwise", kind)
+        for entry, value in zip(STEPS[kind], _row(rest, len(STEPS[kind]), where), strict=True):
+            if entry == "s":
+                _count(value, 0, number - 1, f"{where}: step")
+            elif entry == "a":
+                _count(value, 0, 1, f"{where}: axis")
+            elif entry == "f":
+                if value is not None and not _is_number(value):
+                    raise _wrong(where, "a number", value)
+            elif entry == "n" or value is not None:
+                _is(value, str, where)
+
+
+def _check_value(value: Any, number: int, where: str) -> None:
+    """An argument of an operator: a number, or a step or tensor."""
+    if isinstance(value, list):
+        kind, which = _row(value, 2, where)
+        if kind == "step":
+            _count(which, 0, number - 1, f"{where}: step")
+        elif kind != "tensor" or not isinstance(which, str):
+            raise _wrong(where, "a step or a tensor", value)
+    elif not (value is None or isinstance(value, bool) or _is_number(value)):
+        raise _wrong(where, "a number", value)
+
+
 def _row(data: Any, length: int, where: str) -> list[Any]:
     row: list[Any] = _is(data, list, where)
     if len(row) != length:
@@ -118,7 +189,7 @@ def _count(data: Any, low: int, high: int, where: str) -> int:
 
 def _is(data: Any, kind: Callable[..., Any], where: str) -> Any:
     if not isinstance(data, kind):  # type: ignore[arg-type]
-        raise _wrong(where, {dict: "a table", list: "a list", str: "a text"}[kind], data)  # type: ignore[index]
+        raise _wrong(where, {dict: "a table", list: "a list", str: "a text", bool: "true or false"}[kind], data)  # type: ignore[index]
     return data
 
 

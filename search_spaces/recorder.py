@@ -21,6 +21,7 @@ from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels, squeeze
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Terms
+from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
@@ -68,6 +69,7 @@ class Recorder:
         doing: The function or operator that is running.
         batch: Images in the example input; layers are priced per image.
         input_axis: Axis of the first input on which channels may go; None: the inputs stay.
+        graph: The operations of the first pass.
         counting: False in a second pass, whose layers are not part of inference.
         seen: How many ATen operators have run.
         reached: Parameters that some rule has met.
@@ -104,6 +106,7 @@ class Recorder:
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)
+        self.graph = Graph(self.names, self.companion)
         self.reached: set[str] = set()
         self.tried = dict(tried or {})
         self.misunderstood: set[str] = set()
@@ -188,6 +191,7 @@ class Recorder:
         """Give `tensor` its companion."""
         if isinstance(tensor, Tensor) and id(tensor) not in self.names:
             setattr(tensor, ATTRIBUTE, (self, companion))
+            self.graph.identify(tensor, companion)
 
     @quietly
     def read(self, tensor: Tensor, axis: int, why: str = "") -> Tensor:

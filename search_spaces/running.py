@@ -28,12 +28,13 @@ def hooks(rec: Recorder) -> Iterator[None]:
         if (name := names.get(id(module))) is None:
             return
         rec.path.append(name)
+        rec.graph.enter(name)
         if why := special(module, adapters.get(name)):
             rec.opaque += 1
             if not isinstance(module, Shrinkable) and name not in adapters:
                 rec.closed.append(f"{why} ({rec.where})")
 
-    def after(module: nn.Module, args: Any, output: Any) -> None:
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if (name := names.get(id(module))) is None:
             return
         call = Call(name, module, *given.pop(), output) if name in adapters else None
@@ -42,19 +43,25 @@ def hooks(rec: Recorder) -> Iterator[None]:
             if call is not None:
                 if rec.opaque == 1:
                     adapters[name].trace(rec, call)
+                    rec.graph.add(adapters[name], call.args, call.kwargs, call.output)
             elif not isinstance(module, Shrinkable):
                 rec.freeze_all(args, rec.closed.pop())
             elif rec.opaque == 1:
                 declared(rec, name, module, args[0], output)
+                rec.graph.add(module, args, {}, output)
             rec.opaque -= 1
             rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
         elif call is not None and not rec.opaque:
             with rec.inside(opaque=True):
                 adapters[name].trace(rec, call)
+        rec.graph.leave((args, kwargs), output)
         rec.path.pop()
 
     with ExitStack() as stack:
-        for handle in (register_module_forward_pre_hook(before), register_module_forward_hook(after)):
+        for handle in (
+            register_module_forward_pre_hook(before),
+            register_module_forward_hook(after, with_kwargs=True),
+        ):
             stack.callback(handle.remove)
         for name in adapters:
             note = rec.modules[name].register_forward_pre_hook(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from search_spaces.branches import with_branches
 from search_spaces.channels import CONSTANT
 from search_spaces.recorder import Recorder
 from search_spaces.space import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape
@@ -129,4 +130,5 @@ class Solver:
             axes = [self.axis(on_axis.get((name, d), n)) for d, n in enumerate(parameter.shape)]
             fixed = int(np.prod([a.size for a in axes if not a.terms], dtype=np.int64))
             tensors.append(TensorShape(name, (Axis(fixed, fixed), *(a for a in axes if a.terms))))
-        return SearchSpace(self.groups, self.frozen, layers, tuple(tensors), tuple(self.rec.grouped.items()))
+        space = SearchSpace(self.groups, self.frozen, layers, tuple(tensors), tuple(self.rec.grouped.items()))
+        return with_branches(space, self.rec, self.group_of)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.branch import Branch, Vanishing, branch_from_json, branch_to_json
 from search_spaces.reading import check_space
 
 IntArray = NDArray[np.int64]
@@ -70,9 +71,12 @@ class ChannelGroup:
         size: Number of units `C`.
         members: Every tensor axis the units live on.
         divisor: A legal width is a multiple of it, or `size`.
-        floor: Smallest legal width.
+        floor: Smallest legal width; 0: the branch that the group lives in may go.
         frozen_because: Why the group cannot be pruned; empty for a prunable group.
         unit: What one unit is, for reports: "channel", or "head" of an attention.
+        may_vanish: All of its units may go: they live in one branch only. Whether 0 is a legal width, `floor` says.
+        stays_because: Why they may not; empty if they may.
+        narrowest: Smallest legal width but 0, where the floor is 0.
     """
 
     name: str
@@ -82,6 +86,9 @@ class ChannelGroup:
     floor: int = 1
     frozen_because: str = ""
     unit: str = "channel"
+    may_vanish: bool = False
+    stays_because: str = ""
+    narrowest: int = 1
 
     def counted(self, width: int) -> str:
         """So many units, in words: "7 heads"; of channels, the number alone."""
@@ -89,8 +96,9 @@ class ChannelGroup:
 
     def choices(self) -> tuple[int, ...]:
         """Legal widths, ascending; the last one is `size`."""
-        first = math.ceil(self.floor / self.divisor) * self.divisor
-        return (*range(first, self.size, self.divisor), self.size)
+        least = max(self.floor, self.narrowest) if self.floor == 0 else self.floor
+        first = math.ceil(least / self.divisor) * self.divisor
+        return (*([0] if self.floor == 0 else []), *range(first, self.size, self.divisor), self.size)
 
     def clip(self, width: float) -> int:
         """The legal width nearest to `width` (the smaller one of two equally near)."""
@@ -158,6 +166,7 @@ class SearchSpace:
         tensors: Every parameter of the network, for the parameter count.
         grouped: `(module, entries of axis 0 of its weight per group)` of grouped convolutions and group-norms that lose
             whole groups, so that their `groups` shrink.
+        branches: What may vanish whole, and what is then left.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -165,6 +174,26 @@ class SearchSpace:
     layers: tuple[Layer, ...]
     tensors: tuple[TensorShape, ...]
     grouped: tuple[tuple[str, int], ...] = ()
+    branches: tuple[Branch, ...] = ()
+
+    @cached_property
+    def vanishing(self) -> Vanishing | None:
+        """Which groups go with which; None where no group may go."""
+        return Vanishing(self.branches, len(self.groups)) if any(g.floor == 0 for g in self.groups) else None
+
+    def settled(self, widths: Sequence[int]) -> Widths:
+        """The same candidate, with 0 for every group that goes with another one at 0."""
+        if self.vanishing is None or all(widths):
+            return tuple(int(w) for w in widths)
+        return tuple(int(w) for w in self.vanishing.settled(np.asarray(widths)))
+
+    def removed(self, widths: Sequence[int]) -> tuple[Branch, ...]:
+        """The branches that are gone from a candidate, those inside others left out."""
+        if self.vanishing is None or all(widths):
+            return ()
+        gone = self.vanishing.gone(np.array(self.settled(widths)))
+        found = [branch for branch, is_gone in zip(self.branches, gone, strict=True) if is_gone]
+        return tuple(b for b in found if not any(set(b.groups) < set(o.groups) for o in found))
 
     @cached_property
     def full(self) -> Widths:
@@ -208,11 +237,17 @@ class SearchSpace:
         """
         return tuple(
             np.sort(np.argsort(-np.asarray(s), kind="stable")[:w]).astype(np.int64)
-            for w, s in zip(self.check(widths), scores, strict=True)
+            for w, s in zip(self.settled(self.check(widths)), scores, strict=True)
         )
 
     def with_limits(
-        self, *, divisor: int = 1, min_keep: float = 0.0, min_units: int = 1, freeze: Iterable[str] = ()
+        self,
+        *,
+        divisor: int = 1,
+        min_keep: float = 0.0,
+        min_units: int = 1,
+        freeze: Iterable[str] = (),
+        depth: bool = False,
     ) -> SearchSpace:
         """The same space with other legal widths.
 
@@ -221,6 +256,7 @@ class SearchSpace:
             min_keep: Fraction of each group that always stays.
             min_units: Units of each group that always stay.
             freeze: Names of groups that must not be pruned.
+            depth: A group that may vanish may have width 0, unless what goes with it is frozen.
 
         Raises:
             ValueError: If `freeze` names an unknown group or a limit is out of range.
@@ -234,17 +270,23 @@ class SearchSpace:
             raise ValueError(
                 f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}"
             )
-        groups = tuple(
-            replace(
-                g,
-                divisor=divisor,
-                floor=g.size
-                if g.name in names
-                else min(g.size, max(g.floor, min_units, math.ceil(min_keep * g.size - 1e-9))),
-            )
-            for g in self.groups
-        )
-        return replace(self, groups=groups)
+        held = {n for n, g in enumerate(self.groups) if g.name in names}
+        goes = {
+            c[0]
+            for b in (self.branches if depth else ())
+            for c in b.causes
+            if len(c) == 1 and not held.intersection(b.groups)
+        }
+        groups = []
+        for number, g in enumerate(self.groups):
+            least = g.narrowest if g.floor == 0 else g.floor
+            floor = min(g.size, max(least, min_units, math.ceil(min_keep * g.size - 1e-9)))
+            floor = g.size if number in held else floor
+            if number in goes:
+                groups.append(replace(g, divisor=divisor, floor=0, narrowest=floor))
+            else:
+                groups.append(replace(g, divisor=divisor, floor=floor, narrowest=1))
+        return replace(self, groups=tuple(groups))
 
     # -- JSON ----------------------------------------------------------------------------------------------------
     def to_json(self) -> dict[str, Any]:
@@ -258,6 +300,7 @@ class SearchSpace:
             ],
             "tensors": [[t.name, [_axis_to_json(a) for a in t.axes]] for t in self.tensors],
             "grouped": [list(x) for x in self.grouped],
+            **({"branches": [branch_to_json(b) for b in self.branches]} if self.branches else {}),
         }
 
     @classmethod
@@ -276,12 +319,21 @@ class SearchSpace:
             ),
             tensors=tuple(TensorShape(n, tuple(_axis_from_json(a) for a in axes)) for n, axes in data["tensors"]),
             grouped=tuple((n, int(c)) for n, c in data["grouped"]),
+            branches=tuple(branch_from_json(b) for b in data.get("branches", ())),
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of the whole space: two spaces with the same one are the same."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+        """A short hash of the whole space: two spaces with the same one are the same.
+
+        What might vanish counts only where it may: widths without depth mean what they did before there was any.
+        """
+        data = self.to_json()
+        if self.vanishing is None:
+            data.pop("branches", None)
+            for group in data["groups"]:
+                group.pop("vanishes", None)
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _axis_to_json(axis: Axis) -> list[Any]:
@@ -298,6 +350,7 @@ def _group_to_json(group: ChannelGroup) -> dict[str, Any]:
         "name": group.name, "size": group.size, "divisor": group.divisor, "floor": group.floor,
         "frozen_because": group.frozen_because, "members": members,
         **({} if group.unit == "channel" else {"unit": group.unit}),
+        **({"vanishes": [group.may_vanish, group.stays_because, group.narrowest]} if not group.frozen_because else {}),
     }  # fmt: skip
 
 
@@ -305,7 +358,7 @@ def _group_from_json(data: Mapping[str, Any]) -> ChannelGroup:
     members = tuple(Member(t, a, r, _index_from_json(i)) for t, a, r, i in data["members"])
     return ChannelGroup(
         data["name"], data["size"], members, data["divisor"], data["floor"], data["frozen_because"],
-        data.get("unit", "channel"),
+        data.get("unit", "channel"), *data.get("vanishes", (False, "", 1)),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches
 from search_spaces.inputs import INPUT, composed, selection_of, set_selection
@@ -97,10 +98,15 @@ class Dresser:
             for name, adapter in reversed(adapt(self.instance).items())
         ]
         self._declared = [(modules[name], lines) for name, lines in self.plan.declared.items()]
+        self._tensors = {name: slots[id(tensor)] for name, tensor in tensors}
+        self._absences = Absences(self.instance, space) if space.vanishing else None
 
     def dress(self, kept: Sequence[Any]) -> nn.Module:
         """The candidate's network: always the same module object, with fresh parameters and buffers each time."""
-        removed = self.plan.removed(check_kept(self.space, kept))
+        kept = check_kept(self.space, kept)
+        removed = self.plan.removed(kept)
+        if self._absences is not None:
+            self._absences.clear()
         for table in caches(self.instance):  # worked out from other weights
             table.clear()
         known: dict[tuple[Line, int], Tensor] = {}
@@ -113,12 +119,16 @@ class Dresser:
                 known[line, size] = torch.from_numpy(stays(line, size)).to(self._device)
             return known[line, size]
 
+        def cut(slot: Slot) -> Tensor:
+            value = slot.dense.detach()
+            for axis, line in slot.cuts:
+                if removed[line].size:
+                    value = value.index_select(axis, positions(line, slot.dense.shape[axis]))
+            return value
+
         with torch.no_grad():
             for slot in self._slots:
-                value = slot.dense.detach()
-                for axis, line in slot.cuts:
-                    if removed[line].size:
-                        value = value.index_select(axis, positions(line, slot.dense.shape[axis]))
+                value = cut(slot)
                 if value.data_ptr() == slot.dense.data_ptr():
                     value = value.clone()
                 if isinstance(slot.dense, nn.Parameter):
@@ -135,8 +145,13 @@ class Dresser:
             refit(removed)
         for attribute in self._attributes:
             attribute(removed)
+        absent = self._absences.of([len(k) for k in kept]) if self._absences is not None else {}
         for module in self._adapted:
-            module.fit(positions)
+            if not within(module.name, absent):
+                module.fit(positions)
+        if absent:
+            assert self._absences is not None
+            self._absences.fill(absent, lambda name: cut(self._tensors[name]))
         if self.plan.inputs is not None:
             axis, line = self.plan.inputs
             kept_in = stays(line, self._channels)
@@ -158,6 +173,7 @@ class Adapted:
     def __init__(
         self, name: str, module: nn.Module, adapter: Adapter, tensors: Mapping[str, Tensor], plan: Plan
     ) -> None:
+        self.name = name
         self.module, self.adapter, self.per_group = module, adapter, plan.grouped.get(name)
         before = f"{name}." if name else ""
         self.dense = {key[len(before) :]: value for key, value in tensors.items() if key.startswith(before)}

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
+from search_spaces.graph import MADE_BY
 from search_spaces.inputs import INPUT, first_exchanged
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ATTRIBUTE, Recorder, along
@@ -121,6 +122,7 @@ def forget(model: nn.Module) -> None:
     """Take the companions off tensors that modules have kept."""
     for tensor in tensors_in([vars(module) for module in model.modules()]):
         vars(tensor).pop(ATTRIBUTE, None)
+        vars(tensor).pop(MADE_BY, None)
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -150,6 +152,7 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
             "it is; give a network whose forward returns what it has computed (a tensor, a tuple, a dictionary ...)"
         )
     rec.freeze_all(output, "output of the network")
+    rec.graph.leave_network(output)
 
 
 def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
@@ -158,7 +161,7 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Non
     A network that wants more than the example input to train (targets, say) is traced as far as it comes.
     """
     rec.restart()
-    rec.counting = False
+    rec.counting = rec.graph.recording = False
     model.train()
     with suppress(ValueError):
         run(rec, model, args, kwargs)
@@ -209,7 +212,10 @@ class Functions(TorchFunctionMode):
             return measure(rec, *args, **kwargs)
         rec.doing = func
         if (rule := FUNCTIONS.get(func)) is not None:
-            return rule(rec, func, args, kwargs)
+            nodes = len(rec.graph.nodes)
+            out = rule(rec, func, args, kwargs)
+            rec.graph.add_missing(func, args, kwargs, out, nodes)
+            return out
         if (check := sizes.CHECKS.get(func)) is not None:
             with quiet():
                 check(rec, func, args, kwargs)
@@ -307,6 +313,7 @@ class Operators(OperatorMode):
                 rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, out)
             return out
+        rec.graph.add(func, args, kwargs, out)
         rec.doing = func
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:

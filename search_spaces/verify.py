@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from search_spaces.adapters import adapted
 from search_spaces.comparing import Answer
 from search_spaces.masking import mask
+from search_spaces.plan import check_kept
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, preserved, slow_path
@@ -82,10 +83,15 @@ def verify(
 
 
 def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:
-    """20 % to 80 % of the units of every group, at random."""
-    return tuple(
-        np.sort(rng.choice(g.size, g.clip(g.size * rng.uniform(0.2, 0.8)), replace=False)) for g in space.groups
-    )
+    """20 % to 80 % of the units of every group, at random; where branches may go, about every fourth of them is gone."""
+    kept = [
+        np.sort(rng.choice(g.size, max(1, g.clip(g.size * rng.uniform(0.2, 0.8))), replace=False))
+        for g in space.groups
+    ]
+    for g, group in enumerate(space.groups):
+        if group.floor == 0 and rng.random() < 0.25:
+            kept[g] = kept[g][:0]
+    return check_kept(space, kept)
 
 
 class Subject:

@@ -103,6 +103,13 @@ class Adapter(ABC):
         `rec.set`; multiply-adds are noted with `rec.multiplies`.
         """
 
+    def exit(self, module: nn.Module) -> tuple[str, int, str | None] | None:
+        """Through what all that it answers has passed: a weight, its axis that reads, and the bias added after.
+
+        By their names in the module. Where nothing is read along that axis, the bias is the answer. None: no such thing.
+        """
+        return None
+
     def adapt(self, module: nn.Module) -> None:  # noqa: B027  # most need nothing
         """Make the module, in place, compute what it does by the sizes of its tensors; state-dict names stay."""
 

@@ -43,6 +43,12 @@ class ComputedWeightAdapter(Adapter):
                 rec, x, call.output, call.within(name), weight, module.bias, module.groups, transposed=module.transposed
             )
 
+    def exit(self, module: nn.Module) -> tuple[str, int, str | None] | None:
+        """See `Adapter.exit`."""
+        name = self.source(module)
+        axis = 0 if getattr(module, "transposed", False) else 1
+        return None if name is None else (name, axis, None if module.bias is None else "bias")
+
     def stop_reading(self, module: nn.Module, tensor: Tensor, axis: int, positions: Tensor) -> None:
         """Zeros in the parameter would change the weight elsewhere: the input is zero instead."""
         dim = -1

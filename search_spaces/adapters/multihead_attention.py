@@ -154,6 +154,11 @@ class MultiheadAttentionAdapter(Adapter):
         else:
             rec.set(weights, along(heads, weights.dim() - 3, weights.shape))
 
+    def exit(self, module: nn.Module) -> tuple[str, int, str | None] | None:
+        """See `Adapter.exit`."""
+        assert isinstance(module, nn.MultiheadAttention)
+        return "out_proj.weight", 1, None if module.out_proj.bias is None else "out_proj.bias"
+
     @staticmethod
     def _projections(rec: Recorder, call: Call, read: list[Tensor], heads: int) -> tuple[list[Tensor], Tensor]:
         """The ids that queries, keys and values get, [H * D] each, and those of the heads, [H]."""
