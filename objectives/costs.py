@@ -49,8 +49,10 @@ class ArithmeticCost(Cost):
     """A cost that is a sum of products of kept axis lengths."""
 
     def __init__(self, space: SearchSpace) -> None:
+        self._space = space
         self._terms = tuple(self.terms(space))
         self._sum = SumOfProducts(self._terms, len(space.groups))
+        self._absent = _absent(space, self._terms)
 
     @staticmethod
     @abstractmethod
@@ -59,14 +61,47 @@ class ArithmeticCost(Cost):
 
     def batch(self, widths: Floats) -> Floats:
         """Costs [B] of the candidates `widths` [B, G]."""
-        return self._sum(widths)
+        vanishing = self._space.vanishing
+        if vanishing is None or widths.all():
+            return self._sum(widths)
+        widths = vanishing.settled(widths)
+        values, gone = self._sum(widths), vanishing.gone(widths)
+        for branches, absent in self._absent:
+            rows = gone[:, branches].any(axis=1)
+            if rows.any():
+                values[rows] -= absent(widths[rows])
+        return values
 
     def parts(self, widths: Sequence[int]) -> dict[str, float]:
         """The cost of one candidate, layer by layer: layer name -> cost."""
+        gone, widths = self._space.removed(widths), self._space.settled(widths)
         parts: Counter[str] = Counter()
         for term in self._terms:
-            parts[term.owner] += term.at(widths)  # type: ignore[assignment]  # Counter is typed for ints
+            cost = 0.0 if any(b.holds(term.owner) for b in gone) else term.at(widths)
+            parts[term.owner] += cost  # type: ignore[assignment]  # Counter is typed for ints
         return dict(parts)
+
+
+def _absent(space: SearchSpace, terms: Sequence[Term]) -> list[tuple[list[int], SumOfProducts]]:
+    """What goes with branches though its channels do not (norms of the stream, say): which of them, and its cost.
+
+    A layer inside several branches goes with the innermost ones.
+    """
+    found: dict[tuple[int, ...], list[Term]] = {}
+    for term in terms if space.vanishing is not None else ():
+        holding = [n for n, branch in enumerate(space.branches) if branch.holds(term.owner)]
+        inner = [
+            n
+            for n in holding
+            if not any(set(space.branches[m].groups) < set(space.branches[n].groups) for m in holding)
+        ]
+        zero = [
+            any(not a.fixed and {g for g, _ in a.terms} <= set(space.branches[n].groups) for a in term.axes)
+            for n in inner
+        ]
+        if inner and not all(zero):
+            found.setdefault(tuple(inner), []).append(term)
+    return [(list(branches), SumOfProducts(part, len(space.groups))) for branches, part in found.items()]
 
 
 class Macs(ArithmeticCost):

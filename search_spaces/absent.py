@@ -11,23 +11,34 @@ from search_spaces.branch import CONSTANT, EMPTY, StandIn
 from search_spaces.constants import constant
 from search_spaces.space import SearchSpace
 
+PLAIN = (bool, int, float, str, tuple)
+
 
 class Absent(nn.Module):
     """Answers what a branch leaves: a constant per channel, or a tensor without channels for what else is gone.
 
+    Plain attributes that the network's own code may ask for (`self.attn.batch_first`) are those of the module that is
+    gone; its parameters are None.
+
     Args:
-        stand_in: What it stands in for.
+        stand_in: What it does.
+        module: The one that is gone.
         constant: [C]; None where it leaves none.
     """
 
     constant: Tensor
 
-    def __init__(self, stand_in: StandIn, constant: Tensor | None) -> None:
+    def __init__(self, stand_in: StandIn, module: nn.Module, constant: Tensor | None) -> None:
         super().__init__()
+        self.asked = {k: v for k, v in vars(module).items() if isinstance(v, PLAIN)} | dict.fromkeys(module._parameters)
         self.answers, self.axis, self.sizes = stand_in.answers, stand_in.axis, stand_in.sizes
         self.full, self.own, self.in_tuple = stand_in.full, stand_in.own, stand_in.in_tuple
         if constant is not None:
             self.register_buffer("constant", constant)
+
+    def __getattr__(self, name: str) -> Any:
+        asked = vars(self).get("asked", {})
+        return asked[name] if name in asked else super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Whatever it is given, first a tensor."""
@@ -84,6 +95,7 @@ class Absences:
                     places[id(child)].append((parent._modules, leaf))
         self._places = {name: places[id(module)] for name, module in self._dense.items()}
         self._filled: set[str] = set()
+        self._modules, self._fused = modules, list[tuple[Any, int]]()
 
     def of(self, widths: Sequence[int]) -> dict[str, StandIn]:
         """What stands in for what in a candidate: nothing inside a module that is itself gone."""
@@ -96,6 +108,9 @@ class Absences:
 
     def clear(self) -> None:
         """Every module is in its place again."""
+        for layer, known in self._fused:
+            layer.activation_relu_or_gelu = known
+        self._fused.clear()
         for name in self._filled:
             self._put(name, self._dense[name])
         self._filled.clear()
@@ -104,10 +119,14 @@ class Absences:
         """Put stand-ins in; `tensor` gives the candidate's tensors by name."""
         for name, stand_in in absent.items():
             value = constant(stand_in.steps, tensor) if stand_in.steps else None
-            module = Absent(stand_in, value)
+            module = Absent(stand_in, self._dense[name], value)
             module.train(self._dense[name].training)
             self._put(name, module)
             self._filled.add(name)
+            layer = self._modules[name.rpartition(".")[0]]
+            if isinstance(layer, nn.TransformerEncoderLayer):  # must not run as one fused operation of all its parts
+                self._fused.append((layer, layer.activation_relu_or_gelu))
+                layer.activation_relu_or_gelu = 0
 
     def _put(self, name: str, module: nn.Module) -> None:
         for table, leaf in self._places[name]:

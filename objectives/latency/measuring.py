@@ -21,6 +21,7 @@ from objectives.latency.predictor import Latency, fit
 from objectives.latency.sampling import STEPS, proposal
 from objectives.latency.sites import Site, operations, sites_of
 from objectives.latency.timing import Around, at_once, quietest, rounds
+from objectives.presence import Presence
 from search_spaces import SearchSpace, Widths
 
 CHUNK = 24  # candidates that take turns, all in memory at once
@@ -80,12 +81,13 @@ def study(
     """
     example = rebatched(example, backend.setting.batch)
     sites = sites_of(model, space, example)
+    presence = Presence.of(space, [site.name for site in sites])
     about = backend.about
     path = (folder or cache_folder()) / f"{key(about, sites, space, operations(model, example))}.json"
 
     def learn(known: Measured) -> Latency:
         dense = float(np.median(known.dense))
-        return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about)
+        return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about, presence)
 
     known, end = _read(path), time.monotonic() + seconds
     if known is None:

@@ -16,6 +16,7 @@ from objectives.costs import Cost
 from objectives.latency.features import terms
 from objectives.latency.held_out import Quality
 from objectives.latency.sites import Channels, Site
+from objectives.presence import Presence
 from objectives.products import Floats
 
 FOLDS = 5
@@ -38,6 +39,7 @@ class Latency(Cost):
         quality: On held-out candidates.
         dense: Measured median of the dense network, in milliseconds.
         about: Where it was measured.
+        presence: Which layers a candidate has, where branches may vanish; None: it has all.
     """
 
     unit = "ms"
@@ -51,23 +53,29 @@ class Latency(Cost):
         quality: Quality,
         dense: float,
         about: Mapping[str, str],
+        presence: Presence | None = None,
     ) -> None:
         self.name = name  # type: ignore[misc]  # one per device, unlike the other costs
         self.sites, self.num_groups, self.coefficients = sites, num_groups, coefficients
         self.quality, self.dense, self.about = quality, dense, dict(about)
+        self.presence = presence or Presence([], num_groups, len(sites))
         self._channels = Channels(sites, num_groups)
+
+    def _terms(self, widths: NDArray[Any]) -> Floats:
+        """[B, L, F] of the candidates [B, G]."""
+        return present_terms(self.sites, self._channels, self.presence, widths)
 
     def batch(self, widths: NDArray[Any]) -> Floats:
         """Milliseconds [B] of the candidates `widths` [B, G]."""
         values = np.empty(len(widths))
         for start in range(0, len(widths), 256):
-            part = terms(self.sites, *self._channels(widths[start : start + 256]))
+            part = self._terms(widths[start : start + 256])
             values[start : start + 256] = np.einsum("blf,lf->b", part, self.coefficients)
         return values
 
     def parts(self, widths: Sequence[int]) -> dict[str, float]:
         """Milliseconds of one candidate, layer by layer."""
-        found = terms(self.sites, *self._channels(np.asarray(widths)[None]))[0]
+        found = self._terms(np.asarray(widths)[None])[0]
         parts: dict[str, float] = {}
         for site, ms in zip(self.sites, (found * self.coefficients).sum(axis=1), strict=True):
             parts[site.name] = parts.get(site.name, 0.0) + float(ms)
@@ -90,6 +98,7 @@ class Latency(Cost):
             "about": self.about,
             "sites": [s.to_json() for s in self.sites],
             "coefficients": self.coefficients.tolist(),
+            **({"presence": self.presence.rows} if self.presence.rows else {}),
         }
 
     @classmethod
@@ -103,11 +112,25 @@ class Latency(Cost):
             Quality.from_json(data["quality"]),
             data["dense"],
             data["about"],
+            Presence(data.get("presence", []), data["num_groups"], len(data["sites"])),
         )
 
 
+def present_terms(sites: tuple[Site, ...], channels: Channels, presence: Presence, widths: NDArray[Any]) -> Floats:
+    """Terms [B, L, F] of candidates [B, G]; 0 for a layer that is not there."""
+    widths, present = presence(widths)
+    found = terms(sites, *channels(widths))
+    return found if present is None else found * present[:, :, None]
+
+
 def fit(
-    name: str, sites: tuple[Site, ...], widths: NDArray[Any], ms: Floats, dense: float, about: Mapping[str, str]
+    name: str,
+    sites: tuple[Site, ...],
+    widths: NDArray[Any],
+    ms: Floats,
+    dense: float,
+    about: Mapping[str, str],
+    presence: Presence | None = None,
 ) -> Latency:
     """Fit a predictor to measured candidates, by non-negative least squares on relative errors.
 
@@ -118,9 +141,11 @@ def fit(
         ms: [N] what they took.
         dense: What the dense network took.
         about: Where.
+        presence: Which layers a candidate has; None: all.
     """
     num_groups = widths.shape[1]
-    features = terms(sites, *Channels(sites, num_groups)(widths))  # [N, L, F]
+    presence = presence or Presence([], num_groups, len(sites))
+    features = present_terms(sites, Channels(sites, num_groups), presence, widths)  # [N, L, F]
     columns = _Columns(sites)
     design = columns(features)
     held_out = np.empty(len(ms))
@@ -129,7 +154,7 @@ def fit(
         seen = folds != fold
         held_out[~seen] = design[~seen] @ columns.solve(design[seen], ms[seen])
     coefficients = columns.spread(columns.solve(design, ms))
-    return Latency(name, sites, num_groups, coefficients, Quality.of(held_out, ms), dense, about)
+    return Latency(name, sites, num_groups, coefficients, Quality.of(held_out, ms), dense, about, presence)
 
 
 class _Columns:
