@@ -46,4 +46,4 @@ class Presence:
             return widths, None
         settled = self._vanishing.settled(widths)
         gone = self._vanishing.gone(settled).astype(np.float64) @ self._layers > 0
-        return settled, 1.0 - gone
+        return settled, np.asarray(1.0 - gone, np.float64)

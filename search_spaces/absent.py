@@ -1,4 +1,4 @@
-"""`Absent`: the module that stands in the place of one that is gone; nothing in it computes. `Absences` puts it there."""
+"""`Absent` stands in the place of a module that is gone, and computes nothing; `Absences` puts it there."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def _size(size: Any, given: int) -> int:
     if isinstance(size, int):
         return given if size < 0 else size
     kernel, stride, padding, dilation = size
-    return (given + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    made: int = (given + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    return made
 
 
 class Absences:

@@ -272,10 +272,10 @@ def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64]
             continue
         branches.append(Branch("", tuple(sorted(groups)), tuple(causes), spots))
     branches, reasons = _together(network, branches, reasons, space)
-    groups = tuple(
+    known = tuple(
         replace(group, may_vanish=not reasons[g], stays_because=reasons[g]) for g, group in enumerate(space.groups)
     )
-    return replace(space, groups=groups, branches=tuple(_named(branches, space)))
+    return replace(space, groups=known, branches=tuple(_named(branches, space)))
 
 
 def _together(
@@ -306,7 +306,9 @@ def _together(
                 dead = {c for c, groups in closures.items() if last in groups}
                 reasons |= dict.fromkeys(dead, f"without it and {others} {_nothing_left(why)}")
                 branches = [
-                    replace(b, causes=left) for b in branches if (left := tuple(c for c in b.causes if c[0] not in dead))
+                    replace(b, causes=left)
+                    for b in branches
+                    if (left := tuple(c for c in b.causes if c[0] not in dead))
                 ]
                 break
             groups = tuple(sorted(view.groups))

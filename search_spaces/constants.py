@@ -7,7 +7,7 @@ are named. Each gives a vector [C] over the channels that stay:
     ("layer", step, weight, axis, bias or None)      a convolution or linear layer whose axis `axis` makes the channels
     ("batch_norm", step, mean, variance, scale, shift, eps)
     ("layer_norm", step, scale, shift, eps), ("rms_norm", step, scale, eps or None)
-    ("pointwise", operator, arguments, pairs of keyword and argument)    vectors as ("step", n), tensors as ("tensor", name)
+    ("pointwise", operator, arguments, (keyword, argument) pairs): ("step", n) is a vector, ("tensor", name) a tensor
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ def _maybe(tensor: Callable[[str], Tensor], name: str | None) -> Tensor | None:
 
 
 def _bias(known: list[Tensor], tensor: Any, weight: str, axis: int, bias: str | None) -> Tensor:
-    return tensor(bias).flatten().clone() if bias else tensor(weight).new_zeros(tensor(weight).shape[axis])
+    out: Tensor = tensor(bias).flatten().clone() if bias else tensor(weight).new_zeros(tensor(weight).shape[axis])
+    return out
 
 
 def _layer(known: list[Tensor], tensor: Any, x: int, weight: str, axis: int, bias: str | None) -> Tensor:
     table = tensor(weight).movedim(axis, 0).flatten(2).sum(-1) if tensor(weight).dim() > 2 else tensor(weight)
     given = known[x]
     depthwise = table.shape[1] == 1 and len(given) == len(table)
-    out = table[:, 0] * given if depthwise else table @ given
+    out: Tensor = table[:, 0] * given if depthwise else table @ given
     return out if bias is None else out + tensor(bias)
 
 

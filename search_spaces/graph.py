@@ -207,7 +207,7 @@ def references(value: Any) -> Iterator[Any]:
 
 
 def operator_name(func: Any) -> str:
-    """"mul" of `aten.mul_.Tensor`; of other functions, their name."""
+    """The name: "mul" of `aten.mul_.Tensor`, and of other functions what they are called."""
     packet = getattr(func, "overloadpacket", None)
     name = str(getattr(packet or func, "__name__", func)).strip("_")
     return name.partition(".")[0]

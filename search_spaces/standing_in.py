@@ -106,7 +106,8 @@ class Replacement:
     def _sizes(self, call: int) -> tuple[Any, ...] | None:
         """See `StandIn.sizes`; None if they are not known."""
         found = self.network.graph.calls[call]
-        assert found.answers is not None and found.given is not None
+        assert found.answers is not None
+        assert found.given is not None
         given, made, axis = found.given, self.nodes[found.answers].shape, self._axis(found.answers)
         sizes: list[Any] = [-1] * len(made)
         module = self.network.rec.modules[found.name]
@@ -134,7 +135,8 @@ class Replacement:
     def _of_call(self, name: str, number: int) -> StandIn:
         call = self.network.graph.calls[number]
         answer, sizes = call.answers, self._sizes(number)
-        assert answer is not None and sizes is not None and call.given is not None
+        assert answer is not None
+        assert sizes is not None
         axis = self._axis(answer)
         assert axis is not None
         in_tuple = -1 if call.others is None else len(call.others)
@@ -244,13 +246,14 @@ class Replacement:
         ids, axis = self.nodes[n].ids, self._axis(n)
         if ids is None or axis is None:
             return None
-        return self.network.rec.channels.roots[line_of(ids, axis).numpy()].tolist()
+        line: list[int] = self.network.rec.channels.roots[line_of(ids, axis).numpy()].tolist()
+        return line
 
     @staticmethod
     def _name(value: Any) -> str | None:
         if value is not None and not isinstance(value, Named):
             raise Unfollowed("a norm behind them has scales that are computed")
-        return value and value.name
+        return value.name if value is not None else None
 
     def _value(self, n: int, value: Any, number: Callable[[int], int]) -> Any:
         """An argument of an operator on single elements, as steps have it."""
@@ -265,8 +268,8 @@ class Replacement:
             return ("tensor", value.name)
         if value is None or type(value) in (int, float, bool):
             return value
-        raise Unfollowed(f"what {operator_name(self.nodes[n].func)} in {self.network.where(n)} makes of a constant is not "
-                         "followed")  # fmt: skip
+        name = operator_name(self.nodes[n].func)
+        raise Unfollowed(f"what {name} in {self.network.where(n)} makes of a constant is not followed")
 
 
 def _padded(node: Node) -> bool:
@@ -289,4 +292,3 @@ def _windows(module: Any, dims: int) -> list[tuple[int, int, int, int]] | None:
             row.append(int(value[d] if isinstance(value, (tuple, list)) else value))
         rows.append((row[0], row[1], row[2], row[3]))
     return None if getattr(module, "ceil_mode", False) or spatial >= dims else rows
-

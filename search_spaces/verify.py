@@ -83,10 +83,9 @@ def verify(
 
 
 def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:
-    """20 % to 80 % of the units of every group, at random; where branches may go, about every fourth of them is gone."""
+    """20 % to 80 % of the units of every group, at random; of what may vanish, about a quarter does."""
     kept = [
-        np.sort(rng.choice(g.size, max(1, g.clip(g.size * rng.uniform(0.2, 0.8))), replace=False))
-        for g in space.groups
+        np.sort(rng.choice(g.size, max(1, g.clip(g.size * rng.uniform(0.2, 0.8))), replace=False)) for g in space.groups
     ]
     for g, group in enumerate(space.groups):
         if group.floor == 0 and rng.random() < 0.25:

@@ -106,7 +106,7 @@ class Adapter(ABC):
     def exit(self, module: nn.Module) -> tuple[str, int, str | None] | None:
         """Through what all that it answers has passed: a weight, its axis that reads, and the bias added after.
 
-        By their names in the module. Where nothing is read along that axis, the bias is the answer. None: no such thing.
+        By their names in the module. Where nothing is read along that axis, the bias is the answer.
         """
         return None
 

@@ -1,0 +1,203 @@
+"""A width of 0: which groups may have it, what is left then, and what that costs."""
+
+import json
+
+import branches
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from objectives.costs import Macs, Params
+from search_spaces import Dresser, SearchSpace, mask, prune, trace, verify
+from search_spaces.absent import Absent
+from search_spaces.verify import redraw
+
+ABSENT_COSTS = {"torch attention", "torch encoder", "torch encoder, pre-norm"}  # fused attention is not counted there
+
+
+@pytest.fixture(scope="module", params=branches.NETWORKS)
+def traced(request):
+    torch.manual_seed(0)
+    model, x = branches.made(request.param)
+    redraw(model.double(), 0)
+    return request.param, model, x.double(), trace(model, x.double()).with_limits(depth=True)
+
+
+def candidates(space, count=6):
+    """Random widths with zeros; the last one has no branch left."""
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        yield tuple(
+            0 if g.floor == 0 and rng.random() < 0.5 else w
+            for w, g in zip(space.sample(rng), space.groups, strict=True)
+        )
+    yield space.floor
+
+
+def kept(space, widths):
+    rng = np.random.default_rng(2)
+    return space.kept(widths, [rng.random(g.size) for g in space.groups])
+
+
+def test_what_may_vanish(traced):
+    name, _, _, space = traced
+    may = [g.name for g in space.groups if g.may_vanish]
+    assert len(may) == branches.NETWORKS[name][1], [(g.name, g.stays_because) for g in space.groups]
+    assert all(g.stays_because for g in space.groups if not g.may_vanish)
+    assert all(g.choices()[:2] == (0, 1) for g in space.groups if g.may_vanish)
+
+
+@torch.no_grad()
+def test_pruned_computes_what_the_masked_network_computes(traced):
+    _, model, x, space = traced
+    dresser = Dresser(model, space)
+    for widths in candidates(space):
+        units = kept(space, widths)
+        torch.testing.assert_close(dresser.dress(units)(x), mask(model, space, units)(x), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_removed_branch_costs_nothing_and_nothing_empty_runs(traced):
+    name, model, x, space = traced
+    macs, params = Macs(space), Params(space)
+    for widths in candidates(space):
+        network = prune(model, space, kept(space, widths))
+        assert params(widths) == sum(p.numel() for p in network.parameters())
+        assert all(p.numel() for p in network.parameters())
+        assert sum(macs.parts(widths).values()) == pytest.approx(macs(widths))
+        assert macs(widths) == macs(space.settled(widths))
+        if name not in ABSENT_COSTS:
+            assert macs(widths) == counted(network, x)
+    absent = [m for m in network.modules() if isinstance(m, Absent)]
+    assert absent
+    assert not any(list(m.parameters()) for m in absent)
+
+
+def counted(network, x):
+    """Multiply-adds of one image, by the layers' own shapes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter:
+        network(x)
+    return counter.get_total_flops() / 2 / len(x)
+
+
+def test_verify_tries_zeros(traced):
+    _, model, x, space = traced
+    assert verify(model, space, x, seeds=[0]) < 1e-6
+
+
+@torch.no_grad()
+def test_survives_json(traced):
+    _, model, x, space = traced
+    again = SearchSpace.from_json(json.loads(json.dumps(space.to_json())))
+    assert again.branches == space.branches
+    assert [g.stays_because for g in again.groups] == [g.stays_because for g in space.groups]
+    units = kept(space, space.floor)
+    torch.testing.assert_close(prune(model, again, units)(x), prune(model, space, units)(x), rtol=0, atol=0)
+
+
+def test_groups_of_one_branch_go_together():
+    model, x = branches.made("bottleneck")
+    space = trace(model, x).with_limits(depth=True)
+    first = [g.name for g in space.groups].index("blocks.0.conv1")
+    widths = tuple(0 if i == first else g.size for i, g in enumerate(space.groups))
+    settled = space.settled(widths)
+    assert [g.name for g, w in zip(space.groups, settled, strict=True) if w == 0] == [
+        "blocks.0.conv1",
+        "blocks.0.conv2",
+    ]
+    assert [branch.name for branch in space.removed(widths)] == ["blocks.0"]
+
+
+def test_a_gate_goes_with_its_block_and_not_the_other_way_round():
+    model, x = branches.made("squeezed")
+    space = trace(model, x).with_limits(depth=True)
+    names = [g.name for g in space.groups]
+    block, gate = names.index("blocks.0.branch.0"), names.index("blocks.0.gate.1")
+    without_block = space.settled(tuple(0 if i == block else g.size for i, g in enumerate(space.groups)))
+    without_gate = space.settled(tuple(0 if i == gate else g.size for i, g in enumerate(space.groups)))
+    assert without_block[gate] == 0
+    assert without_gate[block] == space.groups[block].size
+
+
+def test_the_reason_names_what_differs_at_the_border():
+    model, x = branches.made("border")
+    (group,) = [g for g in trace(model, x).groups if g.name == "blocks.0.conv1"]
+    assert not group.may_vanish
+    assert "'blocks.0.depthwise'" in group.stays_because
+    assert "border" in group.stays_because
+
+
+def test_without_depth_a_group_must_keep_a_unit():
+    model, x = branches.made("bottleneck")
+    space = trace(model, x)
+    empty = [np.arange(0 if g.may_vanish else g.size) for g in space.groups]
+    with pytest.raises(ValueError, match=r"blocks.0.conv1.*may vanish: give with_limits\(depth=True\)"):
+        prune(model, space, empty)
+    held = space.with_limits(depth=True, freeze=["blocks.0.conv2"])
+    assert [g.name for g in held.groups if g.floor == 0] == ["blocks.1.conv1", "blocks.1.conv2"]
+
+
+def test_limits_hold_for_what_stays():
+    model, x = branches.made("bottleneck")
+    space = trace(model, x).with_limits(depth=True, divisor=4, min_keep=0.5)
+    (group,) = [g for g in space.groups if g.name == "blocks.0.conv1"]
+    assert group.choices() == (0, 4, 8)
+
+
+def test_a_space_without_depth_has_the_fingerprint_it_had():
+    model, x = branches.made("bottleneck")
+    space = trace(model, x)
+    data = space.to_json()
+    data.pop("branches")
+    for group in data["groups"]:
+        group.pop("vanishes")
+    assert SearchSpace.from_json(data).fingerprint == space.fingerprint
+    assert space.with_limits(depth=True).fingerprint != space.fingerprint
+
+
+def test_layers_that_are_left_keep_their_names():
+    model, x = branches.made("pre-activation")
+    space = trace(model, x).with_limits(depth=True)
+    names = prune(model, space, kept(space, space.floor)).state_dict().keys()
+    left = {n for n in names if not n.endswith(".constant")}
+    assert left == {"stem.weight", "stem.bias", "blocks.1.shortcut.weight", "blocks.1.shortcut.bias", "fc.weight",
+                    "fc.bias", *(f"blocks.1.norm1.{p}" for p in ("weight", "bias", "running_mean", "running_var",
+                                                                "num_batches_tracked"))}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["y += x", "squeezed", "dense", "pre-norm"])
+def test_what_is_left_is_exported(name):
+    model, x = branches.made(name)
+    space = trace(model, x).with_limits(depth=True)
+    network = prune(model, space, kept(space, space.floor))
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(network, (x,), dynamic_shapes=({0: batch},)).module()
+    more = torch.cat([x, x, x])
+    torch.testing.assert_close(program(more), network(more))
+
+
+def test_a_stranger_names_no_other_operator():
+    model, x = branches.made("scaled")
+    data = trace(model, x).with_limits(depth=True).to_json()
+    steps = next(row[4] for row in data["branches"][0][3] if row[4])
+    steps[1:] = [["pointwise", "normal_.default", [["step", 0]], []]]
+    space = SearchSpace.from_json(data)
+    with pytest.raises(ValueError, match="no operator on single elements"):
+        prune(model, space, kept(space, space.floor))
+    steps[1:] = [["pointwise", "mul.Tensor", [["step", 1]], []]]
+    with pytest.raises(ValueError, match="branches"):
+        SearchSpace.from_json(data)
+
+
+def test_the_training_mode_of_a_network_is_that_of_what_stands_in():
+    model, x = branches.made("drop-path")
+    space = trace(model, x).with_limits(depth=True)
+    network = prune(model.train(), space, kept(space, space.floor))
+    assert all(m.training for m in network.modules())
+    network(x)
+    assert isinstance(network.blocks[0].branch, Absent)
+    assert isinstance(model.blocks[0].branch, nn.Sequential)
