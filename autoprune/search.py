@@ -75,6 +75,7 @@ from autoprune.runs import (
     shared,
     slots,
     trains,
+    with_memory,
 )
 from autoprune.schedule import ranked
 from autoprune.tasks import Task
@@ -122,7 +123,7 @@ def search(
     keep_few_kernels()
     references = {k: v for k, v in (("model", model), ("data", data)) if isinstance(v, str)}
     bounds = {} if budget is None else {"budget": budget}
-    config = at_home(RunConfig.make(**references, **bounds, **settings))
+    config = with_memory(at_home(RunConfig.make(**references, **bounds, **settings)))
     in_processes = not config.cluster and bool(slots(config))  # refuses devices that are not there
     live_model = None if isinstance(model, str) else model
     live_data = None if isinstance(data, str) else data

@@ -26,6 +26,8 @@ class SearchKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    data_memory: str
+    data_workers: int | str
     task: str
     input: str
     front: str | Sequence[str]
@@ -83,6 +85,8 @@ class AdaptKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    data_memory: str
+    data_workers: int | str
     task: str
     input: str
     front: str | Sequence[str]
@@ -110,6 +114,7 @@ class ResumeKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    data_workers: int | str
     task: str
     trials: int
     time: str
@@ -134,6 +139,7 @@ class FinetuneKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    data_workers: int | str
     task: str
     batch_size: int
     reconstruct: bool
@@ -156,6 +162,7 @@ class ExportKeywords(TypedDict, total=False):
     model_args: Mapping[str, Any]
     weights: str
     data_args: Mapping[str, Any]
+    data_workers: int | str
     task: str
     epochs: float
     lr: float
@@ -175,6 +182,7 @@ class AttachKeywords(TypedDict, total=False):
 
     model_args: Mapping[str, Any]
     data_args: Mapping[str, Any]
+    data_workers: int | str
     task: str
     onnx: bool
     pt2: bool

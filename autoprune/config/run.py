@@ -57,9 +57,17 @@ class RunConfig(TrainingSettings):
         "DIR/test/<class>/ or DIR/val/<class>/) | package.module:function",
         verbs=AGAIN)
     data_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
-        "how the data are loaded (repeatable): image_size=224, max_images=50000, augmentation=none, mean=.5,.5,.5 "
-        "and std=.5,.5,.5 (what the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and "
-        "seed=0 (of the split)", verbs=AGAIN)
+        "how the data are loaded (repeatable): image_size=224, max_images=50000, mean=.5,.5,.5 and std=.5,.5,.5 (what "
+        "the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and seed=0 (of the split), "
+        "augmentation=random-resized-crop+flip+randaugment (crop-flip, crop, none ...), skip_damaged=true (leave out "
+        "image files that cannot be read; they are counted)", verbs=AGAIN)
+    data_memory: str = problem("", "SIZE",
+        "images of a folder, or a data set of your own, that take more than this in memory are streamed: decoded and "
+        "augmented by processes whenever they are wanted, and only samples that score are kept; 4GiB, 500MB, 10%, or 0 "
+        "(stream whatever can be)", usual="25% of what is free; a run keeps what that was")
+    data_workers: int | str = problem("auto", "N",
+        "processes that load what is streamed, on top of those of --workers (0: none; auto: as many as there are CPU "
+        "cores for this process)", kind=int | str, low=0, high=1000, verbs=AGAIN)
     task: str = problem("", "REF",
         "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
         "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN)
@@ -186,6 +194,12 @@ class RunConfig(TrainingSettings):
             object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 2)
         if self.divisor != "auto" and isinstance(self.divisor, str):
             raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
+        if isinstance(self.data_workers, str) and self.data_workers != "auto":
+            raise ValueError(f"data_workers: must be auto or a whole number of at least 0, got {self.data_workers!r}")
+        if self.data_memory:
+            from autoprune.data.memory import parse_size  # here, because --help need not wait for torch
+
+            parse_size(self.data_memory)
         if self.time or self.target:
             _ = self.limits
         if not (self.budget or self.front):

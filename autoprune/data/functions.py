@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
 
+from autoprune.data.dataset_items import DatasetItems
 from autoprune.data.images import Split
+from autoprune.data.items import Selection, Streaming
 from autoprune.data.loaders import class_names, data_set_of, is_data_set
 from autoprune.data.normalisation import per_channel
-from autoprune.data.pixels import described, to_split
+from autoprune.data.pixels import described, is_pair, num_bytes, to_split
 from autoprune.data.sources import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Source
 from objectives import find
 from objectives.plugins import running
@@ -23,7 +26,7 @@ KEYS = (*PARTS, "mean", "std", "classes", "augmentation")
 MOST_CLASSES = 100_000  # ImageNet-21k has 21,841
 
 
-def from_function(spec: str) -> Source:
+def from_function(spec: str, streaming: Streaming | None = None) -> Source:
     """What the user's function returns: (train, test), (train, val, test), or a dict with these names.
 
     Each part is a data set of (image, class number) as torchvision has them, or a pair of tensors. Images are PIL
@@ -36,10 +39,10 @@ def from_function(spec: str) -> Source:
     function = find("data", spec, {})
     if not callable(function):
         raise ValueError(f"data '{spec}': expected a function, found {type(function).__name__}")
-    return returned_by(f"data '{spec}'", function)
+    return returned_by(f"data '{spec}'", function, streaming)
 
 
-def returned_by(where: str, function: Any) -> Source:
+def returned_by(where: str, function: Any, streaming: Streaming | None = None) -> Source:
     """What a function returns: see `from_function`.
 
     Raises:
@@ -50,29 +53,47 @@ def returned_by(where: str, function: Any) -> Source:
                          "defaults")  # fmt: skip
     with running(where):
         returned = function()
-    return from_object(where, returned, "the function must return")
+    return from_object(where, returned, "the function must return", streaming)
 
 
-def from_object(where: str, returned: Any, expected: str = "expected") -> Source:
+def from_object(where: str, returned: Any, expected: str = "expected", streaming: Streaming | None = None) -> Source:
     """Data as a function may return them, or a single data set or loader, which trains (see `from_function`).
+
+    Args:
+        where: What errors begin with.
+        returned: The data.
+        expected: What they are, for an error.
+        streaming: When data sets are streamed, and how; None: never.
 
     Raises:
         ValueError: If they are something else.
     """
     found = _named(where, returned, expected)
-    train, val, test = (
-        None if found.get(name) is None else to_split(f"{where}: {name}", data_set_of(f"{where}: {name}", found[name]))
-        for name in PARTS
-    )
+    given = {n: data_set_of(f"{where}: {n}", found[n]) for n in PARTS if found.get(n) is not None}
+    if streaming and streaming.wanted(sum(num_bytes(f"{where}: {name}", part) for name, part in given.items())):
+        parts: dict[str, Any] = {name: _streamed(f"{where}: {name}", part, streaming) for name, part in given.items()}
+    else:
+        parts = {name: to_split(f"{where}: {name}", part) for name, part in given.items()}
+    train, val, test = (parts.get(name) for name in PARTS)
     assert train is not None  # `_named` checks it
-    channels = train.images.shape[1]
+    is_random = isinstance(train, Selection) and train.items.draws  # augmented already
+    channels = (train.few(1) if isinstance(train, Selection) else train).images.shape[1]
     mean, std = (per_channel(where, name, found.get(name), channels) for name in ("mean", "std"))
     origin = "as the function says"
     if channels == 3 and not mean and not std:
         mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, IMAGENET
-    augmentation = found.get("augmentation") or "crop-flip"
+    augmentation = found.get("augmentation") or ("none" if is_random else "crop-flip")
     has_names = (found.get("classes") is not None) or class_names(found["train"]) is not None
     return Source(train, val, test, _classes(where, found, train), mean, std, augmentation, origin, has_names)
+
+
+def _streamed(where: str, part: Any, streaming: Streaming) -> Selection:
+    """A data set, or a pair in memory that stands beside one, read whenever a sample is wanted."""
+    part = part if not is_pair(part) else TensorDataset(*(torch.as_tensor(values) for values in part))
+    items = DatasetItems(where, part, streaming.workers, streaming.skip)
+    assert items.labels is not None
+    sound = items.labels >= 0
+    return Selection(items, torch.arange(len(items)) if bool(sound.all()) else sound.nonzero()[:, 0])
 
 
 def _needed(function: Any) -> list[str]:
@@ -85,7 +106,7 @@ def _needed(function: Any) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
 
 
-def _classes(where: str, found: Mapping[str, Any], train: Split) -> tuple[str, ...]:
+def _classes(where: str, found: Mapping[str, Any], train: Split | Selection) -> tuple[str, ...]:
     """The names of the classes: given, else the data set's own, else as many numbers as there are labels."""
     given = found.get("classes")
     given = class_names(found["train"]) if given is None else given

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autoprune.data.augmentation import check_augmentation
 from autoprune.printable import printable
 
-AUGMENTATIONS = ("crop-flip", "crop", "none")
 CLASSIFICATION = (
     "image classification takes images [N, C, H, W] and one class number for each; for another task see autoprune.tasks"
 )
@@ -44,6 +44,10 @@ class Split:
         """The same split on a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
+    def subset(self, index: Tensor | slice) -> Split:
+        """Some of these."""
+        return self[index]
+
     def sample(self, count: int, seed: int) -> Split:
         """`count` images drawn by the seed without replacement (all, reordered, if there are fewer)."""
         return self[torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]]
@@ -65,11 +69,12 @@ class ImageData:
         mean: Per image channel, of pixels scaled to 0..1.
         std: Likewise.
         classes: Class names; labels are their positions.
-        augmentation: What training does to an image: "crop-flip", "crop" or "none".
+        augmentation: What training does to an image: see `augmentation_steps`.
         spec: What was loaded.
         split: How train and val were told apart, in words.
         origin: Whose mean and std these are, in words.
         has_names: Whether `classes` are names, and not the numbers of the labels because nobody named them.
+        skipped: Files that were left out because they are damaged.
 
     Raises:
         ValueError: If a split is unusable (see `check`).
@@ -86,13 +91,12 @@ class ImageData:
     split: str = ""
     origin: str = "as given"
     has_names: bool = True
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the three splits fit together."""
         object.__setattr__(self, "classes", tuple(map(printable, self.classes)))
-        if self.augmentation not in AUGMENTATIONS:
-            known = ", ".join(AUGMENTATIONS)
-            raise ValueError(f"data '{self.spec}': unknown augmentation '{self.augmentation}'; known: {known}")
+        check_augmentation(f"data '{self.spec}'", self.augmentation, self.train.images.shape[1:])
         if len(self.classes) < 2:
             raise ValueError(f"data '{self.spec}': found {len(self.classes)} class, but telling classes apart needs at "
                              "least two; give a data set with more classes")  # fmt: skip

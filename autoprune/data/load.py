@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import numbers
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoprune.data import folder, functions, sources
-from autoprune.data.images import ImageData
+from autoprune.data import folder, folder_items, functions, sources
+from autoprune.data.image_stream import ImageStream
+from autoprune.data.images import ImageData, Split
+from autoprune.data.items import Selection, Streaming
 from autoprune.data.loaders import is_data_set
 from autoprune.data.normalisation import choose
 from autoprune.data.sources import Source
 
+MEASURED = 1024  # streamed images from which mean and standard deviation are measured, where nobody says them
 FOLDERS = ("cifar10", "cifar100", "imagefolder")  # "kind:DIR" is no code
 KNOWN = "digits, cifar10:DIR, cifar100:DIR, imagefolder:DIR, package.module:function"
 
@@ -28,6 +33,7 @@ def load(
     mean: float | tuple[float, ...] | None = None,
     std: float | tuple[float, ...] | None = None,
     augmentation: str | None = None,
+    skip_damaged: bool = False,
     test: bool = True,
 ) -> ImageData:
     """Load a data set into memory, as bytes, and split it.
@@ -46,7 +52,9 @@ def load(
         mean: What the network was trained with, per channel or one number for all, for pixels in 0..1 (default: the
             data set's usual, else that of the training images); 0, with std 1, leaves pixels in 0..1 as they are.
         std: Likewise.
-        augmentation: "crop-flip", "crop" or "none" (default: the data set's usual).
+        augmentation: "crop-flip", "none", or some of crop, flip, random-resized-crop and randaugment joined by +
+            (default: the data set's usual).
+        skip_damaged: Whether image files that cannot be read are left out, and counted, instead of being refused.
         test: Whether to load the test images too; a worker of a search has no use for them.
 
     Raises:
@@ -55,6 +63,29 @@ def load(
     Example:
         load("digits", val_images=200)
     """
+    found = load_or_stream(
+        spec, Streaming(), seed=seed, val_images=val_images, image_size=image_size, max_images=max_images, mean=mean,
+        std=std, augmentation=augmentation, skip_damaged=skip_damaged, test=test,
+    )  # fmt: skip
+    assert isinstance(found, ImageData)
+    return found
+
+
+def load_or_stream(
+    spec: Any,
+    streaming: Streaming,
+    *,
+    seed: int = 0,
+    val_images: int | None = None,
+    image_size: int | None = None,
+    max_images: int | None = None,
+    mean: float | tuple[float, ...] | None = None,
+    std: float | tuple[float, ...] | None = None,
+    augmentation: str | None = None,
+    skip_damaged: bool = False,
+    test: bool = True,
+) -> ImageData | ImageStream:
+    """As `load`, but what is too large for the memory given is streamed, where it can be read sample by sample."""
     given, spec = spec, spec if isinstance(spec, str) else f"{type(spec).__name__} object"
     kind, _, place = spec.partition(":") if isinstance(given, str) else ("", "", "")
     for name, value in (("image_size", image_size), ("max_images", max_images), ("val_images", val_images)):
@@ -65,18 +96,22 @@ def load(
     seed = int(seed)
     if image_size is not None and kind != "imagefolder":
         raise ValueError(f"data '{spec}': image_size is for imagefolder:DIR only; leave it out")
-    where = f"data '{spec}'"
+    if not isinstance(skip_damaged, bool):
+        raise ValueError(f"data '{spec}': skip_damaged must be true or false, got {skip_damaged!r}")
+    where, streaming = f"data '{spec}'", replace(streaming, skip=skip_damaged)
     if not isinstance(given, str):
         is_function = callable(given) and not is_data_set(given)
-        source = (functions.returned_by if is_function else functions.from_object)(where, given)
+        make = functions.returned_by if is_function else functions.from_object
+        source = make(where, given, streaming=streaming)
     elif kind == "digits" and not place:
         source = sources.digits()
     elif kind in ("cifar10", "cifar100"):
         source = sources.cifar(spec, kind, Path(place))
     elif kind == "imagefolder":
-        source = folder.read(spec, Path(place), image_size, max_images, seed, test)
+        found = folder.listed(spec, Path(place), image_size, max_images, seed, test, skip_damaged)
+        source = (folder_items.streamed if streaming.wanted(found.num_bytes) else folder.decoded)(found)
     elif place:
-        source = functions.from_function(spec)
+        source = functions.from_function(spec, streaming)
     else:
         raise ValueError(f"unknown data '{spec}'; known: {KNOWN}")
     return _split(spec, source, seed, val_images, max_images, mean, std, augmentation, test)
@@ -96,13 +131,13 @@ def _split(
     std: Any,
     augmentation: str | None,
     test: bool,
-) -> ImageData:
+) -> ImageData | ImageStream:
     train, val = source.train, source.val
     if not len(train):
         raise ValueError(f"data '{spec}': no train images found; check the path, or give more images")
-    held_out = source.test if test and source.test is not None else train[:0]
+    held_out = source.test if test and source.test is not None else train.subset(slice(0))
     if max_images is not None:
-        train, held_out = (part[sources.draw(len(part), max_images, seed)] for part in (train, held_out))
+        train, held_out = (part.subset(sources.draw(len(part), max_images, seed)) for part in (train, held_out))
     if val is not None:
         words = f"{len(val)} validation images as the data set brings them"
     else:
@@ -112,10 +147,18 @@ def _split(
                              "training images to take them from; lower val_images")  # fmt: skip
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
         words = f"the first {count} of torch.randperm({len(train)}), seed {seed}, validate; the other images train"
-        train, val = train[order[count:]], train[order[:count]]
-    chosen_mean, chosen_std, origin = choose(f"data '{spec}'", mean, std, source, train)
-    return ImageData(
-        train=train, val=val, test=held_out, mean=chosen_mean, std=chosen_std, classes=source.classes,
-        augmentation=augmentation or source.augmentation, spec=spec, split=words, origin=origin,
-        has_names=source.has_names,
-    )  # fmt: skip
+        train, val = train.subset(order[count:]), train.subset(order[:count])
+    few: dict[str, Any] = {n: p if isinstance(p, Split) else p.few(1) for n, p in (("train", train), ("val", val))}
+    few["test"] = few["train"].subset(slice(0))
+    whole: dict[str, Any] = {"train": train, "val": val, "test": held_out}
+    sampled = partial(Selection.few, train, MEASURED) if isinstance(train, Selection) else lambda: train
+    channels = few["train"].images.shape[1]
+    chosen_mean, chosen_std, chosen_origin = choose(f"data '{spec}'", mean, std, source, channels, sampled)
+    told: dict[str, Any] = {
+        "mean": chosen_mean, "std": chosen_std, "classes": source.classes, "spec": spec, "split": words,
+        "augmentation": augmentation or source.augmentation, "origin": chosen_origin, "has_names": source.has_names,
+        "skipped": source.skipped,
+    }  # fmt: skip
+    if isinstance(train, Split):
+        return ImageData(**whole, **told)
+    return ImageStream.of(ImageData(**few, **told), whole)

@@ -16,6 +16,9 @@ from torch.utils.data import (
     default_collate,
 )
 
+from autoprune.randomness import GlobalStream
+from objectives.plugins import running
+
 WHOLE = (RandomSampler, SequentialSampler, DistributedSampler)  # samplers that leave nothing out
 
 
@@ -55,3 +58,24 @@ def class_names(thing: Any) -> Any:
             return names
         part = getattr(part, "dataset", None)  # of a DataLoader, of a Subset
     return None
+
+
+def check_length(where: str, thing: Any) -> None:
+    """Check that the map-style data set of a loader holds as many items as it says, by its last one.
+
+    Raises:
+        ValueError: If not.
+    """
+    found = thing.dataset if isinstance(thing, DataLoader) else None
+    if found is None or isinstance(found, IterableDataset) or not hasattr(found, "__len__"):
+        return
+    with running(where, "when asked for its length"):
+        count = len(found)
+    try:
+        with GlobalStream(0).drawing():
+            found[count - 1]
+    except IndexError as error:
+        raise ValueError(f"{where}: its data set says that it has {count} items, but has no item {count - 1} "
+                         "(IndexError); give it the length of what it holds") from error  # fmt: skip
+    except Exception:  # whoever reads it will say so
+        return

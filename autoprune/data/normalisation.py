@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -35,13 +35,14 @@ def per_channel(where: str, name: str, value: Any, channels: int) -> Numbers:
     return numbers
 
 
-def choose(where: str, mean: Any, std: Any, usual: Source, train: Split) -> tuple[Numbers, Numbers, str]:
+def choose(
+    where: str, mean: Any, std: Any, usual: Source, channels: int, train: Callable[[], Split]
+) -> tuple[Numbers, Numbers, str]:
     """The mean and the standard deviation in use, and whose they are: given, else the usual ones, else measured."""
-    channels = train.images.shape[1]
     given = {name: per_channel(where, name, value, channels) for name, value in (("mean", mean), ("std", std))}
     usually = {"mean": usual.mean, "std": usual.std}
     unknown = [name for name in given if not (given[name] or usually[name])]
-    measured = _measure(train) if unknown else {}
+    measured = _measure(train()) if unknown else {}
     found = {name: given[name] or usually[name] or measured[name] for name in given}
     whose = {n: GIVEN if given[n] else MEASURED if n in unknown else usual.origin for n in given}
     same = whose["mean"] == whose["std"]

@@ -38,16 +38,14 @@ def to_split(where: str, dataset: Any) -> Split:
         ValueError: If it holds no images, images of different sizes, something that is no image, or gives an item read
             twice in two ways.
     """
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and hasattr(dataset[0], "shape"):
+    if is_pair(dataset):
         return _pair(where, *dataset)
-    if isinstance(dataset, Mapping) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise ValueError(f"{where}: must be a pair (images, labels), or a data set with a length and items (image, "
-                         f"label), got {described(dataset)}")  # fmt: skip
+    _check_map_style(where, dataset)
     with running(where, "when asked for its length"):
         count = len(dataset)
     images, labels = torch.empty(0), []
     for i in range(count):
-        image, label = _item(where, dataset, i)
+        image, label = read_item(where, dataset, i)
         labels.append(label)
         if not i:
             way = "give fewer (torch.utils.data.Subset), or smaller ones"
@@ -55,7 +53,7 @@ def to_split(where: str, dataset: Any) -> Split:
             images = torch.empty((count, *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             way = "resize them" if len(image) == images.shape[1] else "give all of them the same channels"
-            raise ValueError(f"{where}: {_name(dataset, i)} is {list(image.shape)} but the first is "
+            raise ValueError(f"{where}: {item_name(dataset, i)} is {list(image.shape)} but the first is "
                              f"{list(images.shape[1:])} (C, H, W); {way} in the data set's transform")  # fmt: skip
         images[i] = image
     if not count:
@@ -64,7 +62,32 @@ def to_split(where: str, dataset: Any) -> Split:
     return Split(images, torch.tensor(labels))
 
 
-def _name(dataset: Any, i: int) -> str:
+def is_pair(dataset: Any) -> bool:
+    """Whether it is (images, labels), which are in memory already."""
+    return isinstance(dataset, (tuple, list)) and len(dataset) == 2 and hasattr(dataset[0], "shape")
+
+
+def num_bytes(where: str, dataset: Any) -> int:
+    """What a data set would take in memory, as its first item has it; nothing for what is there already.
+
+    Raises:
+        ValueError: If it is no data set of (image, class number).
+    """
+    if is_pair(dataset):
+        return 0
+    _check_map_style(where, dataset)
+    with running(where, "when asked for its length"):
+        count = len(dataset)
+    return count * read_item(where, dataset, 0)[0].numel() if count else 0
+
+
+def _check_map_style(where: str, dataset: Any) -> None:
+    if isinstance(dataset, Mapping) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ValueError(f"{where}: must be a pair (images, labels), or a data set with a length and items (image, "
+                         f"label), got {described(dataset)}")  # fmt: skip
+
+
+def item_name(dataset: Any, i: int) -> str:
     """What item `i` is called, with its file where torchvision tells it: "item 7 ('photos/cat/7.jpg')"."""
     part, at = dataset, i
     try:
@@ -75,9 +98,9 @@ def _name(dataset: Any, i: int) -> str:
         return f"item {i}"
 
 
-def _item(where: str, dataset: Any, i: int) -> tuple[Tensor, int]:
+def read_item(where: str, dataset: Any, i: int) -> tuple[Tensor, int]:
     """Item `i`: its image [C, H, W] uint8, its class number."""
-    name = f"{where}: {_name(dataset, i)}"
+    name = f"{where}: {item_name(dataset, i)}"
     with running(name):
         item = dataset[i]
     try:
@@ -108,7 +131,7 @@ def _check_fixed(where: str, dataset: Any, images: Tensor, labels: Sequence[int]
         raise ValueError(f"{where}: had {len(images)} items when it was read and has {len(dataset)} now; "
                          "give a data set that stays as it is")  # fmt: skip
     for i in np.unique(np.linspace(0, len(images) - 1, num=TWICE).astype(int)).tolist():
-        image, label = _item(where, dataset, i)
+        image, label = read_item(where, dataset, i)
         if label != labels[i]:
             raise ValueError(f"{where}: item {i} is of class {labels[i]} when it is read first and of class {label} "
                              "when it is read again; give a data set in a fixed order (no shuffling)")  # fmt: skip
@@ -116,7 +139,8 @@ def _check_fixed(where: str, dataset: Any, images: Tensor, labels: Sequence[int]
             raise ValueError(
                 f"{where}: item {i} has other pixels each time it is read, but images are read once and kept; give "
                 "the plain pixels (no random transform, no shuffling) and name the augmentation instead: "
-                "augmentation='crop-flip', 'crop' or 'none' (--data-args augmentation=...)"
+                "augmentation='crop-flip', 'crop' or 'none' (--data-args augmentation=...); or have them read anew "
+                "each time: --data-memory 0"
             )
 
 

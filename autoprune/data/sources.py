@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from autoprune.data.images import Split
+from autoprune.data.items import Selection
 
 IMAGENET = "of ImageNet"  # where nobody says what the network was trained with
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,17 +20,21 @@ DIGITS_TEST = 360  # of 1,797; the same ones whatever the seed, so that no train
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a data set brings before it is split; `val` is None where it brings none, `mean` empty where unknown."""
+    """What a data set brings before it is split, all in memory or none of it.
 
-    train: Split
-    val: Split | None
-    test: Split | None
+    `val` is None where it brings none, `mean` empty where unknown.
+    """
+
+    train: Split | Selection
+    val: Split | Selection | None
+    test: Split | Selection | None
     classes: tuple[str, ...]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     augmentation: str = "crop-flip"
     origin: str = "as given"  # whose mean and std these are
     has_names: bool = True  # whether the classes are names, and not numbers because nobody named them
+    skipped: tuple[str, ...] = ()  # files that were left out because they are damaged
 
 
 def draw(available: int, count: int, seed: int) -> Tensor:

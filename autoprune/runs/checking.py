@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.config import RunConfig
+from autoprune.data.loaders import check_length
 from autoprune.evaluation import Goal, validate
 from autoprune.evaluation.failures import out_of_memory
 from autoprune.report.pace import Images
-from autoprune.tasks import InMemory, Task, inputs_of, leaves, main_output, part_of, placed, shapes
+from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, part_of, placed, shapes
 from autoprune.tasks.draws import first_of
 from objectives.plugins import PluginError, described
 
@@ -26,9 +27,10 @@ def check_loaders(task: Task) -> None:
     Raises:
         ValueError: Naming the split that is empty, endless, used up, or whose batches are none.
     """
-    if isinstance(task, InMemory):
+    if isinstance(task, MapStyle):
         return
     for split in ("train", "val", *(["test"] if task.has("test") else [])):
+        check_length(task.where(split), getattr(task, "splits", {}).get(split))
         task.count(split)
     for split in ("train", "val"):
         task.draw(split, FEW, 0)  # refuses NaN
@@ -36,7 +38,7 @@ def check_loaders(task: Task) -> None:
 
 def reproducible(task: Task) -> bool:
     """Whether an epoch of training is the same each time it is read; else a training that goes on is not exact."""
-    if isinstance(task, InMemory):
+    if isinstance(task, MapStyle):
         return True
     one, other = (leaves(first_of(task.read("train"), task.where("train"), 0)) for _ in range(2))
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -118,7 +120,7 @@ def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
 
 def counted_samples(task: Task) -> Images:
     """How many samples a run trains and validates with."""
-    batch = None if isinstance(task, InMemory) else task.training(1, 0).size
+    batch = None if isinstance(task, MapStyle) else task.training(1, 0).size
     return Images(task.count("train"), task.count("val"), batch)
 
 

@@ -22,7 +22,9 @@ from autoprune import data as data_sets
 from autoprune import tasks
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
-from autoprune.data import ImageData
+from autoprune.config import replace as change
+from autoprune.data import ImageData, ImageStream, Streaming
+from autoprune.data.memory import parse_size, settled
 from autoprune.formats import check_network
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
@@ -38,6 +40,8 @@ from objectives import find
 from objectives.latency import Latency
 from objectives.plugins import running
 from search_spaces import SearchSpace, trace
+
+RESIDENT = ("digits", "cifar10", "cifar100", "tabular")  # kinds of data that are always in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +171,7 @@ def prepare(
     reference = ModelReference(config.model, config.model_args, config.weights)
     dense = reference.build(say or quiet) if model is None else copied(model)
     _check_precision(dense)
-    task = load_task(config) if task is None else as_task(task)
+    task = load_task(config) if task is None else as_task(task).loading(config.data_workers)
     resolve_metric(config.metric, task)
     check_loaders(task)
     if example is None:
@@ -240,7 +244,19 @@ def check_objects(model: object, task: object) -> None:
             raise ValueError(f"{name}: expected {expected}; got {found}")
 
 
-def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> ImageData:
+def with_memory(config: RunConfig, given: Any = None) -> RunConfig:
+    """The settings with the memory for data as a size, where it matters: the run keeps it, and all its processes.
+
+    Args:
+        config: The settings.
+        given: Data that were given in Python.
+    """
+    if given is None and config.data.partition(":")[0] in ("", *RESIDENT):
+        return config
+    return change(config, data_memory=settled(config.data_memory))
+
+
+def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> ImageData | ImageStream:
     """The images that the settings describe, or that were given in Python.
 
     Raises:
@@ -249,7 +265,9 @@ def load_data(config: RunConfig, *, test: bool = True, given: Any = None) -> Ima
     known = set(inspect.signature(data_sets.load).parameters) - {"spec", "test"}
     if unknown := config.data_args.keys() - known:
         raise ValueError(f"data_args: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-    return data_sets.load(config.data if given is None else given, **config.data_args, test=test)
+    streaming = Streaming(parse_size(with_memory(config, given).data_memory or "0")[0], config.data_workers)
+    spec = config.data if given is None else given
+    return data_sets.load_or_stream(spec, streaming, **config.data_args, test=test)
 
 
 def load_task(config: RunConfig, *, test: bool = True) -> Task:
@@ -264,7 +282,9 @@ def load_task(config: RunConfig, *, test: bool = True) -> Task:
     """
     if config.task:
         return named_task(config.task)
-    return tasks.built_in(config.data, config.data_args) or as_task(load_data(config, test=test))
+    memory = parse_size(with_memory(config).data_memory or "0")[0]
+    found = tasks.built_in(config.data, config.data_args, memory) or as_task(load_data(config, test=test))
+    return found.loading(config.data_workers)
 
 
 def named_task(name: str) -> Task:

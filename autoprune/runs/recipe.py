@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from autoprune.config import RunConfig
@@ -75,6 +76,9 @@ class Recipe:
             raise ValueError(f"the network built here has the weights {found}, where the search was started "
                              f"{self.weights}; give this machine the same code and weights")  # fmt: skip
         task = self.task or load_task(config, test=False)
+        threads = torch.get_num_threads()  # this worker's share of the cores: its loaders keep to it, too
+        asked = config.data_workers
+        task = task.loading(min(asked, threads) if isinstance(asked, int) else threads)
         if self.images and self.images != task.fingerprint:
             raise ValueError(f"data '{task.spec}': a worker loads other samples than the search did; make the "
                              "same data each time (no shuffling, a seed for every random split)")  # fmt: skip

@@ -18,7 +18,7 @@ from autoprune.evaluation.starts import scores_of
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.printable import decimals
 from autoprune.problem import Trial
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, counted
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.holding import Held
@@ -84,6 +84,9 @@ def deliver(
     if by_class := per_class(task, split, found["dense", split][1], found["pruned", split][1]):
         metrics[PER_CLASS] = by_class
     metrics |= finetuned | dict(measured or {})
+    if left_out := task.skipped():
+        progress.say(f"{counted(len(left_out), f'{task.sample} file')} that cannot be read were left out, the first is "
+                     f"'{left_out[0]}'")  # fmt: skip
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price
@@ -145,7 +148,7 @@ def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | N
 
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:
-    config = run.config
+    config, left_out = run.config, prepared.task.skipped()
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -155,7 +158,12 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
         "strategy": config.strategy,
         "criterion": config.criterion,
         "seed": config.seed,
-        "data": {"spec": prepared.task.spec, "split": prepared.task.split, "fingerprint": prepared.task.fingerprint},
+        "data": {
+            "spec": prepared.task.spec,
+            "split": prepared.task.split,
+            "fingerprint": prepared.task.fingerprint,
+            **({"skipped": len(left_out), "skipped_first": left_out[:10]} if left_out else {}),
+        },
         "finetune": {
             "reconstruct": config.reconstruct,
             "epochs": config.epochs,

@@ -1,5 +1,6 @@
 """What a network is for: its batches, its loss, its scores. One file a kind of task."""
 
+from autoprune.randomness import seed_of as seed_of
 from autoprune.tasks.built_in import KINDS as KINDS
 from autoprune.tasks.built_in import built_in as built_in
 from autoprune.tasks.classification import Classification as Classification
@@ -10,9 +11,8 @@ from autoprune.tasks.draws import Draw as Draw
 from autoprune.tasks.draws import Training as Training
 from autoprune.tasks.labelled import Labelled as Labelled
 from autoprune.tasks.memory import Columns as Columns
-from autoprune.tasks.memory import InMemory as InMemory
+from autoprune.tasks.memory import MapStyle as MapStyle
 from autoprune.tasks.multi_label import MultiLabel as MultiLabel
-from autoprune.tasks.randomness import seed_of as seed_of
 from autoprune.tasks.regression import Keypoints as Keypoints
 from autoprune.tasks.regression import Regression as Regression
 from autoprune.tasks.restoration import ImageToImage as ImageToImage

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoprune.tasks.memory import Columns, InMemory
+from autoprune.tasks.memory import Columns, MapStyle
 from autoprune.tasks.trees import leaves
 
 Pair = tuple[Any, Any]  # (inputs, targets)
@@ -27,7 +27,7 @@ def count_classes(train: Any, ignored: int | None = None) -> int:
     return int(targets.max()) + 1 if isinstance(targets, Tensor) and targets.numel() else 1
 
 
-class Arrays(InMemory):
+class Arrays(MapStyle):
     """A task of (inputs, targets): tensors, or mappings of tensors, with the samples along axis 0.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,12 +19,13 @@ KINDS: dict[str, Callable[..., Task]] = {
 }
 
 
-def built_in(spec: str, args: Mapping[str, Any]) -> Task | None:
+def built_in(spec: str, args: Mapping[str, Any], memory: float = math.inf) -> Task | None:
     """The task that a specification names; None: images to be classified.
 
     Args:
         spec: "kind:place".
         args: Of its loading, as `--data-args` gives them.
+        memory: Images that take more bytes than this are streamed.
 
     Raises:
         ValueError: If its data are unusable, or an argument is unknown.
@@ -31,9 +33,10 @@ def built_in(spec: str, args: Mapping[str, Any]) -> Task | None:
     kind, colon, place = spec.partition(":")
     if kind not in KINDS or not colon:
         return None
-    known = [name for name in inspect.signature(KINDS[kind]).parameters if name not in ("place", "settings")]
+    known = [name for name in inspect.signature(KINDS[kind]).parameters if name not in ("place", "memory", "settings")]
+    given = {"memory": memory} if "memory" in inspect.signature(KINDS[kind]).parameters else {}
     try:
-        return KINDS[kind](place, **args)
+        return KINDS[kind](place, **given, **args)
     except TypeError as error:
         text = f"unusable --data-args ({error}); known: {', '.join(known) or 'see its class'}"
         raise ValueError(f"data '{spec}': {text}") from error

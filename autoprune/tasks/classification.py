@@ -1,7 +1,8 @@
-"""Image classification: one class number for each image, images in memory as bytes."""
+"""Image classification: one class number for each image; images in memory as bytes, or streamed."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -11,12 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autoprune.data import CLASSIFICATION, ImageData, Split, augment, describe, input_of, normalised, output_of
+from autoprune.data import (
+    CLASSIFICATION,
+    ImageData,
+    ImageStream,
+    Split,
+    augment,
+    describe,
+    input_of,
+    normalised,
+    output_of,
+)
 from autoprune.data.sources import IMAGENET
 from autoprune.labels import Labels
 from autoprune.tasks.draws import Draw
-from autoprune.tasks.memory import InMemory
+from autoprune.tasks.memory import MapStyle
 from autoprune.tasks.scores import Metric
+from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.task import TEMPERATURE, Task, soft_distance
 from autoprune.tasks.trees import main_output, targets_of
 
@@ -24,18 +36,23 @@ OTHERS = ((0.0, 1.0), (0.5, 0.5))  # mean and std that networks are often traine
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 
-class Classification(InMemory):
+class Classification(MapStyle):
     """Images [N, C, H, W] and their class numbers [N]; cross-entropy, top-1.
 
     Args:
-        data: The images.
+        data: The images, in memory or streamed.
     """
 
     kind = "classification"
     sample = "image"
     other = "give other data, or --data-args image_size=..."
 
-    def __init__(self, data: ImageData) -> None:
+    def __init__(self, data: ImageData | ImageStream) -> None:
+        if isinstance(data, ImageStream):
+            self.data = data.data
+            self.parts = {name: Streamed(part) for name, part in data.parts.items()}
+            self.spec, self.split = self.data.spec, self.data.split
+            return
         self.spec, self.split = data.spec, data.split
         one = data.train[:1]
         one = Split(one.images.clone(), one.labels.clone())  # no views of all
@@ -107,8 +124,9 @@ class Classification(InMemory):
 
     def _normalised(self, mean: float, std: float) -> Classification:
         """The same task with its images normalised otherwise."""
-        whole = replace(self.data, train=self.parts["train"], val=self.parts["val"])
-        return Classification(normalised(whole, mean, std))
+        other = copy.copy(self)
+        other.data, other._fingerprint = normalised(self.data, mean, std), ""
+        return other
 
     def _better_normalised(self, measure: Callable[[Task], Mapping[str, float]], top1: float, count: int) -> str:
         """A warning, if mean and std are a guess and another usual pair suits the network far better; else ""."""
@@ -126,12 +144,16 @@ class Classification(InMemory):
         )
 
     def about(self) -> list[str]:
-        """How images are normalised."""
-        return [describe(self.data)]
+        """How images are normalised, and whether they are streamed."""
+        return [describe(self.data), *self.about_streams()]
 
     def inputs(self) -> dict[str, Any]:
         """Shape, mean, std and their formula."""
         return input_of(self.data)
+
+    def skipped(self) -> list[str]:
+        """See `Task`."""
+        return [*self.data.skipped, *super().skipped()]
 
     def outputs(self) -> dict[str, Any]:
         """Class scores, and the names of the classes."""
@@ -143,6 +165,8 @@ class Classification(InMemory):
 
     def hashed(self) -> str:
         """That of the data: mean, std, classes, labels and a sample of the pixels."""
+        if isinstance(self.parts["train"], Streamed):
+            return ImageStream(self.data, {name: part.selection for name, part in self.parts.items()}).fingerprint
         return replace(self.data, train=self.parts["train"], val=self.parts["val"]).fingerprint
 
     def example(self) -> Tensor:

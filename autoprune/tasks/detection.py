@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoprune.randomness import seed_of
 from autoprune.tasks.arrays import torchmetric
 from autoprune.tasks.own_loss import own_loss
-from autoprune.tasks.randomness import seed_of
 from autoprune.tasks.task import Task
 
 Sample = tuple[Tensor, dict[str, Tensor]]  # image [3, H, W] of 0..1, {"boxes": [n, 4] x1 y1 x2 y2, "labels": [n]}

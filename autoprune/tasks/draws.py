@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any
 
 from autoprune.compute import Compute
-from autoprune.tasks.randomness import GlobalStream
+from autoprune.data.loading import deaths_in_order, has_died
+from autoprune.randomness import GlobalStream
 from autoprune.tasks.trees import joined, not_finite, num_samples, part_of, placed, split
 from objectives.plugins import running
 
@@ -140,8 +141,9 @@ class LoaderTraining(Training):
                 if count > first:
                     yield placed(batch, self._compute)
             if count < last:
-                raise ValueError(f"{self._where}: gives {count} batches in epoch {epoch}, but {self.per_epoch} in the "
-                                 "first one; each epoch must have as many")  # fmt: skip
+                before = "in the first one" if epoch else "by its own length"
+                raise ValueError(f"{self._where}: gives {count} batches in epoch {epoch}, but {self.per_epoch} "
+                                 f"{before}; each epoch must have as many")  # fmt: skip
 
 
 def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
@@ -151,7 +153,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
         PluginError: If the loader fails.
     """
     stream = GlobalStream(seed, 3, epoch)
-    with running(where, "when asked for its batches"), stream.drawing():
+    with running(where, "when asked for its batches"), stream.drawing(), deaths_in_order():
         batches = iter(read(epoch))
     try:
         for number in itertools.count():
@@ -163,6 +165,10 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
             except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:  # a worker process that died, a transform of the user's
+                if has_died(error):
+                    raise ValueError(f"{where}: a worker process of the loader was killed at batch {number} of epoch "
+                                     f"{epoch}; the system does so when memory runs out: give the loader fewer "
+                                     "num_workers or a smaller batch") from error  # fmt: skip
                 with running(where, f"when asked for batch {number} of epoch {epoch}"):
                     raise error
             yield batch

@@ -1,4 +1,4 @@
-"""Tasks whose samples lie in memory, on the device once they are used: batches of any size, drawn by a seed."""
+"""Tasks whose samples are drawn by number, by a seed, in batches of any size: from memory, or streamed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from autoprune.compute import Compute
+from autoprune.data.loading import processes
+from autoprune.randomness import seed_of
 from autoprune.tasks.draws import Draw, Training, even_size
-from autoprune.tasks.randomness import seed_of
+from autoprune.tasks.streamed import Streamed, StreamedDraw, StreamedTraining, drawn
 from autoprune.tasks.task import CPU, Task
 from autoprune.tasks.trees import leaves, mapped
 
@@ -53,11 +55,11 @@ class Columns:
         return Columns(mapped(lambda t: t.to(device), self.inputs), mapped(lambda t: t.to(device), self.targets))
 
 
-class InMemory(Task):
-    """A task whose samples lie in memory.
+class MapStyle(Task):
+    """A task whose samples are drawn by number.
 
     Attributes:
-        parts: "train", "val" and perhaps "test".
+        parts: "train", "val" and perhaps "test": in memory, on the device once they are used, or `Streamed`.
         seed: Of the order of `batches`, which the engine does not use.
     """
 
@@ -79,21 +81,49 @@ class InMemory(Task):
         if split == "train":
             training = self.training(min(self.batch_size, len(self.parts[split])), self.seed)
             return training.between(epoch * training.per_epoch, (epoch + 1) * training.per_epoch)
+        part = self.parts["train" if split == "calibration" else split]
+        if isinstance(part, Streamed):
+            return StreamedDraw(self, part, part.selection.numbers).batches(self.batch_size)
         return self.draw(split, self.count(split), 0).batches(self.batch_size)
 
-    def on(self, compute: Compute) -> InMemory:
-        """The same task with its samples on the device."""
+    def on(self, compute: Compute) -> MapStyle:
+        """The same task with its samples on the device; of those that are streamed, what it is to work on."""
         bound = copy.copy(self)
         bound.compute = compute
         bound.parts = {name: part.to(compute.device) for name, part in self.parts.items()}
         return bound
 
-    def without(self, *splits: str) -> InMemory:
+    def without(self, *splits: str) -> MapStyle:
         """The same without the samples of some splits."""
         bare = copy.copy(self)
         bare._fingerprint = self.fingerprint
         bare.parts = {name: part for name, part in self.parts.items() if name not in splits}
         return bare
+
+    def loading(self, workers: int | str) -> MapStyle:
+        """See `Task`."""
+        bound = copy.copy(self)
+        streamed = {name: part.loading(workers) for name, part in self.parts.items() if isinstance(part, Streamed)}
+        bound.parts = {**self.parts, **streamed}
+        return bound
+
+    def about(self) -> list[str]:
+        """Whether samples are streamed."""
+        return self.about_streams()
+
+    def about_streams(self) -> list[str]:
+        """In a sentence, where they are."""
+        parts = [part for part in self.parts.values() if isinstance(part, Streamed)]
+        if not parts:
+            return []
+        count, size = sum(map(len, parts)), sum(part.num_bytes(len(part)) for part in parts)
+        return [f"streamed: {count:,} {self.sample}s would take {size / 2**30:.1f} GiB in memory, more than "
+                f"--data-memory gives; {processes(parts[0].workers)} processes load them, and samples for scoring and "
+                "calibration are kept"]  # fmt: skip
+
+    def skipped(self) -> list[str]:
+        """See `Task`."""
+        return sorted({name for part in self.parts.values() if isinstance(part, Streamed) for name in part.skipped})
 
     def has(self, split: str) -> bool:
         """Whether there are any."""
@@ -105,24 +135,35 @@ class InMemory(Task):
 
     def once(self, split: str, size: int) -> Iterator[Any]:
         """All of a split in its own order."""
-        return MemoryDraw(self, self.parts[split]).batches(size)
+        part = self.parts[split]
+        if isinstance(part, Streamed):
+            return StreamedDraw(self, part, part.selection.numbers).batches(size)
+        return MemoryDraw(self, part).batches(size)
 
     def draw(self, split: str, count: int, seed: int) -> Draw:
-        """`count` samples drawn by the seed without replacement (all, reordered, if there are fewer)."""
+        """`count` samples drawn by the seed without replacement (all, reordered, if there are fewer).
+
+        Of those that are streamed each class has its share.
+        """
         part = self.parts["train" if split == "calibration" else split]
+        if isinstance(part, Streamed):
+            found = drawn(self, part, count, seed)
+            return found if isinstance(found, Draw) else MemoryDraw(self, found)
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
         return MemoryDraw(self, part[order.to(self.compute.device)])
 
     def training(self, size: int, seed: int) -> Training:
         """Batches of `size` samples; the last, partial one of an epoch is dropped."""
-        return MemoryTraining(self, size, seed)
+        part = self.parts["train"]
+        return (
+            StreamedTraining(self, part, size, seed) if isinstance(part, Streamed) else MemoryTraining(self, size, seed)
+        )
 
     def example(self) -> Any:
         """The inputs of the first training sample."""
         bound = copy.copy(self)
         bound.compute = CPU
-        inputs = bound.prepared(self.parts["train"][:1].to(CPU.device))[0]
-        return inputs
+        return bound.prepared(self.parts["train"][:1].to(CPU.device))[0]
 
     @property
     def fingerprint(self) -> str:
@@ -135,6 +176,9 @@ class InMemory(Task):
         digest = hashlib.sha256(f"{self.kind} {type(self).__qualname__}".encode())
         for name in ("train", "val"):
             part = self.parts[name]
+            if isinstance(part, Streamed):
+                digest.update(f"{name} {part.fingerprint}".encode())
+                continue
             places = torch.from_numpy(np.linspace(0, len(part) - 1, num=min(len(part), 256)).astype(np.int64))
             batch = self.prepared(part[places.to(self.compute.device)])
             digest.update(f"{name} {len(part)}".encode())
@@ -147,7 +191,7 @@ class InMemory(Task):
 class MemoryDraw(Draw):
     """See `Draw`."""
 
-    def __init__(self, task: InMemory, samples: Any) -> None:
+    def __init__(self, task: MapStyle, samples: Any) -> None:
         self._task, self._samples = copy.copy(task), samples
         self._task.parts = {}  # they may go
 
@@ -172,7 +216,7 @@ class MemoryDraw(Draw):
 class MemoryTraining(Training):
     """All randomness of step `t` comes from `(seed, t)` and that of epoch `e` from `(seed, e)`: nothing is stored."""
 
-    def __init__(self, task: InMemory, size: int, seed: int) -> None:
+    def __init__(self, task: MapStyle, size: int, seed: int) -> None:
         self._task, self._seed, self.size = task, seed, size
         self.per_epoch = task.count("train") // size if size > 0 else 0
 

@@ -168,6 +168,14 @@ class Task(ABC):
         """The same without the samples of some splits: test, which only the end may see, or what has been drawn."""
         return self
 
+    def loading(self, workers: int | str) -> Task:
+        """The same with so many processes that load what is streamed; "auto": as many as this process has threads."""
+        return self
+
+    def skipped(self) -> list[str]:
+        """Names of damaged samples that were left out so far, where that was asked for."""
+        return []
+
     def read(self, split: str) -> Callable[[int], Iterable[Any]]:
         """Epoch -> the batches of a split.
 

@@ -12,8 +12,8 @@ from autoprune.config import SETTINGS, RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.runs import RunDirectory, allow_file
-from autoprune.runs.prepare import load_data
-from autoprune.tasks import Task
+from autoprune.runs.prepare import load_data, with_memory
+from autoprune.tasks import Task, as_task
 from objectives import Given, named
 from objectives.plugins import running
 
@@ -66,7 +66,15 @@ def settled(
         if value is None and not (name == "data" and given.get("task")):
             raise ValueError(f"{name}: missing; {SETTINGS[name].help}, or an object")
     made = RunConfig.make(**given)
+    if not is_known(found["data"]):  # what it is decided by now, the run is to keep
+        made = with_memory(made, found["data"])
+        given["data_memory"] = made.data_memory
     return network(found["model"], made), purpose(found["data"], made), given
+
+
+def is_known(data: Any) -> bool:
+    """Whether these are data as the engine takes them: a name, images, a task, or none."""
+    return data is None or isinstance(data, (str, ImageData, Task))
 
 
 def network(model: Any, config: RunConfig) -> Any:
@@ -92,11 +100,12 @@ def purpose(data: Any, config: RunConfig) -> Any:
         data: As the user gave it.
         config: With the arguments of loading.
     """
-    if data is None or isinstance(data, (str, ImageData, Task)):
+    if is_known(data):
         return data
     if callable(data) and not isinstance(name := named(data, {}), Given):
         return name
-    return load_data(config, given=data)
+    found = load_data(config, given=data)
+    return found if isinstance(found, ImageData) else as_task(found)
 
 
 def brought(run: str | Path, model: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -105,8 +114,7 @@ def brought(run: str | Path, model: Any, data: Any, settings: Mapping[str, Any])
     Raises:
         ValueError: If it is no run, or the data are unusable.
     """
-    is_known = data is None or isinstance(data, (str, ImageData, Task))
-    if is_known and (model is None or isinstance(model, (str, nn.Module))):
+    if is_known(data) and (model is None or isinstance(model, (str, nn.Module))):
         return model, data
     config = change(RunDirectory.open(run).config, **{k: v for k, v in settings.items() if k.endswith("_args")})
     return network(model, config), purpose(data, config)

@@ -9,7 +9,7 @@ from small_tasks import MADE
 import autoprune
 from autoprune import tasks
 from autoprune.compute import Compute
-from autoprune.tasks import InMemory, Task
+from autoprune.tasks import MapStyle, Task
 from autoprune.tasks.arrays import Arrays
 from search_spaces.tracing import as_call
 
@@ -17,7 +17,7 @@ pytest.importorskip("torchmetrics")
 CPU = Compute(torch.device("cpu"), amp=False)
 QUICK = {"trials": 2, "finalists": 1, "short_steps": 2, "epochs": 0.2, "warm_starts": "none", "strategy": "random",
          "device": "cpu", "batch_size": 16, "progress": False}  # fmt: skip
-BASES = (Task, InMemory, Arrays, tasks.Pairs, tasks.Classification, tasks.Labelled)
+BASES = (Task, MapStyle, Arrays, tasks.Pairs, tasks.Classification, tasks.Labelled)
 
 
 @pytest.fixture(params=MADE)

@@ -41,7 +41,7 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     search = " over ".join(filter(None, (config.strategy, config.encoding)))
     rows = [
         ("Network", facts.model),
-        ("Data", config.data or "an ImageData object"),
+        ("Data", (config.data or "an ImageData object") + left_out(facts)),
         ("Goal" if config.front else "Budget", config.goal),
         ("Strategy", f"{search} (proposes the widths to try)"),
         ("Criterion", f"{config.criterion} (says which channels of a layer go first)"),
@@ -53,6 +53,13 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
             best = "the best" if count == 1 else f"the best {count}"
             rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
     return [*rows, ("Seed", str(config.seed))]
+
+
+def left_out(facts: Facts) -> str:
+    """How many damaged files the run did without; empty for none."""
+    data = facts.export.get("provenance", {}).get("data", {}) if facts.export else {}
+    count = data.get("skipped", 0) if isinstance(data, Mapping) else 0
+    return f" ({counted(count, 'damaged file')} left out)" if count else ""
 
 
 def summary(facts: Facts) -> str:
