@@ -66,8 +66,8 @@ class RunConfig(TrainingSettings):
         "augmented by processes whenever they are wanted, and only samples that score are kept; 4GiB, 500MB, 10%, or 0 "
         "(stream whatever can be)", usual="25% of what is free; a run keeps what that was")
     data_workers: int | str = problem("auto", "N",
-        "processes that load what is streamed, on top of those of --workers (0: none; auto: as many as there are CPU "
-        "cores for this process)", kind=int | str, low=0, high=1000, verbs=AGAIN)
+        "processes that load what is streamed (0: none; auto: as many as this process has CPU cores; those of a "
+        "search's worker never exceed its share of them)", kind=int | str, low=0, high=1000, verbs=AGAIN)
     task: str = problem("", "REF",
         "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
         "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN)

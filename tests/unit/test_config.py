@@ -126,7 +126,7 @@ def test_a_setting_says_which_verbs_take_it():
     assert names_of("search") == tuple(SETTINGS)
     assert set(names_of("export")) == {
         *("epochs", "lr", "lr_schedule", "momentum", "weight_decay", "distill", "temperature"),
-        *("device", "amp", "onnx", "pt2"),
+        *("device", "amp", "onnx", "pt2", "data_workers"),
         *("model", "model_args", "weights", "data", "data_args", "task"),  # of a run of objects
     }
     assert {"trials", "workers", "timeout"} <= set(names_of("resume"))
