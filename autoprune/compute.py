@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+ROOM = 4 * 2**30  # bytes; beyond it more images at once gain nothing
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,15 @@ class Compute:
         device: Where the network and the images live.
         amp: Whether passes run under bfloat16 autocast (weights and the loss stay float32).
         channels_last: Whether activations are laid out channels last.
+        room: Bytes that the activations of a pass without gradients may take; 0: it gets batches of the training's
+            size, the fastest on a CPU (an accelerator waits for launches then). The same on most GPUs, whatever is
+            free at the moment: batch-norm is re-estimated batch by batch, so scores depend on it.
     """
 
     device: torch.device
     amp: bool
     channels_last: bool = True
+    room: int = 0
 
     @classmethod
     def choose(
@@ -51,7 +58,26 @@ class Compute:
         choices = {"auto": _fast_bfloat16(resolved), "on": True, "off": False, True: True, False: False}
         if amp not in choices:
             raise ValueError(f"amp: expected 'auto', 'on' or 'off', got {amp!r}")
-        return cls(resolved, choices[amp], channels_last)
+        return cls(resolved, choices[amp], channels_last, _room(resolved))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether sums of many products are taken in float64: that is slow on most GPUs."""
+        return self.device.type == "cpu"
+
+    def pass_size(self, batch_size: int, counts: Iterable[int], bytes_each: float) -> int:
+        """Samples of one pass without gradients, the same for all that a candidate goes through.
+
+        One size means one set of shapes, for which an accelerator's libraries look for kernels only once.
+
+        Args:
+            batch_size: Of the training.
+            counts: Of the samples that pass for one reason or another.
+            bytes_each: Of the activations of one sample.
+        """
+        if not self.room:
+            return batch_size
+        return max(batch_size, min(*counts, int(self.room / max(1.0, bytes_each))))
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move the model to the device (in place) and lay out its weights."""
@@ -102,6 +128,13 @@ class Stopwatch:
             self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1e3  # ms
             self._events.clear()
         return self._seconds
+
+
+def _room(device: torch.device) -> int:
+    """See `Compute`: an eighth of the memory, 4 GiB at most."""
+    if device.type != "cuda":
+        return 0
+    return int(min(ROOM, torch.cuda.get_device_properties(device).total_memory // 8))
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

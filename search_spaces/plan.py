@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from search_spaces.space import ChannelGroup, IntArray, Kept, SearchSpace
 
@@ -69,6 +71,56 @@ class Plan:
             stays[indices] = True
             gone.append(np.flatnonzero(~stays))
         return [np.concatenate([index[gone[group]].ravel() for group, index in parts]) for parts in self._lines]
+
+
+class Stays:
+    """Which positions of which axes stay in one candidate: as numbers, and on its device, where one copy sends all.
+
+    Attributes:
+        removed: [line] the positions that go.
+        widths: [G] kept units.
+        more: What else was sent.
+
+    Args:
+        removed: See above.
+        axes: (line, size) of the axes that will be asked for.
+        device: Of the network.
+        widths: See above.
+    """
+
+    def __init__(
+        self,
+        removed: list[IntArray],
+        axes: Iterable[tuple[Line, int]],
+        device: torch.device,
+        widths: Sequence[int] = (),
+    ) -> None:
+        self.removed, self.widths, self.more = removed, widths, list[Tensor]()
+        self._device = device
+        self._known: dict[tuple[Line, int], IntArray] = {}
+        self._sent: dict[tuple[Line, int], Tensor] = {}
+        self._axes = [axis for axis in axes if removed[axis[0]].size]
+
+    def send(self, more: Sequence[IntArray] = ()) -> Stays:
+        """Have it all on the device; returns itself."""
+        arrays = [*(self.of(*axis) for axis in self._axes), *more]
+        if arrays:
+            sent = torch.from_numpy(np.concatenate(arrays)).to(self._device).split([len(array) for array in arrays])
+            self._sent.update(zip(self._axes, sent, strict=False))
+            self.more = list(sent[len(self._axes) :])
+        return self
+
+    def of(self, line: Line, size: int) -> IntArray:
+        """The positions that stay of an axis of so many."""
+        if (line, size) not in self._known:
+            self._known[line, size] = np.delete(np.arange(size), self.removed[line])
+        return self._known[line, size]
+
+    def on_device(self, line: Line, size: int) -> Tensor:
+        """The same as a tensor."""
+        if (line, size) not in self._sent:
+            self._sent[line, size] = torch.from_numpy(self.of(line, size)).to(self._device)
+        return self._sent[line, size]
 
 
 def plan_of(space: SearchSpace) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches
 from search_spaces.inputs import INPUT, composed, selection_of, set_selection
-from search_spaces.plan import Line, Plan, check_kept, plan_of
+from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
 from search_spaces.space import IntArray, SearchSpace
 
@@ -43,6 +43,55 @@ class Slot:
     dense: Tensor
     cuts: list[tuple[int, Line]]
     places: list[tuple[Any, Any]]
+
+    def cut(self, stays: Stays) -> Tensor:
+        """What stays of it, in memory of its own, laid out like the dense one's."""
+        dense = self.dense.detach()
+        last = dense.dim() == 4 and not dense.is_contiguous() and dense.is_contiguous(memory_format=torch.channels_last)
+        value, is_new = dense.permute(0, 2, 3, 1) if last else dense, False
+        for axis, line in self.cuts:
+            if stays.removed[line].size:
+                place = (0, 3, 1, 2)[axis] if last else axis
+                value, is_new = value.index_select(place, stays.on_device(line, dense.shape[axis])), True
+        value = value if is_new else value.clone()
+        return value.permute(0, 3, 1, 2) if last else value
+
+
+class Pack:
+    """The vectors and single numbers of one kind, which are cut in one operation.
+
+    Args:
+        slots: Their numbers, and the slots.
+    """
+
+    def __init__(self, slots: Sequence[tuple[int, Slot]]) -> None:
+        self._slots = slots
+
+    def index(self, stays: Stays) -> IntArray:
+        """Which positions stay of all of them in a row."""
+        ends = np.cumsum([0, *(slot.dense.numel() for _, slot in self._slots)])
+        return np.concatenate([end + self._of(slot, stays) for end, (_, slot) in zip(ends, self._slots, strict=False)])
+
+    def cut(self, index: Tensor, stays: Stays) -> Iterator[tuple[int, Tensor]]:
+        """Number and what stays of it; each counts its own changes, though they lie in one piece of memory."""
+        row = torch.cat([slot.dense.detach().reshape(-1) for _, slot in self._slots]).index_select(0, index)
+        sizes = [len(self._of(slot, stays)) for _, slot in self._slots]
+        for (number, slot), value in zip(self._slots, row.split(sizes), strict=True):
+            yield number, value.view(slot.dense.shape if slot.dense.dim() == 0 else -1).data
+
+    @staticmethod
+    def _of(slot: Slot, stays: Stays) -> IntArray:
+        size = slot.dense.numel()
+        return stays.of(slot.cuts[0][1], size) if slot.cuts else np.arange(size)
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot]) -> list[Pack]:
+        """A pack for each kind."""
+        kinds: dict[torch.dtype, list[tuple[int, Slot]]] = {}
+        for number, slot in enumerate(slots):
+            if slot.dense.dim() < 2 and slot.dense.numel():
+                kinds.setdefault(slot.dense.dtype, []).append((number, slot))
+        return [cls(found) for found in kinds.values()]
 
 
 class Dresser:
@@ -85,7 +134,8 @@ class Dresser:
         self._selection = selection_of(model)
         self._channels = sum(m.index.size for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT)
         self._slots = list(slots.values())
-        self._device = tensors[0][1].device
+        self._device, self._packs = tensors[0][1].device, Pack.of(self._slots)
+        self._axes = sorted({(line, slot.dense.shape[axis]) for slot in self._slots for axis, line in slot.cuts})
         self._refits = [
             Refit(modules[name], self.plan.grouped.get(name), self.plan.statistics.get(name)) for name in touched
         ]
@@ -101,60 +151,62 @@ class Dresser:
         self._tensors = {name: slots[id(tensor)] for name, tensor in tensors}
         self._absences = Absences(self.instance, space) if space.vanishing else None
 
-    def dress(self, kept: Sequence[Any]) -> nn.Module:
-        """The candidate's network: always the same module object, with fresh parameters and buffers each time."""
+    def stays(self, kept: Sequence[Any], packed: bool = False) -> Stays:
+        """What stays in a candidate, ready on the device: for `dress` and whoever else asks.
+
+        Args:
+            kept: Per group the indices of the units that stay.
+            packed: All vectors are cut in one operation, and share their memory: fewer kernels, but nothing to keep.
+
+        Raises:
+            ValueError: If `kept` does not fit the space.
+        """
         kept = check_kept(self.space, kept)
-        removed = self.plan.removed(kept)
+        stays = Stays(self.plan.removed(kept), self._axes, self._device, [len(k) for k in kept])
+        return stays.send([pack.index(stays) for pack in self._packs] if packed else ())
+
+    def dress(self, kept: Sequence[Any] | Stays) -> nn.Module:
+        """The candidate's network: always the same module object, with fresh parameters and buffers each time.
+
+        Args:
+            kept: Per group the indices of the units that stay, or what `stays` has made of them.
+        """
+        stays = kept if isinstance(kept, Stays) else self.stays(kept)
         if self._absences is not None:
             self._absences.clear()
         for table in caches(self.instance):  # worked out from other weights
             table.clear()
-        known: dict[tuple[Line, int], Tensor] = {}
-
-        def stays(line: Line, size: int) -> IntArray:
-            return np.delete(np.arange(size), removed[line])
-
-        def positions(line: Line, size: int) -> Tensor:
-            if (line, size) not in known:
-                known[line, size] = torch.from_numpy(stays(line, size)).to(self._device)
-            return known[line, size]
-
-        def cut(slot: Slot) -> Tensor:
-            value = slot.dense.detach()
-            for axis, line in slot.cuts:
-                if removed[line].size:
-                    value = value.index_select(axis, positions(line, slot.dense.shape[axis]))
-            return value
-
         with torch.no_grad():
-            for slot in self._slots:
-                value = cut(slot)
-                if value.data_ptr() == slot.dense.data_ptr():
-                    value = value.clone()
+            packs = zip(self._packs, stays.more, strict=True) if stays.more else ()
+            vectors = {slot: value for pack, index in packs for slot, value in pack.cut(index, stays)}
+            for number, slot in enumerate(self._slots):
+                value = vectors.get(number)
+                if value is None:
+                    value = slot.cut(stays)
                 if isinstance(slot.dense, nn.Parameter):
                     value = nn.Parameter(value, slot.dense.requires_grad)
                 for table, key in slot.places:
                     table[key] = value
         for shrinkable, lines in self._declared:
             cast(Shrinkable, shrinkable).shrink(*(
-                stays(lines[axis], size) if axis in lines else np.arange(size)
+                stays.of(lines[axis], size) if axis in lines else np.arange(size)
                 for axis, size in ((1, shrinkable.in_channels), (0, shrinkable.out_channels))
             ))  # fmt: skip
             shrinkable.to(self._device)  # what it made of the indices
         for refit in self._refits:
-            refit(removed)
+            refit(stays.removed)
         for attribute in self._attributes:
-            attribute(removed)
-        absent = self._absences.of([len(k) for k in kept]) if self._absences is not None else {}
+            attribute(stays.removed)
+        absent = self._absences.of(stays.widths) if self._absences is not None else {}
         for module in self._adapted:
             if not within(module.name, absent):
-                module.fit(positions)
+                module.fit(stays.on_device)
         if absent:
             assert self._absences is not None
-            self._absences.fill(absent, lambda name: cut(self._tensors[name]))
+            self._absences.fill(absent, lambda name: self._tensors[name].cut(stays))
         if self.plan.inputs is not None:
             axis, line = self.plan.inputs
-            kept_in = stays(line, self._channels)
+            kept_in = stays.of(line, self._channels)
             set_selection(self.instance, composed(self._selection, kept_in, self._channels, axis))
         return self.instance
 

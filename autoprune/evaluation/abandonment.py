@@ -31,7 +31,7 @@ def block_means(losses: Tensor) -> list[float]:
 def whole_blocks(losses: Tensor) -> list[float]:
     """The same without a smaller last one."""
     count = len(losses) // BLOCK
-    means: list[float] = losses[: count * BLOCK].double().view(count, BLOCK).mean(1).tolist()
+    means: list[float] = losses[: count * BLOCK].double().view(count, BLOCK).mean(1).cpu().tolist()
     return means
 
 
@@ -80,6 +80,11 @@ class Losses:
         self._sizes.append(count)
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """Those that it holds."""
+        return self._values
+
+    @property
     def block(self) -> int:
         """Samples of a block."""
         return BLOCK if self._each else self._sizes[0]
@@ -103,5 +108,5 @@ class Losses:
         return float(np.average(self._batches(), weights=self._sizes))
 
     def _batches(self) -> list[float]:
-        means: list[float] = torch.stack([v.double().mean() for v in self._values]).tolist()
+        means: list[float] = torch.stack([v.double().mean() for v in self._values]).cpu().tolist()
         return means

@@ -19,7 +19,8 @@ from autoprune.data import ImageData
 from autoprune.errors import CandidateFailed, Diverged
 from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
-from autoprune.evaluation.memory import within_memory
+from autoprune.evaluation.memory import activation_bytes, within_memory
+from autoprune.evaluation.ready import ready
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.starts import Start, starts_of
 from autoprune.evaluation.state import remove, state_files, trained_file
@@ -70,7 +71,7 @@ class Evaluator:
         self.compute = Compute.choose(settings.device, settings.amp)
         self._task = as_task(task).without("test").on(self.compute)
         self._goal = Goal.of(settings.metric, self._task)
-        self._val = self._task.draw("val", settings.val_images, settings.seed)
+        self._val = ready(self._task.draw("val", settings.val_images, settings.seed), self.compute)
         self._task = self._task.without("val")  # on the device there are those that score only
         self._drawn: dict[int, Draw] = {}
         self._dense = self.compute.place(copy.deepcopy(model)).eval()
@@ -176,12 +177,12 @@ class Evaluator:
             widths: [G] legal widths.
             state: Its weights so far.
         """
-        batch, plan = self.settings.batch_size, self.settings.parse("short")
+        plan = self.settings.parse("short")
         net = self.compute.place(prune(self._dense, self.space, self.space.kept(widths, self.scores))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
-        reestimate_evenly(net, self._task, self._sample(plan.bn_images), batch, self.compute, clock)
-        return self._validate(net)
+        reestimate_evenly(net, self._task, self._sample(plan.bn_images), self._pass_size(plan), self.compute, clock)
+        return self._validate(net, plan)
 
     def evaluate_dense(self) -> dict[str, Any]:
         """Score the dense network as it is, on the same validation images: what candidates are compared with.
@@ -191,7 +192,7 @@ class Evaluator:
         """
 
         def score(batch: int) -> dict[str, Any]:
-            return self._validate(self._dense, parts=self.settings.batch_size // batch)
+            return self._validate(self._dense, Fidelity(), parts=self.settings.batch_size // batch)
 
         try:
             metrics = within_memory(score, self.settings.batch_size, self.compute.device, "with the dense network")
@@ -230,17 +231,18 @@ class Evaluator:
 
         def started(start: Start) -> nn.Module:
             kept = self.space.kept(widths, self.others[start.units] if start.units else self.scores)
-            net = self._dresser.dress(kept).eval()
+            stays = self._dresser.stays(kept, packed=not plan.steps)
+            net = self._dresser.dress(stays).eval()
             if start.fitted:
-                self.reconstruction(max(1, plan.fit_images // share))(net, kept, clock)
+                self.reconstruction(max(1, plan.fit_images // share))(net, stays, clock)
             return net
 
         def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
             if plan.bn_images:
                 drawn = self._sample(plan.bn_images)
-                reestimate_evenly(net, self._task, drawn, self.settings.batch_size, self.compute, clock, parts=share)
+                reestimate_evenly(net, self._task, drawn, self._pass_size(plan), self.compute, clock, parts=share)
             with Folded(net, self._pairs):
-                return self._validate(net, rival, clock, share)
+                return self._validate(net, plan, rival, clock, share)
 
         if not plan.steps:
             net = started(Start(plan.fit_images > 0))
@@ -282,14 +284,24 @@ class Evaluator:
         )  # fmt: skip
 
     def _validate(
-        self, net: nn.Module, rival: Sequence[float] | None = None, clock: Stopwatch | None = None, parts: int = 1
+        self,
+        net: nn.Module,
+        plan: Fidelity,
+        rival: Sequence[float] | None = None,
+        clock: Stopwatch | None = None,
+        parts: int = 1,
     ) -> dict[str, Any]:
         """See `validate`."""
-        size = self.settings.batch_size
+        size = self._pass_size(plan)
         return validate(net, self._task, self._val, self.compute, size, self._goal, rival, clock, parts)
+
+    def _pass_size(self, plan: Fidelity) -> int:
+        """Samples of one pass without gradients."""
+        counts = [count for count in (plan.fit_images, plan.bn_images, len(self._val)) if count]
+        return self.compute.pass_size(self.settings.batch_size, counts, activation_bytes(self.space))
 
     def _sample(self, count: int) -> Draw:
         """Training samples as they are; drawn once."""
         if count not in self._drawn:
-            self._drawn[count] = self._task.draw("calibration", count, self.settings.seed)
+            self._drawn[count] = ready(self._task.draw("calibration", count, self.settings.seed), self.compute)
         return self._drawn[count]

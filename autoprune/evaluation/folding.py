@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,7 @@ class Folded:
         self._kept: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> None:
-        folded = [_fold(conv, norm) for conv, norm in self._pairs]  # all first: it may run out of memory
+        folded = _fold(self._pairs)  # all first: it may run out of memory
         for (conv, norm), (weight, bias) in zip(self._pairs, folded, strict=True):
             self._kept.append((conv._parameters["weight"], conv._parameters["bias"]))
             conv._parameters["weight"], conv._parameters["bias"] = nn.Parameter(weight), nn.Parameter(bias)
@@ -90,13 +90,26 @@ class Folded:
 
 
 @torch.no_grad()
-def _fold(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
-    """`gamma * (W x + b - mean) / sqrt(var + eps) + beta` as one weight and one bias."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight
-    bias = -norm.running_mean * scale if conv.bias is None else (conv.bias - norm.running_mean) * scale
-    weight = conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1))
-    return weight, bias if norm.bias is None else bias + norm.bias
+def _fold(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Tensor, Tensor]]:
+    """`gamma * (W x + b - mean) / sqrt(var + eps) + beta` as one weight and one bias of each; vectors all at once."""
+    if not pairs:
+        return []
+    norms, convs = [norm for _, norm in pairs], [conv for conv, _ in pairs]
+    scales = list(torch._foreach_add([norm.running_var for norm in norms], [norm.eps for norm in norms]))
+    torch._foreach_rsqrt_(scales)
+    biases = list(torch._foreach_neg([norm.running_mean for norm in norms]))
+    _where(torch._foreach_mul_, scales, [norm.weight for norm in norms])
+    _where(torch._foreach_add_, biases, [conv.bias for conv in convs])
+    torch._foreach_mul_(biases, scales)
+    _where(torch._foreach_add_, biases, [norm.bias for norm in norms])
+    weights = [c.weight * s.view(-1, *[1] * (c.weight.dim() - 1)) for c, s in zip(convs, scales, strict=True)]
+    return list(zip(weights, biases, strict=True))
+
+
+def _where(change: Callable[..., Any], values: list[Tensor], others: list[Tensor | None]) -> None:
+    """Change those values in place for which there is something to change them with."""
+    if found := [(value, other) for value, other in zip(values, others, strict=True) if other is not None]:
+        change(*map(list, zip(*found, strict=True)))
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -11,8 +11,16 @@ import torch
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation.failures import out_of_memory
 from objectives.plugins import PluginError
+from search_spaces import SearchSpace
 
 SMALLEST = 4  # a batch of fewer images is not halved: batch-norm needs two
+
+MAPS = 6  # activations alive at once: what a layer reads and makes, what a shortcut holds, and copies of them
+
+
+def activation_bytes(space: SearchSpace) -> float:
+    """About what the activations of one sample take in a pass without gradients: a few of the largest, in float32."""
+    return 4.0 * MAPS * max((layer.pixels * layer.makes.size for layer in space.layers), default=1)
 
 
 def within_memory(

@@ -15,6 +15,7 @@ from autoprune.compute import Compute
 from autoprune.evaluation.abandonment import Losses, estimate, hopeless
 from autoprune.labels import LOSS, Score
 from autoprune.tasks import Draw, Meter, Metric, Task, goal_of, num_samples, resolve_metric
+from autoprune.tasks.trees import bring
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def validate(
     Raises:
         ValueError: If a metric gives neither one number nor one per sample.
     """
-    count, seen = len(draw), 0
+    count, seen, looks = len(draw), 0, 0
     own, meter, rival = Losses(), task.meter(goal.more), list[float]()
     with torch.inference_mode(), compute.autocast():  # one context: every weight is cast once, not once per batch
         for batch in draw.batches(batch_size, parts):
@@ -99,13 +100,15 @@ def validate(
             seen += (size := num_samples(batch))
             own.add(loss, size)
             meter.update(outputs, batch)
-            if incumbent is None or seen >= count:
-                continue
+            if incumbent is None or seen >= count or (compute.room and (looks or 2 * seen < count)):
+                continue  # each look waits for an accelerator: one, half-way
+            looks += 1
             known = goal.losses(own, meter)
             if known is not None and len(incumbent) == known.num_blocks(count):
                 rival = list(incumbent)
                 if hopeless(known.whole(), rival):
                     break
+        bring([own.tensors, *meter.tensors])
         scores = {name: value for name, value in meter.compute().items() if math.isfinite(value)}
     found = goal.losses(own, meter)
     abandoned = seen < count

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
@@ -28,25 +28,34 @@ def reestimate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any]
             small ones; a batch of one sample has no statistics.
         forward: What runs a batch (default: the model itself), e.g. to time it.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_var is not None]
     if not norms:
         return
     modes = {module: module.training for module in model.modules()}
-    momenta = [norm.momentum for norm in norms]
+    momenta, count = [norm.momentum for norm in norms], 0
+    counters = [norm.num_batches_tracked for norm in norms]
+    variances: list[Tensor] = [norm.running_var for norm in norms]  # type: ignore[misc]
     model.eval()
+    torch._foreach_zero_([*variances, *(norm.running_mean for norm in norms)])
+    torch._foreach_add_(variances, 1.0)
     for norm in norms:
-        norm.reset_running_stats()
         norm.train()
-        norm.momentum = None  # cumulative average instead of an exponential one
+        if type(norm).forward is _BatchNorm.forward:  # which counts by a kernel for each layer, for nobody
+            norm.num_batches_tracked = None
     try:
         with torch.inference_mode():
-            for batch in batches:
+            for count, batch in enumerate(batches, start=1):
+                for norm in norms:
+                    norm.momentum = 1.0 / count  # the plain average; None gives it too, but waits for the device
                 (forward or model)(batch)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, momentum, counter in zip(norms, momenta, counters, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
         for module, mode in modes.items():
             module.training = mode
+        if counted := [counter for counter in counters if counter is not None]:
+            torch._foreach_zero_(counted)
+            torch._foreach_add_(counted, count)
 
 
 def reestimate_evenly(

@@ -39,7 +39,7 @@ from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
 from autoprune.tasks import Task, as_task, num_samples
 from search_spaces import SearchSpace
-from search_spaces.plan import check_kept, plan_of
+from search_spaces.plan import Line, Stays, check_kept, plan_of
 
 POSITIONS = 10
 RIDGE = 0.05
@@ -73,6 +73,7 @@ class Reconstruction:
     ) -> None:
         self._space, self._plan = space, plan_of(space)
         self._call, self._compute, self._ridge = call, compute, ridge
+        self._patches: dict[tuple[str, torch.Size], Tensor] = {}  # where a layer reads, by the size of its input
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
         calls: Counter[str] = Counter()
 
@@ -107,34 +108,41 @@ class Reconstruction:
         return cls(dense, space, lambda net: task.call(net, batch), compute, positions=positions, seed=seed)
 
     def __call__(
-        self, net: nn.Module, kept: Sequence[Any], clock: AbstractContextManager[Any] | None = None
+        self, net: nn.Module, kept: Sequence[Any] | Stays, clock: AbstractContextManager[Any] | None = None
     ) -> tuple[str, ...]:
         """Fit the weights of a pruned network in place, with their biases, and re-estimate its batch-norm.
 
         Args:
             net: What `prune` or a `Dresser` made of the dense network, on the device, in eval mode.
-            kept: Per group the kept units it was made with.
+            kept: Per group the kept units it was made with, or what a `Dresser` made of them.
             clock: Runs meanwhile.
 
         Returns:
             The layers that were fitted, in the order in which they ran.
         """
-        removed = self._plan.removed(check_kept(self._space, kept))
-        fitted: list[str] = []
+        if not isinstance(kept, Stays):
+            kept = Stays(self._plan.removed(check_kept(self._space, kept)), (), self._compute.device)
+        stays, fitted = kept, list[str]()
 
-        def gone(name: str, axis: int) -> list[Any]:
-            """The positions that went from an axis of a layer's weight."""
-            return [i for a, line in self._plan.tensors.get(f"{name}.weight", ()) if a == axis for i in removed[line]]
+        def line_of(name: str, axis: int) -> Line | None:
+            """Of an axis of a layer's weight that loses positions."""
+            lines = [line for a, line in self._plan.tensors.get(f"{name}.weight", ()) if a == axis]
+            return lines[0] if lines and stays.removed[lines[0]].size else None
 
         def fit(name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
             at, target = self._targets[name]
             if len(args[0]) != len(at):  # as many rows as the network found worth it (proposals of a detector)
                 return
-            stays = np.delete(np.arange(target.shape[1]), gone(name, 0))
-            solve(layer, _inputs(layer, args[0], at), target[:, torch.from_numpy(stays).to(target.device)], self._ridge)
+            if (line := line_of(name, 0)) is not None:
+                target = target.index_select(1, stays.on_device(line, target.shape[1]))
+            place = (name, args[0].shape[2:])
+            if place not in self._patches and not isinstance(layer, nn.Linear):
+                self._patches[place] = _patches(layer, args[0], at)
+            with torch.autocast(args[0].device.type, enabled=False):
+                solve(layer, _inputs(layer, args[0], self._patches.get(place, at)), target, self._ridge, self._compute.is_exact)
             fitted.append(name)
 
-        hooks = {name: partial(fit, name) for name in self._targets if gone(name, 1)}
+        hooks = {name: partial(fit, name) for name in self._targets if line_of(name, 1) is not None}
         with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
             if hooks:
                 reestimate(net, [None], lambda _: self._call(net))
@@ -162,34 +170,67 @@ def _hook(net: nn.Module, hooks: Mapping[str, Callable[..., None]], register: st
             handle.remove()
 
 
-def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float) -> None:
+def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, exact: bool = True) -> None:
     """Give a layer the weights (and the bias, if it has one) whose answers come nearest to `outputs`.
+
+    It keeps those it has if the network overflows, so that its score will say so, or if no float holds the new ones.
+    Nothing here waits for the device.
 
     Args:
         layer: A convolution or linear layer; changed in place.
         inputs: [M, I] what one output reads, as rows, in the order of the weights.
         outputs: [M, O] wanted.
         ridge: Pull towards the weights it has, relative to the mean square of the inputs.
+        exact: Whether sums over M are taken in float64, not in float32.
     """
-    x, y, weight = inputs.double(), outputs.double(), layer.weight.flatten(1).double()
+    kind = torch.float64 if exact else torch.float32
+    x, y, weight = inputs.to(kind), outputs.to(kind), layer.weight.flatten(1).to(kind)
     if layer.bias is not None:  # the best bias for any weights makes the means agree
-        x, y = x - x.mean(0), y - y.mean(0)
-    missing = y - x @ weight.T
-    if not missing.isfinite().all():  # the network overflows, and its score will say so
-        return
-    # (X'X + r) (W' - W) = X' (Y - X W); with fewer rows than columns through XX' + r, which is smaller
-    wide = len(x) < x.shape[1]
-    gram = x @ x.T if wide else x.T @ x
-    gram.diagonal().add_((ridge * gram.trace() / x.shape[1]).clamp(min=1e-12))
-    factor = torch.linalg.cholesky(gram)
-    change = x.T @ torch.cholesky_solve(missing, factor) if wide else torch.cholesky_solve(x.T @ missing, factor)
-    weight = weight + change.T
-    if not weight.to(layer.weight.dtype).isfinite().all():  # inputs so small that no float holds the weights
-        return
+        inputs_mean, outputs_mean = x.mean(0), y.mean(0)
+        x, y = x - inputs_mean, y - outputs_mean
+    with plain_products(x.device):
+        missing = y - x @ weight.T
+        # (X'X + r) (W' - W) = X' (Y - X W); with fewer rows than columns through XX' + r, which is smaller
+        wide = len(x) < x.shape[1]
+        gram, right = (x @ x.T, missing) if wide else (x.T @ x, x.T @ missing)
+    change = solved(gram.double(), right.double(), ridge, x.shape[1])
+    weight = weight + (x.T.double() @ change if wide else change).T
+    found = weight.to(layer.weight.dtype).view_as(layer.weight)
+    sound = found.isfinite().all()
     with torch.no_grad():
-        layer.weight.copy_(weight.view_as(layer.weight))
+        layer.weight.copy_(torch.where(sound, found, layer.weight))
         if layer.bias is not None:
-            layer.bias.copy_(outputs.double().mean(0) - weight @ inputs.double().mean(0))
+            bias = (outputs_mean - weight @ inputs_mean.to(weight.dtype)).to(layer.bias.dtype)
+            layer.bias.copy_(torch.where(sound, bias, layer.bias))
+
+
+def solved(gram: Tensor, right: Tensor, ridge: float, inputs: int) -> Tensor:
+    """`(gram + r)^-1 right` of one layer or of several [..., K, K]; NaN where it is not positive definite.
+
+    Args:
+        gram: [..., K, K]; changed in place.
+        right: [..., K, O].
+        ridge: Relative to the mean square of the inputs.
+        inputs: How many inputs there are, `K` or more.
+    """
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal.add_((ridge * diagonal.sum(-1, keepdim=True) / inputs).clamp(min=1e-12))
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    found = torch.cholesky_solve(right, factor)
+    return torch.where((failed == 0)[..., None, None], found, torch.nan)
+
+
+@contextmanager
+def plain_products(device: torch.device) -> Iterator[None]:
+    """Products in float32 as they are written, whatever the user has allowed: a Gram matrix in TF32 has 3 digits."""
+    before = torch.get_float32_matmul_precision() if device.type == "cuda" else "highest"
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        if before != "highest":
+            torch.set_float32_matmul_precision(before)
 
 
 def _candidates(model: nn.Module, space: SearchSpace) -> list[str]:
@@ -216,26 +257,31 @@ def _rows(values: Tensor, at: Tensor) -> Tensor:
     return picked.transpose(1, 2).reshape(-1, values.shape[1])
 
 
-def _inputs(layer: Any, x: Tensor, at: Tensor) -> Tensor:
-    """[N * P, I] what a layer reads to answer at the flat output positions `at` [N, P]."""
-    if isinstance(layer, nn.Linear):
-        return _rows(_positions_last(layer, x), at)
+def _padded(layer: Any, x: Tensor) -> Tensor:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    sizes = torch.tensor(x.shape[2:])
-    reach = (torch.tensor(layer.kernel_size) - 1) * torch.tensor(layer.dilation)
-    makes = (sizes - reach - 1) // torch.tensor(layer.stride) + 1
-    start, offset = torch.zeros_like(at), torch.zeros(1, dtype=torch.int64)
+    return functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+
+
+def _patches(layer: Any, x: Tensor, at: Tensor) -> Tensor:
+    """[N, P * area] where a convolution reads, flat in the padded input, to answer at the output positions [N, P]."""
+    sizes = np.array(_padded(layer, x[:1, :1]).shape[2:])
+    reach = (np.array(layer.kernel_size) - 1) * np.array(layer.dilation)
+    makes = (sizes - reach - 1) // np.array(layer.stride) + 1
+    places = np.unravel_index(at.cpu().numpy(), makes.tolist())
+    start, offset = np.zeros_like(places[0]), np.zeros(1, np.int64)
     for place, kernel, stride, dilation, size in zip(
-        torch.unravel_index(at, makes.tolist()),
-        layer.kernel_size,
-        layer.stride,
-        layer.dilation,
-        sizes.tolist(),
-        strict=True,
+        places, layer.kernel_size, layer.stride, layer.dilation, sizes.tolist(), strict=True
     ):  # row-major, dimension by dimension: flat = flat * size + coordinate
         start = start * size + place * stride
-        offset = (offset[:, None] * size + torch.arange(kernel) * dilation).flatten()
-    index = (start[:, :, None] + offset.to(at.device)).flatten(1)
-    patches = x.flatten(2).gather(2, index[:, None, :].expand(-1, x.shape[1], -1))  # [N, channels, P * area]
-    return patches.view(*x.shape[:2], at.shape[1], -1).transpose(1, 2).flatten(2).flatten(0, 1)
+        offset = (offset[:, None] * size + np.arange(kernel) * dilation).ravel()
+    return torch.from_numpy((start[:, :, None] + offset).reshape(len(start), -1)).to(x.device)
+
+
+def _inputs(layer: Any, x: Tensor, at: Tensor) -> Tensor:
+    """[N * P, I] what a layer reads at the output positions [N, P], of a convolution at its `_patches`."""
+    if isinstance(layer, nn.Linear):
+        return _rows(_positions_last(layer, x), at)
+    x = _padded(layer, x)
+    area = math.prod(layer.kernel_size)
+    patches = x.flatten(2).gather(2, at[:, None, :].expand(-1, x.shape[1], -1))  # [N, channels, P * area]
+    return patches.view(*x.shape[:2], -1, area).transpose(1, 2).flatten(2).flatten(0, 1)

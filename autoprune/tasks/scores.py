@@ -114,6 +114,11 @@ class Meter:
         if any(isinstance(metric, Metric) and metric.whole for metric in self._metrics.values()):
             self._all.append((answers, targets))
 
+    @property
+    def tensors(self) -> list[list[Tensor]]:
+        """What was measured batch by batch, where it was."""
+        return list(self._values.values())
+
     def values(self, name: str) -> Tensor | None:
         """What a metric gave for each sample so far [N], or one number [1]; None if that is known in the end only."""
         metric = self._metrics[name]

@@ -8,7 +8,7 @@ take images of different sizes). Tensors have the samples along axis 0, a list o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,16 @@ def on_cpu(value: Any) -> Any:
         return leaf.float() if leaf.dtype in (torch.bfloat16, torch.float16) else leaf
 
     return mapped(bring, value)
+
+
+def bring(lists: Iterable[list[Tensor]]) -> None:
+    """The tensors of some lists to the CPU, in place, by one copy for all: each copy waits for the device."""
+    found = [(values, i, value) for values in lists for i, value in enumerate(values) if value.device.type != "cpu"]
+    if not found:
+        return
+    row = torch.cat([value.detach().reshape(-1).double() for _, _, value in found]).cpu()
+    for (values, i, value), part in zip(found, row.split([v.numel() for _, _, v in found]), strict=True):
+        values[i] = part.view(value.shape).to(value.dtype)
 
 
 def part_of(batch: Any, start: int, end: int) -> Any:

@@ -22,6 +22,7 @@ def dropout(seed: int, step: int, compute: Compute) -> Iterator[None]:
     drawn = seed_of(seed, 2, step)
     with torch.random.fork_rng([compute.device] if cuda else []):
         torch.default_generator.manual_seed(drawn)
-        if cuda:
-            torch.cuda.manual_seed(drawn)
+        if cuda:  # of the device in use, which need not be the current one
+            index = torch.cuda.current_device() if compute.device.index is None else compute.device.index
+            torch.cuda.default_generators[index].manual_seed(drawn)
         yield

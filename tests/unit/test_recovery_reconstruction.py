@@ -7,7 +7,7 @@ from torch import nn
 
 from autoprune.compute import Compute
 from autoprune.recovery import Reconstruction
-from autoprune.recovery.reconstruction import _inputs, one_batch, solve
+from autoprune.recovery.reconstruction import _inputs, _patches, one_batch, solve
 from search_spaces import prune, trace
 
 EXACT = Compute(torch.device("cpu"), amp=False, channels_last=False)
@@ -163,6 +163,7 @@ def test_what_a_layer_reads(layer, shape):
     out = layer(x)
     answers = out.reshape(2, -1, 5) if isinstance(layer, nn.Linear) else out.flatten(2).mT  # [N, S, O]
     at = torch.stack([torch.randperm(answers.shape[1]) for _ in x])
-    found = _inputs(layer, x, at) @ layer.weight.flatten(1).T + layer.bias
+    places = at if isinstance(layer, nn.Linear) else _patches(layer, x, at)
+    found = _inputs(layer, x, places) @ layer.weight.flatten(1).T + layer.bias
     expected = torch.stack([a[i] for a, i in zip(answers, at, strict=True)]).flatten(0, 1)
     assert torch.allclose(found, expected, atol=1e-5)
