@@ -35,8 +35,9 @@ def reestimate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any]
     momenta, count = [norm.momentum for norm in norms], 0
     counters = [norm.num_batches_tracked for norm in norms]
     variances: list[Tensor] = [norm.running_var for norm in norms]  # type: ignore[misc]
+    means: list[Tensor] = [norm.running_mean for norm in norms]  # type: ignore[misc]
     model.eval()
-    torch._foreach_zero_([*variances, *(norm.running_mean for norm in norms)])
+    torch._foreach_zero_([*variances, *means])
     torch._foreach_add_(variances, 1.0)
     for norm in norms:
         norm.train()

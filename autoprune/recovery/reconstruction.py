@@ -139,7 +139,13 @@ class Reconstruction:
             if place not in self._patches and not isinstance(layer, nn.Linear):
                 self._patches[place] = _patches(layer, args[0], at)
             with torch.autocast(args[0].device.type, enabled=False):
-                solve(layer, _inputs(layer, args[0], self._patches.get(place, at)), target, self._ridge, self._compute.is_exact)
+                solve(
+                    layer,
+                    _inputs(layer, args[0], self._patches.get(place, at)),
+                    target,
+                    self._ridge,
+                    self._compute.is_exact,
+                )
             fitted.append(name)
 
         hooks = {name: partial(fit, name) for name in self._targets if line_of(name, 1) is not None}

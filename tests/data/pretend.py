@@ -18,7 +18,9 @@ FREE = frozenset(
     "split_with_sizes unbind diagonal unfold lift_fresh empty empty_like empty_strided new_empty "
     "new_empty_strided".split()
 )
-WAITS = frozenset("_local_scalar_dense is_nonzero nonzero equal linalg_cholesky linalg_eigh _linalg_check_errors".split())
+WAITS = frozenset(
+    "_local_scalar_dense is_nonzero nonzero equal linalg_cholesky linalg_eigh _linalg_check_errors".split()
+)
 
 
 class Kernels(TorchDispatchMode):
