@@ -6,12 +6,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from autoprune.recovery.batches import dropout
 from pretend import pretended
 
 from autoprune.compute import Compute
 from autoprune.data import ImageData, Split
 from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.training.dropout import dropout
 from search_spaces import trace
 from search_spaces.models import resnet20, resnet56
 
