@@ -72,7 +72,9 @@ class Folded:
     """A context in which the batch-norms of `pairs` are part of their convolutions; afterwards all is as before."""
 
     def __init__(self, model: nn.Module, pairs: Pairs) -> None:
-        self._pairs = [(model.get_submodule(conv), model.get_submodule(norm)) for conv, norm in pairs]
+        here = dict(model.named_modules())  # a branch may be gone
+        found = [(here.get(conv), here.get(norm)) for conv, norm in pairs]
+        self._pairs = [(c, n) for c, n in found if isinstance(c, _Conv) and isinstance(n, _BatchNorm)]
         self._kept: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> None:
