@@ -74,7 +74,8 @@ class Folded:
     def __init__(self, model: nn.Module, pairs: Pairs) -> None:
         here = dict(model.named_modules())  # a branch may be gone
         found = [(here.get(conv), here.get(norm)) for conv, norm in pairs]
-        self._pairs = [(c, n) for c, n in found if isinstance(c, _Conv) and isinstance(n, _BatchNorm)]
+        known = [(c, n) for c, n in found if isinstance(c, _Conv) and isinstance(n, _BatchNorm)]
+        self._pairs: list[tuple[Any, Any]] = [*known]
         self._kept: list[tuple[Any, Any]] = []
 
     def __enter__(self) -> None:
