@@ -17,6 +17,8 @@ CriterionLike: TypeAlias = (
     "Criterion | type[Criterion] | Callable[[GroupTensors], Tensor] | str"  # a name, a class, an instance, a function
 )
 StrategyLike: TypeAlias = "Strategy | type[Strategy] | Callable[..., Strategy] | str"
+OptimizerLike: TypeAlias = "type[Any] | Callable[..., Any] | str"  # of torch.optim's kind
+ScheduleLike: TypeAlias = "Callable[[int, int], float] | str"
 MetricLike: TypeAlias = "Callable[[Tensor, Tensor], float | Tensor] | type[Any] | str"
 
 
@@ -60,9 +62,20 @@ class SearchKeywords(TypedDict, total=False):
     reconstruct: bool
     epochs: float
     lr: float
-    lr_schedule: str
+    optimizer: OptimizerLike
+    optimizer_args: Mapping[str, Any]
     momentum: float
     weight_decay: float
+    decay_biases: bool
+    lr_schedule: ScheduleLike
+    warmup: float
+    lr_milestones: str | Sequence[str]
+    lr_gamma: float
+    label_smoothing: float
+    mixup: float
+    ema: float
+    clip: float
+    accumulate: int
     distill: float
     temperature: float
     name: str
@@ -101,9 +114,20 @@ class AdaptKeywords(TypedDict, total=False):
     seed: int
     batch_size: int
     lr: float
-    lr_schedule: str
+    optimizer: OptimizerLike
+    optimizer_args: Mapping[str, Any]
     momentum: float
     weight_decay: float
+    decay_biases: bool
+    lr_schedule: ScheduleLike
+    warmup: float
+    lr_milestones: str | Sequence[str]
+    lr_gamma: float
+    label_smoothing: float
+    mixup: float
+    ema: float
+    clip: float
+    accumulate: int
     device: str
     amp: str
 
@@ -121,6 +145,8 @@ class ResumeKeywords(TypedDict, total=False):
     target: str
     max_failures: int
     max_failure_rate: float
+    optimizer: OptimizerLike
+    lr_schedule: ScheduleLike
     join: bool
     workers: int
     devices: str | Sequence[str]
@@ -145,9 +171,20 @@ class FinetuneKeywords(TypedDict, total=False):
     reconstruct: bool
     epochs: float
     lr: float
-    lr_schedule: str
+    optimizer: OptimizerLike
+    optimizer_args: Mapping[str, Any]
     momentum: float
     weight_decay: float
+    decay_biases: bool
+    lr_schedule: ScheduleLike
+    warmup: float
+    lr_milestones: str | Sequence[str]
+    lr_gamma: float
+    label_smoothing: float
+    mixup: float
+    ema: float
+    clip: float
+    accumulate: int
     distill: float
     temperature: float
     onnx: bool
@@ -166,9 +203,20 @@ class ExportKeywords(TypedDict, total=False):
     task: str
     epochs: float
     lr: float
-    lr_schedule: str
+    optimizer: OptimizerLike
+    optimizer_args: Mapping[str, Any]
     momentum: float
     weight_decay: float
+    decay_biases: bool
+    lr_schedule: ScheduleLike
+    warmup: float
+    lr_milestones: str | Sequence[str]
+    lr_gamma: float
+    label_smoothing: float
+    mixup: float
+    ema: float
+    clip: float
+    accumulate: int
     distill: float
     temperature: float
     onnx: bool

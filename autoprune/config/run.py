@@ -288,6 +288,9 @@ def _in_order(found: Mapping[str, Setting]) -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _in_order(settings_of(RunConfig))
 
 
+OBJECTS = tuple(name for name, about in SETTINGS.items() if about.kind is object)  # or the names of such
+
+
 def names_of(verb: str) -> tuple[str, ...]:
     """The settings that a verb of the command line, or the function of its name, takes."""
     return tuple(name for name, about in SETTINGS.items() if about.is_taken_by(verb))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from autoprune.evaluation.fidelity import Fidelity
 from autoprune.settings import TrainingSettings
 
+SHORT_WARMUP = 0.1  # of the steps, where the final fine-tune's warm-up is so many steps
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -60,9 +62,9 @@ class EvaluationSettings:
 
     def of_training(self) -> TrainingSettings:
         """How candidates are trained: without a teacher, which would cost as much as they."""
-        return replace(
-            self.training, distill=0.0, batch_size=self.batch_size, seed=self.seed, device=self.device, amp=self.amp
-        )
+        own = {"batch_size": self.batch_size, "seed": self.seed, "device": self.device, "amp": self.amp}
+        warmup = self.training.warmup if self.training.warmup < 1 else SHORT_WARMUP
+        return replace(self.training, distill=0.0, warmup=warmup, **own)  # type: ignore[arg-type]
 
     def parse(self, fidelity: str) -> Fidelity:
         """What a fidelity means under these settings.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from autoprune.config import RunConfig
+from autoprune.config import OBJECTS, RunConfig
 from autoprune.limits import FEWEST, duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import counted
@@ -102,7 +102,7 @@ def _finer(config: RunConfig) -> str:
 def resuming(run: RunDirectory, **settings: Any) -> str:
     """What a user types to let a run go on: a command or, where nothing on disk names its objects, a call in Python."""
     given = [name for name in ("model", "data") if not getattr(run.config, name)]
-    given += [name for name in ("criterion", "strategy", "metric") if is_lost(getattr(run.config, name))]
+    given += [name for name in OBJECTS if is_lost(getattr(run.config, name))]
     if given:
         told = [repr(str(run.path)), *(f"{k}={v!r}" for k, v in settings.items()), *(f"{k}=..." for k in given)]
         return f"autoprune.resume({', '.join(told)})"

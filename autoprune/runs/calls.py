@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autoprune.config import RunConfig
+from autoprune.config import OBJECTS, RunConfig
 from autoprune.criteria.saved import SUFFIX
 from autoprune.data.load import FOLDERS
 from autoprune.trust import Call, unknown
@@ -33,7 +33,7 @@ def calls_of(config: RunConfig) -> tuple[Call, ...]:
                 add("latency backend", priced.target.backend, setting)
             elif not priced.target and ":" in priced.metric:
                 add("cost", priced.metric, setting)
-    for setting in ("criterion", "strategy", "metric"):
+    for setting in OBJECTS:
         name = getattr(config, setting)
         if ":" in name and not name.startswith(PREFIX) and not (setting == "criterion" and name.endswith(SUFFIX)):
             add(setting, name, setting)

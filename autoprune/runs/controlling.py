@@ -27,6 +27,7 @@ from autoprune.schedule import Halving
 from autoprune.strategies import make, open_with
 from autoprune.tradeoff import TradeOff
 from autoprune.training import checkpoint
+from autoprune.training.averaging import averaged
 from autoprune.workers.cluster import Finals, Search, Share, connect, luggage, run_cluster
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,
@@ -127,7 +128,7 @@ class CandidateTrainer:
     def glance(self, job: Job) -> Mapping[str, Any]:
         """The metrics at the step whose state is in the folder."""
         file = max(self._folder.glob("*.pt"), key=lambda path: path.stat().st_mtime)
-        return self._evaluator.glance(job.widths, checkpoint.read(file, self._evaluator.compute.device)["model"])
+        return self._evaluator.glance(job.widths, averaged(checkpoint.read(file, self._evaluator.compute.device)))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune import data as data_sets
-from autoprune import tasks
+from autoprune import tasks, training
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
@@ -214,13 +214,16 @@ def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> No
     """Check, before anything is spent on it, that the network can be trained, and written in the formats asked for.
 
     Raises:
-        ValueError: If no parameter can be trained though one must; naming the format and why not.
+        ValueError: If no parameter can be trained though one must, or not as the settings say; naming the format and
+            why not.
     """
     if trains and not any(p.requires_grad for p in prepared.model.parameters()):
         raise ValueError(
             f"model '{prepared.name}': none of its parameters requires a gradient, so it cannot be trained; call "
             "model.requires_grad_(True), or train nothing (--epochs 0, in a search also --finalists 0)"
         )
+    if trains:
+        training.check(prepared.model, prepared.task, config)
     check_network(prepared.model, prepared.example, onnx=config.onnx, pt2=config.pt2)
 
 

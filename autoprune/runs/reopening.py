@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import names_of
+from autoprune.config import OBJECTS, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.runs.directory import RunDirectory
@@ -32,7 +32,7 @@ def reopen(
     Raises:
         ValueError: If something was given as an object and is not given now.
     """
-    lost = [name for name in ("criterion", "strategy", "metric") if is_lost(getattr(run.config, name))]
+    lost = [name for name in OBJECTS if is_lost(getattr(run.config, name))]
     named = {"model": run.config.model, "data": run.config.data or run.config.task}
     if missing := [n for n, given in (("model", model), ("data", data)) if given is None and not named[n]]:
         raise unnamed(run, verb, [*missing, *lost])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
-from autoprune.settings.setting import GROUPS, LATER, MOST, settings_of
+from autoprune.settings.setting import GROUPS, LATER, MOST, named_of, settings_of
 
 problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "recovery", "run"))
 TAKERS = "finetune export"  # verbs that train what they deliver
+ALL = f"{TAKERS} adapt"  # and those that train what is searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,7 @@ class TrainingSettings:
     """How a network is trained: a short fine-tune of a finalist, the final one, and every method that prunes meanwhile.
 
     Example:
-        autoprune.training.finetune(net, task, TrainingSettings(lr=0.05, epochs=30))
+        autoprune.training.finetune(net, task, TrainingSettings(lr=0.05, epochs=30, lr_schedule="cosine"))
 
     Raises:
         ValueError: If a setting is of the wrong type or out of its range.
@@ -24,13 +26,39 @@ class TrainingSettings:
     # fmt: off
     epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
         low=0, high=10_000, verbs=TAKERS)
-    lr: float = recovery(0.02, "LR",
-        "its peak learning rate", low=0, high=1000, verbs=f"{TAKERS} adapt")
-    lr_schedule: str = recovery("linear", "NAME",
-        "how the learning rate goes: linear (up over the first tenth, then down to 0), cosine (down to 0) or constant",
-        verbs=f"{TAKERS} adapt")
-    momentum: float = recovery(0.9, "MOMENTUM", "of SGD (Nesterov's)", low=0, high=1, verbs=f"{TAKERS} adapt")
-    weight_decay: float = recovery(5e-4, "DECAY", "on every parameter", low=0, high=1000, verbs=f"{TAKERS} adapt")
+    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=ALL)
+    optimizer: str | Any = recovery("sgd", "NAME",  # noqa: RUF009
+        "sgd (Nesterov), adamw, or package.module:Name of torch.optim's kind, e.g. torch.optim:RAdam",
+        kind=object, named=named_of, verbs=f"{ALL} resume")
+    optimizer_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+        "another argument of it (repeatable), e.g. betas=(0.9,0.98)", verbs=ALL)
+    momentum: float = recovery(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=ALL)
+    weight_decay: float = recovery(5e-4, "DECAY", "times the weights, added to their gradients (adamw: decoupled)",
+        low=0, high=1000, verbs=ALL)
+    decay_biases: bool = recovery(True, "",
+        "weight decay on biases and on scales of normalisation too, not on weights only", verbs=ALL)
+    lr_schedule: str | Any = recovery("linear", "NAME",  # noqa: RUF009
+        "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step, or "
+        "package.module:function of (step, steps) that gives a factor of lr",
+        kind=object, named=named_of, verbs=f"{ALL} resume")
+    warmup: float = recovery(0.1, "STEPS",
+        "steps in which the learning rate rises to lr, or below 1 their fraction (steps: of the final fine-tune; short "
+        "ones take a tenth)", low=0, high=MOST, verbs=ALL)
+    lr_milestones: tuple[str, ...] = recovery(("0.5", "0.75"), "STEP",
+        "where step lowers it: steps, or below 1 fractions of them (repeatable)", verbs=ALL)
+    lr_gamma: float = recovery(0.1, "FACTOR", "by which step lowers it", low=0, high=1, verbs=ALL)
+    label_smoothing: float = recovery(0.0, "SHARE",
+        "share of the probability that goes to all classes alike, where targets are class numbers",
+        low=0, high=1, verbs=ALL)
+    mixup: float = recovery(0.0, "ALPHA",
+        "each sample is mixed with another, with a weight from Beta(ALPHA, ALPHA), where targets are class numbers "
+        "(0: not; usual 0.2)", low=0, high=1000, verbs=ALL)
+    ema: float = recovery(0.0, "DECAY",
+        "deliver the moving average of the weights, of this decay for a step, e.g. 0.999 (0: the last weights)",
+        low=0, high=1, verbs=ALL)
+    clip: float = recovery(0.0, "NORM", "largest norm of the gradients of a step (0: any)", low=0, high=MOST, verbs=ALL)
+    accumulate: int = recovery(1, "BATCHES", "batches whose gradients are averaged for one step", low=1, high=MOST,
+        verbs=ALL)
     distill: float = recovery(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs=TAKERS)
     temperature: float = recovery(4.0, "T",
@@ -50,6 +78,25 @@ class TrainingSettings:
         for name, about in settings_of(type(self)).items():
             if (given := getattr(self, name)) is not LATER or about.default is not LATER:
                 object.__setattr__(self, name, about.value(given))
+        _ = self.milestones
+        if self.ema == 1:
+            raise ValueError("ema: must be below 1, at which the average would never move")
+
+    @property
+    def milestones(self) -> tuple[float, ...]:
+        """Where `step` lowers the learning rate, in order.
+
+        Raises:
+            ValueError: If one is no step and no fraction.
+        """
+        try:
+            found = sorted(float(text) for given in self.lr_milestones for text in given.split(","))
+        except ValueError:
+            found = [-1.0]
+        if not all(0 < place <= MOST for place in found):
+            raise ValueError(f"lr_milestones: expected steps, or fractions below 1, e.g. 0.5, got "
+                             f"{', '.join(self.lr_milestones)!r}")  # fmt: skip
+        return tuple(found)
 
     @classmethod
     def of(cls, settings: TrainingSettings) -> TrainingSettings:

@@ -22,6 +22,7 @@ from autoprune.tasks.scores import goal_of as goal_of
 from autoprune.tasks.scores import resolve_metric as resolve_metric
 from autoprune.tasks.segmentation import Segmentation as Segmentation
 from autoprune.tasks.signals import Signals as Signals
+from autoprune.tasks.softening import Softening as Softening
 from autoprune.tasks.tabular import TabularClasses as TabularClasses
 from autoprune.tasks.tabular import TabularNumbers as TabularNumbers
 from autoprune.tasks.tabular import tabular as tabular

@@ -46,6 +46,7 @@ class Classification(MapStyle):
     kind = "classification"
     sample = "image"
     other = "give other data, or --data-args image_size=..."
+    takes_probabilities = True
 
     def __init__(self, data: ImageData | ImageStream) -> None:
         if isinstance(data, ImageStream):
@@ -259,7 +260,9 @@ def check_labels(labels: Tensor, logits: Tensor, values: bool = False) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, in nats: [N] float32 (lower is better)."""
+    """Cross-entropy of each image, in nats: [N] float32 (lower is better); labels may be probabilities [N, K]."""
+    if labels.is_floating_point() and labels.shape == logits.shape:
+        return functional.cross_entropy(logits.float(), labels, reduction="none")
     check_labels(labels, logits)
     return functional.cross_entropy(logits.float(), labels.long(), reduction="none")
 

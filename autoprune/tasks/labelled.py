@@ -26,6 +26,7 @@ class Labelled(Arrays):
     """
 
     kind = "labelled"
+    takes_probabilities = True
 
     def __init__(
         self,
@@ -53,8 +54,10 @@ class Labelled(Arrays):
             raise ValueError(f"expected one output per class, {self.num_classes} for '{self.spec}', found {shape}")
 
     def loss(self, outputs: Any, batch: Any) -> Tensor:
-        """Cross-entropy of each sample, in nats [N]."""
-        return functional.cross_entropy(main_output(outputs).float(), targets_of(batch).long(), reduction="none")
+        """Cross-entropy of each sample, in nats [N]; targets may be probabilities [N, K]."""
+        targets = targets_of(batch)
+        targets = targets if targets.is_floating_point() else targets.long()
+        return functional.cross_entropy(main_output(outputs).float(), targets, reduction="none")
 
     def answers(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         """The class, and the label."""

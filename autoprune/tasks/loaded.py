@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from autoprune.tasks.draws import first_of
 from autoprune.tasks.scores import score_of
@@ -51,6 +52,7 @@ class LoadedTask(Task):
             score_of(key, metric)
         self._loss, self._call, self._distance, self._example = loss, call, distance, example
         self._each = None if loss is None else _per_sample(loss)
+        self.takes_probabilities = _is_cross_entropy(loss)
         self._agrees: bool | None = None  # whether the mean over the samples is the loss, as its reduction says
 
     def _check_loader(self, split: str, loader: Any) -> None:
@@ -153,6 +155,14 @@ def _is_torchs(loss: Any) -> bool:
     function = loss.func if isinstance(loss, partial) else loss
     home = getattr(function, "__module__", "") or type(function).__module__
     return f"{home}.".startswith(("torch.nn.", "torch._C"))
+
+
+def _is_cross_entropy(loss: Any) -> bool:
+    """Whether it is PyTorch's, which takes probabilities too, without weights, which it then sums up otherwise."""
+    if isinstance(loss, nn.CrossEntropyLoss):
+        return loss.weight is None
+    function, told = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    return function is functional.cross_entropy and told.get("weight") is None
 
 
 def _per_sample(loss: Any) -> Any:

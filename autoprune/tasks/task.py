@@ -46,6 +46,8 @@ class Task(ABC):
         split: How train and val were told apart, in words.
         other: The way out where the network cannot take its samples.
         compute: Where its batches go.
+        takes_probabilities: Whether its loss takes probabilities [N, classes] where targets are class numbers [N], for
+            label smoothing and mixup.
 
     Example:
         class Depth(autoprune.tasks.Task):
@@ -62,6 +64,7 @@ class Task(ABC):
     other: str = "give another model, or a task whose batches fit it"
     kind: ClassVar[str] = ""  # of the built-in ones, what `--data` calls them
     compute: Compute = CPU
+    takes_probabilities: bool = False
 
     @abstractmethod
     def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:

@@ -4,6 +4,7 @@ from autoprune.settings import TrainingSettings as TrainingSettings
 from autoprune.training.loop import Checkpoints as Checkpoints
 from autoprune.training.loop import StepListener as StepListener
 from autoprune.training.loop import TrainingLog as TrainingLog
+from autoprune.training.loop import check as check
 from autoprune.training.loop import finetune as finetune
 from autoprune.training.loop import steps_of as steps_of
 from autoprune.training.methods import METHODS as METHODS
@@ -13,4 +14,5 @@ from autoprune.training.methods import Plan as Plan
 from autoprune.training.methods import Pruning as Pruning
 from autoprune.training.methods import Sandwich as Sandwich
 from autoprune.training.methods import Step as Step
+from autoprune.training.optimisers import OPTIMIZERS as OPTIMIZERS
 from autoprune.training.schedules import SCHEDULES as SCHEDULES

@@ -121,7 +121,7 @@ def one_epoch(
     if model is None:
         dense = dense_network(weights)
         model = prune(dense, trace(dense, torch.zeros(1, 3, 32, 32)), kept)
-    how = TrainingSettings(lr=0.02, lr_schedule="cosine", batch_size=BATCH, amp="on", seed=seed)
+    how = TrainingSettings(lr=0.02, lr_schedule="cosine", warmup=0, batch_size=BATCH, amp="on", seed=seed)
     finetune(model, data.without_test(), how, steps=steps)
     top1 = {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
     return {**top1, "seconds": time.perf_counter() - begin}

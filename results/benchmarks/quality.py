@@ -225,7 +225,7 @@ class Bench:
 
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         settings = TrainingSettings(
-            lr=RATE, lr_schedule="cosine", batch_size=BATCH, seed=how.seed, amp="on", distill=DISTILL
+            lr=RATE, lr_schedule="cosine", warmup=0, batch_size=BATCH, seed=how.seed, amp="on", distill=DISTILL
         )
         finetune(
             model, self.data.without_test(), settings, steps=how.steps, teacher=self.dense if how.distilled else None,

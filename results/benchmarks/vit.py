@@ -166,7 +166,9 @@ class Study:
             model = prune(dense, space, space.kept(widths, scores))
             share = Macs(space)(widths) / Macs(space)(space.full)
             before = self.top1(model)["test"]
-            how = TrainingSettings(lr=PRUNED_LEARNING_RATE, lr_schedule="cosine", batch_size=protocol.BATCH, seed=seed)
+            how = TrainingSettings(
+                lr=PRUNED_LEARNING_RATE, lr_schedule="cosine", warmup=0, batch_size=protocol.BATCH, seed=seed
+            )
             finetune(model, self.data.without_test(), how, steps=self.steps)
             groups = {g.name: g.counted(w) for g, w in zip(space.groups, widths, strict=True)}
             return {**self.top1(model), "before": before, "macs": float(share), "widths": groups}

@@ -1,10 +1,13 @@
 """RunConfig: one dataclass behind flags, TOML and keywords."""
 
 import math
+from dataclasses import fields
 
 import pytest
+import torch
 
 from autoprune.config import SETTINGS, RunConfig, names_of, replace
+from autoprune.settings import TrainingSettings
 
 
 def test_toml_gives_the_same_configuration_back(tmp_path):
@@ -125,9 +128,34 @@ def test_every_setting_has_a_help_and_a_group():
 def test_a_setting_says_which_verbs_take_it():
     assert names_of("search") == tuple(SETTINGS)
     assert set(names_of("export")) == {
-        *("epochs", "lr", "lr_schedule", "momentum", "weight_decay", "distill", "temperature"),
+        *(name for name, about in SETTINGS.items() if about.group == "recovery" and name != "reconstruct"),
         *("device", "amp", "onnx", "pt2", "data_workers"),
         *("model", "model_args", "weights", "data", "data_args", "task"),  # of a run of objects
     }
     assert {"trials", "workers", "timeout"} <= set(names_of("resume"))
     assert "seed" not in names_of("resume")
+
+
+def test_the_settings_of_a_training_are_those_of_a_run():
+    shared = {about.name for about in SETTINGS.values()} & {field.name for field in fields(TrainingSettings)}
+    assert shared == {field.name for field in fields(TrainingSettings)}
+    config = RunConfig(lr=0.3, ema=0.9, optimizer=torch.optim.AdamW, trials=3)
+    assert TrainingSettings.of(config) == TrainingSettings(lr=0.3, ema=0.9, optimizer="torch.optim.adamw:AdamW")
+    assert config.milestones == (0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ema": 1.0}, "ema: must be below 1"),
+        ({"lr_milestones": "half"}, "lr_milestones: expected steps, or fractions below 1, e.g. 0.5, got 'half'"),
+        ({"lr_milestones": ["0.5", "-3"]}, "lr_milestones: expected steps"),
+        ({"optimizer": 3}, "optimizer: expected a name, a class, an instance or a function, got 3"),
+        ({"label_smoothing": 1.2}, "label_smoothing: must lie between 0 and 1"),
+        ({"accumulate": 0}, "accumulate: must be at least 1"),
+    ],
+)
+def test_a_bad_setting_of_a_training_is_named(settings, message):
+    for kind in (TrainingSettings, RunConfig):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            kind(**settings)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from autoprune.data import Split, load
 from autoprune.errors import Diverged
 from autoprune.training import SCHEDULES, Checkpoints, Cut, Method, TrainingSettings, checkpoint, finetune
+from autoprune.training.schedules import schedule_of
 
 SETTINGS = TrainingSettings(lr=0.05, batch_size=32, seed=3)
 STEPS = 40
@@ -107,7 +108,7 @@ def test_it_is_plain_sgd_on_seeded_epochs(data):
     reference.load_state_dict(model.state_dict())
     rates, batches = [], []
     model.register_forward_pre_hook(lambda module, args: batches.append(args[0].clone()))
-    settings = TrainingSettings(epochs=1, batch_size=32, lr_schedule="cosine", amp="off")
+    settings = TrainingSettings(epochs=1, batch_size=32, lr_schedule="cosine", warmup=0, amp="off")
     log = finetune(model, plain, settings, listener=lambda *_: rates.append(None))
     assert log.steps == len(rates) == 3  # 100 // 32: the partial batch is dropped
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -127,10 +128,19 @@ def test_it_is_plain_sgd_on_seeded_epochs(data):
 def test_schedules_by_hand():
     linear, cosine = SCHEDULES["linear"], SCHEDULES["cosine"]
     # 20 steps: 2 of warm-up, then 18 down; the 19th of the way down would be 0.
-    assert [linear(t, 20) for t in (0, 1, 2, 19)] == [0.5, 1.0, 18 / 19, 1 / 19]
+    usual = schedule_of(TrainingSettings(), 20)
+    assert [usual(t, 20) for t in (0, 1, 2, 19)] == [0.5, 1.0, 18 / 19, 1 / 19]
+    assert linear(2, 20, 2) == 18 / 19
     assert [cosine(t, 4) for t in (0, 2)] == [1.0, pytest.approx(0.5)]
     assert all(0 < schedule(t, 7) <= 1 for schedule in SCHEDULES.values() for t in range(7))
-    assert 0 < linear(0, 1) <= 1
+    assert 0 < schedule_of(TrainingSettings(), 1)(0, 1) <= 1
+    stairs = schedule_of(TrainingSettings(lr_schedule="step", warmup=2, lr_milestones="0.5,8", lr_gamma=0.5), 10)
+    assert [stairs(t, 10) for t in range(10)] == [0.5, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+    half = schedule_of(TrainingSettings(lr_schedule="cosine", warmup=4), 12)  # 4 up, then half a cosine of 8
+    assert [half(t, 12) for t in (0, 3, 4, 8)] == [0.25, 1.0, 1.0, pytest.approx(0.5)]
+    for warmup in (12, 500):
+        with pytest.raises(ValueError, match=f"warmup: {warmup} steps of warm-up leave none of the training's 12"):
+            schedule_of(TrainingSettings(warmup=warmup), 12)
 
 
 def test_a_teacher_is_followed(data):
@@ -159,7 +169,7 @@ def test_divergence_is_said_and_not_stored(data, tmp_path):
         ({"epochs": 0}, None, "at least one step"),
         ({}, 0, "at least one step"),
         ({"lr": 0}, 1, "above 0"),
-        ({"lr_schedule": "staircase"}, 1, "known: linear, cosine"),
+        ({"lr_schedule": "staircase"}, 1, "known: constant, cosine, linear"),
         ({"distill": 2.0}, 1, "distill: must lie between 0 and 1"),
         ({"device": "nowhere"}, 1, "device 'nowhere'"),
         ({"amp": "maybe"}, 1, "'auto', 'on' or 'off'"),

@@ -11,7 +11,7 @@ from rich.console import Console
 import autoprune
 from autoprune import RunConfig, RunProgress
 from autoprune.cli import parser
-from autoprune.config import SETTINGS, keywords, names_of
+from autoprune.config import OBJECTS, SETTINGS, keywords, names_of
 from autoprune.report.progress import EVERY_S, showing
 
 FACTORY = "search_spaces.models:digits_cnn"
@@ -61,7 +61,7 @@ def test_the_keywords_that_editors_know_are_the_settings(verb):
     plain = {str: "str", int: "int", float: "float", bool: "bool", int | str: "int | str"}
     loose = {tuple: "str | Sequence[str]", dict: "Mapping[str, Any]"}
     for name, kind in typed.items():
-        if name not in ("criterion", "strategy", "metric"):  # these may be objects, too
+        if name not in OBJECTS:  # these may be objects, too
             assert kind.__forward_arg__ == (plain | loose)[SETTINGS[name].kind], name
 
 

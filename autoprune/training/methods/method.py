@@ -72,10 +72,10 @@ class Step:
 class Method(ABC):
     """Takes part in a training; what a hook does not say stays as in plain training, which is `Cut`.
 
-    Hooks are called in the order `begin`, then in each step `penalty`, `after_backward`, `after_step`, after each epoch
-    `end_epoch`, and at last `end`. `net` is always the same network, on the device, in train mode (in `end` in eval
-    mode). What is drawn must follow from the seed and the number of the step; what is remembered from step to step goes
-    into `state`, so that a training that was killed ends with the same bits.
+    Hooks are called in the order `begin`, then in each step `passes`, `penalty`, `after_backward`, `after_step`, after
+    each epoch `end_epoch`, and at last `end`. `net` is always the same network, on the device, in train mode (in `end`
+    in eval mode). What is drawn must follow from the seed and the number of the step; what is remembered from step to
+    step goes into `state`, so that a training that was killed ends with the same bits.
 
     Attributes:
         name: What the command line calls it.
@@ -102,10 +102,19 @@ class Method(ABC):
         """What is added to the loss of a step, a scalar with gradients; told with it."""
         return None
 
-    def after_backward(self, net: nn.Module, step: Step) -> float:
-        """With the gradients of the step on the parameters, which may be changed; losses of its own that it has added.
+    def passes(self, net: nn.Module, step: Step) -> float:
+        """Further forward and backward passes over the samples of the step, weighted by their shares.
 
-        On several devices each sees its own part of the step, and gradients are added up after this hook.
+        On several devices each sees its own samples; gradients, and the losses that this returns, are added up after
+        it.
+        """
+        return 0.0
+
+    def after_backward(self, net: nn.Module, step: Step) -> float:
+        """With the gradients of the step on the parameters, which may be changed, on every device in the same way.
+
+        Returns:
+            Losses of its own that the gradients were given; told with the loss.
         """
         return 0.0
 

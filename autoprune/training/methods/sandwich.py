@@ -60,7 +60,7 @@ class Sandwich(Method):
         self._plan, self._dresser = plan, Dresser(net, space)
         self._low = space.clip(self._smallest * g.size for g in space.groups)
 
-    def after_backward(self, net: nn.Module, step: Step) -> float:
+    def passes(self, net: nn.Module, step: Step) -> float:
         """The narrower networks' own forward and backward passes."""
         return sum(self._teach(net, step, *one) for one in step.passes)
 

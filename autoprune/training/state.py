@@ -1,0 +1,188 @@
+"""A training under way: what a checkpoint holds, and how it comes one step further."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.errors import Diverged
+from autoprune.tasks import Softening, not_finite, num_samples, shapes, split
+from autoprune.training.averaging import Average
+from autoprune.training.dropout import dropout
+from autoprune.training.methods import Method, Plan, Step
+from autoprune.training.optimisers import optimizer_of
+from autoprune.training.schedules import schedule_of
+from objectives.plugins import described
+
+PLACES = ("epochs", "device", "batch_size", "distill")  # of the settings: not what decides, or said otherwise
+_SHAPES = re.compile(r"\b(shapes?|sizes?|dimensions?|channels) ", re.IGNORECASE)  # torch, of those that do not fit
+
+
+class TrainingState:
+    """A training under way.
+
+    Args:
+        model: Is trained in place.
+        plan: The training.
+        micro_batches: Passes that a batch is split into.
+        teacher: Of distillation; None: there is none.
+        method: Takes part.
+
+    Raises:
+        ValueError: If a setting does not fit the model or the task.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: Plan, micro_batches: int, teacher: nn.Module | None, method: Method
+    ) -> None:
+        settings = plan.settings
+        self.plan, self.micro_batches, self.method = plan, micro_batches, method
+        self.model = plan.compute.place(model)
+        self.teacher = None if teacher is None else plan.compute.place(teacher).eval()
+        self._factor = schedule_of(settings, plan.steps)
+        self._optimizer = optimizer_of(model, settings)
+        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self._soften = Softening.of(plan.task, model, settings.label_smoothing, settings.mixup, settings.seed)
+        self._average = Average(model, settings.ema) if settings.ema else None
+        self.step = 0
+        self.losses: list[float] = []
+        self.clock = plan.compute.stopwatch()
+        model.train()
+        method.begin(model, plan)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the outcome; a checkpoint of another training is refused."""
+        plan = self.plan
+        settings = {name: value for name, value in asdict(plan.settings).items() if name not in PLACES}
+        return {
+            "steps": plan.steps,
+            **{name: str(value) if isinstance(value, (str, dict)) else value for name, value in settings.items()},
+            "batch": plan.batch,
+            "micro_batches": self.micro_batches,
+            "distill": plan.settings.distill if self.teacher is not None else 0.0,
+            "data": plan.task.fingerprint,
+            "method": self.method.name,
+            **{f"{self.method.name} {name}": value for name, value in self.method.settings().items()},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the training follows from."""
+        return {
+            "plan": self.identity,
+            "step": self.step,
+            "losses": self.losses,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.state() if self._average else {},
+            "method": dict(self.method.state()),
+        }
+
+    def restore(self, state: Mapping[str, Any], path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: If it is of another training.
+        """
+        own, found = self.identity, state.get("plan", {})
+        if differing := [f"{k} {found.get(k)!r} instead of {v!r}" for k, v in own.items() if found.get(k) != v]:
+            raise ValueError(f"checkpoint '{path}': belongs to another training ({'; '.join(differing)}); delete it or "
+                             "give another path")  # fmt: skip
+        sizes, there = ({k: v.shape for k, v in d.items()} for d in (self.model.state_dict(), state["model"]))
+        if differing := [name for name in {**sizes, **there} if sizes.get(name) != there.get(name)]:
+            raise ValueError(f"checkpoint '{path}': belongs to another network (which differs in '{differing[0]}'); "
+                             "delete it or give another path")  # fmt: skip
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.load(state["average"])
+        self.method.load(state["method"])
+        self.step, self.losses = state["step"], list(state["losses"])
+
+    def advance(self, batches: Sequence[Any]) -> None:
+        """One step.
+
+        Args:
+            batches: Its batches, whose gradients are averaged.
+
+        Raises:
+            Diverged: If the loss is not a number.
+            ValueError: If a batch does not fit the network, or holds NaN.
+        """
+        plan, settings = self.plan, self.plan.settings
+        for group in self._optimizer.param_groups:
+            group["lr"] = settings.lr * self._factor(self.step, plan.steps)
+        self._optimizer.zero_grad()
+        with dropout(settings.seed, self.step, plan.compute), torch.enable_grad(), self.clock:
+            step, loss, more = self._passes(batches)
+            more += self.method.after_backward(self.model, step)
+        total = float(loss) + more
+        if not math.isfinite(total):
+            if any(map(not_finite, batches)):
+                raise ValueError(f"{plan.task.where('train')}: the batch of step {self.step + 1} holds NaN or "
+                                 "infinity; find out where it comes from, or leave such samples out")  # fmt: skip
+            raise Diverged(f"training diverged at step {self.step + 1} of {plan.steps} (loss {total}); lower "
+                           f"the learning rate of {settings.lr:g}")  # fmt: skip
+        if settings.clip:
+            nn.utils.clip_grad_norm_(self._parameters, settings.clip)
+        self._optimizer.step()
+        self.method.after_step(self.model, step)
+        if self._average:
+            self._average.update(self.model)
+        self.losses.append(total)
+        self.step += 1
+        if self.step % plan.per_epoch == 0:
+            self.method.end_epoch(self.model, self.step // plan.per_epoch - 1)
+
+    def end(self) -> None:
+        """After the last step: what is delivered stands in the model."""
+        plan = self.plan
+        self.model.eval()
+        if self._average:
+            self._average.deliver(self.model, plan.task, plan.settings.seed, plan.batch, plan.compute)
+        self.method.end(self.model)
+
+    def _passes(self, batches: Sequence[Any]) -> tuple[Step, Tensor, float]:
+        """Forwards and backwards; the gradients are left on the parameters."""
+        whole, total = sum(map(num_samples, batches)), torch.zeros((), device=self.plan.compute.device)
+        passes = []
+        for number, batch in enumerate(batches, self.step * len(batches)):
+            for part in split(self._soften(batch, number) if self._soften else batch, self.micro_batches):
+                share = num_samples(part) / whole
+                answers, found = self._loss(part)
+                loss = found * share
+                loss.backward()
+                total += loss.detach()
+                passes.append((part, answers, share))
+        step = Step(self.step, tuple(passes))
+        more = self.method.passes(self.model, step)
+        if (penalty := self.method.penalty(self.model, step)) is not None:
+            penalty.backward()
+            total += penalty.detach()
+        return step, total, more
+
+    def _loss(self, batch: Any) -> tuple[Any, Tensor]:
+        """Answers, and the mean loss over some samples, under autocast."""
+        task, settings = self.plan.task, self.plan.settings
+        with self.plan.compute.autocast():
+            try:
+                outputs, loss = task.evaluate(self.model, batch)
+            except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not _SHAPES.search(str(error)):
+                    raise  # no memory, a lost device
+                raise ValueError(f"{task.where('train')}: the batch of step {self.step + 1} ({shapes(batch)}) "
+                                 f"does not fit the network or the loss: {described(error)}") from error  # fmt: skip
+            loss = loss.float().mean()
+            if self.teacher is None:
+                return outputs, loss
+            with torch.no_grad():
+                wanted = task.call(self.teacher, batch)
+            soft = task.distance(outputs, wanted, settings.temperature)
+            return outputs, (1 - settings.distill) * loss + settings.distill * soft
