@@ -19,6 +19,7 @@ CriterionLike: TypeAlias = (
 StrategyLike: TypeAlias = "Strategy | type[Strategy] | Callable[..., Strategy] | str"
 OptimizerLike: TypeAlias = "type[Any] | Callable[..., Any] | str"  # of torch.optim's kind
 ScheduleLike: TypeAlias = "Callable[[int, int], float] | str"
+TrainerLike: TypeAlias = "Callable[..., Any] | str"  # of (network, run)
 MetricLike: TypeAlias = "Callable[[Tensor, Tensor], float | Tensor] | type[Any] | str"
 
 
@@ -60,6 +61,7 @@ class SearchKeywords(TypedDict, total=False):
     abandon: bool
     batch_size: int
     reconstruct: bool
+    trainer: TrainerLike
     epochs: float
     lr: float
     optimizer: OptimizerLike
@@ -145,6 +147,7 @@ class ResumeKeywords(TypedDict, total=False):
     target: str
     max_failures: int
     max_failure_rate: float
+    trainer: TrainerLike
     optimizer: OptimizerLike
     lr_schedule: ScheduleLike
     join: bool
@@ -169,6 +172,7 @@ class FinetuneKeywords(TypedDict, total=False):
     task: str
     batch_size: int
     reconstruct: bool
+    trainer: TrainerLike
     epochs: float
     lr: float
     optimizer: OptimizerLike
@@ -201,6 +205,7 @@ class ExportKeywords(TypedDict, total=False):
     data_args: Mapping[str, Any]
     data_workers: int | str
     task: str
+    trainer: TrainerLike
     epochs: float
     lr: float
     optimizer: OptimizerLike

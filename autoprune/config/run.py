@@ -157,6 +157,10 @@ class RunConfig(TrainingSettings):
     reconstruct: bool = recovery(True, "",
         "start from layers fitted to the dense network's outputs by least squares; for finalists: from these or from "
         "the weights as cut, whichever is better after a few steps", verbs="finetune")
+    trainer: str | Any = recovery("", "REF",  # noqa: RUF009
+        "your own trainer for the final fine-tune: package.module:function of (network, run) that gives the network "
+        "back, trained as you like (see autoprune.runs.TrainerRun)",
+        kind=object, named=named_of, verbs="resume finetune export")
     # where and how
     name: str = run("", "NAME",
         "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")

@@ -53,6 +53,7 @@ from autoprune.runs.restarting import check_begun as check_begun
 from autoprune.runs.restarting import set_aside as set_aside
 from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
+from autoprune.runs.trainer import TrainerRun as TrainerRun
 from autoprune.runs.versions import agreed as agreed
 from autoprune.runs.versions import note_versions as note_versions
 from autoprune.runs.winner import Winner as Winner

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.architecture import space_of
 from autoprune.config import RunConfig
@@ -28,11 +28,17 @@ from autoprune.runs.beside import attached, keep_beside
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import check_formats, load_task
 from autoprune.runs.reopening import by_name, changed_run, unnamed
-from autoprune.runs.trained import PREVIOUS, dense_network, fitted, remeasured, unwrapped
+from autoprune.runs.trained import (
+    PREVIOUS,
+    Trained,
+    dense_network,
+    fitted,
+    is_network,
+    remeasured,
+    unwrapped,
+)
 from autoprune.tasks import Task, as_task
 from search_spaces import Dresser, Widths
-
-Trained = nn.Module | Mapping[str, Tensor]
 
 
 def attach(
@@ -137,7 +143,7 @@ def _kind(weights: Trained) -> str:
     """What a network that is no file is called; refuses what is neither network nor weights."""
     if isinstance(weights, nn.Module):
         return f"a {type(unwrapped(weights)).__name__} object"
-    if isinstance(weights, Mapping) and weights and all(isinstance(v, Tensor) for v in weights.values()):
+    if is_network(weights):
         return "a state dict"
     raise ValueError(f"attach: expected a network, its state dict or a file of it, got {type(weights).__name__}")
 

@@ -103,14 +103,14 @@ class Prepared:
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
-            **({"training": unusual} if (unusual := _unusual(config)) else {}),
+            **({"training": other} if (other := unusual(config)) else {}),
             "val_images": config.val_images,
             "reconstruct": config.reconstruct,
             "versions": dict(self.begun_with or decisive()),
         }
 
 
-def _unusual(config: RunConfig) -> dict[str, Any]:
+def unusual(config: RunConfig) -> dict[str, Any]:
     """How finalists are trained, where that is not as usual; what they have no use for is left out."""
     usual, given = TrainingSettings(), TrainingSettings.of(config)
     own = [about.name for about in settings_of(TrainingSettings).values() if about.group == "recovery"]
@@ -224,6 +224,8 @@ def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> No
         )
     if trains:
         training.check(prepared.model, prepared.task, config)
+        if config.trainer:
+            find("trainer", config.trainer, {})
     check_network(prepared.model, prepared.example, onnx=config.onnx, pt2=config.pt2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
+from autoprune.runs.trainer import TrainerRun, trained_by
+from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, goal_of
 from autoprune.training import Checkpoints, finetune, steps_of
 from search_spaces import Kept
@@ -86,31 +89,54 @@ def recover(
         net.cpu()
     if steps and rival is not None and _best(found, config) == "finalist":
         model.load_state_dict(rival.state_dict())  # goes on from there
-    if steps:
-        progress.begin("fine-tuning", steps)
-        watch = Stopwatch(checkpoint)
-
-        def listen(done: int, total: int, loss: float) -> None:
-            left_s = watch(done, total).left_s
-            progress.step(done, f"loss {decimals(loss)}", seconds(left_s) if left_s else "")
-
-        log = finetune(
-            model,
-            task.without("test"),
-            config,
-            steps=steps,
-            teacher=prepared.model if config.distill else None,
-            checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
-            listener=listen,
-        )
-        progress.end()
+    if steps and config.trainer:
+        model = _by_trainer(config, prepared, model.cpu(), checkpoint, progress)
+        nets["after_finetune"], found["after_finetune"] = model, _validate(model, task, config)
+    elif steps:
+        told[TRAINING] = _finetune(config, prepared, model, steps, checkpoint, progress)
         nets["after_finetune"], found["after_finetune"] = model, _settle(model, task, config)
-        told[TRAINING] = {**curve(log.losses), "distill": config.distill}
     best = _best(found, config)
     if steps and best != "after_finetune":
         progress.say(_harm(best, found, config, task.labels()))
     told |= {f"{name}_val": {**_finite(said), "delivered": name == best} for name, said in found.items()}
     return nets[best], told
+
+
+def _finetune(
+    config: RunConfig, prepared: Prepared, model: nn.Module, steps: int, checkpoint: Path | None, progress: RunProgress
+) -> dict[str, Any]:
+    """Train the network in place; the curve of its loss, and how much of that is the teacher's."""
+    progress.begin("fine-tuning", steps)
+    watch = Stopwatch(checkpoint)
+
+    def listen(done: int, total: int, loss: float) -> None:
+        left_s = watch(done, total).left_s
+        progress.step(done, f"loss {decimals(loss)}", seconds(left_s) if left_s else "")
+
+    log = finetune(
+        model,
+        prepared.task.without("test"),
+        config,
+        steps=steps,
+        teacher=prepared.model if config.distill else None,
+        checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
+        listener=listen,
+    )
+    progress.end()
+    return {**curve(log.losses), "distill": config.distill}
+
+
+def _by_trainer(
+    config: RunConfig, prepared: Prepared, model: nn.Module, checkpoint: Path | None, progress: RunProgress
+) -> nn.Module:
+    """The network as the user's trainer gives it back."""
+    progress.say(f"trainer '{config.trainer}' trains the network")
+    with tempfile.TemporaryDirectory() as passing:  # for where nothing is kept
+        folder = Path(passing) if checkpoint is None else checkpoint.with_suffix("")
+        run = TrainerRun(
+            prepared.task.without("test"), TrainingSettings.of(config), folder, prepared.model.cpu(), prepared.example
+        )
+        return trained_by(config.trainer, model, run, progress.say)
 
 
 def finalist_weights(evaluate: Evaluator, trial: Trial, say: Callable[[str], None]) -> dict[str, Tensor] | None:

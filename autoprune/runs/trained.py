@@ -27,6 +27,7 @@ OF_WEIGHTS = {f"{which}_{split}" for which in ("pruned", PREVIOUS) for split in 
     f"{which}_val" for which in ("before_finetune", "after_finetune", "finalist")
 }  # what else was measured belongs to the dense network, or to the widths
 OF_TRAINING = ("finetune", "finetune_seconds", "attached")  # of the provenance
+Trained = nn.Module | Mapping[str, Tensor]  # a network, or its state dict
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
@@ -49,6 +50,13 @@ def dense_network(config: RunConfig, model: nn.Module | None, how: str) -> nn.Mo
             f"Python: {how}(..., model=...)"
         )
     return ModelReference(config.model, config.model_args).build()
+
+
+def is_network(found: Any) -> bool:
+    """Whether it is a network or its state dict."""
+    if isinstance(found, Mapping):
+        return bool(found) and all(isinstance(value, Tensor) for value in found.values())
+    return isinstance(found, nn.Module)
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

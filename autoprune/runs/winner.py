@@ -22,7 +22,7 @@ from autoprune.report import RunProgress, counted
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.holding import Held
-from autoprune.runs.prepare import Prepared
+from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from autoprune.runs.versions import decisive, versions
@@ -170,6 +170,8 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             "lr": config.lr,
             "distill": config.distill,
             "batch_size": config.batch_size,
+            **unusual(config),
+            **({"trainer": str(config.trainer)} if config.trainer else {}),
         },
         "finetune_seconds": round(seconds, 1),
         "fingerprint": prepared.fingerprint(),

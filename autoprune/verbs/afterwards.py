@@ -18,7 +18,7 @@ from autoprune.config.keywords import (
 )
 from autoprune.modes import with_gradients
 from autoprune.report import RunProgress, showing
-from autoprune.runs.attaching import Trained
+from autoprune.runs.trained import Trained
 from autoprune.verbs.settling import Budget, Data, Model, brought, names
 from objectives import offering
 
