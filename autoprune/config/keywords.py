@@ -55,6 +55,7 @@ class SearchKeywords(TypedDict, total=False):
     finalists: int
     short_steps: int
     rungs: int
+    refine: int
     metric: MetricLike
     val_images: int
     bn_images: int

@@ -119,7 +119,7 @@ class RunConfig(TrainingSettings):
     warm_starts: str = search("closed", "NAME",
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
-    trials: int = search(93, "N",
+    trials: int = search(64, "N",
         "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
@@ -135,15 +135,18 @@ class RunConfig(TrainingSettings):
         "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
         "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
         "say how many images are used", verbs="profile")
-    finalists: int = search(4, "N",
+    finalists: int = search(3, "N",
         "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
         "network, and what other tools' rules would answer",
         low=0, high=1000, verbs="profile")
-    short_steps: int = search(400, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
+    short_steps: int = search(200, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
     rungs: int = search(LATER, "N",
-        "successive halving: N - 1 rungs below, of twice as many at a quarter of the steps each (with --cluster: "
+        "successive halving: N - 1 rungs below, of twice as many at a third of the steps each (with --cluster: "
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
-        usual="2; 1 with front or fewer than 3 finalists")
+        usual="3; 1 with front or fewer than 3 finalists")
+    refine: int = search(24, "N",
+        "candidates near the best of the first rung that are trained there, too, before the best of all go on (not "
+        "with one rung, front or cluster)", low=0, high=MOST, verbs="profile")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
         "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
         "1 - top1), or package.module:function of (outputs, targets), lower is better",
@@ -195,7 +198,7 @@ class RunConfig(TrainingSettings):
         if not self.strategy:
             object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
         if self.rungs is None:
-            object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 2)
+            object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 3)
         if self.divisor != "auto" and isinstance(self.divisor, str):
             raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
         if isinstance(self.data_workers, str) and self.data_workers != "auto":
@@ -239,7 +242,9 @@ class RunConfig(TrainingSettings):
         if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
             rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
             return Halving(self.trials, rungs, self.fidelity)
-        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
+        rungs = halving(self.finalists, self.short_steps, self.rungs)
+        refined = 0 if self.front or len(rungs) < 2 else self.refine
+        return Halving(self.trials, rungs, self.fidelity, refined=refined)
 
     @property
     def limits(self) -> Limits:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,7 @@ class Evaluator:
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The network at one batch size and its metrics, with the seconds that training took.
 
-        A training that made it worse is taken back: nothing that is trained may lose to what it started from.
+        A finalist's training that made it worse is taken back: what is delivered may not lose to what it started from.
         """
         share = self.settings.batch_size // batch
 
@@ -253,7 +254,8 @@ class Evaluator:
         def tried(start: Start) -> float:
             net = started(start)
             with suppress(Diverged):
-                seconds.append(self._train(net, plan.trial_steps, share, None, None).seconds_compute)
+                trial = replace(plan, steps=plan.trial_steps)
+                seconds.append(self._train(net, trial, share, None, None).seconds_compute)
             loss = float(settled(net, None)["loss"])
             return math.inf if math.isnan(loss) else loss
 
@@ -261,10 +263,10 @@ class Evaluator:
         best = min(starts, key=tried) if len(starts) > 1 else starts[0]
         net = started(best)
         trained = copy.deepcopy(net)
-        before = settled(net, None)
-        log = self._train(trained, plan.steps, share, file, listener)
+        before = settled(net, None) if plan.starts else {"loss": math.inf}
+        log = self._train(trained, plan, share, file, listener)
         metrics = settled(trained, incumbent)
-        if before["loss"] < metrics["loss"] or math.isnan(metrics["loss"]):
+        if before["loss"] < metrics["loss"] or (plan.starts and math.isnan(metrics["loss"])):
             harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
             trained, metrics = net, {**before, **harm}
         metrics["seconds_compute"] = log.seconds_compute + sum(seconds)
@@ -273,14 +275,14 @@ class Evaluator:
         return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(
-        self, net: nn.Module, steps: int, micro_batches: int, file: Path | None, listener: StepListener | None
+        self, net: nn.Module, plan: Fidelity, micro_batches: int, file: Path | None, listener: StepListener | None
     ) -> TrainingLog:
         """Train for some steps, or for those that are left."""
         settings = self.settings
         kept = None if file is None else Checkpoints(file, settings.checkpoint_every, strict=False)
         return finetune(
-            net, self._task, settings.of_training(), steps=steps, micro_batches=micro_batches, checkpoints=kept,
-            listener=listener,
+            net, self._task, plan.training(settings.of_training()), steps=plan.steps, micro_batches=micro_batches,
+            checkpoints=kept, listener=listener,
         )  # fmt: skip
 
     def _validate(

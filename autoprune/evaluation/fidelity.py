@@ -3,12 +3,15 @@
 raw                 nothing: the weights and the batch-norm statistics as they were cut out of the dense network
 proxy               batch-norm re-estimated; proxy:4000 on that many training images
 reconstructed       layers fitted to the dense network's outputs by least squares, then as "proxy"
-short               a short fine-tune, then as "proxy"; short:200 for that many steps
+short               a short fine-tune, then as "proxy"
+short:200           so many steps at the full rate from the weights as cut, as a longer training begins; then as "proxy"
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from autoprune.settings import TrainingSettings
 
 FIDELITIES = ("raw", "proxy", "reconstructed", "short")
 KNOWN = "raw, proxy, reconstructed, short; proxy:IMAGES, reconstructed:IMAGES, short:STEPS"
@@ -22,11 +25,22 @@ class Fidelity:
         fit_images: Training images that fit its layers to the dense network's outputs; 0: they are not fitted.
         steps: SGD steps that it is trained for; 0: none.
         bn_images: Training images that re-estimate batch-norm; 0: none.
+        starts: Whether its training may begin elsewhere than with the weights as cut (`evaluation.starts`): only that
+            of a finalist, which the winner's goes on from. Shorter ones compare widths, all as they were cut.
     """
 
     fit_images: int = 0
     steps: int = 0
     bn_images: int = 0
+    starts: bool = False
+
+    def training(self, settings: TrainingSettings) -> TrainingSettings:
+        """How it is trained: a finalist as the settings say; a shorter one as a long training begins, at the peak rate.
+
+        On the way down to 0 within 25 steps the rate would be half as high, and kinds of networks half as far apart
+        (results/benchmarks/quality.md).
+        """
+        return settings if self.starts else replace(settings, lr_schedule="constant", warmup=0)
 
     @property
     def trial_steps(self) -> int:
@@ -54,4 +68,5 @@ class Fidelity:
             fit_images=(count or fit_images) if kind == "reconstructed" else 0,
             steps=(count or short_steps) if kind == "short" else 0,
             bn_images=0 if kind == "raw" else (count or bn_images) if kind == "proxy" else bn_images,
+            starts=kind == "short" and not count,
         )

@@ -74,4 +74,4 @@ class EvaluationSettings:
         """
         numbers = {"short_steps": self.short_steps, "bn_images": self.bn_images, "fit_images": self.fit_images}
         found = Fidelity.parse(fidelity, **numbers)
-        return replace(found, fit_images=self.fit_images) if self.reconstruct and found.steps else found
+        return replace(found, fit_images=self.fit_images) if self.reconstruct and found.starts else found

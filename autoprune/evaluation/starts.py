@@ -27,8 +27,9 @@ class Start(NamedTuple):
 
 
 def starts_of(plan: Fidelity, others: Iterable[str]) -> tuple[Start, ...]:
-    """Those of a fidelity that trains: as cut, with the layers fitted, with the units of the other criteria."""
-    return (Start(), *([Start(fitted=True)] if plan.fit_images else []), *(Start(units=name) for name in others))
+    """Those of a fidelity that trains: as cut; of a finalist, with the layers fitted or other criteria's units, too."""
+    more = [*([Start(fitted=True)] if plan.fit_images else []), *(Start(units=name) for name in others)]
+    return (Start(), *(more if plan.starts else []))
 
 
 def other_scores(problem: Problem, criterion: str) -> dict[str, tuple[Floats, ...]]:

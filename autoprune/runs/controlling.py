@@ -13,8 +13,7 @@ from typing import Any
 from autoprune.allocation import peer_rules
 from autoprune.config import RunConfig
 from autoprune.controller import Job, Listener, SearchController
-from autoprune.evaluation import Evaluator
-from autoprune.finalists import Different
+from autoprune.finalists import Different, Near
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
 from autoprune.runs.correcting import binding, planned
@@ -43,7 +42,7 @@ def make_controller(
     return SearchController(
         ledger,
         open_with(config.warm_starts, strategy),
-        replace(schedule, choose=Different(peer_rules(problem))),
+        replace(schedule, choose=Different(peer_rules(problem)), near=Near(problem, config.seed)),
         project=problem.repair,
         limits=config.limits,
         tradeoff=TradeOff.of(problem, bool(config.budget)),
@@ -118,8 +117,7 @@ class CandidateTrainer:
     def __init__(self, recipe: Recipe, device: str, folder: str, every: int) -> None:
         model, task = recipe.build()
         self._folder = Path(folder)
-        settings = replace(recipe.settings(), device=device, checkpoints=folder, checkpoint_every=every)
-        self._evaluator = Evaluator(model, task, recipe.problem.space, recipe.problem.scores, settings)
+        self._evaluator = recipe.evaluator(model, task, device, checkpoints=folder, checkpoint_every=every)
 
     def __call__(self, job: Job, listener: Callable[[int, int, float], None]) -> Mapping[str, Any]:
         """The metrics after the whole training: the same as any worker's."""

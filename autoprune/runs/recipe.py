@@ -84,9 +84,9 @@ class Recipe:
                              "same data each time (no shuffling, a seed for every random split)")  # fmt: skip
         return model, task
 
-    def evaluator(self, model: nn.Module, task: Task, device: str = "") -> Evaluator:
-        """The evaluator of this run."""
-        settings = replace(self.settings(), device=device or self.config.device)
+    def evaluator(self, model: nn.Module, task: Task, device: str = "", **other: Any) -> Evaluator:
+        """The evaluator of this run, on a device of its own perhaps, and with some other `EvaluationSettings`."""
+        settings = replace(self.settings(), device=device or self.config.device, **other)
         others = other_scores(self.problem, self.config.criterion)
         return Evaluator(model, task, self.problem.space, self.problem.scores, settings, others)
 

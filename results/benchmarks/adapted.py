@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from protocol import BATCH, CACHE, dense_network, piece
-from record import claim
+from protocol import BATCH, CACHE, claim, dense_network, piece
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 

@@ -159,6 +159,15 @@ FASTNAS = told("16 1 1 2 1 1 1 2 6 1 16 32 2 2 2 2 2 2 2 2 22 64 16 3 6 10 16 22
 TORCH_PRUNING = told("16 1 1 2 1 1 1 3 2 2 3 32 2 2 4 4 1 6 4 4 18 64 23 15 29 18 16 9 4 7")
 SEARCHED = told("10 4 3 2 1 1 2 4 5 2 17 20 6 6 6 6 5 6 6 2 35 56 13 13 6 15 14 12 15 27")
 FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> what peers and searches have found
+    ("resnet20", "15%"): {
+        "FastNAS": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16")),
+        "FastNAS, units by norms": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16"), "magnitude"),
+        "default search before kinds": Allocation("search", told("12 1 1 4 7 24 4 3 25 36 23 30")),
+        "default search before kinds s1": Allocation("search", told("8 1 1 5 14 27 5 2 28 44 13 20")),
+        "default search before kinds s2": Allocation("search", told("10 1 2 4 8 21 2 5 30 40 29 19")),
+        "annealing before kinds s2": Allocation("search", told("8 1 2 5 11 16 2 4 33 50 21 20")),
+        "default search with kinds": Allocation("search", told("10 1 1 3 6 29 1 1 46 29 25 51")),
+    },
     ("resnet56", "15%"): {
         "FastNAS": Allocation("peer", FASTNAS),
         "FastNAS, units by norms": Allocation("peer", FASTNAS, "magnitude"),

@@ -23,9 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from adapted import Adapted, adapted
-from policies import machine
-from protocol import BATCH, CACHE, EPOCH, HERE, WEIGHTS, dense_network, images, macs, one_epoch, piece, spread
-from record import claim, piece_name
+from protocol import (
+    BATCH,
+    CACHE,
+    EPOCH,
+    HERE,
+    WEIGHTS,
+    claim,
+    dense_network,
+    images,
+    machine,
+    macs,
+    one_epoch,
+    piece,
+    spread,
+)
 
 import autoprune
 from autoprune.data import ImageData
@@ -127,6 +139,11 @@ that does other work, for a resumed search those of its last part.
 """
 
 
+def stem_of(job: tuple[str, str, int]) -> str:
+    """Of the files of a job: variant, budget, seed."""
+    return f"{job[0]}-{job[1]}-s{job[2]}"
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where it runs.
@@ -151,7 +168,7 @@ class Bench:
 
     def run(self, name: str, budget: str, seed: int) -> dict[str, Any] | None:
         """Both pieces of a job, run if they have to be; None if another process is at it."""
-        stem, variant = piece_name((name, budget, seed)), self.variants[name]
+        stem, variant = stem_of((name, budget, seed)), self.variants[name]
         with claim(CACHE / self.folder / f"{stem}.lock") as mine:
             if not mine:
                 return None
@@ -298,7 +315,7 @@ def main() -> None:
             begin, row = time.perf_counter(), bench.run(*job)
             said = "in other hands" if row is None else f"top-1 {row['untrained']:.2f}, {row['final']['test']:.2f}"
             seconds = time.perf_counter() - begin
-            print(f"{time.strftime('%H:%M:%S')} {piece_name(job)}: {said} ({seconds:.0f} s)", flush=True)
+            print(f"{time.strftime('%H:%M:%S')} {stem_of(job)}: {said} ({seconds:.0f} s)", flush=True)
     print(bench.tabulate())
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from protocol import dense_network, macs
+from protocol import macs
 from torch import nn
 from torch.nn import functional
 
@@ -179,13 +179,12 @@ TITLES = {
 }
 
 
-def search(policy: str, data: ImageData, weights: Path, budget: str, seed: int, cache: Path) -> dict[str, Any]:
-    """One peer's answer to one budget, as a piece of the grid. `seed` draws what our own runs draw by it."""
-    run, how = PEERS[policy]
-    piece: dict[str, Any] = {"policy": policy, "budget": budget, "seed": seed}
+def search(peer: str, data: ImageData, dense: nn.Module, budget: str, seed: int, cache: Path) -> dict[str, Any]:
+    """One peer's answer to one budget: the units that stay, or an "error". `seed` draws as in runs of our own."""
+    run, how = PEERS[peer]
+    piece: dict[str, Any] = {"name": TITLES[peer], "seed": seed}
     if run is fastnas:
         how = {**how, "cache": cache}
-    dense = dense_network(weights)
     start = clock()
     try:
         found = run(data, dense, float(budget.rstrip("%")) / 100, seed, **how)
@@ -203,8 +202,6 @@ def search(policy: str, data: ImageData, weights: Path, budget: str, seed: int, 
         "settings": found["settings"],
         "widths": [len(k) for k in kept],
         "kept": kept,
-        "losses": [],
-        "fidelities": [],
         "evaluations": found["evaluations"],
         "val_loss": loss,
         "test_bn": 100 * measure(network, data, "test")["top1"],

@@ -17,6 +17,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ from autoprune.recovery import Reconstruction
 from autoprune.runs.recovering import FIT_IMAGES
 from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
-from search_spaces.models import resnet20, resnet56
+from search_spaces.models import mobilenet_v2, resnet20, resnet56, vgg16
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("BENCHMARK_CACHE", HERE / "cache"))
@@ -49,7 +50,12 @@ class Network(NamedTuple):
     weights: str
 
 
-NETWORKS = {"resnet20": Network(resnet20, WEIGHTS), "resnet56": Network(resnet56, WEIGHTS.replace("20", "56", 1))}
+NETWORKS = {
+    "resnet20": Network(resnet20, WEIGHTS),
+    "resnet56": Network(resnet56, WEIGHTS.replace("20", "56", 1)),
+    "vgg16_quarter": Network(partial(vgg16, scale=0.25), "vgg16_quarter_cifar10_jpeg.safetensors"),  # see networks.py
+    "mobilenet_v2_half": Network(partial(mobilenet_v2, scale=0.5), "mobilenet_v2_half_cifar10_jpeg.safetensors"),
+}
 
 
 def images(folder: Path) -> ImageData:
@@ -148,6 +154,11 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+
+
+def machine() -> str:
+    """Where this runs."""
+    return f"{processor()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
 
 
 def spread(values: Sequence[float]) -> str:

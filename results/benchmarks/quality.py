@@ -12,7 +12,8 @@ rate of the longer one, for nothing.
 
 Besides the allocations of allocations.py there are searches: "search combined s0" is the network that
 `autoprune.search` finds with that strategy and seed and otherwise its defaults (its weights are not used: measures
-begin from the weights as cut); "search random s0" is without warm starts. A search that was killed is resumed.
+begin from the weights as cut); "search random s0" is without warm starts. A search that was killed is resumed. "peer
+tp-l2 s0" is what another tool answers (peers.py; extra `peers`).
 
 Measures are made in the order of the command line, each for all allocations before the next. A piece is claimed by a
 lock that dies with its process, so several may share the work; it is kept in cache/quality/ with the widths it is of,
@@ -35,6 +36,7 @@ from typing import Any, NamedTuple
 
 import allocations
 import numpy as np
+import peers
 import quality_tables
 import torch
 from allocations import Allocation
@@ -107,8 +109,12 @@ class Bench:
 
     @cached_property
     def dense(self) -> nn.Module:
-        """The trained network."""
-        return dense_network(self.source / NETWORKS[self.network].weights, self.network)
+        """The trained network; that of networks.py is in the cache."""
+        file = NETWORKS[self.network].weights
+        found = next((f for f in (self.source / file, CACHE / file) if f.is_file()), None)
+        if found is None:
+            raise SystemExit(f"no weights {file}: results/benchmarks/networks.py --network {self.network} trains them")
+        return dense_network(found, self.network)
 
     @cached_property
     def bare(self) -> Problem:
@@ -150,8 +156,22 @@ class Bench:
         return {}
 
     def search(self, name: str) -> None:
-        """Search, or go on with the search, and know what it found under its name."""
-        _, strategy, seed = name.split()
+        """Search, or go on with the search, or ask a peer, and know what was found under that name."""
+        who, strategy, seed = name.split()
+        if who == "peer":
+            file = self.path(name, "answer").with_suffix(".answer")  # no piece
+            if not file.is_file():
+                cache = file.parent
+                cache.mkdir(parents=True, exist_ok=True)
+                number = int(seed.removeprefix("s"))
+                write_text(file, json.dumps(peers.search(strategy, self.data, self.dense, self.budget, number, cache)))
+            answer = json.loads(file.read_text())
+            if "error" in answer:
+                print(f"{self.network} {self.budget} {name}: {answer['error']}", flush=True)
+                return
+            self.searched[name] = tuple(np.array(units) for units in answer["kept"])
+            self.widths[name] = tuple(answer["widths"])
+            return
         run = self.path(name, "run").with_suffix("")
         if (run / "config.toml").is_file():
             result = autoprune.resume(run, model=self.dense, data=self.data)
@@ -225,13 +245,14 @@ class Bench:
 
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         settings = TrainingSettings(
-            lr=RATE, lr_schedule="cosine", warmup=0, batch_size=BATCH, seed=how.seed, amp="on", distill=DISTILL
+            lr=RATE, lr_schedule="cosine", warmup=0, batch_size=BATCH, seed=how.seed, amp="auto", distill=DISTILL
         )
         finetune(
             model, self.data.without_test(), settings, steps=how.steps, teacher=self.dense if how.distilled else None,
             checkpoints=Checkpoints(checkpoint, 100, strict=False), listener=look,
         )  # fmt: skip
-        found: dict[str, Any] = {"looks": looks, "curve": [float(np.mean(p)) for p in chunks(losses, 25)]}
+        curve = [float(np.mean(p)) for p in chunks(losses, 25)]
+        found: dict[str, Any] = {"amp": Compute.choose("auto").amp, "looks": looks, "curve": curve}
         found |= self.looked_at(model)  # loss and top1 as a fidelity would have them
         for split in ("val", "test") if how.steps >= EPOCH else ():
             found |= {f"{split}_{key}": value for key, value in measure(model, self.data, split).items()}
@@ -288,7 +309,7 @@ def main() -> None:
     until = time.monotonic() + 60 * args.minutes
     bench = Bench(args.data, args.network, args.budget)
     names = [name.strip() for name in args.allocations.split(";") if name.strip()] or list(bench.widths)
-    for name in (n for n in names if n.startswith("search ")):
+    for name in (n for n in names if n.startswith(("search ", "peer "))):
         bench.search(name)
     work(bench, [name for name in names if name in bench.widths], args.measures.split(";"), until)
 

@@ -7,11 +7,17 @@ from torch import Tensor, nn
 VGG16_WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)  # 0: max-pooling
 
 
-def vgg16(num_classes: int = 10, in_channels: int = 3) -> nn.Sequential:
-    """VGG-16 with batch-norm and one linear layer (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556)."""
+def vgg16(num_classes: int = 10, in_channels: int = 3, scale: float = 1.0) -> nn.Sequential:
+    """VGG-16 with batch-norm and one linear layer (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556).
+
+    Args:
+        num_classes: Of the answer.
+        in_channels: Of the images.
+        scale: Of every layer's width.
+    """
     layers: list[nn.Module] = []
     channels = in_channels
-    for width in VGG16_WIDTHS:
+    for width in (round(scale * w) for w in VGG16_WIDTHS):
         if width == 0:
             layers.append(nn.MaxPool2d(2))
             continue
@@ -47,17 +53,24 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, g
     return [conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
 
-def mobilenet_v2(num_classes: int = 10, in_channels: int = 3) -> nn.Sequential:
-    """MobileNetV2 with strides for 32 x 32 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381, table 2)."""
-    layers: list[nn.Module] = conv_bn(in_channels, 32, 3)
-    channels = 32
+def mobilenet_v2(num_classes: int = 10, in_channels: int = 3, scale: float = 1.0) -> nn.Sequential:
+    """MobileNetV2 with strides for 32 x 32 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381, table 2).
+
+    Args:
+        num_classes: Of the answer.
+        in_channels: Of the images.
+        scale: Of every layer's width.
+    """
+    channels, last = round(32 * scale), round(1280 * scale)
+    layers: list[nn.Module] = conv_bn(in_channels, channels, 3)
     rows = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     for expansion, width, blocks, stride in rows:
         for block in range(blocks):
-            layers.append(InvertedResidual(channels, width, stride if block == 0 else 1, expansion))
-            channels = width
-    layers += conv_bn(channels, 1280, 1)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, num_classes))
+            out = round(width * scale)
+            layers.append(InvertedResidual(channels, out, stride if block == 0 else 1, expansion))
+            channels = out
+    layers += conv_bn(channels, last, 1)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, num_classes))
 
 
 class DigitsCNN(nn.Module):

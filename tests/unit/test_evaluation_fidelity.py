@@ -1,6 +1,7 @@
 import pytest
 
 from autoprune.evaluation import FIDELITIES, EvaluationSettings, Fidelity
+from autoprune.settings import TrainingSettings
 
 SETTINGS = EvaluationSettings(bn_images=1000, fit_images=500, short_steps=60)
 
@@ -18,7 +19,17 @@ SETTINGS = EvaluationSettings(bn_images=1000, fit_images=500, short_steps=60)
     ],
 )
 def test_what_the_words_mean(text, fit_images, steps, bn_images):
-    assert SETTINGS.parse(text) == Fidelity(fit_images, steps, bn_images)
+    assert SETTINGS.parse(text) == Fidelity(fit_images, steps, bn_images, starts=text == "short")
+
+
+def test_only_a_finalist_comes_to_rest_and_may_begin_elsewhere():
+    """A look of so many steps is at the rate at which a longer training would be by then."""
+    fitted = EvaluationSettings(fit_images=500, short_steps=60, reconstruct=True)
+    short, look = fitted.parse("short"), fitted.parse("short:60")
+    assert (short.fit_images, short.steps, look.fit_images, look.steps) == (500, 60, 0, 60)
+    training = TrainingSettings(lr_schedule="cosine")
+    assert short.training(training) == training
+    assert look.training(training) == TrainingSettings(lr_schedule="constant", warmup=0)
 
 
 @pytest.mark.parametrize("text", ["", "long", "raw:3", "proxy:", "proxy:0", "short:x", "short:-1", "short:²", "Proxy"])

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from autoprune.config import RunConfig
+from autoprune.controller import Job
 from autoprune.data import load
 from autoprune.evaluation import EvaluationSettings, Evaluator, Fidelity
 from autoprune.evaluation.starts import Start, other_scores, scores_of, starts_of
 from autoprune.problem import Problem, Trial
+from autoprune.runs.controlling import CandidateTrainer
+from autoprune.runs.recipe import Recipe
+from autoprune.tasks import as_task
 from autoprune.training import TrainingSettings, finetune
 from objectives import parse
 from search_spaces import prune, trace
@@ -46,13 +51,14 @@ def test_an_eighth_of_the_steps_and_a_few_at_least(steps, expected):
     assert Fidelity(steps=steps).trial_steps == expected
 
 
-def test_every_start_is_tried():
-    assert starts_of(Fidelity(steps=10), ()) == (Start(),)
-    assert starts_of(Fidelity(steps=10, fit_images=5), ("magnitude",)) == (
+def test_every_start_is_tried_of_a_finalist():
+    assert starts_of(Fidelity(steps=10, starts=True), ()) == (Start(),)
+    assert starts_of(Fidelity(steps=10, fit_images=5, starts=True), ("magnitude",)) == (
         Start(),
         Start(True),
         Start(False, "magnitude"),
     )
+    assert starts_of(Fidelity(steps=10), ("magnitude",)) == (Start(),)
 
 
 def test_the_better_units_are_kept_whoever_names_them(dense, data, space):
@@ -77,3 +83,16 @@ def test_only_who_chose_no_criterion_has_other_units(space):
     assert scores_of(problem, Trial(0, space.full)) is scores
     assert scores_of(problem, Trial(0, space.full, metrics={"units": ""})) is scores
     assert scores_of(problem, Trial(0, space.full, metrics={"units": "magnitude"})) is norms
+
+
+def test_on_a_cluster_finalists_begin_where_they_would_here(dense, data, space, tmp_path):
+    good, bad = strengths(dense, space)
+    problem = Problem(space, (parse("macs<=50%"),), bad, norms=good)
+    config = RunConfig(val_images=64, bn_images=64, batch_size=64, short_steps=4, device="cpu", reconstruct=False)
+    recipe = Recipe(config, problem, dense, as_task(data))
+    widths = tuple(max(1, g.size // 4) for g in space.groups)
+    there = CandidateTrainer(recipe, "cpu", str(tmp_path), 2)(Job(0, widths, "short"), lambda *_: None)
+    here = recipe("cpu")(Job(0, widths, "short"))
+    assert {name: there[name] for name in ("units", "start", "loss")} == {
+        name: here[name] for name in ("units", "start", "loss")
+    }

@@ -20,10 +20,10 @@ from autoprune.allocation import (
     streams_kept,
     uniform,
 )
-from autoprune.finalists import Different, apart
+from autoprune.finalists import Different, Near, apart
 from autoprune.problem import Problem, Trial, TrialState
 from autoprune.strategies import make, warm_starts
-from autoprune.strategies.moves import exchange
+from autoprune.strategies.moves import exchange, trade
 from objectives import InfeasibleBudget, parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape, trace
 from search_spaces.models import mobilenet_v2, resnet20, vgg16
@@ -246,6 +246,37 @@ def test_an_exchange_changes_the_kind():
         thinner += moved[0] < 8 and min(moved[1:3]) > 4
     assert wider + thinner == 20
     assert min(wider, thinner) > 3
+
+
+def test_a_trade_moves_one_group_at_the_cost_of_others():
+    problem = problem_of(residual(16, (8, 8, 8), 16), "macs<=40%")
+    widths = uniform(problem)
+    found = [trade(problem, widths, np.random.default_rng(seed)) for seed in range(40)]
+    assert problem.feasibility.fits(np.array(found)).all()
+    assert all(problem.space.check(w) == w for w in found)
+    assert sum(w != widths for w in found) > 30
+    for group in range(len(widths)):  # each may grow, each may shrink
+        assert any(w[group] > widths[group] for w in found)
+        assert any(w[group] < widths[group] for w in found)
+    assert all(apart(w, widths) < 1 for w in found)
+    alone = problem_of(chain(4), "macs<=50%")
+    assert trade(alone, (2,), np.random.default_rng(0)) == (2,)
+
+
+def test_near_the_best_that_were_trained():
+    problem = problem_of(residual(16, (8, 8, 8), 16), "macs<=40%")
+    starts = warm_starts(problem)
+    trained = [trial(n, w, n / 10, "short:25") for n, w in enumerate(starts)]
+    near, known = Near(problem), set(starts)
+    for number in range(12):
+        child = near(trained, known, number)
+        assert child == near(list(reversed(trained)), known, number)
+        assert child not in known
+        assert min(apart(child, w) for w in starts[:4]) < 1
+        known.add(child)
+    assert near([], known, 0) is None
+    alone = problem_of(chain(4), "macs<=50%")
+    assert Near(alone)([trial(0, (2,), 0.1)], {(1,), (2,), (3,), (4,)}, 0) is None
 
 
 @pytest.mark.parametrize("name", ["evolution", "layer_compensation", "lcp", "combined"])
