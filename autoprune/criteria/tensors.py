@@ -9,7 +9,7 @@ Letters: `C` units of the group, `M` numbers that one unit owns in one tensor, `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ class Part:
     """What the units own on one axis of one parameter.
 
     Attributes:
-        kind: "filter" or "bias" (make the channel), "reader" (weights that read it), "scale" or "shift" (of a
-            normalisation), "free" (a bare parameter).
+        kind: "filter" or "bias" (make the channel), "direction" (of a filter whose length stands elsewhere), "reader"
+            (weights that read it), "scale" or "shift" (of a normalisation), "free" (a bare parameter).
         tensor: The whole parameter.
         axis: The axis the units live on.
         index: [C, k] positions on that axis.
@@ -118,14 +118,18 @@ def collect(
         masks: [N, C], or None if not gathered.
         activations: By need, or None if not gathered.
     """
-    parts = tuple(
-        Part(
-            _kind(m, tensor), tensor.detach(), m.axis, torch.from_numpy(m.index).to(tensor.device),
-            gradients.get(m.tensor),
-        )
+    parts = tuple(replace(p, tensor=p.tensor.detach()) for p in parts_of(group, parameters, gradients))
+    return GroupTensors(group.name, torch.arange(group.size), parts, masks, activations or {})
+
+
+def parts_of(
+    group: ChannelGroup, parameters: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor] | None = None
+) -> tuple[Part, ...]:
+    """What the units own of a network's parameters: the parameters themselves."""
+    return tuple(
+        Part(_kind(m, tensor), tensor, m.axis, torch.from_numpy(m.index).to(tensor.device), (gradients or {}).get(m.tensor))
         for m in group.members if (tensor := parameters.get(m.tensor)) is not None
     )  # fmt: skip
-    return GroupTensors(group.name, torch.arange(group.size), parts, masks, activations or {})
 
 
 def _kind(member: Member, tensor: Tensor) -> str:
@@ -133,4 +137,4 @@ def _kind(member: Member, tensor: Tensor) -> str:
         return "filter" if tensor.dim() > 1 else "bias"
     if member.role == "norm":
         return "shift" if member.tensor.endswith("bias") else "scale"
-    return {"in": "reader"}.get(member.role, "free")
+    return {"in": "reader", "direction": "direction"}.get(member.role, "free")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.compute import Compute
+from autoprune.problem import Problem
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
 from search_spaces import Kept, SearchSpace, Widths
@@ -26,12 +27,14 @@ class Pruning:
         scores: Per group [C], higher = keep: the order in which units stay.
         kept: Per group the units that stay, for a method that is given them.
         project: Makes widths hold the budgets; None: there are none.
+        problem: Budgets and costs, for a method that finds the units that stay.
     """
 
     space: SearchSpace
     scores: Sequence[NDArray[np.float64]]
     kept: Kept | None = None
     project: Callable[[Widths], Widths] | None = None
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,14 @@ class Method(ABC):
 
     def end(self, net: nn.Module) -> None:  # noqa: B027
         """After the last step; also where a training that had ended is read from its checkpoint."""
+
+    def kept(self) -> Kept | None:
+        """Per group the units that stay, once the training has ended; None: it prunes nothing."""
+        return None if self.pruning is None else self.pruning.kept
+
+    def gone(self) -> tuple[Tensor, ...] | None:
+        """Per group [C] the units of which nothing is left now: cutting them changes no answer; None: none."""
+        return None
 
     def state(self) -> Mapping[str, Any]:
         """All that it remembers: tensors, numbers, strings, lists and dictionaries of these."""

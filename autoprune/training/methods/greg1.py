@@ -1,0 +1,84 @@
+"""Growing regularisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from autoprune.training.methods.acting import STABILISE
+from autoprune.training.methods.given import GivenUnits
+from autoprune.training.methods.method import Plan, Pruning, Step
+
+ENOUGH = 1000.0  # times larger than the pruned units are the kept ones: they need no push any more
+SMOOTHING = 0.9  # of that ratio, over updates
+
+
+class GReg1(GivenUnits):
+    """GReg-1: an L2 penalty on the pruned units that grows until they are nothing (Wang et al. 2021).
+
+    Every `every` steps lambda of the pruned units grows by `growth`; grad(w) += lambda * w after the backward pass, on
+    top of the optimiser's own weight decay (https://arxiv.org/abs/2012.09243, with the constants of its code). A group
+    stops growing when the smoothed ratio of the mean |w| of kept and pruned units is 1000 in all groups, or its own
+    lambda exceeds `ceiling`. The last eleventh of the phase holds lambda. The paper pushes the filters of one
+    convolution; here those of all members of a unit. Biases and normalisations are left alone, as published.
+
+    Args:
+        growth: Of lambda, each time (published: 1e-4); None: what reaches the ceiling when the last eleventh begins.
+        every: Steps between (published: 10 on CIFAR, 5 on ImageNet).
+        ceiling: Of lambda.
+    """
+
+    name: ClassVar[str] = "greg1"
+
+    def __init__(
+        self, pruning: Pruning | None = None, *, growth: float | None = None, every: int = 10, ceiling: float = 1.0
+    ) -> None:
+        super().__init__(pruning)
+        self.growth, self.every, self.ceiling = growth, every, ceiling
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `Method`."""
+        super().begin(net, plan)
+        self.growing = self.steps - round(STABILISE * self.steps)  # steps in which lambda may grow
+        self.delta = self.ceiling * self.every / self.growing if self.growth is None else self.growth
+        self.strength = [0.0] * len(self.units)  # lambda
+        self.ratios: list[float] = []  # smoothed; none before the first update
+
+    def least(self) -> int:
+        """Two updates, and a step to hold."""
+        return 3 * self.every
+
+    def after_backward(self, net: nn.Module, step: Step) -> float:
+        """Let lambda grow, and push."""
+        if step.number % self.every == 0 and step.number < self.growing and self.delta:
+            self._update()
+        for units, pruned, strength in zip(self.units, self.pruned, self.strength, strict=True):
+            units.push_(strength * pruned)
+        return 0.0
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        found = [_ratio(units.rows().abs().mean(1).cpu(), p) for units, p in zip(self.units, self.pruned, strict=True)]
+        old = self.ratios or found
+        self.ratios = [SMOOTHING * a + (1 - SMOOTHING) * b for a, b in zip(old, found, strict=True)]
+        if min(self.ratios) < ENOUGH:
+            self.strength = [s if s > self.ceiling else s + self.delta for s in self.strength]
+
+    def state(self) -> dict[str, Any]:
+        """See `Method`."""
+        return {**super().state(), "strength": list(self.strength), "ratios": list(self.ratios)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """See `Method`."""
+        super().load(state)
+        self.strength, self.ratios = list(state["strength"]), list(state["ratios"])
+
+
+def _ratio(sizes: torch.Tensor, pruned: torch.Tensor) -> float:
+    """How many times larger [C] the kept units are than the pruned ones, in the mean; without pruned ones, enough."""
+    if not pruned.any():
+        return ENOUGH
+    return float(sizes[~pruned].mean() / sizes[pruned].mean().clamp(min=1e-30))

@@ -1,0 +1,151 @@
+"""One exam for every method in the facade."""
+
+import copy
+import inspect
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from tiny_training import EPOCHS, PER_EPOCH, equal, network, pruning, task, trained
+
+from autoprune.training import methods
+from autoprune.training.methods import METHODS, Method
+from autoprune.training.units import kept_of
+from search_spaces import prune
+
+CLASSES = [c for _, c in inspect.getmembers(methods, inspect.isclass) if issubclass(c, Method)]
+CONCRETE = [c for c in CLASSES if not inspect.isabstract(c) and c is not Method]
+PRUNING = [c for c in CONCRETE if c.name not in ("cut", "sandwich")]
+IMAGES = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return network()
+
+
+def answers(net):
+    was, net = net.training, net.eval()
+    with torch.no_grad():
+        found = net(IMAGES.to(net.head.weight.dtype))
+    net.train(was)
+    return found
+
+
+@pytest.mark.parametrize("cls", CONCRETE)
+def test_name_and_source(cls):
+    assert METHODS[cls.name] is cls
+    assert "https://" in (cls.__doc__ or "") + (sys.modules[cls.__module__].__doc__ or "")
+    assert len(Path(inspect.getfile(cls)).read_text(encoding="utf-8").splitlines()) <= 139
+
+
+@pytest.mark.parametrize("cls", PRUNING)
+def test_cutting_units_that_are_gone_changes_no_answer(cls, net):
+    plan, times = pruning(net), 0
+    method = cls(plan)
+
+    def look(trained, done):
+        nonlocal times
+        gone = method.gone()
+        if gone is not None and any(g.any() for g in gone):
+            times += 1
+            small = prune(trained, plan.space, kept_of(gone))
+            torch.testing.assert_close(answers(small), answers(trained), rtol=1e-4, atol=1e-5)
+
+    after = trained(method, net, listener=look)
+    assert times >= 1
+    small = prune(after, plan.space, method.kept())
+    torch.testing.assert_close(answers(small), answers(after), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", ["macs<=60%", "params<=35%"])
+@pytest.mark.parametrize("cls", PRUNING)
+def test_what_is_kept_holds_the_budgets_and_uses_them(cls, net, budget):
+    plan = pruning(net, budget)
+    method = cls(plan)
+    trained(method, net)
+    widths = plan.space.check([len(k) for k in method.kept()])
+    assert plan.problem.feasibility.violation(widths) == 0
+    assert plan.problem.project(widths) == widths  # nothing more would fit
+
+
+@pytest.mark.parametrize("cls", CONCRETE)
+def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(cls, net, tmp_path):
+    whole = cls(pruning(net))
+    expected = trained(whole, net)
+
+    def die(at):
+        def listener(_, done):
+            if done == at:
+                raise InterruptedError
+
+        return listener
+
+    steps = PER_EPOCH * EPOCHS
+    path = tmp_path / "state.pt"
+    for stop in (2, PER_EPOCH + 1, steps - 2, steps):
+        with pytest.raises(InterruptedError):
+            trained(cls(pruning(net)), net, checkpoint=path, listener=die(stop))
+    method = cls(pruning(net))
+    assert equal(trained(method, net, checkpoint=path), expected)
+    assert equal(trained(again := cls(pruning(net)), net, checkpoint=path), expected)  # it had ended
+    for other in (method, again):
+        assert str(other.kept()) == str(whole.kept())
+
+
+def permuted(net, space, number, order):
+    """The same network with the units of one group in another order."""
+    other = copy.deepcopy(net)
+    tensors = {**dict(other.named_parameters()), **dict(other.named_buffers())}
+    with torch.no_grad():
+        for member in space.groups[number].members:
+            if (tensor := tensors.get(member.tensor)) is not None:
+                index = torch.from_numpy(member.index)
+                rows = tensor.movedim(member.axis, 0)
+                rows[index.flatten()] = rows[index[order].flatten()].clone()
+    return other
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("cls", PRUNING)
+def test_permuting_the_units_of_a_group_permutes_what_it_does(cls, net, number):
+    net = copy.deepcopy(net).double()  # rounding must not grow until it turns a choice
+    plan = pruning(net)
+    order = torch.randperm(plan.space.groups[number].size, generator=torch.Generator().manual_seed(2))
+    turned = permuted(net, plan.space, number, order)
+    torch.testing.assert_close(answers(turned), answers(net), rtol=1e-4, atol=1e-5)
+    back = np.argsort(order.numpy())
+    kept = tuple(np.sort(back[k]) if i == number else k for i, k in enumerate(plan.kept))
+    first, second = cls(plan), cls(pruning(turned, kept=kept))
+    one, other = trained(first, net), trained(second, turned)
+    expected = [np.sort(back[k]) if i == number else k for i, k in enumerate(first.kept())]
+    assert list(map(list, second.kept())) == list(map(list, expected))
+    torch.testing.assert_close(answers(other), answers(one), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", PRUNING)
+def test_with_no_strength_it_is_plain_training(cls, net):
+    plan = pruning(net, "macs<=100%")
+    assert equal(trained(cls(plan, **cls.NOTHING), net), trained(None, net))
+
+
+@pytest.mark.parametrize("cls", CONCRETE)
+def test_settings_are_plain_and_complete(cls, net):
+    method = cls(pruning(net))
+    names = inspect.signature(cls.__init__).parameters.keys() - {"self", "pruning", "args", "kwargs"}
+    assert method.settings().keys() == names
+    assert all(isinstance(v, (int, float, str, bool, type(None))) for v in method.settings().values())
+
+
+@pytest.mark.parametrize("cls", PRUNING)
+def test_says_what_is_missing(cls, net):
+    with pytest.raises(ValueError, match=f"method '{cls.name}': "):
+        trained(cls(None), net)
+
+
+def test_every_batch_counts():
+    assert len(list(task().batches("train"))) == PER_EPOCH

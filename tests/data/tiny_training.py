@@ -1,0 +1,79 @@
+"""A small network with coupled layers, a task and a problem, for methods that prune while they train."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from autoprune.problem import Problem
+from autoprune.tasks import Task
+from autoprune.training import Checkpoints, Pruning, TrainingSettings, finetune
+from objectives import parse
+from search_spaces import trace
+
+PER_EPOCH, EPOCHS = 8, 4
+SETTINGS = TrainingSettings(lr=0.05, lr_schedule="constant", device="cpu", amp="off")
+
+
+class Tiny(nn.Module):
+    """A stem, a residual block that couples two layers to it, a layer, and a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 7, 3, padding=1, bias=False), nn.BatchNorm2d(7)
+        self.conv3, self.bn3 = nn.Conv2d(7, 6, 1), nn.BatchNorm2d(6)
+        self.conv4, self.bn4 = nn.Conv2d(6, 5, 3, stride=2), nn.BatchNorm2d(5)
+        self.head = nn.Linear(5 * 4, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(x + self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(x))))))
+        return self.head(torch.relu(self.bn4(self.conv4(x))).flatten(1))
+
+
+def network(seed=0):
+    """The network with batch-norms as after some training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Tiny()
+        for m in net.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                nn.init.uniform_(m.weight, 0.3, 1.2)
+                nn.init.uniform_(m.bias, -0.3, 0.3)
+    return net
+
+
+def task(dtype=torch.float32):
+    """Some batches of eight images of four classes."""
+    batches = PER_EPOCH
+    drawn = torch.Generator().manual_seed(1)
+    labels = torch.randint(4, (batches, 8), generator=drawn)
+    images = torch.randn(batches, 8, 3, 6, 6, generator=drawn) + labels[:, :, None, None, None] * 0.5
+    pairs = list(zip(images.to(dtype), labels, strict=True))
+    return Task.of(pairs, pairs[:2], loss=nn.functional.cross_entropy)
+
+
+def pruning(net, budget="macs<=60%", kept=None):
+    """What may be pruned, the units that the scores keep at a budget included."""
+    space = trace(net, torch.zeros(1, 3, 6, 6, dtype=net.head.weight.dtype))
+    scores = tuple(np.random.default_rng(3).random(g.size) for g in space.groups)
+    problem = Problem(space, (parse(budget),), scores)
+    if kept is None:
+        kept = space.kept(problem.project(space.full), scores)
+    return Pruning(space, scores, kept, problem.project, problem)
+
+
+def trained(method, net, steps=PER_EPOCH * EPOCHS, settings=SETTINGS, checkpoint=None, listener=None):
+    """A copy of the network after a training with the method, which is used up."""
+    net = copy.deepcopy(net)
+    kept = None if checkpoint is None else Checkpoints(checkpoint, every=5)
+    said = None if listener is None else lambda done, total, loss: listener(net, done)
+    finetune(net, task(net.head.weight.dtype), settings, steps=steps, method=method, checkpoints=kept, listener=said)
+    return net
+
+
+def equal(a, b):
+    """Whether two networks are the same to the bit."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
