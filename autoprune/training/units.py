@@ -45,17 +45,19 @@ class Units(GroupTensors):
         parts = self.of(*kinds) if kinds else self.filters
         return torch.cat([p.value for p in parts], dim=1) if parts else torch.zeros(self.size, 0, device=self.device)
 
-    def scales(self) -> Tensor:
-        """[members, C] the scales of the normalisations behind the units."""
-        found = [p.value.mean(1) for p in self.of("scale")]
-        return torch.stack(found) if found else torch.zeros(0, self.size, device=self.device)
-
     @torch.no_grad()
     def scale_(self, factors: Tensor, kinds: Iterable[str] = MADE) -> None:
         """Multiply what each unit owns by its factor [C]."""
         if not (factors == 1).all():
             for part in self.of(*kinds):
                 part.tensor.mul_(spread(part, factors, 1.0))
+
+    @torch.no_grad()
+    def clamp_(self, low: float, high: float, kinds: Iterable[str]) -> None:
+        """Bring what the units own into a range."""
+        for part in self.of(*kinds):
+            mine = spread(part, torch.ones(self.size, dtype=torch.bool), False)
+            part.tensor.copy_(torch.where(mine, part.tensor.clamp(low, high), part.tensor))
 
     def zero_(self, gone: Tensor, kinds: Iterable[str] = ALL) -> None:
         """Set to zero what the units [C] marked as gone own."""
@@ -72,6 +74,16 @@ class Units(GroupTensors):
                 if part.tensor.requires_grad:
                     pull = part.tensor * spread(part, strengths, 0.0)
                     part.tensor.grad = pull if part.tensor.grad is None else part.tensor.grad.add_(pull)
+
+
+    @torch.no_grad()
+    def push_evenly_(self, strength: float, kinds: Iterable[str] = ("scale",)) -> None:
+        """Add to the gradients what a penalty of strength * |w| on every unit has: strength * sign(w)."""
+        if strength:
+            for part in self.of(*kinds):
+                if part.tensor.grad is not None:
+                    mine = spread(part, torch.ones(self.size, device=self.device), 0.0)
+                    part.tensor.grad.add_(part.tensor.sign() * mine, alpha=strength)
 
 
 def spread(part: Part, values: Tensor, elsewhere: Any) -> Tensor:
@@ -114,3 +126,43 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     gone = torch.zeros(len(scores), dtype=torch.bool)
     gone[order[len(scores) - count :]] = True
     return gone
+
+
+def noise(scores: Tensor, seed: Sequence[int]) -> Tensor:
+    """[C] Gumbel noise: score + noise, the highest first, draws without replacement by the softmax of the scores.
+
+    Which unit gets which number follows from the order of the scores, not from where the units stand.
+    """
+    drawn = np.random.default_rng([abs(s) for s in seed]).gumbel(size=len(scores))
+    found = torch.empty(len(scores), dtype=torch.float64)
+    found[scores.detach().cpu().argsort(stable=True)] = torch.from_numpy(drawn)
+    return found
+
+
+class Snapshot:
+    """The latest values of units that have been set to zero since: parameters, statistics, and the weights that read them.
+
+    Args:
+        net: The network.
+        space: Its groups.
+    """
+
+    def __init__(self, net: nn.Module, space: SearchSpace) -> None:
+        named = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+        members = {m.tensor for group in space.groups for m in group.members}
+        self.space, self.live = space, {name: t for name, t in named if name in members}
+        self.values: dict[str, Tensor] = {}
+        self.take()
+
+    def take(self) -> None:
+        """Remember what is there now."""
+        self.values = {name: t.detach().clone() for name, t in self.live.items()}
+
+    @torch.no_grad()
+    def restore_(self, gone: Sequence[Tensor]) -> None:
+        """Give the units marked [C] per group what they had."""
+        for group, back in zip(self.space.groups, gone, strict=True):
+            for member in group.members if back.any() else ():
+                if (live := self.live.get(member.tensor)) is not None:
+                    rows = torch.from_numpy(member.index)[back].flatten().to(live.device)
+                    live.index_copy_(member.axis, rows, self.values[member.tensor].index_select(member.axis, rows))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoprune.training.methods.acting import STABILISE
 from autoprune.training.methods.given import GivenUnits
@@ -61,9 +61,7 @@ class GReg1(GivenUnits):
 
     @torch.no_grad()
     def _update(self) -> None:
-        found = [_ratio(units.rows().abs().mean(1).cpu(), p) for units, p in zip(self.units, self.pruned, strict=True)]
-        old = self.ratios or found
-        self.ratios = [SMOOTHING * a + (1 - SMOOTHING) * b for a, b in zip(old, found, strict=True)]
+        self.ratios = smoothed_ratio(self.ratios, [u.rows().abs().mean(1).cpu() for u in self.units], self.pruned)
         if min(self.ratios) < ENOUGH:
             self.strength = [s if s > self.ceiling else s + self.delta for s in self.strength]
 
@@ -77,8 +75,9 @@ class GReg1(GivenUnits):
         self.strength, self.ratios = list(state["strength"]), list(state["ratios"])
 
 
-def _ratio(sizes: torch.Tensor, pruned: torch.Tensor) -> float:
-    """How many times larger [C] the kept units are than the pruned ones, in the mean; without pruned ones, enough."""
-    if not pruned.any():
-        return ENOUGH
-    return float(sizes[~pruned].mean() / sizes[pruned].mean().clamp(min=1e-30))
+def smoothed_ratio(before: list[float], sizes: Sequence[Tensor], pruned: Sequence[Tensor]) -> list[float]:
+    """Per group how many times larger its kept units are than its pruned ones, in the mean; smoothed over updates."""
+    pairs = list(zip(sizes, pruned, strict=True))
+    # Where nothing is to be pushed, or nothing kept, it is enough.
+    found = [float(s[~p].mean() / s[p].mean().clamp(min=1e-30)) if 0 < p.sum() < len(p) else ENOUGH for s, p in pairs]
+    return [SMOOTHING * a + (1 - SMOOTHING) * b for a, b in zip(before or found, found, strict=True)]

@@ -1,0 +1,122 @@
+"""Channel exploration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.training.methods.finding import FindingUnits, share_of
+from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.units import Snapshot, Units, lowest, noise
+
+EXPLORING = 180 / 250  # of the training, as published
+
+
+class Chex(FindingUnits):
+    """CHEX: channels are pruned and grown again while the network trains, across layers (Hou et al. 2022).
+
+    Every `every` epochs each group's width is taken anew from one threshold through all |gamma| that holds the budgets;
+    the units with the highest leverage scores stay; of the others, which get their last weights back first, some grow
+    again, drawn by how far they lie outside the span of those that stay. How many grow falls along half a cosine to
+    none (https://arxiv.org/abs/2203.15794, algorithm 1 and 2, as in its code). Units that are out are zero, and so are
+    the weights that read them; they come back with both, and with their statistics. Coupled filters are laid end to
+    end, coupled scales summed. No group is emptied (published code has no floor).
+
+    Args:
+        growing: Share of all units that is out of the budget in the beginning (published: 0.3).
+        every: Epochs between (published: 2 of 250); 0: nothing is pruned before the last step.
+    """
+
+    name: ClassVar[str] = "chex"
+
+    def __init__(self, pruning: Pruning | None = None, *, growing: float = 0.3, every: int = 1) -> None:
+        super().__init__(pruning)
+        self.growing, self.every = growing, every
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `FindingUnits`."""
+        super().begin(net, plan)
+        self.snapshot = Snapshot(net, self.space)
+        share = share_of(self.ranked(self.scales()))  # S of the budgets
+        first = max(0.0, share - self.growing)
+        with torch.no_grad():
+            sizes = [units.rows().abs().sum(1).cpu() for units in self.units]
+        self.pruned = tuple(lowest(s, math.floor(first * len(s))) for s in sizes)
+        self._mask()
+
+    def least(self) -> int:
+        """Two epochs."""
+        return 2 * self.per_epoch
+
+    def after_step(self, net: nn.Module, step: Step) -> None:
+        """What is out stays out."""
+        self._mask()
+        super().after_step(net, step)
+
+    def end_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Prune and grow, as long as it explores."""
+        if self.every and (epoch + 1) % self.every == 0 and self.done <= EXPLORING * self.steps:
+            self.explore(epoch, self.growing * (1 + math.cos(math.pi * self.done / (EXPLORING * self.steps))) / 2)
+
+    def leave(self) -> None:
+        """The last choice, without growing."""
+        self.explore(-1, 0.0)
+        super().leave()
+
+    @torch.no_grad()
+    def explore(self, epoch: int, growing: float) -> None:
+        """One update: `growing` is the share of all units that grows."""
+        scores = self.scales()
+        fewest = self.ranked(scores)
+        most = math.ceil(min(1.0, 1 - share_of(fewest) + growing) * sum(map(len, scores)))
+        cut = torch.cat(scores).sort(descending=True).values[most - 1]
+        before, chosen = self.pruned, []
+        for units, few, score, out in zip(self.units, fewest, scores, before, strict=True):
+            kept = ~lowest(torch.where(out, -1.0, leverage(units.rows(), int((~few).sum())).cpu()), int(few.sum()))
+            chosen.append((kept, max(0, int((score >= cut).sum()) - int(kept.sum())) if growing else 0))
+        self.snapshot.restore_(before)
+        self.snapshot.take()
+        self.pruned = tuple(
+            ~(kept | grown(units.rows().cpu(), kept, count, [self.seed, epoch, i]))
+            for i, (units, (kept, count)) in enumerate(zip(self.units, chosen, strict=True))
+        )
+        self._mask()
+
+    def _mask(self) -> None:
+        for units, gone in zip(self.units, self.pruned, strict=True):
+            units.zero_(gone)
+
+    def gone(self) -> tuple[Tensor, ...]:
+        """See `Method`: what is out now."""
+        return self.pruned
+
+    def state(self) -> dict[str, Any]:
+        """See `Method`."""
+        return {**super().state(), "snapshot": dict(self.snapshot.values)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """See `Method`."""
+        super().load(state)
+        self.snapshot.values = dict(state["snapshot"])
+
+
+def leverage(rows: Tensor, count: int) -> Tensor:
+    """[C] norms of the units' rows in the first `count` singular vectors; where units outnumber weights, L1 norms."""
+    if rows.shape[1] < rows.shape[0]:
+        return rows.abs().sum(1)
+    vectors = torch.linalg.svd(rows.double(), full_matrices=False).U  # rows are the columns of the paper's matrix
+    return vectors[:, :count].norm(dim=1)
+
+
+def grown(rows: Tensor, kept: Tensor, count: int, seed: list[int]) -> Tensor:
+    """[C] the units that grow: drawn without replacement by the softmax of their distances from the span of the kept."""
+    basis = torch.linalg.qr(rows[kept].double().T).Q
+    left = rows.double() - rows.double() @ basis @ basis.T
+    residual = torch.where(kept, -math.inf, left.norm(dim=1))
+    drawn = residual + noise(residual, seed)  # the highest of these are such a draw
+    count = min(count, int((~kept).sum()))
+    return ~lowest(drawn, len(drawn) - count) if count else torch.zeros_like(kept)

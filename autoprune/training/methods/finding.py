@@ -1,0 +1,88 @@
+"""What the methods have in common that find the units that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autoprune.allocation import global_ranking
+from autoprune.problem import Problem
+from autoprune.training.methods.acting import ActingMethod
+from autoprune.training.methods.method import Plan
+from autoprune.training.units import lowest
+from search_spaces import Widths
+
+
+class FindingUnits(ActingMethod):
+    """Finds the units that stay, so many that every budget holds.
+
+    Attributes:
+        problem: Budgets and costs.
+    """
+
+    problem: Problem
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `ActingMethod`.
+
+        Raises:
+            ValueError: If there are no budgets, nothing to prune, or as `ActingMethod`.
+        """
+        super().begin(net, plan)
+        if self.pruning is None or self.pruning.problem is None:
+            raise ValueError(f"method '{self.name}': finds the units that stay under budgets, and none are given; "
+                             "e.g. --budget macs<=50%")  # fmt: skip
+        if not self.space.groups:
+            raise ValueError(f"method '{self.name}': this network has no group of channels that can be pruned; "
+                             "autoprune profile says why")  # fmt: skip
+        self.problem = self.pruning.problem
+        self.check([torch.full((g.size,), g.floor < g.size) for g in self.space.groups])
+
+    def ranked(self, scores: Sequence[Tensor], normaliser: str = "none") -> tuple[Tensor, ...]:
+        """Per group [C] what goes by one threshold through all scores [C], so that every budget is held and used up.
+
+        Args:
+            scores: Per group [C], higher = keep.
+            normaliser: See `allocation.global_ranking`.
+        """
+        arrays = tuple(s.detach().double().cpu().numpy() for s in scores)
+        return self.cut(global_ranking(replace(self.problem, scores=arrays), normaliser=normaliser), scores)
+
+    def projected(self, alive: Sequence[Tensor], scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Per group [C] what goes if as many stay as are alive, brought to the budgets (see `objectives.Projection`)."""
+        arrays = tuple(s.detach().double().cpu().numpy() for s in scores)
+        counts = tuple(int(a.sum()) for a in alive)
+        return self.cut(replace(self.problem, scores=arrays).project(counts), scores)
+
+    def cut(self, widths: Widths, scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Per group [C] what goes for as many to stay as the widths say: those of lowest score."""
+        return tuple(lowest(s, len(s) - w) for s, w in zip(scores, widths, strict=True))
+
+    def scales(self) -> tuple[Tensor, ...]:
+        """Per group [C] the sum of |gamma| over the normalisations behind a unit, as `criteria.BatchNormScale`.
+
+        Groups without one have more than all others, in the order of their filters' norms: their units go last.
+
+        Raises:
+            ValueError: If no group has one.
+        """
+        with torch.no_grad():
+            found = [u.rows("scale").abs().sum(1) if u.of("scale") else None for u in self.units]
+            there = [f for f in found if f is not None]
+            if not there:
+                raise ValueError(f"method '{self.name}': looks at the scales of batch-norms, and no group of this "
+                                 "network has one; use a method of the weights, e.g. greg2 or reweighted")  # fmt: skip
+            top = max(float(f.max()) for f in there)
+            return tuple(
+                u.rows().norm(dim=1) / u.rows().norm().clamp(min=1e-30) + top if f is None else f
+                for u, f in zip(self.units, found, strict=True)
+            )
+
+
+def share_of(gone: Sequence[Tensor]) -> float:
+    """The share of all units that go."""
+    return float(np.sum([int(g.sum()) for g in gone]) / np.sum([len(g) for g in gone]))

@@ -1,0 +1,50 @@
+"""Network slimming."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import nn
+
+from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.method import Plan, Pruning, Step
+
+
+class Slimming(FindingUnits):
+    """Network Slimming: an L1 penalty on batch-norm scales, then one threshold through all of them (Liu et al. 2017).
+
+    grad(gamma) += strength * sign(gamma) after the backward pass (https://arxiv.org/abs/1708.06519, eq. 1 and its
+    subgradient). In the end the lowest |gamma| of the whole network go until every budget holds; the paper gives the
+    share of channels instead, and lets layers vanish. Coupled batch-norms are summed. Groups without batch-norm are
+    pruned last.
+
+    Args:
+        strength: Of the penalty (published: 1e-4 for VGG, 1e-5 for ResNet-164, over 160 epochs); None: 1e-4 times 160
+            epochs' share of this phase, at most 1e-2 (ours).
+    """
+
+    name: ClassVar[str] = "slimming"
+    NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
+
+    def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None) -> None:
+        super().__init__(pruning)
+        self.strength = strength
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `FindingUnits`."""
+        super().begin(net, plan)
+        self.scales()  # refuses networks without
+        scaled = min(1e-2, 1e-4 * 160 * plan.per_epoch / plan.steps)
+        self.push = scaled if self.strength is None else self.strength
+
+    def after_backward(self, net: nn.Module, step: Step) -> float:
+        """Push the scales towards zero."""
+        for units in self.units:
+            units.push_evenly_(self.push)
+        return 0.0
+
+    def leave(self) -> None:
+        """One threshold."""
+        self.pruned = self.ranked(self.scales())
+        super().leave()
