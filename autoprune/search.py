@@ -49,6 +49,7 @@ from autoprune.runs import (
     check_delivery,
     check_end,
     check_joined,
+    check_recovery,
     check_sendable,
     counted_samples,
     deliver_held,
@@ -155,6 +156,7 @@ def search(
     evaluate = recipe.evaluator(prepared.model, prepared.task)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
+    check_recovery(config, prepared)
     said = [line for line in (*notes_of(prepared), doubt(prepared), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
@@ -233,6 +235,7 @@ def resume(
     check_room(run.path, 2 * size_of(prepared.model))
     if not (run.best / "architecture.json").exists():  # else `delivered` writes what is missing at once
         check_delivery(run.config, prepared, trains=trains(run.config))
+        check_recovery(run.config, prepared)
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.evaluator(prepared.model, prepared.task)

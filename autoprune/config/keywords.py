@@ -63,6 +63,8 @@ class SearchKeywords(TypedDict, total=False):
     batch_size: int
     reconstruct: bool
     trainer: TrainerLike
+    prune_share: float
+    recovery: str
     epochs: float
     lr: float
     optimizer: OptimizerLike
@@ -174,6 +176,8 @@ class FinetuneKeywords(TypedDict, total=False):
     batch_size: int
     reconstruct: bool
     trainer: TrainerLike
+    prune_share: float
+    recovery: str
     epochs: float
     lr: float
     optimizer: OptimizerLike

@@ -164,6 +164,13 @@ class RunConfig(TrainingSettings):
         "your own trainer for the final fine-tune: package.module:function of (network, run) that gives the network "
         "back, trained as you like (see autoprune.runs.TrainerRun)",
         kind=object, named=named_of, verbs="resume finetune export")
+    prune_share: float = recovery(0.5, "FRACTION",
+        "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
+        low=0, high=1, verbs="finetune")
+    recovery: str = recovery("cut", "NAME",
+        "how the units that go are driven out before the cut: cut (at once), greg1, tpp, sfp, asfp, srfp, asrfp, iss, "
+        "orthoreg; or package.module:Name of an autoprune.training.Method",
+        verbs="finetune")
     # where and how
     name: str = run("", "NAME",
         "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from autoprune.criteria.sites import (
     Modules,
@@ -50,11 +51,12 @@ class MaskGradients:
         self.members = [members_seen(g, modules, parameters) for g in space.groups]
         self.sums: dict[Site, list[Tensor]] = {}
         self.found: list[list[Tensor]] = [[] for _ in space.groups]
+        self.hooks: list[RemovableHandle] = []
         for site in sites_of(self.members, modules):
             if site[1] == "weight":
-                _weigh(parameters[site[0]], site, self.sums)
+                self.hooks.append(_weigh(parameters[site[0]], site, self.sums))
             else:
-                _watch(modules[site[0]], site, self.sums)
+                self.hooks.append(_watch(modules[site[0]], site, self.sums))
 
     def begin(self, batch: Any, size: int) -> None:
         """See `Listener`."""
@@ -71,25 +73,31 @@ class MaskGradients:
                 total += part if len(part) == count else part.sum(0, keepdim=True)
             found.append(total)
 
+    def remove(self) -> None:
+        """Listen no more."""
+        for hook in self.hooks:
+            hook.remove()
+
     def result(self) -> tuple[Tensor, ...]:
         """Per group [N, C], or [batches, C] where a bare parameter reads the units."""
         return tuple(torch.cat(rows) for rows in self.found)
 
 
-def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]]) -> None:
+def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]]) -> RemovableHandle:
     """Put weight times gradient, in the parameter's shape, into `sums` when the backward pass comes by."""
 
     def put(gradient: Tensor) -> None:
         sums[site] = [parameter.detach() * gradient]
 
-    parameter.requires_grad_(True).register_hook(put)  # type: ignore[no-untyped-call]
+    hook: RemovableHandle = parameter.requires_grad_(True).register_hook(put)  # type: ignore[no-untyped-call]
+    return hook
 
 
-def _watch(module: nn.Module, site: Site, sums: dict[Site, list[Tensor]]) -> None:
+def _watch(module: nn.Module, site: Site, sums: dict[Site, list[Tensor]]) -> RemovableHandle:
     """Put the [N, I] mask gradients of each call of the module into `sums` when the backward pass comes by."""
     axis = channel_axis(module)
 
     def add(value: Tensor, gradient: Tensor) -> None:
         sums.setdefault(site, []).append(rows_of(value * gradient, axis))  # called twice: both count
 
-    tap_gradient(module, site[1], add)
+    return tap_gradient(module, site[1], add)

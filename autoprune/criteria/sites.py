@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from search_spaces import ChannelGroup, Member, Shrinkable
 
@@ -83,7 +84,7 @@ def channel_axis(module: nn.Module) -> int:
     return -1 if isinstance(module, CHANNELS_LAST) else 1
 
 
-def tap(module: nn.Module, side: str, see: Callable[[Tensor], Tensor]) -> None:
+def tap(module: nn.Module, side: str, see: Callable[[Tensor], Tensor]) -> RemovableHandle:
     """Let `see` look at each input or output of the module and give it back, or something in its place."""
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -93,10 +94,11 @@ def tap(module: nn.Module, side: str, see: Callable[[Tensor], Tensor]) -> None:
         return see(output) if isinstance(output, Tensor) else None
 
     hook: Callable[..., Any] = module.register_forward_pre_hook if side == "input" else module.register_forward_hook
-    hook(before if side == "input" else after)
+    handle: RemovableHandle = hook(before if side == "input" else after)
+    return handle
 
 
-def tap_gradient(module: nn.Module, side: str, see: Callable[[Tensor, Tensor], None]) -> None:
+def tap_gradient(module: nn.Module, side: str, see: Callable[[Tensor, Tensor], None]) -> RemovableHandle:
     """Let `see` look at each input or output of the module and its gradient, when the backward pass comes by."""
 
     def watch(value: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def tap_gradient(module: nn.Module, side: str, see: Callable[[Tensor, Tensor], N
             view.register_hook(lambda gradient: see(value.detach(), gradient))  # type: ignore[no-untyped-call]
         return view
 
-    tap(module, side, watch)
+    return tap(module, side, watch)
 
 
 def rows_of(value: Tensor, axis: int, reduce: Reduce = torch.sum) -> Tensor:

@@ -126,8 +126,9 @@ def parts_of(
     group: ChannelGroup, parameters: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor] | None = None
 ) -> tuple[Part, ...]:
     """What the units own of a network's parameters: the parameters themselves."""
+    slopes = gradients or {}
     return tuple(
-        Part(_kind(m, tensor), tensor, m.axis, torch.from_numpy(m.index).to(tensor.device), (gradients or {}).get(m.tensor))
+        Part(_kind(m, tensor), tensor, m.axis, torch.from_numpy(m.index).to(tensor.device), slopes.get(m.tensor))
         for m in group.members if (tensor := parameters.get(m.tensor)) is not None
     )  # fmt: skip
 

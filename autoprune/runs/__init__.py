@@ -24,6 +24,7 @@ from autoprune.runs.directory import RunDirectory as RunDirectory
 from autoprune.runs.directory import example_tensors as example_tensors
 from autoprune.runs.directory import refuse_existing as refuse_existing
 from autoprune.runs.directory import run_path as run_path
+from autoprune.runs.driving import check_recovery as check_recovery
 from autoprune.runs.faults import resumable as resumable
 from autoprune.runs.holding import Held as Held
 from autoprune.runs.holding import hold as hold

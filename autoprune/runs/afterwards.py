@@ -23,6 +23,7 @@ from autoprune.report import RunProgress, renew
 from autoprune.runs.allowing import allow, allow_named
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.driving import check_recovery
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
@@ -78,6 +79,7 @@ def finetune(
     )
     check_room(target, 2 * size_of(prepared.model))
     check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
+    check_recovery(changed.config, prepared)
     measured = known_or_measured(run, prepared, chosen, progress.say)
     deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
     renew(run, progress.say)
@@ -136,6 +138,7 @@ def export_run(
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
         check_room(target, 2 * size_of(prepared.model))
         check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
+        check_recovery(changed.config, prepared)
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)

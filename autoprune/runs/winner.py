@@ -21,6 +21,7 @@ from autoprune.problem import Trial
 from autoprune.report import RunProgress, counted
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.driving import afterwards, drive_out, drives
 from autoprune.runs.holding import Held
 from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
@@ -69,10 +70,12 @@ def deliver(
         finalist: The weights that the trial was scored with after its short fine-tune.
     """
     config, task, space = run.config, prepared.task, prepared.space
-    kept = space.kept(trial.widths, scores_of(prepared.problem, trial))
-    model = prune(prepared.model, space, kept)
+    kept, dense = space.kept(trial.widths, scores_of(prepared.problem, trial)), prepared.model
     started = time.monotonic()
-    model, finetuned = recover(config, prepared, model, kept, progress, checkpoint, finalist)
+    if drives(config):
+        dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
+    model = prune(dense, space, kept)
+    model, finetuned = recover(afterwards(config), prepared, model, kept, progress, checkpoint, finalist)
     found = {
         (name, split): measure_by_class(net, task, split, device=config.device)
         for split in ("val", "test")
@@ -90,8 +93,8 @@ def deliver(
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price
-    dense, pruned = price(space.full), price(trial.widths)
-    costs = {name: {"dense": dense[name], "pruned": pruned[name]} for name in dense}
+    whole, pruned = price(space.full), price(trial.widths)
+    costs = {name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}
     keep_attached(target, progress.say)
     export(
         target,
@@ -123,7 +126,7 @@ def deliver_held(
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
     more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
-    if evaluate.settings.parse(trial.fidelity).steps:
+    if evaluate.settings.parse(trial.fidelity).steps and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)
     try:
         return deliver(run, prepared, trial, run.best, progress, **more)
@@ -165,7 +168,9 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"skipped": len(left_out), "skipped_first": left_out[:10]} if left_out else {}),
         },
         "finetune": {
-            "reconstruct": config.reconstruct,
+            "recovery": config.recovery,
+            **({"prune_share": config.prune_share} if drives(config) else {}),
+            "reconstruct": afterwards(config).reconstruct,
             "epochs": config.epochs,
             "lr": config.lr,
             "distill": config.distill,

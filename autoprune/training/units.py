@@ -75,7 +75,6 @@ class Units(GroupTensors):
                     pull = part.tensor * spread(part, strengths, 0.0)
                     part.tensor.grad = pull if part.tensor.grad is None else part.tensor.grad.add_(pull)
 
-
     @torch.no_grad()
     def push_evenly_(self, strength: float, kinds: Iterable[str] = ("scale",)) -> None:
         """Add to the gradients what a penalty of strength * |w| on every unit has: strength * sign(w)."""
@@ -126,43 +125,3 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     gone = torch.zeros(len(scores), dtype=torch.bool)
     gone[order[len(scores) - count :]] = True
     return gone
-
-
-def noise(scores: Tensor, seed: Sequence[int]) -> Tensor:
-    """[C] Gumbel noise: score + noise, the highest first, draws without replacement by the softmax of the scores.
-
-    Which unit gets which number follows from the order of the scores, not from where the units stand.
-    """
-    drawn = np.random.default_rng([abs(s) for s in seed]).gumbel(size=len(scores))
-    found = torch.empty(len(scores), dtype=torch.float64)
-    found[scores.detach().cpu().argsort(stable=True)] = torch.from_numpy(drawn)
-    return found
-
-
-class Snapshot:
-    """The latest values of units that have been set to zero since: parameters, statistics, and the weights that read them.
-
-    Args:
-        net: The network.
-        space: Its groups.
-    """
-
-    def __init__(self, net: nn.Module, space: SearchSpace) -> None:
-        named = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
-        members = {m.tensor for group in space.groups for m in group.members}
-        self.space, self.live = space, {name: t for name, t in named if name in members}
-        self.values: dict[str, Tensor] = {}
-        self.take()
-
-    def take(self) -> None:
-        """Remember what is there now."""
-        self.values = {name: t.detach().clone() for name, t in self.live.items()}
-
-    @torch.no_grad()
-    def restore_(self, gone: Sequence[Tensor]) -> None:
-        """Give the units marked [C] per group what they had."""
-        for group, back in zip(self.space.groups, gone, strict=True):
-            for member in group.members if back.any() else ():
-                if (live := self.live.get(member.tensor)) is not None:
-                    rows = torch.from_numpy(member.index)[back].flatten().to(live.device)
-                    live.index_copy_(member.axis, rows, self.values[member.tensor].index_select(member.axis, rows))

@@ -55,11 +55,11 @@ def task(dtype=torch.float32):
     return Task.of(pairs, pairs[:2], loss=nn.functional.cross_entropy)
 
 
-def pruning(net, budget="macs<=60%", kept=None):
-    """What may be pruned, the units that the scores keep at a budget included."""
-    space = trace(net, torch.zeros(1, 3, 6, 6, dtype=net.head.weight.dtype))
+def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1):
+    """What may be pruned, the units that the scores keep at the budgets included."""
+    space = trace(net, torch.zeros(1, 3, 6, 6, dtype=net.head.weight.dtype)).with_limits(divisor=divisor)
     scores = tuple(np.random.default_rng(3).random(g.size) for g in space.groups)
-    problem = Problem(space, (parse(budget),), scores)
+    problem = Problem(space, tuple(map(parse, budgets)), scores)
     if kept is None:
         kept = space.kept(problem.project(space.full), scores)
     return Pruning(space, scores, kept, problem.project, problem)

@@ -23,6 +23,7 @@ class ActingMethod(Method):
     iterations becomes the same share of its steps.
 
     Attributes:
+        REMEMBERED: Attributes that go into a checkpoint: numbers, tensors, lists and dictionaries of them.
         NOTHING: Settings with which it does nothing, if nothing has to be pruned either.
         space: What may be pruned.
         units: Per group, on the network.
@@ -32,6 +33,7 @@ class ActingMethod(Method):
         seed: Of what is drawn.
     """
 
+    REMEMBERED: ClassVar[tuple[str, ...]] = ()
     NOTHING: ClassVar[Mapping[str, float]] = {}
     space: SearchSpace
     units: tuple[Units, ...]
@@ -56,7 +58,7 @@ class ActingMethod(Method):
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)
         if self.steps < (least := self.least()):
             raise ValueError(f"method '{self.name}': its schedule needs at least {least} steps, and {self.steps} are "
-                             "planned; train longer (--epochs, --prune-epochs), or cut at once (cut)")  # fmt: skip
+                             "planned; train longer (--epochs), or --recovery cut")  # fmt: skip
 
     def least(self) -> int:
         """The fewest steps that its schedule fits in."""
@@ -80,7 +82,11 @@ class ActingMethod(Method):
             self.leave()
 
     def leave(self) -> None:
-        """Nothing is left of the units that go."""
+        """At the last step: nothing is left of the units that go."""
+        self.mask()
+
+    def mask(self) -> None:
+        """Set to zero all that the units own that are pruned now."""
         for units, pruned in zip(self.units, self.pruned, strict=True):
             units.zero_(pruned)
 
@@ -94,8 +100,28 @@ class ActingMethod(Method):
 
     def state(self) -> dict[str, Any]:
         """See `Method`."""
-        return {"done": self.done, "pruned": list(self.pruned)}
+        return {name: _plain(getattr(self, name)) for name in ("done", "pruned", *self.REMEMBERED)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See `Method`."""
-        self.done, self.pruned = int(state["done"]), tuple(p.cpu() for p in state["pruned"])
+        for name in ("done", "pruned", *self.REMEMBERED):
+            setattr(self, name, _placed(state[name], getattr(self, name)))
+
+
+def _plain(value: Any) -> Any:
+    """Without graphs, and lists for tuples."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _placed(value: Any, old: Any) -> Any:
+    """As what stands in its place: tensors on its device; what is trained stays the same tensor."""
+    if isinstance(old, Tensor) and old.requires_grad:
+        with torch.no_grad():
+            return old.copy_(value)
+    if isinstance(old, Tensor):
+        return value.to(old.device)
+    if isinstance(old, (list, tuple)) and len(old) == len(value):
+        return type(old)(_placed(v, o) for v, o in zip(value, old, strict=True))
+    return value

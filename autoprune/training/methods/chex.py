@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from autoprune.training.methods.finding import FindingUnits, share_of
 from autoprune.training.methods.method import Plan, Pruning, Step
-from autoprune.training.units import Snapshot, Units, lowest, noise
+from autoprune.training.regrowth import Snapshot, grown, leverage
+from autoprune.training.units import lowest
 
 EXPLORING = 180 / 250  # of the training, as published
 
@@ -22,9 +23,9 @@ class Chex(FindingUnits):
     Every `every` epochs each group's width is taken anew from one threshold through all |gamma| that holds the budgets;
     the units with the highest leverage scores stay; of the others, which get their last weights back first, some grow
     again, drawn by how far they lie outside the span of those that stay. How many grow falls along half a cosine to
-    none (https://arxiv.org/abs/2203.15794, algorithm 1 and 2, as in its code). Units that are out are zero, and so are
-    the weights that read them; they come back with both, and with their statistics. Coupled filters are laid end to
-    end, coupled scales summed. No group is emptied (published code has no floor).
+    none (https://arxiv.org/abs/2203.15794, as in its code). Units that are out are zero, and so are the weights that
+    read them; they come back with both, and their statistics. Coupled filters are laid end to end, coupled scales
+    summed. No group is emptied (the published code has no floor).
 
     Args:
         growing: Share of all units that is out of the budget in the beginning (published: 0.3).
@@ -41,12 +42,11 @@ class Chex(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.snapshot = Snapshot(net, self.space)
-        share = share_of(self.ranked(self.scales()))  # S of the budgets
-        first = max(0.0, share - self.growing)
+        first = max(0.0, share_of(self.ranked(self.scales())) - self.growing)
         with torch.no_grad():
             sizes = [units.rows().abs().sum(1).cpu() for units in self.units]
         self.pruned = tuple(lowest(s, math.floor(first * len(s))) for s in sizes)
-        self._mask()
+        self.mask()
 
     def least(self) -> int:
         """Two epochs."""
@@ -54,7 +54,7 @@ class Chex(FindingUnits):
 
     def after_step(self, net: nn.Module, step: Step) -> None:
         """What is out stays out."""
-        self._mask()
+        self.mask()
         super().after_step(net, step)
 
     def end_epoch(self, net: nn.Module, epoch: int) -> None:
@@ -84,11 +84,7 @@ class Chex(FindingUnits):
             ~(kept | grown(units.rows().cpu(), kept, count, [self.seed, epoch, i]))
             for i, (units, (kept, count)) in enumerate(zip(self.units, chosen, strict=True))
         )
-        self._mask()
-
-    def _mask(self) -> None:
-        for units, gone in zip(self.units, self.pruned, strict=True):
-            units.zero_(gone)
+        self.mask()
 
     def gone(self) -> tuple[Tensor, ...]:
         """See `Method`: what is out now."""
@@ -102,21 +98,3 @@ class Chex(FindingUnits):
         """See `Method`."""
         super().load(state)
         self.snapshot.values = dict(state["snapshot"])
-
-
-def leverage(rows: Tensor, count: int) -> Tensor:
-    """[C] norms of the units' rows in the first `count` singular vectors; where units outnumber weights, L1 norms."""
-    if rows.shape[1] < rows.shape[0]:
-        return rows.abs().sum(1)
-    vectors = torch.linalg.svd(rows.double(), full_matrices=False).U  # rows are the columns of the paper's matrix
-    return vectors[:, :count].norm(dim=1)
-
-
-def grown(rows: Tensor, kept: Tensor, count: int, seed: list[int]) -> Tensor:
-    """[C] the units that grow: drawn without replacement by the softmax of their distances from the span of the kept."""
-    basis = torch.linalg.qr(rows[kept].double().T).Q
-    left = rows.double() - rows.double() @ basis @ basis.T
-    residual = torch.where(kept, -math.inf, left.norm(dim=1))
-    drawn = residual + noise(residual, seed)  # the highest of these are such a draw
-    count = min(count, int((~kept).sum()))
-    return ~lowest(drawn, len(drawn) - count) if count else torch.zeros_like(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ class FindingUnits(ActingMethod):
         problem: Budgets and costs.
     """
 
+    finds: ClassVar[bool] = True
     problem: Problem
 
     def begin(self, net: nn.Module, plan: Plan) -> None:
@@ -53,7 +55,7 @@ class FindingUnits(ActingMethod):
         return self.cut(global_ranking(replace(self.problem, scores=arrays), normaliser=normaliser), scores)
 
     def projected(self, alive: Sequence[Tensor], scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Per group [C] what goes if as many stay as are alive, brought to the budgets (see `objectives.Projection`)."""
+        """Per group [C] what goes if as many stay as are alive, brought to the budgets."""
         arrays = tuple(s.detach().double().cpu().numpy() for s in scores)
         counts = tuple(int(a.sum()) for a in alive)
         return self.cut(replace(self.problem, scores=arrays).project(counts), scores)
@@ -61,6 +63,19 @@ class FindingUnits(ActingMethod):
     def cut(self, widths: Widths, scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Per group [C] what goes for as many to stay as the widths say: those of lowest score."""
         return tuple(lowest(s, len(s) - w) for s, w in zip(scores, widths, strict=True))
+
+    def loads(self, widths: Tensor) -> Tensor:
+        """[K] what widths [G] cost of each budget's limit; the gradient is that of one unit more or less."""
+        feasibility, full = self.problem.feasibility, np.array(self.space.full)
+        at = np.clip(np.round(widths.detach().cpu().numpy()).astype(np.int64), 0, full)
+        steps = np.where(at < full, 1, -1)
+        table = np.concatenate([at[None], at + np.diag(steps)]).astype(np.float64)
+        found = []
+        for name, limit in feasibility.limits.items():
+            prices = np.asarray(feasibility.costs[name](table)) / limit
+            slopes = torch.from_numpy((prices[1:] - prices[0]) / steps).to(widths.dtype)
+            found.append(float(prices[0]) + (slopes * (widths - torch.from_numpy(at))).sum())
+        return torch.stack(found)
 
     def scales(self) -> tuple[Tensor, ...]:
         """Per group [C] the sum of |gamma| over the normalisations behind a unit, as `criteria.BatchNormScale`.

@@ -25,7 +25,7 @@ class GivenUnits(ActingMethod):
         super().begin(net, plan)
         if self.pruning is None or self.pruning.kept is None:
             raise ValueError(f"method '{self.name}': is given the units that stay and finds none; use it as the "
-                             "--recovery of a search, or train with a method that finds them, e.g. slimming")  # fmt: skip
+                             "--recovery of a search, or a method that finds them, e.g. slimming")  # fmt: skip
         for group, indices in zip(self.space.groups, self.pruning.kept, strict=True):
             if len(indices) < group.floor:
                 why = "is frozen" if group.floor == group.size else f"keeps at least {group.floor} units"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,10 @@ class GReg1(GivenUnits):
     """
 
     name: ClassVar[str] = "greg1"
+    REMEMBERED: ClassVar[tuple[str, ...]] = (
+        "strength",
+        "ratios",
+    )
 
     def __init__(
         self, pruning: Pruning | None = None, *, growth: float | None = None, every: int = 10, ceiling: float = 1.0
@@ -64,15 +68,6 @@ class GReg1(GivenUnits):
         self.ratios = smoothed_ratio(self.ratios, [u.rows().abs().mean(1).cpu() for u in self.units], self.pruned)
         if min(self.ratios) < ENOUGH:
             self.strength = [s if s > self.ceiling else s + self.delta for s in self.strength]
-
-    def state(self) -> dict[str, Any]:
-        """See `Method`."""
-        return {**super().state(), "strength": list(self.strength), "ratios": list(self.ratios)}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """See `Method`."""
-        super().load(state)
-        self.strength, self.ratios = list(state["strength"]), list(state["ratios"])
 
 
 def smoothed_ratio(before: list[float], sizes: Sequence[Tensor], pruned: Sequence[Tensor]) -> list[float]:

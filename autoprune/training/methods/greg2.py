@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class GReg2(FindingUnits):
     First lambda of all units grows, in `picking` of the steps, to 1e-2: weights that the loss holds on to resist. Then
     the units of smallest mean |w| are chosen, by one threshold through all of them, relative to their group's mean,
     that holds the budgets (the paper is given each layer's share). From then on every `every` steps lambda of the
-    chosen grows by `growth`, and that of the others is -growth (https://arxiv.org/abs/2012.09243, section 3.3, with the
-    constants of its code). A group stops at its own smoothed ratio of 1000, or when its lambda exceeds `ceiling`; the
+    chosen grows by `growth`, and that of the others is -growth (https://arxiv.org/abs/2012.09243, with the constants of
+    its code). A group stops at its own smoothed ratio of 1000, or when its lambda exceeds `ceiling`; the
     last twelfth holds. The filters of all members of a unit are pushed, where the paper has one convolution.
 
     Args:
@@ -34,6 +34,10 @@ class GReg2(FindingUnits):
     """
 
     name: ClassVar[str] = "greg2"
+    REMEMBERED: ClassVar[tuple[str, ...]] = (
+        "strength",
+        "ratios",
+    )
     NOTHING: ClassVar[Mapping[str, float]] = {"growth": 0.0, "highest": 0.0}
 
     def __init__(
@@ -82,12 +86,3 @@ class GReg2(FindingUnits):
             strength = self.strength[i]
             stopped = ratio >= ENOUGH or bool((strength[pruned] > self.ceiling).any())
             self.strength[i] = torch.where(pruned, strength if stopped else strength + self.delta, -self.delta)
-
-    def state(self) -> dict[str, Any]:
-        """See `Method`."""
-        return {**super().state(), "strength": list(self.strength), "ratios": list(self.ratios)}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """See `Method`."""
-        super().load(state)
-        self.strength, self.ratios = [s.cpu() for s in state["strength"]], list(state["ratios"])

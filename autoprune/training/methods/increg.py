@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
-from autoprune.training.units import ALL
 
 U = 0.25  # hard-coded in the release: the rise at the point of symmetry, of the one at rank 0
 
@@ -32,7 +31,7 @@ class IncReg(FindingUnits):
 
     In every step the units of a group that are left are ranked by the L1 norm; by the rank r of the mean of all ranks
     so far, lambda rises by strength * rise(r), not below 0; grad(w) += lambda * w; a unit is removed when its lambda
-    reaches `ceiling` (https://arxiv.org/abs/1811.08390, eq. 4 to 6, with u of its code). How many go in each group: one
+    reaches `ceiling` (https://arxiv.org/abs/1811.08390, with u of its code). How many go in each group: one
     threshold through the L1 norms in the beginning, relative to their group's mean, that holds the budgets (ours; the
     paper is given each layer's share). What has not got there by the last step goes then, the highest lambda first.
 
@@ -43,6 +42,10 @@ class IncReg(FindingUnits):
     """
 
     name: ClassVar[str] = "increg"
+    REMEMBERED: ClassVar[tuple[str, ...]] = (
+        "weights",
+        "ranks",
+    )
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None, ceiling: float = 2.5) -> None:
@@ -88,19 +91,9 @@ class IncReg(FindingUnits):
                 left = count - int(self.pruned[i].sum())
                 rest = torch.where(self.pruned[i], -math.inf, self.weights[i] - 1e-9 * self.ranks[i])
                 self.pruned[i][rest.argsort(descending=True, stable=True)[:left]] = True
-        for units, gone in zip(self.units, self.pruned, strict=True):
-            units.zero_(gone, ALL)
+        self.mask()
         super().after_step(net, step)
 
     def gone(self) -> tuple[Tensor, ...]:
         """See `Method`: all that has been removed so far."""
         return self.pruned
-
-    def state(self) -> dict[str, Any]:
-        """See `Method`."""
-        return {**super().state(), "weights": list(self.weights), "ranks": list(self.ranks)}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """See `Method`."""
-        super().load(state)
-        self.weights, self.ranks = ([t.cpu() for t in state[name]] for name in ("weights", "ranks"))

@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from autoprune.training.methods.given import GivenUnits
+from autoprune.training.methods.method import Pruning, Step
 from autoprune.training.units import lowest
 
 
 class Iss(GivenUnits):
     """ISS-P: after every step the least important weights shrink by a factor (Wang et al. 2023).
 
-    https://arxiv.org/abs/2303.09650: W[P] <- 0.95 W[P] after every optimiser step, P picked anew each time by L1. The paper shrinks single weights; here it is the filters of all members of a unit, P by
-    the L1 norm of them all, as many as the plan says. With a factor of 0 it is iterative hard thresholding.
+    https://arxiv.org/abs/2303.09650: W[P] <- 0.95 W[P] after every optimiser step, P picked anew each time by L1. The
+    paper shrinks single weights; here it is the filters of all members of a unit, P by the L1 norm of them all, as many
+    as the plan says. With a factor of 0 it is iterative hard thresholding.
 
     Args:
         factor: What they are multiplied by, each step; 1: nothing.

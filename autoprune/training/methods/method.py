@@ -82,10 +82,12 @@ class Method(ABC):
 
     Attributes:
         name: What the command line calls it.
+        finds: Whether it finds the units that stay, under the budgets; else it is given them, or prunes nothing.
         pruning: What it may prune; None where it prunes nothing.
     """
 
     name: ClassVar[str]
+    finds: ClassVar[bool] = False
 
     def __init__(self, pruning: Pruning | None = None) -> None:
         self.pruning = pruning

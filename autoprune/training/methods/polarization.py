@@ -19,7 +19,7 @@ class Polarization(FindingUnits):
     """Polarization: batch-norm scales are driven to two places, zero and away from it (Zhuang et al. 2020).
 
     Loss: strength * sum of [t |gamma| - |gamma - mean|], with one mean over all prunable scales of the network, and its
-    gradient (https://proceedings.neurips.cc/paper/2020/hash/703957b6dd9e3a7980e040bee50ded65-Abstract.html, eq. 2).
+    gradient (https://proceedings.neurips.cc/paper/2020/hash/703957b6dd9e3a7980e040bee50ded65-Abstract.html).
     After each step gamma is clamped to [0, 1], or to the largest there was, so that trained weights survive (ours).
     What is below the first valley of the histogram of all scales goes; then the widths are brought to the budgets, for
     which the paper tries values of strength and t. Coupled batch-norms are summed where units are ordered.

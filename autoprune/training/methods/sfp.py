@@ -10,7 +10,7 @@ from autoprune.training.methods.soft import SoftUnits, at_once
 class Sfp(SoftUnits):
     """SFP: after every epoch the filters of lowest norm become zero and go on training (He et al. 2018).
 
-    https://arxiv.org/abs/1808.06866, algorithm 1. See `SoftUnits` for coupled members.
+    https://arxiv.org/abs/1808.06866. See `SoftUnits` for coupled members.
     """
 
     name: ClassVar[str] = "sfp"

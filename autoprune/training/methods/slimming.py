@@ -14,10 +14,10 @@ from autoprune.training.methods.method import Plan, Pruning, Step
 class Slimming(FindingUnits):
     """Network Slimming: an L1 penalty on batch-norm scales, then one threshold through all of them (Liu et al. 2017).
 
-    grad(gamma) += strength * sign(gamma) after the backward pass (https://arxiv.org/abs/1708.06519, eq. 1 and its
-    subgradient). In the end the lowest |gamma| of the whole network go until every budget holds; the paper gives the
-    share of channels instead, and lets layers vanish. Coupled batch-norms are summed. Groups without batch-norm are
-    pruned last.
+    grad(gamma) += strength * sign(gamma) after the backward pass (https://arxiv.org/abs/1708.06519, the
+    subgradient of its eq. 1). In the end the lowest |gamma| of the whole network go until every budget holds; the paper
+    gives the share of channels instead, and lets layers vanish. Coupled batch-norms are summed. Groups without
+    batch-norm are pruned last.
 
     Args:
         strength: Of the penalty (published: 1e-4 for VGG, 1e-5 for ResNet-164, over 160 epochs); None: 1e-4 times 160

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from autoprune.training.methods.given import GivenUnits
 from autoprune.training.methods.method import Plan
 from autoprune.training.units import Units, lowest
+
 
 def at_once(share: float) -> float:
     """All of them from the first epoch on."""
@@ -72,4 +74,5 @@ class SoftUnits(GivenUnits):
 @torch.no_grad()
 def norms(units: Units) -> Tensor:
     """[C] Euclidean norms of all the filters that make a unit."""
-    return units.rows().norm(dim=1)
+    found: Tensor = units.rows().norm(dim=1)
+    return found

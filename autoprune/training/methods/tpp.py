@@ -18,9 +18,9 @@ PUSHED = ("filter", "bias", "scale", "shift")
 class Tpp(GivenUnits):
     """TPP: pruned filters are decorrelated from kept ones while an L2 push on them grows (Wang & Fu 2023).
 
-    Loss: `weight` * lambda * sum over layers of the mean over n^2 entries of (W W' - T)^2, where T is W W' without gradient
-    and with the rows and columns of the pruned units at zero (https://arxiv.org/abs/2207.12534, with the constants of
-    its code). Push: grad += lambda * theta on weights, biases and the normalisations' scales and shifts of the pruned units.
+    Loss: `weight` * lambda * sum over layers of the mean over n^2 entries of (W W' - T)^2, where T is W W' without
+    gradient and with the rows and columns of the pruned units at zero (https://arxiv.org/abs/2207.12534, with the
+    constants of its code). Push: grad += lambda * theta on weights, biases, scales and shifts of the pruned units.
     lambda = `growth` * (steps // `every`), at most `ceiling`. In the last eleventh the groups are set to zero one after
     the other. The paper has one convolution and the batch-norm behind it; here W W' is taken of each layer that makes
     the group, and all its normalisations are pushed.

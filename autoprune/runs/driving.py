@@ -1,0 +1,111 @@
+"""What happens to a network before the cut: a method drives out the units that will go, while it trains."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch import nn
+
+from autoprune.compute import Compute
+from autoprune.config import RunConfig
+from autoprune.config import replace as change
+from autoprune.printable import decimals
+from autoprune.report import RunProgress
+from autoprune.runs.prepare import Prepared
+from autoprune.training import Checkpoints, Method, Plan, Pruning, TrainingSettings, finetune, steps_of
+from autoprune.training.methods import make
+from search_spaces import Kept
+
+CUT = "cut"  # the method that does nothing: then all epochs come after the cut
+
+
+def phase_of(config: RunConfig) -> RunConfig:
+    """The settings of the part of the final training in which a method drives units out: at a constant rate."""
+    return change(config, epochs=config.epochs * config.prune_share, lr_schedule="constant")
+
+
+def afterwards(config: RunConfig) -> RunConfig:
+    """The settings of what is left of it after the cut; layers are not fitted to a network that has changed."""
+    if not drives(config):
+        return config
+    return change(config, epochs=config.epochs * (1 - config.prune_share), reconstruct=False)
+
+
+def drives(config: RunConfig) -> bool:
+    """Whether a method works before the cut."""
+    return config.recovery != CUT and config.epochs > 0
+
+
+def check_recovery(config: RunConfig, prepared: Prepared) -> None:
+    """Check, before anything is spent, that the method of `config.recovery` can drive units out in so many steps.
+
+    Raises:
+        ValueError: If not, or there is none of that name.
+    """
+    if not drives(config):
+        make(config.recovery)
+        return
+    space, problem = prepared.space, prepared.problem
+    method = make(config.recovery, _pruning(prepared, space.kept(problem.project(space.full), problem.scores)))
+    if method.finds:
+        raise ValueError(f"recovery '{config.recovery}': finds the units that stay by itself, where a search has found "
+                         "them before; use greg1, tpp, sfp, asfp, srfp, asrfp, iss or orthoreg")  # fmt: skip
+    begin(method, prepared, phase_of(config))
+
+
+def begin(method: Method, prepared: Prepared, config: RunConfig) -> None:
+    """Let a method begin on a copy of the network: what it refuses, it refuses now."""
+    settings, compute = TrainingSettings.of(config), Compute.choose("cpu")
+    training = prepared.task.training(min(config.batch_size, prepared.task.count("train")), config.seed)
+    plan = Plan(prepared.task, settings, compute, steps_of(prepared.task, config), training.per_epoch, training.size)
+    method.begin(copy.deepcopy(prepared.model).train(), plan)
+
+
+def drive_out(
+    config: RunConfig, prepared: Prepared, kept: Kept, progress: RunProgress, checkpoint: Path | None
+) -> tuple[nn.Module, Kept]:
+    """Train the dense network with the method of `config.recovery` until what is not kept has no effect.
+
+    Args:
+        config: Which method, how long, at which rate.
+        prepared: The problem.
+        kept: Per group the units that stay.
+        progress: Where to show progress.
+        checkpoint: File of the training after the cut; that of this one stands beside it.
+
+    Returns:
+        The dense network, and the units that stay by now: as many, but some methods choose them anew.
+
+    Raises:
+        Diverged: If the training loss becomes NaN or infinite.
+    """
+    phase = phase_of(config)
+    task = prepared.task.without("test")
+    steps = steps_of(task, phase)
+    method = make(config.recovery, _pruning(prepared, kept))
+    dense = copy.deepcopy(prepared.model)
+    progress.begin(f"driving out ({config.recovery})", steps)
+    finetune(
+        dense,
+        task,
+        phase,
+        steps=steps,
+        teacher=prepared.model if config.distill else None,
+        method=method,
+        checkpoints=None if checkpoint is None else Checkpoints(beside(checkpoint, config.recovery)),
+        listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
+    )
+    progress.end()
+    prepared.model.cpu()
+    return dense.cpu(), method.kept() or kept
+
+
+def beside(checkpoint: Path, method: str) -> Path:
+    """Where the state of a method's training stands, beside that of the one after the cut."""
+    return checkpoint.with_name(f"{checkpoint.stem}-{method.replace(':', '-')}{checkpoint.suffix}")
+
+
+def _pruning(prepared: Prepared, kept: Kept | None) -> Pruning:
+    problem = prepared.problem
+    return Pruning(problem.space, problem.scores, kept, problem.project, problem)

@@ -1,0 +1,75 @@
+"""Grow and prune."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.units import lowest
+
+
+class Gap(FindingUnits):
+    """S-GaP: the groups take turns, part by part: one part is dense while it trains, the others are pruned (Ma 2022).
+
+    In cyclic order each part grows to dense and is cut back by magnitude at the end of its turn
+    (https://arxiv.org/abs/2106.09857); what grows begins at zero. The paper masks single weights; here it
+    is the filters of all members of a unit, and how many stay in each group is the same share of all (ours). After the
+    last turn all of the units that are out goes, and a fifth of the phase trains what is left.
+
+    Args:
+        parts: Of the groups, in their order (published for ResNet-50: 4).
+        rounds: How often each has its turn.
+    """
+
+    name: ClassVar[str] = "gap"
+
+    def __init__(self, pruning: Pruning | None = None, *, parts: int = 4, rounds: int = 1) -> None:
+        super().__init__(pruning)
+        self.parts, self.rounds = parts, rounds
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `FindingUnits`."""
+        super().begin(net, plan)
+        self.widths = self.problem.project(self.space.full)
+        self.count = min(self.parts, len(self.units))
+        self.turns = self.rounds * self.count
+        self.last = round(0.8 * plan.steps)  # step in which the last turn has ended
+        self._turn(0)
+
+    def least(self) -> int:
+        """Two steps a turn."""
+        return 2 * self.rounds * self.parts
+
+    def turn(self, step: int) -> int:
+        """Which turn a step is in; `turns` when they are over."""
+        return min(self.turns, step * self.turns // self.last)
+
+    def after_step(self, net: nn.Module, step: Step) -> None:
+        """Change turns when it is time; what is out stays out."""
+        now = step.number + 1
+        if self.turn(now) != self.turn(step.number):
+            self._turn(self.turn(now))
+        for units, gone in zip(self.units, self.pruned, strict=True):
+            units.zero_(gone) if now >= self.last else units.scale_((~gone).float(), ("filter",))
+        super().after_step(net, step)
+
+    @torch.no_grad()
+    def _turn(self, turn: int) -> None:
+        """Cut what was dense, let the next part grow."""
+        part = turn % self.count if turn < self.turns else -1
+        dense = [i * self.count // len(self.units) == part for i in range(len(self.units))]
+        self.pruned = tuple(
+            torch.zeros_like(out) if grows else self._out(units.rows().norm(dim=1).cpu(), width)
+            for units, width, out, grows in zip(self.units, self.widths, self.pruned, dense, strict=True)
+        )
+
+    def _out(self, sizes: Tensor, width: int) -> Tensor:
+        return lowest(sizes, len(sizes) - width)
+
+    def gone(self) -> tuple[Tensor, ...]:
+        """See `Method`: all that is out, after the last turn."""
+        return self.pruned if self.done >= self.last else tuple(torch.zeros_like(p) for p in self.pruned)

@@ -1,0 +1,85 @@
+"""Reweighted group lasso."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.method import Plan, Pruning, Step
+
+MOMENTUM = 10.0  # steps that one counts for, at a momentum of 0.9
+
+
+class Reweighted(FindingUnits):
+    """Unified dynamic regularisation: every unit's penalty is weighted anew by its last norm (Zhang et al. 2021).
+
+    Loss: strength * sum over units of alpha |w|^2 / mean, with alpha = 1 / (|w|^2 / mean + epsilon) of the network that
+    the last round ended with, where mean is the group's mean |w|^2: so one strength fits all groups
+    (https://arxiv.org/abs/2004.05531). All that its constants are is ours. In the end one threshold through the norms,
+    relative to their group's mean, holds the budgets. The filters of all members of a unit are one vector.
+
+    Args:
+        strength: Of the loss; None: what would bring a unit of half the mean |w|^2 to zero, were there no other loss.
+        rounds: How often the weights are taken, the beginning included.
+        epsilon: Keeps a weight finite.
+    """
+
+    name: ClassVar[str] = "reweighted"
+    REMEMBERED: ClassVar[tuple[str, ...]] = (
+        "alphas",
+        "means",
+    )
+    NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
+
+    def __init__(
+        self, pruning: Pruning | None = None, *, strength: float | None = None, rounds: int = 4, epsilon: float = 1e-3
+    ) -> None:
+        super().__init__(pruning)
+        self.strength, self.rounds, self.epsilon = strength, rounds, epsilon
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `FindingUnits`."""
+        super().begin(net, plan)
+        reach = MOMENTUM * plan.settings.lr * plan.steps
+        self.share = 1 / (8 * reach) if self.strength is None else self.strength
+        self.means = [float(m.mean().clamp(min=1e-30)) for m in self.squares()]
+        self.alphas = self._weights()
+
+    def least(self) -> int:
+        """A step for each round."""
+        return self.rounds
+
+    @torch.no_grad()
+    def squares(self) -> list[Tensor]:
+        """Per group [C] |w|^2."""
+        return [units.rows().square().sum(1) for units in self.units]
+
+    def _weights(self) -> list[Tensor]:
+        pairs = zip(self.squares(), self.means, strict=True)
+        return [1 / (square / mean + self.epsilon) for square, mean in pairs]
+
+    def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
+        """See the class."""
+        if not self.share:
+            return None
+        found = [
+            (alpha * units.rows().square().sum(1)).sum() * mean**-1
+            for units, alpha, mean in zip(self.units, self.alphas, self.means, strict=True)
+        ]
+        return self.share * torch.stack(found).sum()
+
+    def after_step(self, net: nn.Module, step: Step) -> None:
+        """Weigh anew between two rounds."""
+        now = step.number + 1
+        if now < self.steps and now * self.rounds // self.steps != step.number * self.rounds // self.steps:
+            self.alphas = self._weights()
+        super().after_step(net, step)
+
+    def leave(self) -> None:
+        """One threshold."""
+        self.pruned = self.ranked(self.squares(), "mean")
+        super().leave()
