@@ -22,7 +22,8 @@ CUT = "cut"  # the method that does nothing: then all epochs come after the cut
 
 def phase_of(config: RunConfig) -> RunConfig:
     """The settings of the part of the final training in which a method drives units out: at a constant rate."""
-    return change(config, epochs=config.epochs * config.prune_share, lr_schedule="constant")
+    part = config.epochs * config.prune_share
+    return change(config, epochs=part, lr_schedule="constant", ema=0.0)  # an average has units that are half gone
 
 
 def afterwards(config: RunConfig) -> RunConfig:
