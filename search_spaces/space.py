@@ -209,9 +209,44 @@ class SearchSpace:
         """The nearest legal widths."""
         return tuple(g.clip(w) for g, w in zip(self.groups, widths, strict=True))
 
+    @cached_property
+    def standing(self) -> SearchSpace:
+        """The same space without width 0: what is left of a group that stays."""
+        return replace(
+            self, groups=tuple(replace(g, floor=g.narrowest, narrowest=1) if g.floor == 0 else g for g in self.groups)
+        )
+
+    def held(self, numbers: Iterable[int]) -> SearchSpace:
+        """The same space with these groups at their full size; what goes with one of them stays, too."""
+        full = set(numbers)
+        stays = {c for b in self.branches if full.intersection(b.groups) for cause in b.causes for c in cause}
+        groups = list(self.groups)
+        for n, g in enumerate(self.groups):
+            if n in full:
+                groups[n] = replace(g, floor=g.size, narrowest=1)
+            elif g.floor == 0 and n in stays:
+                groups[n] = replace(g, floor=g.narrowest, narrowest=1)
+        return replace(self, groups=tuple(groups))
+
+    def without(self, widths: Sequence[int], branch: Branch) -> Widths:
+        """The same candidate without a branch; as it is where the branch has to stay."""
+        cause = branch.causes[0]
+        if any(self.groups[g].floor for g in cause):
+            return tuple(int(w) for w in widths)
+        return self.settled([0 if g in cause else w for g, w in enumerate(widths)])
+
     def sample(self, rng: np.random.Generator) -> Widths:
-        """Legal widths, drawn uniformly and independently per group (not projected on any budget)."""
-        return tuple(int(rng.choice(g.choices())) for g in self.groups)
+        """Legal widths, drawn uniformly and independently per group (not projected on any budget).
+
+        Where branches may vanish, a share of them that is drawn first does.
+        """
+        if self.vanishing is None:
+            return tuple(int(rng.choice(g.choices())) for g in self.groups)
+        widths, share = self.standing.sample(rng), rng.uniform(0, 0.6)
+        for branch in self.branches:
+            if rng.random() < share:
+                widths = self.without(widths, branch)
+        return widths
 
     def check(self, widths: Sequence[int]) -> Widths:
         """Return `widths` as a tuple of ints.

@@ -1,5 +1,7 @@
 """Closed-form widths: one answer from the scores, the costs, or a scan of what each group alone loses."""
 
+from autoprune.allocation.closing import closing_order as closing_order
+from autoprune.allocation.closing import closings as closings
 from autoprune.allocation.exemplars import exemplars as exemplars
 from autoprune.allocation.exemplars import factors as factors
 from autoprune.allocation.global_ranking import global_ranking as global_ranking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.allocation.closing import closings, score_kept
 from autoprune.allocation.loads import loads
 from autoprune.allocation.shrinking import shrink
 from autoprune.problem import Problem
@@ -32,6 +33,9 @@ def knapsack(problem: Problem, *, normaliser: str = "none") -> Widths:
         problem: Space, budgets, scores and the cost to divide them by.
         normaliser: What the scores of a group are divided by first, as in `global_ranking`, for criteria whose
             values do not compare across groups (norms do not; Taylor and Fisher do: both are changes of the loss).
+
+    Where branches may vanish, the same is done without one branch, without two ... (the least score for what they free
+    first, a branch's whole score against its whole cost), and of the answers the one that keeps the most score is given.
     """
     step = np.array([group.divisor for group in problem.space.groups])
 
@@ -43,7 +47,9 @@ def knapsack(problem: Problem, *, normaliser: str = "none") -> Widths:
         most = freed.max()
         return np.asarray(most / np.maximum(freed, 1e-9 * most) if most > 0 else np.ones(len(widths)))  # score per cost
 
-    return shrink(problem, normalised(problem.scores, normaliser), scale, ROUNDS)
+    scores = normalised(problem.scores, normaliser)
+    answers = [shrink(problem, scores, scale, ROUNDS, start) for start in closings(problem)]
+    return max(answers, key=lambda widths: score_kept(scores, widths)) if len(answers) > 1 else answers[0]
 
 
 def _freed(problem: Problem, widths: NDArray[np.int64], fewer: NDArray[np.int64], over: NDArray[np.bool_]) -> Floats:

@@ -21,14 +21,16 @@ Drops = tuple[Floats, ...]
 def scan_widths(problem: Problem, points: int) -> tuple[Widths, ...]:
     """Which widths of each group to measure: `points` legal ones, evenly between the floor and the full width.
 
-    All below the full width if there are no more than that; the floor itself only then, since it is rarely chosen.
+    All below the full width if there are no more than that; the floor itself only then, since it is rarely chosen. A
+    width of 0, where there are two points or more, is one of them.
     """
     scanned = []
     for group in problem.space.groups:
-        choices = group.choices()
+        zero = group.choices()[:1] if group.floor == 0 and points > 1 else ()
+        choices, count = group.choices()[len(zero) :], points - len(zero)
         last = len(choices) - 1
-        even = np.arange(last) if points >= last else np.arange(1, points + 1) * last / (points + 1)
-        scanned.append(tuple(dict.fromkeys(choices[round(float(rung))] for rung in even)))
+        even = np.arange(last) if count >= last else np.arange(1, count + 1) * last / (count + 1)
+        scanned.append((*zero, *dict.fromkeys(choices[round(float(rung))] for rung in even)))
     return tuple(scanned)
 
 

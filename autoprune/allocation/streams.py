@@ -51,8 +51,7 @@ def holding(problem: Problem, full: Collection[int]) -> Problem:
     Raises:
         InfeasibleBudget: If the budgets cannot hold then.
     """
-    groups = (replace(g, floor=g.size) if n in full else g for n, g in enumerate(problem.space.groups))
-    held = replace(problem, space=replace(problem.space, groups=tuple(groups)))
+    held = replace(problem, space=problem.space.held(full))
     _ = held.feasibility
     return held
 

@@ -70,7 +70,7 @@ class AMC(Strategy):
         for group in range(len(best)):
             mean = float(agent.act(self._walk.states(widths, group))[0] if agent else best[group])
             widths.append(self._walk.step(widths, truncated_normal(mean, sigma, rng.random())))
-        return self.fresh(tuple(widths), rng, fill=self.fills)
+        return self.fresh(self.problem.space.settled(widths), rng, fill=self.fills)
 
     def noise(self, number: int) -> float:
         """The standard deviation of the noise of an episode."""
@@ -150,7 +150,7 @@ class AMC(Strategy):
         return self._episodes[widths]
 
     def _ratios(self, widths: Widths) -> Floats:
-        return np.asarray(np.array(widths) / np.array(self.problem.space.full))
+        return self._walk.ratios(widths)
 
 
 def truncated_normal(mean: float, sigma: float, quantile: float) -> float:

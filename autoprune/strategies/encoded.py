@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from autoprune.allocation import factors
 from autoprune.problem import Problem, Proposal, Trial
 from autoprune.strategies.strategy import Strategy
 from search_spaces import Widths
-from search_spaces.encodings import Affine, Encoding, Floats, LayerCompensation, Preferences, Ratios, Shift
+from search_spaces.encodings import Affine, Depth, Encoding, Floats, LayerCompensation, Preferences, Ratios, Shift
 
 ENCODINGS: dict[str, Callable[[Problem], Encoding]] = {
     "ratios": lambda problem: Ratios(problem.space),
@@ -59,7 +60,7 @@ class Encoded(Strategy):
         """The widths at the point `x` [D] inside the budgets of `problem`, and the point if they stand for it."""
         decoded = problem.project(self.encoding.decode(x, problem.feasibility.fits))
         widths = self.fresh(decoded, rng, problem)
-        told = widths == decoded and not isinstance(self.encoding, Ratios)
+        told = widths == decoded and not isinstance(getattr(self.encoding, "inner", self.encoding), Ratios)
         return Proposal(widths, tuple(map(float, x)) if told else ())
 
     def ask(self, number: int) -> Widths:
@@ -80,7 +81,9 @@ def make_encoding(name: str, problem: Problem) -> Encoding:
         ValueError: If there is none.
     """
     check_encoding(name)
-    return ENCODINGS[name](problem)
+    if problem.space.vanishing is None:
+        return ENCODINGS[name](problem)
+    return Depth(problem.space, ENCODINGS[name](replace(problem, space=problem.space.standing)))
 
 
 def check_encoding(name: str) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from autoprune.allocation import uniform
 from autoprune.problem import Problem, Trial
-from autoprune.strategies.encoded import Encoded
+from autoprune.strategies.encoded import Encoded, make_encoding
 from autoprune.strategies.process import Kernel, fit, log_improvement
 from search_spaces import Widths
-from search_spaces.encodings import Encoding, Floats, Ratios
+from search_spaces.encodings import Encoding, Floats
 
 MOST = 200  # planned trials: the cost of a question grows with their cube
 
@@ -58,7 +58,7 @@ class GP(Encoded):
                 "of their number; choose tpe, cmaes or evolution"
             )
         super().__init__(problem, seed=seed, num_trials=num_trials, encoding=encoding)
-        self._ratios = Ratios(problem.space)
+        self._ratios = make_encoding("ratios", problem)
         self._fits: dict[int, tuple[list[Trial], Kernel]] = {}  # number of trials -> them, and the kernel
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:

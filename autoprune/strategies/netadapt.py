@@ -38,6 +38,8 @@ class NetAdapt(Rounds):
     first, the last one no further than needed. With m = 1 this is NetAdapt. What a round ends with is measured first in
     the next one, and the final result, projected on the budgets, by itself.
 
+    Where branches may vanish, each of them alone is one more candidate of every round.
+
     Unlike the paper, every candidate is pruned from the dense weights: a trial knows nothing of any other, so weights
     are not carried from round to round. The short fine-tune of each candidate is the run's `--fidelity short:STEPS`.
     """
@@ -58,11 +60,17 @@ class NetAdapt(Rounds):
     @property
     def most(self) -> int:
         """Rounds that the evaluations pay for, if nothing but rounds is evaluated."""
-        return max(0, int(self.share * self.num_trials - 1) // (len(self.problem.space.groups) + 1))
+        return max(0, int(self.share * self.num_trials - 1) // self._each)
+
+    @cached_property
+    def _each(self) -> int:
+        """Candidates of a round: its beginning, each group and each branch that may vanish."""
+        space = self.problem.space
+        return 1 + len(space.groups) + (len(space.branches) if space.vanishing else 0)
 
     def left(self, done: int, spent: int) -> int:
         """Rounds that the evaluations still pay for, if each takes as many as those done on average."""
-        each = max(len(self.problem.space.groups) + 1, spent / max(1, done))
+        each = max(self._each, spent / max(1, done))
         return min(self.most - done, int((self.share * self.num_trials - 1 - spent) // each))
 
     def next(self, here: Widths, done: int, spent: int, split: int) -> Round:
@@ -101,6 +109,8 @@ class NetAdapt(Rounds):
     def shrinks(self, here: Widths, target: float, step: float, split: int) -> dict[int, Widths]:
         """Group -> the network with this group alone shrunk by a step; without those that would save nothing.
 
+        Beyond the last group: the network without the first branch, the second ...
+
         Args:
             here: [G] the widths of the round's beginning.
             target: The load at the round's end.
@@ -114,6 +124,10 @@ class NetAdapt(Rounds):
             widths = shrink(problem, here, g, now - (now - target) / parts)
             if load(problem, widths) < now * (1 - ROUNDING):
                 found[g] = problem.project(widths) if load(problem, widths) <= 1 else widths
+        for b, branch in enumerate(problem.space.branches if problem.space.vanishing else ()):
+            widths = problem.space.without(here, branch)
+            if load(problem, widths) < now * (1 - ROUNDING) and widths not in found.values():
+                found[len(here) + b] = problem.project(widths) if load(problem, widths) <= 1 else widths
         return found
 
     def joint(self, here: Widths, shrunk: list[tuple[int, Widths]], target: float) -> Widths:
@@ -121,6 +135,13 @@ class NetAdapt(Rounds):
         for g, widths in shrunk:
             if load(self.problem, widths) <= 1:
                 return widths
+            if g >= len(here):
+                here = self.problem.space.without(here, self.problem.space.branches[g - len(here)])
+                if load(self.problem, here) <= target * (1 + ROUNDING):
+                    return here
+                continue
+            if here[g] == 0:  # its branch is gone
+                continue
             enough = shrink(self.problem, here, g, target)
             if enough[g] >= widths[g] and load(self.problem, enough) <= target * (1 + ROUNDING):
                 return enough
@@ -136,7 +157,7 @@ def load(problem: Problem, widths: Widths) -> float:
 
 def shrink(problem: Problem, here: Widths, group: int, target: float) -> Widths:
     """The network with one group as wide as a load of `target` allows, at least half of it; `here` without a choice."""
-    below = [w for w in problem.space.groups[group].choices() if w < here[group]]
+    below = [w for w in problem.space.groups[group].choices() if 0 < w < here[group]]
     choices = [w for w in below if 2 * w >= here[group]] or below[-1:]
     if not choices:
         return here

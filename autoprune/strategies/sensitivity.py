@@ -44,7 +44,8 @@ class Scan(Rounds):
         full = self.problem.space.full
         if not self._shrunk:
             return self._answered([allocate(self.problem) for allocate in self.fallbacks])
-        return Round([full, *((*full[:g], w, *full[g + 1 :]) for g, w in self._shrunk)], self._read)
+        alone = (self.problem.space.settled((*full[:g], w, *full[g + 1 :])) for g, w in self._shrunk)
+        return Round([full, *alone], self._read)
 
     def _read(self, losses: list[float], number: int) -> Round:
         """What follows from the scan."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoprune.problem import Problem
 from search_spaces import Axis, Layer
-from search_spaces.encodings import Floats
+from search_spaces.encodings import ZERO, Floats
 
 STATE = 11  # numbers of a state
 
@@ -38,6 +38,7 @@ class Walk:
     def __init__(self, problem: Problem) -> None:
         self._space, self._fits = problem.space, problem.feasibility.fits
         self._choices = [g.choices() for g in problem.space.groups]
+        self._may = np.array([g.floor == 0 for g in problem.space.groups])
         self._floor, self._full = np.array(problem.space.floor), np.array(problem.space.full)
         names = list(problem.feasibility.limits) or ["macs"]
         self._costs = [problem.feasibility.costs[n] for n in names]
@@ -79,15 +80,23 @@ class Walk:
 
         Args:
             widths: Of the groups before.
-            ratio: To keep of this one.
+            ratio: To keep of this one; where it may vanish, the lower end of [0, 1] is an action of 0.
         """
         at = len(widths)
         choices = self._choices[at]
+        if self._may[at]:
+            gone = self._space.settled((*widths, *self._full[at:].tolist()))[at] == 0
+            ratio = 0.0 if gone or ratio < ZERO else max(1e-6, (ratio - ZERO) / (1 - ZERO))
         wished = bisect.bisect_left(choices, ratio * choices[-1] - 1e-9)
         table = np.tile(np.array([*widths, *self._floor[at:]]), (wished + 1, 1))
         table[:, at] = choices[: wished + 1]
         outside = np.flatnonzero(~self._fits(table[1:]))  # the floor itself must do
         return choices[int(outside[0]) if len(outside) else wished]
+
+    def ratios(self, widths: Sequence[int]) -> Floats:
+        """[G] the actions that lead to `widths`."""
+        shares = np.array(widths) / self._full
+        return np.asarray(np.where(self._may, np.where(shares > 0, ZERO + (1 - ZERO) * shares, ZERO / 2), shares))
 
     def _layers(self, group: int) -> tuple[float, ...]:
         """n, c, h, w, stride and kernel of a group."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.allocation import global_ranking, knapsack, uniform
+from autoprune.allocation import closings, global_ranking, knapsack, uniform
 from autoprune.allocation.global_ranking import ROUNDS
 from autoprune.allocation.peers import peer_rules
 from autoprune.allocation.streams import between, streams, streams_kept
@@ -24,14 +24,21 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
       groups for larger than they are;
     - the same with the streams at their full size;
     - `allocation.peer_rules`;
-    - every second inner group at its floor.
+    - every second inner group at its floor;
+    - where branches may vanish, without some of them, the others as wide as they can be (`allocation.closings`).
     """
     even, greedy = uniform(problem), knapsack(problem)
     middle = problem.project(problem.space.clip(np.add(even, greedy) / 2))
     whole = [even, global_ranking(problem), greedy, knapsack(problem, normaliser="mean"), middle]
     kept = streams_kept(problem)
     held = [knapsack(kept), global_ranking(kept, rounds=ROUNDS)] if kept else []
-    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *_thinned(problem), *_thinned(kept))))
+    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *_thinned(problem), *_thinned(kept), *_closed(problem))))
+
+
+def _closed(problem: Problem) -> list[Widths]:
+    """Without one branch, without two ...: some of them; nothing where none may vanish."""
+    starts = closings(problem)[1:]
+    return [problem.project(widths) for widths in starts[:: max(1, len(starts) // 3)]]
 
 
 def _thinned(problem: Problem | None) -> list[Widths]:
@@ -42,5 +49,5 @@ def _thinned(problem: Problem | None) -> list[Widths]:
     inner = [g for g, group in enumerate(space.groups) if g not in streams(space) and group.floor < group.size]
     high = list(space.full)
     for group in inner[1::2]:
-        high[group] = space.floor[group]
+        high[group] = space.standing.floor[group]
     return [between(problem, space.floor, high)] if len(inner) > 1 else []

@@ -20,19 +20,16 @@ def sample(space: SearchSpace, number: int) -> Widths:
     wished = (max(step, step * round(g.size * share / step)) for g, share in zip(space.groups, shares, strict=True))
     if space.vanishing is None:
         return space.clip(wished)
-    stay = (max(group.choices()[1], group.clip(wish)) if group.floor == 0 else group.clip(wish)
-            for group, wish in zip(space.groups, wished, strict=True))  # fmt: skip
-    return without_branches(space, tuple(stay), rng)
+    return without_branches(space, space.standing.clip(wished), rng)
 
 
 def without_branches(space: SearchSpace, widths: Widths, rng: np.random.Generator) -> Widths:
     """The same candidate without some of its branches, from none to all of them; every third has all."""
     share = rng.uniform(0, 1) if rng.random() < 2 / 3 else 0.0
-    gone = np.array(widths)
     for branch in space.branches:
         if rng.random() < share:
-            gone[list(branch.causes[0])] = [0 if space.groups[g].floor == 0 else widths[g] for g in branch.causes[0]]
-    return space.settled(gone.tolist())
+            widths = space.without(widths, branch)
+    return widths
 
 
 def proposal(space: SearchSpace, latency: Latency | None, number: int) -> Widths:

@@ -8,6 +8,8 @@ Letters: `G` groups, `C` units of a group, `B` candidates in a batch, `D` coordi
 from search_spaces.encodings.compensation import Affine as Affine
 from search_spaces.encodings.compensation import LayerCompensation as LayerCompensation
 from search_spaces.encodings.compensation import Shift as Shift
+from search_spaces.encodings.depth import ZERO as ZERO
+from search_spaces.encodings.depth import Depth as Depth
 from search_spaces.encodings.encoding import Encoding as Encoding
 from search_spaces.encodings.encoding import Fits as Fits
 from search_spaces.encodings.encoding import Floats as Floats

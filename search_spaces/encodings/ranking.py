@@ -18,13 +18,13 @@ class Ranking:
     Unit i of group g is worth `scale[g] * (score[g][i] + shift[g])`; units worth at most the threshold go.
 
     Args:
-        space: Legal widths; the number of units above the threshold is rounded to the nearest one.
+        space: Legal widths; the number of units above the threshold is rounded to the nearest one (to none, never).
         scores: Importance of each unit, per group [C], higher = keep.
     """
 
     def __init__(self, space: SearchSpace, scores: Sequence[NDArray[Any]]) -> None:
         self.ascending = tuple(np.sort(np.asarray(s, dtype=np.float64)) for s in scores)
-        self._legal = tuple(_nearest(np.array(g.choices())) for g in space.groups)
+        self._legal = tuple(_nearest(np.array(g.choices())) for g in space.standing.groups)
         self._knots = np.array([s[np.linspace(0, len(s) - 1, 9).astype(int)] for s in self.ascending])  # [G, 9]
 
     def cut(self, scale: Floats, shift: Floats, fits: Fits) -> Widths:

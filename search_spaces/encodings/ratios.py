@@ -10,6 +10,9 @@ from search_spaces.encodings.encoding import Encoding, Fits, Floats, some
 from search_spaces.space import SearchSpace, Widths
 
 
+TOGGLES = 0.25  # how often a mutation opens or closes a branch
+
+
 class Ratios(Encoding):
     """One coordinate per group: 0 is the floor, 1 the full width, the legal widths lie evenly between."""
 
@@ -55,4 +58,31 @@ def mutate(space: SearchSpace, widths: Widths, rng: np.random.Generator, *, grou
         if rung == old:  # at the end of the range: the other way
             rung = min(max(old - steps, 0), last)
         new[g] = choices[rung]
-    return tuple(new)
+    return tuple(new) if space.vanishing is None else _opened(space, widths, tuple(new), rng)
+
+
+def _opened(space: SearchSpace, before: Widths, widths: Widths, rng: np.random.Generator) -> Widths:
+    """Moved widths where branches may vanish: what opens one opens all of it, and now and then one is opened or closed.
+
+    Args:
+        space: Legal widths.
+        before: Of the parent.
+        widths: After the move.
+        rng: Draws.
+    """
+    assert space.vanishing is not None
+    new = list(widths)
+    single = [b for b in space.branches if all(space.groups[g].floor == 0 for g in b.causes[0])]
+    if rng.random() < TOGGLES and single:
+        branch = single[int(rng.integers(len(single)))]
+        if all(before[g] == 0 for g in branch.causes[0]):
+            for g in branch.causes[0]:
+                new[g] = space.standing.groups[g].clip(space.groups[g].size * rng.uniform(0.1, 1))
+        else:
+            new = list(space.without(widths, branch))
+            before = tuple(new)
+    for g, (old, width) in enumerate(zip(before, new, strict=True)):
+        if old == 0 and width > 0:
+            for h in space.vanishing.needed(g, np.array(new)):
+                new[h] = space.standing.groups[h].clip(space.groups[h].size / 2)
+    return space.settled(new)
