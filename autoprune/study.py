@@ -26,7 +26,7 @@ from autoprune.runs.versions import decisive
 from search_spaces import Widths, prune, trace
 
 SETTINGS = (
-    "criterion divisor min_keep prune_inputs freeze seed strategy encoding warm_starts score_per latency_command "
+    "criterion divisor depth min_keep prune_inputs freeze seed strategy encoding warm_starts score_per latency_command "
     "trials name"
 )
 FIDELITY = "proxy"  # what the ledger calls the one fidelity there is: the user's own
@@ -66,7 +66,7 @@ class Study:
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...
         criterion: Which channels stay; the default looks at the weights only.
         batches: Pairs of (inputs, class numbers), for a criterion that needs gradients or activations.
-        **settings: strategy, trials, name, seed, encoding, warm_starts, divisor, min_keep, prune_inputs, freeze,
+        **settings: strategy, trials, name, seed, encoding, warm_starts, divisor, depth, min_keep, prune_inputs, freeze,
             score_per, latency_command; see `autoprune.RunConfig`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Branches as steps of a ladder: which rungs open one, and which ones are closed where widths alone do not fit.
+"""Branches on the ladder of legal widths: which are shut, and which are to be where widths alone do not fit.
 
 Letters: `B` candidates, `G` groups, `K` budgets, `L` rungs. A branch is *shut* where its groups are at width 0.
 """
@@ -18,7 +18,7 @@ _TINY = 1e-12
 STAYS = 4  # a branch is closed where not even this part of a proposal's widths fits
 
 
-class Openings:
+class Shutting:
     """What may be shut in a space.
 
     Args:
@@ -43,12 +43,6 @@ class Openings:
     def least(self, rungs: Ints) -> Ints:
         """The lowest rungs that keep what is there."""
         return np.where(self._may & (rungs > 0), 1, 0)
-
-    def opening(self, rungs: Ints, group: int) -> Ints:
-        """[G] by how much rungs rise where `group` is opened: those groups, too, that it cannot be without."""
-        rises = np.zeros_like(rungs)
-        rises[self._vanishing.needed(group, self._ladder.at(rungs))] = 1
-        return rises
 
     def closed(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from objectives.closing import Openings
+from objectives.closing import Shutting
 from objectives.ladder import Ints, Ladder
 from objectives.products import Floats
 from search_spaces import SearchSpace, Widths
@@ -30,7 +30,7 @@ class Projection:
     What is feasible and maximal is returned as it is, so projecting twice is projecting once. Costs need not be
     linear; where one is not monotone the result is still feasible and maximal.
 
-    Where branches may vanish, a proposal's 0 stays 0 until all else is at its full width, and what is there stays as
+    Where branches may vanish, a proposal's 0 stays 0, whatever that leaves of the budgets, and what is there stays as
     long as a quarter of the proposal fits; then branches go, the least score for what they free first (see closing.py).
 
     Args:
@@ -48,7 +48,7 @@ class Projection:
         scores: Sequence[NDArray[Any]] | None = None,
     ) -> None:
         self._ladder = Ladder(space.groups)
-        self._openings = Openings(space, self._ladder) if space.vanishing else None
+        self._shutting = Shutting(space, self._ladder) if space.vanishing else None
         self._widths_to_prices = prices
         self._bounds = bounds
         self._gains = None if scores is None else _gains(space, scores, self._ladder)  # [G, L]
@@ -57,10 +57,10 @@ class Projection:
         """Project the widths [G]."""
         proposal, top = self._ladder.nearest(widths), self._ladder.top
         least = np.zeros_like(proposal)
-        if self._openings is not None:
-            proposal = self._openings.closed(proposal, self._fits, self._prices, self._bounds, self._gains)
-            least = self._openings.least(proposal)
-            top = np.where(self._openings.shut(proposal), 0, top)
+        if self._shutting is not None:
+            proposal = self._shutting.closed(proposal, self._fits, self._prices, self._bounds, self._gains)
+            least = self._shutting.least(proposal)
+            top = np.where(self._shutting.shut(proposal), 0, top)
         if self._fits(proposal[None])[0]:
             movable, _ = self._steps(proposal, top)
             rungs, target, caps = proposal, widths, []
@@ -68,8 +68,6 @@ class Projection:
                 (rungs, target), caps = self._along(proposal, top), [top]
         else:
             (rungs, target), caps = self._along(least, proposal), [proposal, top]
-        if self._openings is not None:
-            caps = [*caps, self._ladder.top]
         for cap in caps:
             rungs = self._fill(rungs, cap, target)
         return tuple(int(w) for w in self._ladder.at(rungs))
@@ -83,18 +81,9 @@ class Projection:
     def _steps(self, rungs: Ints, cap: Ints) -> tuple[Ints, Floats]:
         """Groups that can climb one rung alone: their numbers [M], and the costs [M, K] after the step."""
         movable = np.flatnonzero(rungs < cap)
-        prices = self._prices(rungs + self._rises(rungs, movable, cap, 1))
+        prices = self._prices(rungs + np.eye(len(rungs), dtype=np.int64)[movable])
         fitting = (prices <= self._bounds).all(axis=1)
         return movable[fitting], prices[fitting]
-
-    def _rises(self, rungs: Ints, movable: Ints, cap: Ints, stride: int) -> Ints:
-        """Rows [M, G] by how much the rungs rise if each of the groups climbs alone, and opens its branch if need be."""
-        rises = np.zeros((len(movable), len(rungs)), dtype=np.int64)
-        rises[np.arange(len(movable)), movable] = np.minimum(stride, (cap - rungs)[movable])
-        if self._openings is not None:
-            for row in np.flatnonzero(self._openings.shut(rungs)[movable]):
-                rises[row] = self._openings.opening(rungs, int(movable[row]))
-        return rises
 
     def _along(self, start: Ints, end: Ints) -> tuple[Ints, Floats]:
         """The last feasible point from `start` (feasible) to `end`: its rungs, and its widths before rounding down."""
@@ -119,8 +108,9 @@ class Projection:
             if not len(movable):
                 return rungs
             movable = movable[self._order(rungs, movable, prices, target, climbed)]
-            rises = self._rises(rungs, movable, cap, stride)
-            climbs = np.minimum(rungs + np.cumsum(rises, axis=0), cap)  # row m: the first m + 1 of them climb
+            rises = np.zeros((len(movable), len(rungs)), dtype=np.int64)
+            rises[np.arange(len(movable)), movable] = np.minimum(stride, (cap - rungs)[movable])
+            climbs = rungs + np.cumsum(rises, axis=0)  # row m: the first m + 1 of them climb
             count = _leading(self._fits(climbs))
             if stride == 1:
                 count = max(count, 1)  # the first step alone was found to fit

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from objectives.budget import Budget
+from objectives.costs import ArithmeticCost
 from objectives.products import Floats
 from search_spaces import ChannelGroup, SearchSpace
 
@@ -33,7 +34,7 @@ def explain(space: SearchSpace, budget: Budget, cost: Callable[[Floats], Any], s
         return f"{_up(100 * value / dense)} %" if budget.relative else f"{_up(value)} {unit}".strip()
 
     floor = np.array(space.floor, dtype=np.float64)
-    single = np.ones_like(floor)
+    single = np.where(floor == 0, 0.0, 1.0)
     bottom = float(np.asarray(cost(single[None]))[0])  # one channel in every group
     held = [g for g, width in zip(space.groups, space.floor, strict=True) if width > 1]
     if bottom <= budget.bound(dense) and held:
@@ -44,7 +45,18 @@ def explain(space: SearchSpace, budget: Budget, cost: Callable[[Floats], Any], s
         why = f"{floors} it up: {_some(names)}; {_cure(held)} reaches {amount(bottom)} at best"
     else:
         why = f"{_fixed(space, cost)}; allow at least {amount(smallest)}"
+    deep = _without_branches(space, cost)
+    if deep is not None and deep < smallest:
+        why += f"; --depth on reaches {amount(deep)}"
     return f"budget '{budget}': unreachable, the smallest network of this space keeps {amount(smallest)} ({why})"
+
+
+def _without_branches(space: SearchSpace, cost: Any) -> float | None:
+    """What the smallest network costs where branches may vanish that have to stay here; None: that is not known."""
+    opened = space.deep
+    if space.vanishing is not None or opened.vanishing is None or not isinstance(cost, ArithmeticCost):
+        return None
+    return float(type(cost)(opened)(opened.floor))
 
 
 def _fixed(space: SearchSpace, cost: Any) -> str:

@@ -18,4 +18,5 @@ from search_spaces.surgery import Dresser as Dresser
 from search_spaces.surgery import prune as prune
 from search_spaces.tracing import trace as trace
 from search_spaces.verify import VerificationError as VerificationError
+from search_spaces.verify import verified as verified
 from search_spaces.verify import verify as verify

@@ -306,12 +306,7 @@ class SearchSpace:
                 f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}"
             )
         held = {n for n, g in enumerate(self.groups) if g.name in names}
-        goes = {
-            c[0]
-            for b in (self.branches if depth else ())
-            for c in b.causes
-            if len(c) == 1 and not held.intersection(b.groups)
-        }
+        goes = self._going(held) if depth else set()
         groups = []
         for number, g in enumerate(self.groups):
             least = g.narrowest if g.floor == 0 else g.floor
@@ -321,6 +316,18 @@ class SearchSpace:
                 groups.append(replace(g, divisor=divisor, floor=0, narrowest=floor))
             else:
                 groups.append(replace(g, divisor=divisor, floor=floor, narrowest=1))
+        return replace(self, groups=tuple(groups))
+
+    def _going(self, held: set[int]) -> set[int]:
+        """Groups that may be at width 0, where some are held at their size."""
+        return {c[0] for b in self.branches for c in b.causes if len(c) == 1 and not held.intersection(b.groups)}
+
+    @cached_property
+    def deep(self) -> SearchSpace:
+        """The same space in which all branches may vanish that may, but those with a group that is frozen."""
+        goes = self._going({n for n, g in enumerate(self.groups) if g.floor == g.size})
+        groups = (replace(g, floor=0, narrowest=max(g.floor, 1)) if n in goes and g.floor else g
+                  for n, g in enumerate(self.groups))  # fmt: skip
         return replace(self, groups=tuple(groups))
 
     # -- JSON ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,48 @@ def verify(
         check_copies(model, example_inputs)
         for seed in seeds:
             subject = subject_of(model, example_inputs, seed, tolerance)
-            kept = random_kept(space, np.random.default_rng(seed))
-            worst = max(worst, found := subject.difference(space, kept))
-            if math.isnan(found):
-                raise VerificationError(NOT_FINITE.format(type(model).__name__))
-            if not found <= subject.tolerance:
-                raise VerificationError(blame(subject, space, kept, found))
+            chosen = [random_kept(space, np.random.default_rng(seed))]
+            if space.vanishing is not None:  # without any branch
+                chosen.append(tuple(np.arange(g.size if g.floor else 0) for g in space.groups))
+            for kept in chosen:
+                worst = max(worst, found := subject.difference(space, kept))
+                if math.isnan(found):
+                    raise VerificationError(NOT_FINITE.format(type(model).__name__))
+                if not found <= subject.tolerance:
+                    raise VerificationError(blame(subject, space, kept, found))
     return worst
+
+
+def verified(model: nn.Module, space: SearchSpace, example_inputs: Any) -> SearchSpace:
+    """The space, held to `verify`; a branch that cannot go as the trace believed has to stay.
+
+    Raises:
+        VerificationError: See `verify`.
+    """
+    try:
+        verify(model, space, example_inputs)
+        return space
+    except VerificationError:
+        if space.vanishing is None:
+            raise
+    verify(model, space.standing, example_inputs)
+    broken: dict[int, str] = {}
+    with preserved(model), torch.no_grad(), slow_path():
+        model.eval()
+        subject = subject_of(model, example_inputs, 0, 1e-6)
+        for branch in space.branches:
+            widths = space.without(space.full, branch)
+            kept = tuple(np.arange(w) for w in widths)
+            if widths != space.full and not subject.difference(space, kept) <= subject.tolerance:
+                why = f"the network answers otherwise without '{branch.name}' than its channels explain"
+                broken |= {g: why for cause in branch.causes for g in cause}
+    groups = tuple(
+        replace(g, floor=g.narrowest, narrowest=1, may_vanish=False, stays_because=broken[n]) if n in broken else g
+        for n, g in enumerate(space.groups)
+    )
+    space = replace(space, groups=groups)
+    verify(model, space, example_inputs)
+    return space
 
 
 def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:

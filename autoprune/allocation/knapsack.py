@@ -35,7 +35,7 @@ def knapsack(problem: Problem, *, normaliser: str = "none") -> Widths:
             values do not compare across groups (norms do not; Taylor and Fisher do: both are changes of the loss).
 
     Where branches may vanish, the same is done without one branch, without two ... (the least score for what they free
-    first, a branch's whole score against its whole cost), and of the answers the one that keeps the most score is given.
+    first, a branch's whole score against its whole cost); of the answers the one that keeps the most score is given.
     """
     step = np.array([group.divisor for group in problem.space.groups])
 

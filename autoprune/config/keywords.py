@@ -39,6 +39,7 @@ class SearchKeywords(TypedDict, total=False):
     score_images: int
     score_per: str
     divisor: int | str
+    depth: str
     min_keep: float
     prune_inputs: bool
     freeze: str | Sequence[str]
@@ -113,6 +114,7 @@ class AdaptKeywords(TypedDict, total=False):
     score_images: int
     score_per: str
     divisor: int | str
+    depth: str
     min_keep: float
     prune_inputs: bool
     freeze: str | Sequence[str]

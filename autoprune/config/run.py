@@ -99,6 +99,9 @@ class RunConfig(TrainingSettings):
     divisor: int | str = problem("auto", "CHANNELS",
         "widths are multiples of it; auto: of what the device of the latency budget computes fast, group by group "
         "(1 without such a budget)", kind=int | str, low=1, high=MOST)
+    depth: str = problem("auto", "auto|on|off",
+        "whether whole branches may go: residual blocks, attentions, MLPs, gates, parts of a concatenation "
+        "(auto: under a latency budget, as a small batch takes calls rather than arithmetic)")
     min_keep: float = problem(0.0, "FRACTION", "fraction of each group's channels that always stays (one always does)",
         low=0, high=1)
     prune_inputs: bool = problem(False, "",
@@ -208,6 +211,8 @@ class RunConfig(TrainingSettings):
             object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 3)
         if self.divisor != "auto" and isinstance(self.divisor, str):
             raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
+        if self.depth not in ("auto", "on", "off"):
+            raise ValueError(f"depth: must be auto, on or off, got {self.depth!r}")
         if isinstance(self.data_workers, str) and self.data_workers != "auto":
             raise ValueError(f"data_workers: must be auto or a whole number of at least 0, got {self.data_workers!r}")
         if self.data_memory:
@@ -240,6 +245,11 @@ class RunConfig(TrainingSettings):
         return f"front of {metric_label(self.metric)} and {' and '.join(self.front)}" + (
             f", all within {bounds}" if bounds else ""
         )
+
+    @property
+    def deep(self) -> bool:
+        """Whether branches may vanish."""
+        return self.depth == "on" or (self.depth == "auto" and any("latency" in text.lower() for text in self.budget))
 
     @property
     def schedule(self) -> Halving:

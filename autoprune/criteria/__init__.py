@@ -5,6 +5,8 @@ The import lines are the registry; `score_all` is the one verb.
 
 from autoprune.criteria.apoz import Apoz as Apoz
 from autoprune.criteria.bn_scale import BatchNormScale as BatchNormScale
+from autoprune.criteria.branches import branch_losses as branch_losses
+from autoprune.criteria.branches import with_branch_losses as with_branch_losses
 from autoprune.criteria.criterion import Criterion as Criterion
 from autoprune.criteria.exemplar import Exemplar as Exemplar
 from autoprune.criteria.geometric_median import GeometricMedian as GeometricMedian

@@ -75,6 +75,7 @@ class Reconstruction:
         self._call, self._compute, self._ridge = call, compute, ridge
         self._patches: dict[tuple[str, torch.Size], Tensor] = {}  # where a layer reads, by the size of its input
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
+        self._kinds: dict[str, type[nn.Module]] = {}
         calls: Counter[str] = Counter()
 
         def record(name: str, layer: nn.Module, args: Any, output: Tensor) -> None:
@@ -86,6 +87,7 @@ class Reconstruction:
             draws = np.random.default_rng([seed, len(self._targets)]).random((len(answers), answers.shape[2]))
             at = torch.from_numpy(draws.argpartition(count - 1)[:, :count]).to(answers.device)
             self._targets[name] = at, _rows(answers, at).float()
+            self._kinds[name] = type(layer)
 
         handles = _hook(dense, {n: partial(record, n) for n in _candidates(dense, space)}, "register_forward_hook")
         with handles, torch.inference_mode(), compute.autocast():
@@ -148,7 +150,14 @@ class Reconstruction:
                 )
             fitted.append(name)
 
-        hooks = {name: partial(fit, name) for name in self._targets if line_of(name, 1) is not None}
+        # Where a branch is gone all layers behind it read something else: fitted to the dense answers, they bridge it.
+        bridged = bool(self._space.removed([len(k) for k in kept]))
+        there = dict(net.named_modules()) if bridged else {}
+        hooks = {
+            name: partial(fit, name)
+            for name in self._targets
+            if (line_of(name, 1) is not None or bridged) and (not bridged or type(there.get(name)) is self._kinds[name])
+        }
         with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
             if hooks:
                 reestimate(net, [None], lambda _: self._call(net))

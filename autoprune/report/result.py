@@ -16,7 +16,7 @@ from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report.rows import rows_of
 from autoprune.report.sheet import Sheet
-from autoprune.report.tables import comparison_table, counted, number
+from autoprune.report.tables import comparison_table, counted, number, removed
 from objectives import parse
 from search_spaces import SearchSpace, Widths
 
@@ -119,6 +119,7 @@ def _facts(result: Result) -> dict[str, str]:
     return {
         "budgets": "; ".join(budgets) or "none",
         "widths": f"{shown}{more} ({counted(len(widths), 'group')}, result.widths)",
+        **({"removed": said} if (said := removed(result.space, widths)) else {}),
         "won": f"trial {result.trial.number}, {result.trial.fidelity} (result.trial)",
         "network": f"{type(result.model).__name__} (result.model), {result.run_dir / 'best'}",
         "run": str(result.run_dir),

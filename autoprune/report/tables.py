@@ -63,6 +63,17 @@ def reachable_table(feasibility: Feasibility) -> FittingTable:
     return table
 
 
+def removed(space: SearchSpace, widths: Widths) -> str:
+    """What has no width left, in words: "block layer2.1, block layer2.2 (every block of layer2)"; empty if nothing."""
+    gone = [branch.name for branch in space.removed(widths)]
+    stages: dict[str, list[str]] = {}
+    for branch in space.branches:
+        stages.setdefault(branch.name.rpartition(".")[0], []).append(branch.name)
+    whole = [stage for stage, names in stages.items() if stage and len(names) > 1 and set(names) <= set(gone)]
+    said = ", ".join(f"block {name}" for name in gone)
+    return said + (f" (every block of {', '.join(whole)})" if whole else "")
+
+
 def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTable:
     """The prunable groups: how many channels, which widths are legal, which layers are tied to them."""
     table = FittingTable(title=counted(len(space.groups), "prunable group"), title_justify="left")
@@ -75,6 +86,8 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTab
         choices = group.choices()
         step = f", step {group.divisor}" if group.divisor > 1 else ""
         legal = f"{choices[0]}-{choices[-1]}{step}" if len(choices) > 1 else f"{choices[0]} (fixed)"
+        if group.floor == 0:
+            legal = f"0 or {choices[1]}-{choices[-1]}{step}"
         kept = legal if widths is None else f"{widths[index]} ({percent(widths[index], group.size)})"
         layers = list(dict.fromkeys(m.layer for m in group.members if m.layer in multiplying))
         table.add_row(group.name, group.counted(group.size), kept, _some(layers))

@@ -22,7 +22,7 @@ from autoprune.problem import Problem
 from autoprune.tasks import Task
 from objectives import Budget, Feasibility, parse
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
-from search_spaces import SearchSpace, verify
+from search_spaces import SearchSpace, verified
 
 
 def check_names(config: RunConfig, scored: bool = False, known: Iterable[str] = ()) -> None:
@@ -87,17 +87,19 @@ def make_problem(
     """
     budgets = budgets_of(config)
     given = config.divisor if isinstance(config.divisor, int) else 1
-    space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze)
+    space = space.with_limits(divisor=given, min_keep=config.min_keep, freeze=config.freeze, depth=config.deep)
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
         raise LedgerMismatch(f"model '{config.model}': has other groups than that of the run; give the same one")
     score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
-    verify(dense, space, example)
+    space = verified(dense, space, example)
     measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     if scores is None:
         scores = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
+        if space.vanishing is not None:
+            scores = criteria.with_branch_losses(scores, dense, space, batches(), task)
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     norms = criteria.score_all("magnitude", dense, space, (), config.seed)

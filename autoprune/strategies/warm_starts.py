@@ -32,7 +32,8 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
     whole = [even, global_ranking(problem), greedy, knapsack(problem, normaliser="mean"), middle]
     kept = streams_kept(problem)
     held = [knapsack(kept), global_ranking(kept, rounds=ROUNDS)] if kept else []
-    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *_thinned(problem), *_thinned(kept), *_closed(problem))))
+    others = (*_thinned(problem), *_thinned(kept), *_closed(problem))
+    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *others)))
 
 
 def _closed(problem: Problem) -> list[Widths]:

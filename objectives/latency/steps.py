@@ -45,6 +45,7 @@ def fast_divisors(space: SearchSpace, prices: Mapping[str, PricesBatch], budgets
     if not prices:
         return (1,) * len(space.groups)
     even = Feasibility(space, budgets, costs=prices).project(space.full)
+    even = tuple(w or least for w, least in zip(even, space.standing.floor, strict=True))  # beside all branches
     found = tuple(_best(space, even, number, list(prices.values())) for number in range(len(space.groups)))
     while max(found, default=1) > 1:
         try:
@@ -57,7 +58,7 @@ def fast_divisors(space: SearchSpace, prices: Mapping[str, PricesBatch], budgets
 
 
 def _best(space: SearchSpace, even: Widths, number: int, prices: Sequence[PricesBatch]) -> int:
-    widths = np.array(space.groups[number].choices())
+    widths = np.array(space.standing.groups[number].choices())
     table = np.tile(np.array(even), (len(widths), 1))
     table[:, number] = widths
     times = [np.asarray(price(table)) for price in prices]

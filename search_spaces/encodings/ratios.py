@@ -9,7 +9,6 @@ import numpy as np
 from search_spaces.encodings.encoding import Encoding, Fits, Floats, some
 from search_spaces.space import SearchSpace, Widths
 
-
 TOGGLES = 0.25  # how often a mutation opens or closes a branch
 
 

@@ -12,6 +12,7 @@ from autoprune.problem import Problem, Proposal, Trial, TrialState
 from autoprune.strategies import warm_starts
 from objectives import parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
+from search_spaces.branch import Branch, StandIn
 
 STRATEGIES = list(strategies.STRATEGIES.values())
 # Those that draw conclusions from what others proposed; the rest follow a plan of their own or none.
@@ -233,3 +234,50 @@ def test_beats_projected_random_search_at_equal_evaluations(cls):
 def test_name_and_source(cls):
     assert strategies.STRATEGIES[cls.name] is cls
     assert "https://" in cls.__doc__ or "`allocation." in cls.__doc__  # where the closed forms have their sources
+
+
+def residual_problem(*budgets, worthless=2, inner=(16, 16, 24, 24)):
+    """A stream and blocks of two 1x1 convolutions on it, each of which may vanish; one has next to no score."""
+    rng = np.random.default_rng(0)
+    stream, layers, branches = Axis(16, 0, ((0, 1),)), [], []
+    layers.append(Layer("stem", "conv", 1, 4.0, Axis(3, 3), stream))
+    for g, c in enumerate(inner, start=1):
+        within = Axis(c, 0, ((g, 1),))
+        layers += [
+            Layer(f"b{g}.in", "conv", 1, 4.0, stream, within),
+            Layer(f"b{g}.out", "conv", 1, 4.0, within, stream),
+        ]
+        spots = (StandIn(f"b{g}.in", "empty", 1, (-1, -1)), StandIn(f"b{g}.out", "empty", 1, (-1, -1)))
+        branches.append(Branch(f"b{g}", (g,), ((g,),), spots))
+    layers.append(Layer("fc", "linear", 1, 1.0, stream, Axis(5, 5)))
+    tensors = tuple(TensorShape(f"{x.name}.weight", (x.makes, x.reads)) for x in layers)
+    groups = (ChannelGroup("stem", 16, ()), *(ChannelGroup(f"b{g}.in", c, ()) for g, c in enumerate(inner, start=1)))
+    space = SearchSpace(groups, (), tuple(layers), tensors, (), tuple(branches)).with_limits(depth=True)
+    scores = tuple(np.exp(0.3 * rng.standard_normal(g.size)) * (0.01 if n == worthless else 1)
+                   for n, g in enumerate(space.groups))  # fmt: skip
+    filters = [rng.standard_normal((g.size, 4)) for g in space.groups]
+    distances = tuple(((f[:, None] - f[None]) ** 2).sum(2) for f in filters)
+    return Problem(space, tuple(map(parse, budgets)), scores, distances)
+
+
+@pytest.mark.parametrize("cls", STRATEGIES)
+def test_finds_that_a_block_is_better_removed(cls):
+    """One block only does harm; without it all else fits at full width, which is the optimum by construction."""
+    harmful, problem = 2, residual_problem("macs<=82%")
+    full = np.array(problem.space.full)
+
+    def loss(widths):
+        lost = np.delete((1 - np.array(widths) / full) ** 2, harmful)
+        return float(lost.sum() + 0.5 * (widths[harmful] > 0))
+
+    best = tuple(0 if g == harmful else int(w) for g, w in enumerate(full))
+    assert problem.project(best) == best
+    trials = run(cls(problem, seed=0, num_trials=60), loss, 60)
+    for trial in trials:
+        assert problem.space.settled(problem.space.check(trial.widths)) == trial.widths
+        assert trial.probe or problem.feasibility.violation(trial.widths) == 0
+    zeros = sum(0 in t.widths for t in trials)
+    assert 0 < zeros
+    winner = min((t for t in trials if not t.probe), key=lambda t: t.loss)
+    assert winner.widths[harmful] == 0
+    assert all(winner.widths[g] > 0 for g in range(len(full)) if g != harmful)

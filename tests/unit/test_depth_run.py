@@ -1,0 +1,115 @@
+"""Branches from the settings to the report: the setting, what branches are worth, reconstruction, messages."""
+
+from dataclasses import replace
+
+import branches
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import autoprune
+from autoprune import criteria
+from autoprune.compute import Compute
+from autoprune.recovery.reconstruction import Reconstruction
+from autoprune.report.tables import removed
+from objectives import Feasibility, InfeasibleBudget, parse
+from search_spaces import prune, trace, verified
+
+
+def network(name="inverted"):
+    torch.manual_seed(0)
+    model, _ = branches.made(name)
+    x = torch.randn(16, 3, 8, 8)
+    return model, x, trace(model, x[:2]).with_limits(depth=True)
+
+
+def whole(widths):
+    return [np.arange(w) for w in widths]
+
+
+@pytest.mark.parametrize(
+    ("depth", "budget", "deep"),
+    [("auto", "macs<=50%", False), ("auto", "latency<=50%@torch", True), ("off", "latency<=50%@torch", False),
+     ("on", "macs<=50%", True)],
+)  # fmt: skip
+def test_depth_is_on_under_a_latency_budget(depth, budget, deep):
+    config = autoprune.RunConfig(model="m:f", data="digits", budget=(budget,), depth=depth)
+    assert config.deep is deep
+
+
+def test_depth_is_one_of_three():
+    with pytest.raises(ValueError, match="depth: must be auto, on or off, got 'deep'"):
+        autoprune.RunConfig(model="m:f", data="digits", budget=("macs<=50%",), depth="deep")
+
+
+def test_a_branch_is_worth_the_loss_without_it():
+    model, x, space = network()
+    labels = torch.randint(0, 5, (16,))
+    found = criteria.branch_losses(model, space, [(x, labels)])
+    dense = nn.functional.cross_entropy(model(x), labels).item()
+    for branch, rise in zip(space.branches, found, strict=True):
+        without = prune(model, space, whole(space.without(space.full, branch)))
+        assert dense + rise == pytest.approx(nn.functional.cross_entropy(without(x), labels).item(), abs=1e-5)
+
+
+def test_scores_add_up_to_what_branches_are_worth_and_keep_their_order(monkeypatch):
+    model, x, space = network()
+    scores = [np.random.default_rng(0).random(g.size) for g in space.groups]
+    monkeypatch.setattr("autoprune.criteria.branches.branch_losses", lambda *_: (0.3, 0.1))
+    found = criteria.with_branch_losses(scores, model, space, [(x, x)])
+    sums = [sum(found[g].sum() for g in b.groups) for b in space.branches]
+    assert sums[0] == pytest.approx(3 * sums[1])
+    assert sum(sums) == pytest.approx(sum(scores[g].sum() for b in space.branches for g in b.groups))
+    assert all((np.argsort(f) == np.argsort(s)).all() for f, s in zip(found, scores, strict=True))
+    stream = next(n for n, g in enumerate(space.groups) if not g.may_vanish)
+    assert (found[stream] == scores[stream]).all()
+
+
+def test_reconstruction_bridges_a_missing_block():
+    """The layers behind it lose no input, and are fitted to the dense outputs all the same."""
+    model, x, space = network()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+    kept = whole(space.without(space.full, space.branches[0]))
+    compute = Compute(torch.device("cpu"), amp=False, channels_last=False)
+    fit = Reconstruction(model, space, lambda net: net(x), compute)
+    with torch.no_grad():
+        expected = model(x)
+    gap = {}
+    for fitted in (False, True):
+        net = prune(model, space, kept).eval()
+        if fitted:
+            layers = fit(net, kept)
+            assert "blocks.1.conv.0" in layers
+            assert not any(name.startswith("blocks.0.") for name in layers)
+        with torch.no_grad():
+            gap[fitted] = float((net(x) - expected).square().mean())
+    assert gap[True] < 0.5 * gap[False]
+
+
+def test_a_branch_that_breaks_the_law_has_to_stay(monkeypatch):
+    model, x, space = network()
+    wrong = replace(space.branches[0].stand_ins[0], steps=space.branches[0].stand_ins[0].steps[:1])
+    broken = replace(space, branches=(replace(space.branches[0], stand_ins=(wrong,)), *space.branches[1:]))
+    found = verified(model, broken, x[:2])
+    (first, second) = (found.groups[b.groups[0]] for b in space.branches)
+    assert (first.floor, first.may_vanish) == (1, False)
+    assert "'blocks.0'" in first.stays_because
+    assert second.floor == 0
+    assert verified(model, space, x[:2]) is space
+
+
+def test_a_budget_that_only_depth_reaches_says_so():
+    space = network()[2].with_limits(min_keep=0.5).standing
+    with pytest.raises(InfeasibleBudget, match=r"--depth on reaches \d"):
+        Feasibility(space, [parse("macs<=5%")])
+
+
+def test_what_was_removed_is_said():
+    space = network()[2]
+    one = space.without(space.full, space.branches[0])
+    assert removed(space, space.full) == ""
+    assert removed(space, one) == "block blocks.0"
+    assert removed(space, space.floor) == "block blocks.0, block blocks.1 (every block of blocks)"
