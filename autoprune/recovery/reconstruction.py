@@ -39,6 +39,7 @@ from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
 from autoprune.tasks import Task, as_task, num_samples
 from search_spaces import SearchSpace
+from search_spaces.absent import Absent
 from search_spaces.plan import Line, Stays, check_kept, plan_of
 
 POSITIONS = 10
@@ -151,12 +152,12 @@ class Reconstruction:
             fitted.append(name)
 
         # Where a branch is gone all layers behind it read something else: fitted to the dense answers, they bridge it.
-        bridged = bool(self._space.removed([len(k) for k in kept]))
-        there = dict(net.named_modules()) if bridged else {}
+        there = dict(net.named_modules())
+        bridged = any(isinstance(module, Absent) for module in there.values())
         hooks = {
             name: partial(fit, name)
             for name in self._targets
-            if (line_of(name, 1) is not None or bridged) and (not bridged or type(there.get(name)) is self._kinds[name])
+            if (line_of(name, 1) is not None or bridged) and type(there.get(name)) is self._kinds[name]
         }
         with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
             if hooks:
