@@ -214,6 +214,7 @@ def main() -> None:
     if args.only_make:
         return None
     ran = run_limited(folder, args.workers, round(args.memory * GIGA))
+    print(ran, flush=True)
     pairs = []
     for number in range(args.rounds):
         arms = {"stream": by_stream, "loader": by_loader}
