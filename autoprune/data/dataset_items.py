@@ -45,7 +45,7 @@ class DatasetItems(Items):
             raise ValueError(f"{where}: no images found")
         self._shape = read_item(where, dataset, 0)[0].shape
         self._check_length()
-        self.draws = self._is_random()
+        self.draws, self.exact = self._looked_at()
         self.labels = known_labels(where, dataset, self._count)
         if self.labels is None:
             each = range(-(-self._count // _AT_ONCE))
@@ -103,16 +103,18 @@ class DatasetItems(Items):
             text = f"{self.where}: says that it has {self._count} items, but has no item {self._count - 1} (IndexError)"
             raise ValueError(f"{text}; give a data set whose length is that of what it holds") from error
 
-    def _is_random(self) -> bool:
-        """Whether samples differ each time they are read, as with a random transform, by some that are looked at."""
-        differ = False
+    def _looked_at(self) -> tuple[bool, bool]:
+        """Whether samples differ each time they are read, as with a random transform; whether a seed repeats them."""
+        differ, repeats = False, True
         for number in some(torch.arange(self._count), TWICE):
             try:
-                differ |= not torch.equal(*(self._with_seed(number, seed) for seed in (0, 1)))
+                first, again, other = (self._with_seed(number, seed) for seed in (0, 0, 1))
             except Damaged:
                 if not self.skip:
                     raise
-        return differ
+                continue
+            differ, repeats = differ or not torch.equal(again, other), repeats and torch.equal(first, again)
+        return differ, repeats
 
     def _with_seed(self, number: int, seed: int) -> Tensor:
         with GlobalStream(seed).drawing():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from autoprune.data.items import Damaged, some
+from autoprune.data.items import REPAIR, Damaged, some
 
 
 class Names(Sequence[str]):
@@ -77,7 +77,7 @@ class Files:
             )
             raise Damaged(text)
         if not about.st_size:
-            raise Damaged(f"{self.where}: '{path}' is no readable image (it is empty); repair or remove it")
+            raise Damaged(f"{self.where}: '{path}' is no readable image (it is empty); {REPAIR}")
         return about.st_size, about.st_mtime_ns
 
     def check(self, number: int) -> str:

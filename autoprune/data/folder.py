@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from autoprune.data.images import Split
-from autoprune.data.items import Damaged
+from autoprune.data.items import REPAIR, Damaged
 from autoprune.data.memory import check_memory
 from autoprune.data.sources import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Source, draw
 from objectives.plugins import described
@@ -215,4 +215,4 @@ def _image(spec: str, path: str) -> Iterator[Any]:
     except Image.DecompressionBombError as error:
         raise Damaged(f"{where} is too large to be decoded ({error}); make it smaller or remove it") from error
     except Exception as error:  # damaged files make PIL raise whatever it likes
-        raise Damaged(f"{where} is no readable image ({described(error)}); repair or remove it") from error
+        raise Damaged(f"{where} is no readable image ({described(error)}); {REPAIR}") from error

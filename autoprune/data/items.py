@@ -15,11 +15,17 @@ from torch import Tensor
 
 from autoprune.data.images import Split
 
+REPAIR = "repair it, remove it, or leave such files out (--data-args skip_damaged=true)"
 LOOKED_AT = 256  # samples whose contents enter the fingerprint
 
 
 class Damaged(ValueError):
     """A sample that cannot be read; one that may be left out, if that is asked for."""
+
+
+def stacked(values: Sequence[Any]) -> Tensor:
+    """Tensors, or numbers, of many samples as one tensor."""
+    return torch.stack(list(values)) if isinstance(values[0], Tensor) else torch.tensor(values)
 
 
 class Items(ABC):
@@ -31,7 +37,8 @@ class Items(ABC):
         augments: Whether `read` augments, so that nothing else needs to,
         augmentation: and how: see `augmentation_steps`.
         skip: Whether damaged samples are left out, instead of being refused.
-        draws: Whether a sample that is not augmented depends on the global generators, too.
+        draws: Whether a sample that is not augmented depends on the global generators, too,
+        exact: and on nothing else that is random.
     """
 
     where: str
@@ -40,7 +47,10 @@ class Items(ABC):
     augmentation: str = "none"
     skip: bool = False
     draws: bool = False
+    exact: bool = True
     samples: ClassVar[Any] = Split  # a class that makes samples in memory of stacked inputs and targets
+
+    stack: ClassVar[Any] = staticmethod(stacked)  # makes one thing of the inputs, or targets, of many samples
 
     @abstractmethod
     def __len__(self) -> int:
@@ -150,14 +160,9 @@ class Selection:
             if count >= len(self):
                 raise last
             return self.few(min(len(self), 8 * count))
-        return self.items.samples(*map(stacked, zip(*found, strict=True)))
+        return self.items.samples(*map(self.items.stack, zip(*found, strict=True)))
 
     @property
     def fingerprint(self) -> str:
         """A short hash; see `digest_of`."""
         return digest_of(self.items, self.numbers)
-
-
-def stacked(values: Sequence[Any]) -> Tensor:
-    """Tensors, or numbers, of many samples as one tensor."""
-    return torch.stack(list(values)) if isinstance(values[0], Tensor) else torch.tensor(values)

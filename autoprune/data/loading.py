@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from autoprune.data.items import Damaged, Items, stacked
+from autoprune.data.items import Damaged, Items
 from autoprune.randomness import GlobalStream, seed_of
 from objectives.plugins import PluginError, described
 
@@ -137,7 +137,7 @@ def read(items: Items, wanted: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
                     return Loaded(error=ValueError(text or f"{name} failed with {described(error)}"))
     if not found:
         return Loaded(skipped=skipped)
-    inputs, targets = map(stacked, zip(*found, strict=True))
+    inputs, targets = map(items.stack, zip(*found, strict=True))
     return Loaded(inputs, targets, skipped)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autoprune.tasks.memory import Columns, MapStyle
+from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.trees import leaves
 
 Pair = tuple[Any, Any]  # (inputs, targets)
@@ -31,7 +32,7 @@ class Arrays(MapStyle):
     """A task of (inputs, targets): tensors, or mappings of tensors, with the samples along axis 0.
 
     Args:
-        train: Trains.
+        train: Trains; what is not in memory is `Streamed`.
         val: Scores candidates; default the last tenth of `train` in an order drawn by the seed.
         test: Only for the end.
         augment: Of (inputs, targets, generator), gives both as training sees them; the generator draws on the CPU.
@@ -44,9 +45,9 @@ class Arrays(MapStyle):
 
     def __init__(
         self,
-        train: Pair,
-        val: Pair | None = None,
-        test: Pair | None = None,
+        train: Pair | Streamed,
+        val: Pair | Streamed | None = None,
+        test: Pair | Streamed | None = None,
         *,
         augment: Callable[..., Pair] | None = None,
         seed: int = 0,
@@ -58,14 +59,17 @@ class Arrays(MapStyle):
             order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(seed))
             count = max(1, len(order) // 10)
             self.split = f"a tenth of the training {self.sample}s, drawn by seed {seed}, validates"
-            parts = {"train": parts["train"][order[count:]], "val": parts["train"][order[:count]]}
+            whole = parts["train"]
+            parts = {"train": whole.subset(order[count:]), "val": whole.subset(order[:count])}
         else:
             parts["val"] = self._checked("val", val)
         if test is not None:
             parts["test"] = self._checked("test", test)
         self.parts = parts
 
-    def _checked(self, split: str, pair: Any) -> Columns:
+    def _checked(self, split: str, pair: Any) -> Any:
+        if isinstance(pair, Streamed):  # whose samples are checked when they are read
+            return pair
         where = self.where(split)
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise ValueError(f"{where}: must be (inputs, targets), got {type(pair).__name__}")

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autoprune.tasks.detection import detection_folder
-from autoprune.tasks.segmentation import segmentation_folder
+from autoprune.tasks.detection_folder import detection_folder
+from autoprune.tasks.segmentation_folder import segmentation_folder
 from autoprune.tasks.tabular import tabular_file
 from autoprune.tasks.task import Task
 

@@ -52,9 +52,9 @@ class Classification(MapStyle):
         if isinstance(data, ImageStream):
             self.data = data.data
             self.parts = {name: Streamed(part) for name, part in data.parts.items()}
-            self.spec, self.split = self.data.spec, self.data.split
+            self.spec, self.split, self.left_out = self.data.spec, self.data.split, self.data.skipped
             return
-        self.spec, self.split = data.spec, data.split
+        self.spec, self.split, self.left_out = data.spec, data.split, data.skipped
         one = data.train[:1]
         one = Split(one.images.clone(), one.labels.clone())  # no views of all
         self.data = replace(data, train=one, val=one, test=one[:0])  # what is known of the images, without them
@@ -151,10 +151,6 @@ class Classification(MapStyle):
     def inputs(self) -> dict[str, Any]:
         """Shape, mean, std and their formula."""
         return input_of(self.data)
-
-    def skipped(self) -> list[str]:
-        """See `Task`."""
-        return [*self.data.skipped, *super().skipped()]
 
     def outputs(self) -> dict[str, Any]:
         """Class scores, and the names of the classes."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +38,8 @@ class Detection(Task):
 
     kind = "detection"
     sample = "image"
+    parts: Mapping[str, Any]
+    left_out: Sequence[str] = ()
 
     def __init__(
         self,
@@ -106,6 +106,10 @@ class Detection(Task):
         found.warn_on_many_detections = False  # the best hundred of an image count, as COCO has it
         return {"map": found}
 
+    def skipped(self) -> list[str]:
+        """See `Task`."""
+        return list(self.left_out)
+
     def check(self, outputs: Any, batch: Any) -> None:
         """The network answers as torchvision's detectors do."""
         if not (isinstance(outputs, list) and all({"boxes", "labels", "scores"} <= set(o) for o in outputs)):
@@ -130,7 +134,7 @@ class _Batches:
             samples = [self._part[i] for i in order[start : start + self._size]]
             if self._seed is not None and self._flip:
                 mirror = (torch.rand(len(samples), generator=draws) < 0.5).tolist()
-                samples = [_mirrored(*s) if m else s for s, m in zip(samples, mirror, strict=True)]
+                samples = [mirrored(*s) if m else s for s, m in zip(samples, mirror, strict=True)]
             yield [image for image, _ in samples], [target for _, target in samples]
 
 
@@ -139,47 +143,8 @@ def _some(part: Sequence[Sample], most: int = 1000) -> Iterable[Sample]:
     return (part[i] for i in range(min(len(part), most)))
 
 
-def _mirrored(image: Tensor, target: dict[str, Tensor]) -> Sample:
+def mirrored(image: Tensor, target: dict[str, Tensor]) -> Sample:
+    """Left to right."""
     x1, y1, x2, y2 = target["boxes"].unbind(1)
     width = image.shape[2]
     return image.flip(2), {**target, "boxes": torch.stack([width - x2, y1, width - x1, y2], 1)}
-
-
-def detection_folder(place: str, **settings: Any) -> Detection:
-    """COCO's layout: DIR/train/images/*, DIR/train/annotations.json, and so val and test.
-
-    Raises:
-        ValueError: If a folder or its annotations are missing or damaged.
-    """
-    root, found = Path(place), dict[str, Any]()
-    for split in ("train", "val", "test"):
-        if (root / split).is_dir():
-            found[split] = _coco(root / split)
-    if not {"train", "val"} <= found.keys():
-        raise ValueError(f"data 'detection:{place}': expected folders train and val, each with images/ and "
-                         "annotations.json")  # fmt: skip
-    return Detection(**found, name=f"detection:{place}", **settings)
-
-
-def _coco(folder: Path) -> list[Sample]:
-    import numpy as np
-    from PIL import Image
-
-    try:
-        said = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
-        numbers = {c["id"]: i + 1 for i, c in enumerate(sorted(said["categories"], key=lambda c: c["id"]))}
-        boxes: dict[int, list[tuple[list[float], int]]] = {image["id"]: [] for image in said["images"]}
-        for box in said["annotations"]:
-            if box["bbox"][2] > 0 and box["bbox"][3] > 0:
-                boxes[box["image_id"]].append((box["bbox"], numbers[box["category_id"]]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        why = f"not in COCO's format ({type(error).__name__}: {error})"
-        raise ValueError(f"'{folder / 'annotations.json'}': {why}") from error
-    found = []
-    for about in said["images"]:
-        with Image.open(folder / "images" / about["file_name"]) as file:
-            image = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
-        known = boxes[about["id"]]
-        corners = torch.tensor([[x, y, x + w, y + h] for (x, y, w, h), _ in known]).reshape(-1, 4)
-        found.append((image, {"boxes": corners, "labels": torch.tensor([k for _, k in known], dtype=torch.int64)}))
-    return found

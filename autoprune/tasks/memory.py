@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +50,10 @@ class Columns:
     def __getitem__(self, index: Any) -> Columns:
         return Columns(mapped(lambda t: t[index], self.inputs), mapped(lambda t: t[index], self.targets))
 
+    def subset(self, index: Any) -> Columns:
+        """Some of these."""
+        return self[index]
+
     def to(self, device: torch.device) -> Columns:
         """The same on a device."""
         return Columns(mapped(lambda t: t.to(device), self.inputs), mapped(lambda t: t.to(device), self.targets))
@@ -61,11 +65,13 @@ class MapStyle(Task):
     Attributes:
         parts: "train", "val" and perhaps "test": in memory, on the device once they are used, or `Streamed`.
         seed: Of the order of `batches`, which the engine does not use.
+        left_out: Names of damaged samples that were left out when all were read.
     """
 
     parts: Mapping[str, Any]
     seed: int = 0
     batch_size: int = 128
+    left_out: Sequence[str] = ()
     _fingerprint: str = ""
 
     @abstractmethod
@@ -123,7 +129,8 @@ class MapStyle(Task):
 
     def skipped(self) -> list[str]:
         """See `Task`."""
-        return sorted({name for part in self.parts.values() if isinstance(part, Streamed) for name in part.skipped})
+        streamed = {name for part in self.parts.values() if isinstance(part, Streamed) for name in part.skipped}
+        return sorted({*streamed, *self.left_out})
 
     def has(self, split: str) -> bool:
         """Whether there are any."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from autoprune.tasks.arrays import Arrays, Pair, count_classes, integers, torchmetric
 from autoprune.tasks.memory import Columns
+from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.task import TEMPERATURE, soft_distance
 from autoprune.tasks.trees import main_output, targets_of
 
@@ -20,7 +20,7 @@ class Segmentation(Arrays):
     """Images [N, C, H, W] and masks [N, H, W] of class numbers; cross-entropy, mean intersection over union.
 
     Args:
-        train: Images (float, as the network takes them, or bytes, which are divided by 255) and masks.
+        train: Images (float, as the network takes them, or bytes, which are divided by 255) and masks; or `Streamed`.
         val: Likewise.
         test: Likewise.
         num_classes: How many classes there are; default one more than the highest number in the training masks.
@@ -33,9 +33,9 @@ class Segmentation(Arrays):
 
     def __init__(
         self,
-        train: Pair,
-        val: Pair | None = None,
-        test: Pair | None = None,
+        train: Pair | Streamed,
+        val: Pair | Streamed | None = None,
+        test: Pair | Streamed | None = None,
         *,
         num_classes: int | None = None,
         ignored: int | None = 255,
@@ -87,40 +87,3 @@ class Segmentation(Arrays):
     def distance(self, outputs: Any, teacher: Any, temperature: float = TEMPERATURE) -> Tensor:
         """Soft class scores of every pixel."""
         return soft_distance(main_output(outputs), main_output(teacher), temperature)
-
-
-def segmentation_folder(place: str, **settings: Any) -> Segmentation:
-    """Pairs of images and masks in folders: DIR/train/images/x.png and DIR/train/masks/x.png, and so val and test.
-
-    Images are RGB; a mask is an image of one channel (or a palette) whose values are class numbers.
-
-    Raises:
-        ValueError: If a folder is missing, an image has no mask, or sizes differ.
-    """
-    root, found = Path(place), dict[str, Any]()
-    for split in ("train", "val", "test"):
-        if (root / split).is_dir():
-            found[split] = _folder(root / split)
-    if "train" not in found:
-        raise ValueError(f"data 'segmentation:{place}': expected folders train/images and train/masks, found none")
-    return Segmentation(**found, name=f"segmentation:{place}", **settings)
-
-
-def _folder(folder: Path) -> Pair:
-    import numpy as np
-    from PIL import Image
-
-    masks = {path.stem: path for path in sorted((folder / "masks").glob("*"))}
-    images, labels = [], []
-    for path in sorted((folder / "images").glob("*")):
-        if path.stem not in masks:
-            raise ValueError(f"'{path}': has no mask '{folder / 'masks' / path.stem}.png'")
-        with Image.open(path) as image, Image.open(masks[path.stem]) as mask:
-            images.append(torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1))
-            labels.append(torch.from_numpy(np.asarray(mask).copy()))
-        if images[-1].shape[1:] != labels[-1].shape or images[-1].shape != images[0].shape:
-            raise ValueError(f"'{path}': is {list(images[-1].shape)}, its mask {list(labels[-1].shape)} and the first "
-                             f"image {list(images[0].shape)}; all must be of one size")  # fmt: skip
-    if not images:
-        raise ValueError(f"'{folder / 'images'}': holds no images")
-    return torch.stack(images), torch.stack(labels)

@@ -60,6 +60,12 @@ class Streamed:
         """See `Selection`."""
         return self.selection.fingerprint
 
+    def subset(self, index: Tensor | slice) -> Streamed:
+        """Some of these, which are not read now."""
+        part = copy.copy(self)
+        part.selection, part._kept = self.selection.subset(index), {}
+        return part
+
     def to(self, device: torch.device) -> Streamed:
         """The same, of which a device gets what it is to work on."""
         bound = copy.copy(self)
@@ -92,16 +98,21 @@ class Streamed:
             kept.taken += len(new)
         return self.items.samples(kept.inputs[:count], kept.targets[:count]).to(self.device)
 
-    def _gathered(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and targets."""
+    def _gathered(self, numbers: Tensor) -> tuple[Any, Any]:
+        """Inputs and targets: tensors that are filled, so that nothing is held twice; or lists."""
         inputs, targets, filled = torch.empty(0), torch.empty(0), 0
+        lists: tuple[list[Any], list[Any]] = [], []
         for found in self._read(Chunks(self.items, numbers, AT_ONCE), len(numbers)):
+            if isinstance(found[0], list):
+                for kept, new in zip(lists, found, strict=True):
+                    kept += new
+                continue
             if not filled:
                 inputs, targets = (torch.empty((len(numbers), *t.shape[1:]), dtype=t.dtype) for t in found)
             end = filled + len(found[0])
             inputs[filled:end], targets[filled:end] = found
             filled = end
-        return inputs[:filled], targets[:filled]
+        return lists if lists[0] else (inputs[:filled], targets[:filled])
 
     def chunks(self, numbers: Tensor, size: int) -> Iterator[Any]:
         """Samples, so many at a time, one after the other."""
@@ -125,15 +136,18 @@ class _Kept:
 
     def __init__(self, order: Tensor) -> None:
         self.order, self.taken = order, 0
-        self.inputs = self.targets = torch.empty(0)
+        self.inputs: Any = []
+        self.targets: Any = []
 
     @property
     def count(self) -> int:
         return len(self.targets)
 
-    def add(self, inputs: Tensor, targets: Tensor) -> None:
-        if self.count:
+    def add(self, inputs: Any, targets: Any) -> None:
+        if self.count and isinstance(inputs, Tensor):
             inputs, targets = torch.cat([self.inputs, inputs]), torch.cat([self.targets, targets])
+        elif self.count:
+            inputs, targets = self.inputs + inputs, self.targets + targets
         self.inputs, self.targets = inputs, targets
 
 

@@ -1,5 +1,6 @@
 """Data that do not fit into memory: which are streamed, the same batches however they are read, and what may befall."""
 
+import json
 import os
 import pickle
 import random
@@ -20,9 +21,10 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageStream, Streaming, load_or_stream, loading
 from autoprune.data.augmentation import augment, augmentation_steps
 from autoprune.data.memory import free, parse_size, settled
+from autoprune.runs.checking import check_loaders, reproducible
 from autoprune.runs.prepare import load_task, with_memory
 from autoprune.runs.recipe import Recipe
-from autoprune.tasks import Classification, Task
+from autoprune.tasks import Classification, Task, built_in
 from autoprune.tasks.streamed import StreamedDraw, stratified
 
 ALL = Streaming(memory=0)
@@ -253,7 +255,7 @@ def test_a_damaged_image_is_named_and_left_out_only_if_that_is_asked_for(folder)
     bad = folder / "train" / "b" / "07.png"
     bad.write_bytes(bad.read_bytes()[:40])
     with pytest.raises(
-        ValueError, match=rf"data 'imagefolder:.*': '{bad}' is no readable image .*; repair or remove it"
+        ValueError, match=rf"data 'imagefolder:.*': '{bad}' is no readable image .*; repair it, remove it, or"
     ):
         list(task_of(folder).loading(1).training(8, 0).between(0, 3))
     task = task_of(folder, skip_damaged=True)
@@ -336,10 +338,21 @@ def test_a_length_that_lies_is_seen_before_the_search():
         load_or_stream(Noisy(count=40, shown=50), ALL)
     loader = DataLoader(Noisy(count=40, shown=50), batch_size=8)
     task = Task.of(train=loader, val=loader, loss=torch.nn.functional.cross_entropy)
-    from autoprune.runs.checking import check_loaders
-
     with pytest.raises(ValueError, match=r"train: its data set says that it has 50 items, but has no item 49"):
         check_loaders(task)
+
+
+def test_a_generator_of_its_own_makes_a_transform_inexact():
+    class Own(Noisy):
+        draws = np.random.default_rng(0)
+
+        def __getitem__(self, i):
+            image, label = super().__getitem__(i)
+            return image + int(self.draws.integers(2)), label
+
+    exact, own = (Classification(load_or_stream({"train": kind(), "val": kind(8)}, ALL)) for kind in (Noisy, Own))
+    assert reproducible(exact)
+    assert not reproducible(own)  # and the user is told that a resume will not be
 
 
 def test_labels_are_told_by_the_data_set_or_read_once():
@@ -433,3 +446,120 @@ def test_images_in_memory_take_the_same_augmentations():
     assert one.shape == images.shape
     assert not torch.equal(one, images)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# Images and masks.
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """24 training pairs and 6 test pairs of 8 px; masks of classes 0 to 2, and 255 for void."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 6)):
+        for kind, shape, values in (("images", (SIZE, SIZE, 3), 256), ("masks", (SIZE, SIZE), 3)):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for n in range(count):
+                pixels = rng.integers(0, values, shape).astype(np.uint8)
+                pixels[0, 0] = 255
+                Image.fromarray(pixels).save(tmp_path / part / kind / f"{n:02}.png")
+    return tmp_path
+
+
+def test_a_folder_of_masks_is_streamed_into_the_batches_of_memory(masked):
+    streamed, memory = (built_in(f"segmentation:{masked}", {}, limit).loading(0) for limit in (0, 1e9))
+    assert streamed.num_classes == memory.num_classes == 3
+    assert streamed.about() == streamed.about_streams()
+    assert not memory.about()
+    assert (streamed.count("train"), streamed.count("val"), streamed.count("test")) == (22, 2, 6)
+    assert same(list(streamed.training(8, 0).between(0, 6)), list(memory.training(8, 0).between(0, 6)))
+    assert same(list(streamed.loading(1).training(8, 0).between(3, 6)), list(memory.training(8, 0).between(3, 6)))
+    assert same(list(streamed.once("test", 4)), list(memory.once("test", 4)))
+    assert len(pickle.dumps(streamed)) < 30 * 4 * SIZE * SIZE
+
+
+def everything(task):
+    return [*task.loading(0).training(8, 0).between(0, 9), *task.once("val", 8)]
+
+
+@pytest.mark.parametrize("limit", [0, 1e9])
+def test_a_damaged_mask_is_named_and_left_out_only_if_that_is_asked_for(masked, limit):
+    bad = masked / "train" / "masks" / "05.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(ValueError, match=rf"'{bad}' is no readable image"):
+        everything(built_in(f"segmentation:{masked}", {"num_classes": 3}, limit))
+    task = built_in(f"segmentation:{masked}", {"skip_damaged": True}, limit).loading(0)
+    assert {len(masks) for _, masks in everything(task)[:9]} == {8}
+    assert task.skipped() == [str(masked / "train" / "images" / "05.png")]
+
+
+def test_masks_that_do_not_fit_are_named(masked):
+    odd = masked / "test" / "masks" / "03.png"
+    Image.new("L", (SIZE, SIZE), 7).save(odd)
+    task = built_in(f"segmentation:{masked}", {}, 0).loading(0)
+    with pytest.raises(ValueError, match=rf"'{odd}': masks run from 0 to 2 with 3 classes, found 7"):
+        list(task.once("test", 4))
+    Image.new("L", (SIZE, 4), 1).save(odd)
+    task = built_in(f"segmentation:{masked}", {}, 0).loading(0)
+    with pytest.raises(ValueError, match=r"its mask \[4, 8\] and the first image \[8, 8\]"):
+        list(task.once("test", 4))
+
+
+# Images and boxes.
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """12 training and 4 validation images of two sizes, with a box or two of two classes each, as COCO has them."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 4)):
+        (tmp_path / part / "images").mkdir(parents=True)
+        images, boxes = [], []
+        for n in range(count):
+            size = (40, 32) if n % 2 else (32, 32)
+            pixels = rng.integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / "images" / f"{n:02}.png")
+            images.append({"id": n, "file_name": f"{n:02}.png", "width": size[0], "height": size[1]})
+            boxes += [{"image_id": n, "category_id": 1 + k, "bbox": [4 * k + 1, 3, 10, 12]} for k in range(1 + n % 2)]
+        said = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
+        (tmp_path / part / "annotations.json").write_text(json.dumps(said))
+    return tmp_path
+
+
+def boxes_of(batches):
+    return [
+        (image, *target.values()) for images, targets in batches for image, target in zip(images, targets, strict=True)
+    ]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(all(map(torch.equal, a, b)) for a, b in zip(one, other, strict=True))
+
+
+def test_a_folder_of_boxes_is_streamed(boxed):
+    streamed, memory = (built_in(f"detection:{boxed}", {"batch_size": 4}, limit).loading(0) for limit in (0, 1e9))
+    assert type(streamed).__name__ == "StreamedDetection"
+    assert type(memory).__name__ == "Detection"
+    assert streamed.num_classes == memory.num_classes == 3
+    assert equal(boxes_of(streamed.once("val", 99)), boxes_of(memory.once("val", 99)))
+    whole = [boxes_of([batch]) for batch in streamed.training(128, 0).between(0, 6)]
+    assert [len(batch) for batch in whole] == [4] * 6
+    later = [boxes_of([batch]) for batch in streamed.loading(1).training(128, 0).between(4, 6)]
+    assert all(map(equal, later, whole[4:]))
+    first, second = (sorted(float(image.mean()) for b in epoch for image, *_ in b) for epoch in (whole[:3], whole[3:]))
+    assert first == pytest.approx(second)  # the same images, mirrored or not
+    draw = streamed.draw("calibration", 6, 0)
+    assert [len(images) for images, _ in draw.batches(128)] == [4, 2]
+    assert len(draw.whole(3)[0]) == 3
+    assert pickle.loads(pickle.dumps(streamed)).fingerprint == streamed.fingerprint != memory.fingerprint
+    assert streamed.example()[0][0].shape[0] == 3
+
+
+@pytest.mark.parametrize("limit", [0, 1e9])
+def test_a_damaged_picture_is_named_and_left_out_only_if_that_is_asked_for(boxed, limit):
+    bad = boxed / "train" / "images" / "03.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(ValueError, match=rf"'{bad}' is no readable image"):
+        list(built_in(f"detection:{boxed}", {}, limit).loading(0).training(4, 0).between(0, 9))
+    task = built_in(f"detection:{boxed}", {"skip_damaged": True, "batch_size": 4}, limit).loading(0)
+    list(task.training(4, 0).between(0, 3))
+    assert task.skipped() == [str(bad)]
