@@ -6,5 +6,6 @@ from autoprune.evaluation.fidelity import Fidelity as Fidelity
 from autoprune.evaluation.passes import measure as measure
 from autoprune.evaluation.passes import measure_by_class as measure_by_class
 from autoprune.evaluation.settings import EvaluationSettings as EvaluationSettings
+from autoprune.evaluation.together import Together as Together
 from autoprune.evaluation.validation import Goal as Goal
 from autoprune.evaluation.validation import validate as validate

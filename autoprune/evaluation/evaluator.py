@@ -70,16 +70,16 @@ class Evaluator:
         self.settings = settings = settings or EvaluationSettings()
         self.space, self.scores, self.others = space, scores, dict(others or {})
         self.compute = Compute.choose(settings.device, settings.amp)
-        self._task = as_task(task).without("test").on(self.compute)
-        self._goal = Goal.of(settings.metric, self._task)
-        self._val = ready(self._task.draw("val", settings.val_images, settings.seed), self.compute)
-        self._task = self._task.without("val")  # on the device there are those that score only
+        self.task = as_task(task).without("test").on(self.compute)
+        self.goal = Goal.of(settings.metric, self.task)
+        self.val = ready(self.task.draw("val", settings.val_images, settings.seed), self.compute)
+        self.task = self.task.without("val")  # on the device there are those that score only
         self._drawn: dict[int, Draw] = {}
-        self._dense = self.compute.place(copy.deepcopy(model)).eval()
+        self.dense = self.compute.place(copy.deepcopy(model)).eval()
         self._reconstructions: dict[int, Reconstruction] = {}
-        self._dresser = Dresser(self._dense, space)
-        two = self._task.draw("calibration", 2, settings.seed).whole(2)
-        self._pairs = find_pairs(self._dense, lambda net: self._task.call(net, two))
+        self._dresser = Dresser(self.dense, space)
+        two = self.task.draw("calibration", 2, settings.seed).whole(2)
+        self._pairs = find_pairs(self.dense, lambda net: self.task.call(net, two))
 
     def __call__(
         self,
@@ -179,10 +179,10 @@ class Evaluator:
             state: Its weights so far.
         """
         plan = self.settings.parse("short")
-        net = self.compute.place(prune(self._dense, self.space, self.space.kept(widths, self.scores))).eval()
+        net = self.compute.place(prune(self.dense, self.space, self.space.kept(widths, self.scores))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
-        reestimate_evenly(net, self._task, self._sample(plan.bn_images), self._pass_size(plan), self.compute, clock)
+        reestimate_evenly(net, self.task, self.sample(plan.bn_images), self.pass_size(plan), self.compute, clock)
         return self._validate(net, plan)
 
     def evaluate_dense(self) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Evaluator:
         """
 
         def score(batch: int) -> dict[str, Any]:
-            return self._validate(self._dense, Fidelity(), parts=self.settings.batch_size // batch)
+            return self._validate(self.dense, Fidelity(), parts=self.settings.batch_size // batch)
 
         try:
             metrics = within_memory(score, self.settings.batch_size, self.compute.device, "with the dense network")
@@ -201,8 +201,8 @@ class Evaluator:
             raise ValueError(str(error)) from error
         if not math.isfinite(metrics["loss"]):
             raise ValueError(f"metric '{self.settings.metric}': must be a finite number for the dense network, but is "
-                             f"{metrics['loss']} on {len(self._val)} validation {self._task.sample}s; check the "
-                             f"weights, and that the {self._task.sample}s are prepared as in its training")  # fmt: skip
+                             f"{metrics['loss']} on {len(self.val)} validation {self.task.sample}s; check the "
+                             f"weights, and that the {self.task.sample}s are prepared as in its training")  # fmt: skip
         return metrics
 
     def reconstruction(self, images: int) -> Reconstruction:
@@ -210,7 +210,7 @@ class Evaluator:
         if images not in self._reconstructions:
             self._reconstructions.clear()  # first: each takes memory
             seed = self.settings.seed
-            made = Reconstruction.on(self._dense, self.space, self._task, images, self.compute, seed)
+            made = Reconstruction.on(self.dense, self.space, self.task, images, self.compute, seed)
             self._reconstructions[images] = made
         return self._reconstructions[images]
 
@@ -240,8 +240,8 @@ class Evaluator:
 
         def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
             if plan.bn_images:
-                drawn = self._sample(plan.bn_images)
-                reestimate_evenly(net, self._task, drawn, self._pass_size(plan), self.compute, clock, parts=share)
+                drawn = self.sample(plan.bn_images)
+                reestimate_evenly(net, self.task, drawn, self.pass_size(plan), self.compute, clock, parts=share)
             with Folded(net, self._pairs):
                 return self._validate(net, plan, rival, clock, share)
 
@@ -281,7 +281,7 @@ class Evaluator:
         settings = self.settings
         kept = None if file is None else Checkpoints(file, settings.checkpoint_every, strict=False)
         return finetune(
-            net, self._task, plan.training(settings.of_training()), steps=plan.steps, micro_batches=micro_batches,
+            net, self.task, plan.training(settings.of_training()), steps=plan.steps, micro_batches=micro_batches,
             checkpoints=kept, listener=listener,
         )  # fmt: skip
 
@@ -294,16 +294,16 @@ class Evaluator:
         parts: int = 1,
     ) -> dict[str, Any]:
         """See `validate`."""
-        size = self._pass_size(plan)
-        return validate(net, self._task, self._val, self.compute, size, self._goal, rival, clock, parts)
+        size = self.pass_size(plan)
+        return validate(net, self.task, self.val, self.compute, size, self.goal, rival, clock, parts)
 
-    def _pass_size(self, plan: Fidelity) -> int:
+    def pass_size(self, plan: Fidelity) -> int:
         """Samples of one pass without gradients."""
-        counts = [count for count in (plan.fit_images, plan.bn_images, len(self._val)) if count]
+        counts = [count for count in (plan.fit_images, plan.bn_images, len(self.val)) if count]
         return self.compute.pass_size(self.settings.batch_size, counts, activation_bytes(self.space))
 
-    def _sample(self, count: int) -> Draw:
+    def sample(self, count: int) -> Draw:
         """Training samples as they are; drawn once."""
         if count not in self._drawn:
-            self._drawn[count] = ready(self._task.draw("calibration", count, self.settings.seed), self.compute)
+            self._drawn[count] = ready(self.task.draw("calibration", count, self.settings.seed), self.compute)
         return self._drawn[count]

@@ -109,7 +109,23 @@ def validate(
                 if hopeless(known.whole(), rival):
                     break
         bring([own.tensors, *meter.tensors])
-        scores = {name: value for name, value in meter.compute().items() if math.isfinite(value)}
+    return summary(own, meter, goal, count, seen, rival)
+
+
+def summary(
+    own: Losses, meter: Meter, goal: Goal, count: int, seen: int, rival: Sequence[float] = ()
+) -> dict[str, Any]:
+    """What a pass over the samples comes to.
+
+    Args:
+        own: The losses that were seen.
+        meter: The metrics.
+        goal: What "loss" is.
+        count: How many samples there are.
+        seen: How many of them were seen.
+        rival: "batch_losses" of the one that it was abandoned for.
+    """
+    scores = {name: value for name, value in meter.compute().items() if math.isfinite(value)}
     found = goal.losses(own, meter)
     abandoned = seen < count
     if found is None:

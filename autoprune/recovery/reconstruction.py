@@ -73,7 +73,8 @@ class Reconstruction:
         seed: int = 0,
     ) -> None:
         self._space, self._plan = space, plan_of(space)
-        self._call, self._compute, self._ridge = call, compute, ridge
+        self.call, self.ridge, self.is_exact = call, ridge, compute.is_exact
+        self._compute = compute
         self._patches: dict[tuple[str, torch.Size], Tensor] = {}  # where a layer reads, by the size of its input
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
         self._kinds: dict[str, type[nn.Module]] = {}
@@ -146,8 +147,8 @@ class Reconstruction:
                     layer,
                     _inputs(layer, args[0], self._patches.get(place, at)),
                     target,
-                    self._ridge,
-                    self._compute.is_exact,
+                    self.ridge,
+                    self.is_exact,
                 )
             fitted.append(name)
 
@@ -161,11 +162,35 @@ class Reconstruction:
         }
         with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
             if hooks:
-                reestimate(net, [None], lambda _: self._call(net))
+                reestimate(net, [None], lambda _: self.call(net))
             if hooks and not fitted:  # there is no batch-norm
                 with torch.inference_mode():
-                    self._call(net)
+                    self.call(net)
         return tuple(fitted)
+
+    def fits(self, name: str) -> bool:
+        """Whether it can fit a layer."""
+        return name in self._targets
+
+    def samples(self, name: str) -> int:
+        """How many samples a layer is fitted on."""
+        return len(self._targets[name][0])
+
+    def rows_of(self, name: str, layer: Any, x: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+        """[count * N * P, I] what a layer reads where it is fitted, and [N * P, O] what the dense one answered.
+
+        Args:
+            name: Of the layer.
+            layer: It, as the network has it.
+            x: Its input, of `count` networks one after the other.
+            count: See above.
+        """
+        at, target = self._targets[name]
+        place = (name, x.shape[2:])
+        if place not in self._patches and not isinstance(layer, nn.Linear):
+            self._patches[place] = _patches(layer, x, at)
+        at = self._patches.get(place, at)
+        return _inputs(layer, x, at if count == 1 else at.repeat(count, 1)), target
 
 
 def one_batch(space: SearchSpace, images: int, positions: int) -> tuple[int, int]:
@@ -220,14 +245,45 @@ def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, exact: bool
             layer.bias.copy_(torch.where(sound, bias, layer.bias))
 
 
-def solved(gram: Tensor, right: Tensor, ridge: float, inputs: int) -> Tensor:
+def solve_each(
+    layer: Any, inputs: Tensor, outputs: Tensor, mask: Tensor, ridge: float, exact: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """What `solve` gives K networks that share the layer: weights [K, O, I ...] and biases [K, O].
+
+    Args:
+        layer: A convolution or linear layer; left as it is.
+        inputs: [K, M, I] as of `solve`; columns of inputs that a network has lost are zero.
+        outputs: [M, O] wanted.
+        mask: [K, C] 1 where a network has an input channel; one that has lost none keeps its weights.
+        ridge: As of `solve`.
+        exact: Likewise.
+    """
+    kind = torch.float64 if exact else torch.float32
+    x, y, weight = inputs.to(kind), outputs.to(kind), layer.weight.flatten(1).to(kind)
+    if layer.bias is not None:
+        inputs_mean, outputs_mean = x.mean(1), y.mean(0)
+        x, y = x - inputs_mean[:, None], y - outputs_mean
+    with plain_products(x.device):
+        gram, right = x.mT @ x, x.mT @ (y - x @ weight.T)
+    sizes = mask.sum(1, keepdim=True).double() * (x.shape[2] // mask.shape[1])
+    found = weight + solved(gram.double(), right.double(), ridge, sizes).mT  # [K, O, I]
+    weights = found.to(layer.weight.dtype).unflatten(2, layer.weight.shape[1:])
+    sound = weights.flatten(1).isfinite().all(1) & (mask.amin(1) < 1)  # [K]
+    weights = torch.where(sound.view(-1, *[1] * (weights.dim() - 1)), weights, layer.weight)
+    if layer.bias is None:
+        return weights, None
+    bias = (outputs_mean - (found @ inputs_mean.to(found.dtype)[:, :, None])[:, :, 0]).to(layer.bias.dtype)
+    return weights, torch.where(sound[:, None], bias, layer.bias)
+
+
+def solved(gram: Tensor, right: Tensor, ridge: float, inputs: int | Tensor) -> Tensor:
     """`(gram + r)^-1 right` of one layer or of several [..., K, K]; NaN where it is not positive definite.
 
     Args:
         gram: [..., K, K]; changed in place.
         right: [..., K, O].
         ridge: Relative to the mean square of the inputs.
-        inputs: How many inputs there are, `K` or more.
+        inputs: How many inputs there are; of several layers [..., 1].
     """
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal.add_((ridge * diagonal.sum(-1, keepdim=True) / inputs).clamp(min=1e-12))

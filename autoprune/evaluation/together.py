@@ -1,0 +1,121 @@
+"""`Together`: several candidates scored in one pass of the dense network, each as if it were alone.
+
+On a GPU a small network is launches, not arithmetic: K candidates in one pass take hardly longer than one. They see the
+same samples in batches of the same size as alone, and are scored to the end: none is abandoned.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoprune.evaluation.abandonment import Losses
+from autoprune.evaluation.abreast import Abreast
+from autoprune.evaluation.evaluator import Evaluator
+from autoprune.evaluation.validation import summary
+from autoprune.tasks import Meter, Task, mapped, num_samples
+from autoprune.tasks.trees import bring, leaves
+from search_spaces import Widths, prune
+
+TOLERANCE = 1e-3  # of an output's largest number: what a wrong mask breaks is broken by far
+
+
+class Together:
+    """Scores candidates together; fidelities that train are left to the evaluator.
+
+    Args:
+        evaluator: Scores one at a time.
+
+    Raises:
+        ValueError: If candidates of its network cannot share a pass, naming what stands in the way.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator, self._task = evaluator, evaluator.task
+        if type(self._task).evaluate is not Task.evaluate:
+            raise ValueError("together: the task computes its loss inside the network")
+        try:
+            self._net = Abreast(evaluator.dense, evaluator.space)
+            self._try()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"together: candidates of this network cannot share a pass ({error}); evaluate them one "
+                             "at a time (together=1)") from error  # fmt: skip
+
+    def __call__(self, candidates: Sequence[Widths], fidelity: str = "proxy") -> list[dict[str, Any] | str]:
+        """The metrics of each, or why it has none.
+
+        Raises:
+            ValueError: If widths or fidelity are not legal, or the fidelity trains.
+            CandidateFailed: If they run out of memory: then one at a time may do.
+        """
+        start, evaluator = time.perf_counter(), self._evaluator
+        plan = evaluator.settings.parse(fidelity)
+        if plan.steps:
+            raise ValueError(f"together: fidelity '{fidelity}' trains, each candidate for itself")
+        clock, compute, size = evaluator.compute.stopwatch(), evaluator.compute, evaluator.pass_size(plan)
+        self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
+        with torch.inference_mode(), compute.autocast(), clock:
+            if plan.fit_images:
+                reconstruction = evaluator.reconstruction(plan.fit_images)
+                with self._net.fitting(reconstruction):
+                    reconstruction.call(self._net)
+            if plan.bn_images:
+                with self._net.estimating():
+                    for batch in evaluator.sample(plan.bn_images).evenly(size):
+                        self._task.call(self._net, batch)
+            losses = [Losses() for _ in candidates]
+            meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
+            for batch in evaluator.val.batches(size):
+                answers, count = self._task.call(self._net, batch), num_samples(batch)
+                for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
+                    outputs = _of(answers, k, count)
+                    own.add(self._task.loss(outputs, batch), count)
+                    meter.update(outputs, batch)
+        bring([own.tensors for own in losses] + [values for meter in meters for values in meter.tensors])
+        seconds = {
+            "seconds_compute": clock.seconds / len(candidates),
+            "seconds_total": (time.perf_counter() - start) / len(candidates),
+        }
+        found: list[dict[str, Any] | str] = []
+        for widths, own, meter in zip(candidates, losses, meters, strict=True):
+            metrics = summary(own, meter, evaluator.goal, len(evaluator.val), len(evaluator.val))
+            if math.isfinite(metrics["loss"]):
+                found.append({**metrics, **seconds})
+            else:
+                found.append(f"metric '{evaluator.settings.metric}' is {metrics['loss']} at widths {tuple(widths)}")
+        return found
+
+    def _try(self) -> None:
+        """Check, on two samples, that candidates answer as they do alone.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        evaluator, task = self._evaluator, self._task
+        batch = evaluator.sample(evaluator.settings.bn_images).whole(2)
+        space, compute = evaluator.space, evaluator.compute
+        half = space.clip(0.5 * group.size for group in space.groups)
+        kept = [space.kept(widths, evaluator.scores) for widths in (half, space.floor)]
+        self._net.wear(kept)
+        with torch.no_grad():
+            answers = task.call(self._net, batch)
+            for k, units in enumerate(kept):
+                alone = task.call(compute.place(prune(evaluator.dense, space, units)).eval(), batch)
+                pairs = zip(leaves(_of(answers, k, num_samples(batch))), leaves(alone), strict=True)
+                for one, other in pairs:
+                    scale = float(other.float().abs().max()) if other.numel() else 0.0
+                    same = one.shape == other.shape and torch.allclose(
+                        one.float(), other.float(), rtol=TOLERANCE, atol=TOLERANCE * scale
+                    )
+                    if not same and math.isfinite(scale):
+                        raise ValueError("they do not answer there as they do alone")
+
+
+def _of(answers: Any, k: int, count: int) -> Any:
+    """The answers of candidate k to `count` samples."""
+    return mapped(lambda t: t[k * count : (k + 1) * count] if isinstance(t, Tensor) and t.dim() else t, answers)

@@ -1,0 +1,169 @@
+"""Several candidates in one pass get what each gets alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from autoprune.data import ImageData, Split
+from autoprune.evaluation import EvaluationSettings, Evaluator, Together
+from search_spaces import trace
+from search_spaces.models import ResNetCifar
+
+SETTINGS = EvaluationSettings(
+    bn_images=48, fit_images=32, val_images=64, batch_size=16, device="cpu", amp="off", abandon=False
+)
+
+
+class Inverted(nn.Module):
+    """Expand, depthwise, project, with a shortcut (MobileNetV2)."""
+
+    def __init__(self, channels, norm):
+        super().__init__()
+        wide = 3 * channels
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), norm(wide), nn.ReLU6(),
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), norm(wide), nn.ReLU6(),
+            nn.Conv2d(wide, channels, 1, bias=True), norm(channels),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+def mobile(norm=nn.BatchNorm2d):
+    blocks = [Inverted(8, norm), nn.Conv2d(8, 12, 3, 2, 1, padding_mode="reflect"), norm(12), Inverted(12, norm)]
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        norm(8),
+        nn.ReLU(),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(12, 10),
+    )
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    """Patches, a class token, positions, two blocks."""
+
+    def __init__(self, width=16, heads=4):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, 4)
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, width)), nn.Parameter(torch.randn(1, 5, width))
+        self.blocks = nn.Sequential(Block(width, heads), Block(width, heads))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).mT
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+NETWORKS = {
+    "resnet": lambda: ResNetCifar(8),
+    "mobilenet": mobile,
+    "group norm": lambda: mobile(lambda channels: nn.GroupNorm(4, channels)),
+    "vit": ViT,
+}
+
+
+def data(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def images(count):
+        pixels = torch.from_numpy(rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8))
+        return Split(pixels, torch.from_numpy(rng.integers(0, 10, count)))
+
+    return ImageData(images(100), images(64), images(0), (0.5,) * 3, (0.25,) * 3, tuple("0123456789"))
+
+
+def shaken(net):
+    """With statistics and scales that are not those of a fresh network."""
+    with torch.no_grad():
+        for tensor in (*net.parameters(), *net.buffers()):
+            if tensor.dim() == 1 and tensor.is_floating_point():
+                tensor.add_(0.3 * torch.rand(tensor.shape))
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def evaluator(request):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = shaken(NETWORKS[request.param]())
+    space = trace(net, data().example)
+    scores = tuple(np.random.default_rng(i).random(g.size) for i, g in enumerate(space.groups))
+    return Evaluator(net, data(), space, scores, SETTINGS)
+
+
+def plain(metrics):
+    return {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+
+
+@pytest.mark.parametrize("fidelity", ["raw", "proxy", "reconstructed"])
+def test_each_gets_what_it_gets_alone(evaluator, fidelity):
+    space = evaluator.space
+    drawn = [space.sample(np.random.default_rng(seed)) for seed in (1, 2)]
+    candidates = [*drawn, space.full, space.floor]
+    found = Together(evaluator)(candidates, fidelity)
+    losses = []
+    for widths, metrics in zip(candidates, found, strict=True):
+        alone = plain(evaluator(widths, fidelity))
+        assert plain(metrics).keys() == alone.keys()
+        assert metrics["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+        assert metrics["batch_losses"] == pytest.approx(alone["batch_losses"], rel=1e-4)
+        assert metrics["top1"] == pytest.approx(alone["top1"], abs=1 / 64)
+        losses.append(metrics["loss"])
+    assert len(set(losses)) == len(losses)
+
+
+def test_what_came_before_does_not_matter(evaluator):
+    together, space = Together(evaluator), evaluator.space
+    some, other = ([space.sample(np.random.default_rng(seed))] for seed in (3, 4))
+    first = plain(together(some, "reconstructed")[0])
+    together([*other, *other], "proxy")
+    assert plain(together(some, "reconstructed")[0]) == first
+
+
+def test_trainings_are_refused(evaluator):
+    with pytest.raises(ValueError, match="fidelity 'short' trains"):
+        Together(evaluator)([evaluator.space.full], "short")
+
+
+class Squeezed(nn.Module):
+    """Multiplies two branches as matrices: a sum over channels outside of any layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1), nn.Linear(64, 10)
+
+    def forward(self, x):
+        gram = self.a(x).flatten(2).mT @ self.b(x).flatten(2)
+        return self.head(gram.mean(1))
+
+
+def test_networks_that_cannot_share_a_pass_are_refused_in_a_sentence():
+    net = Squeezed().eval()
+    space = trace(net, data().example)
+    assert space.groups
+    one = Evaluator(net, data(), space, tuple(np.ones(g.size) for g in space.groups), replace(SETTINGS, val_images=8))
+    with pytest.raises(ValueError, match=r"together: candidates of this network cannot share a pass .*one at a time"):
+        Together(one)
