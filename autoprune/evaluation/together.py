@@ -57,6 +57,11 @@ class Together:
         plan = evaluator.settings.parse(fidelity)
         if plan.steps:
             raise ValueError(f"together: fidelity '{fidelity}' trains, each candidate for itself")
+        if (gone := [widths for widths in candidates if 0 in widths]) and len(gone) < len(candidates):
+            rest = iter(self([widths for widths in candidates if 0 not in widths], fidelity))
+            return [evaluator(widths, fidelity) if 0 in widths else next(rest) for widths in candidates]
+        if gone:  # of a branch that is gone a constant stays, and no batch-norm: another network
+            return [evaluator(widths, fidelity) for widths in candidates]
         clock, compute, size = evaluator.compute.stopwatch(), evaluator.compute, evaluator.pass_size(plan)
         self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
         with torch.inference_mode(), compute.autocast(), clock:
