@@ -3,9 +3,9 @@
     python results/benchmarks/gpu.py [--device cuda] [--seconds 480] [--quick] [--to results/benchmarks/gpu.md]
 
 Rows are written as they come, so that a run that is cut off has told what it knew by then; each part has its share of
-the time and its errors are rows, too. Needs what lies in this repository and torch; parts that need more say so. Candidates
-of ResNet-56 (random weights, random images of 32 pixels) and of ResNet-50 (224 pixels) at half their widths: how many
-seconds a number of them would take, from as many as fit into the part's time.
+the time and its errors are rows, too. Needs what lies in this repository and torch; parts that need more say so.
+Candidates of ResNet-56 (random weights, random images of 32 pixels) and of ResNet-50 (224 pixels) at half their widths:
+how many seconds a number of them would take, from as many as fit into the part's time.
 """
 
 from __future__ import annotations
