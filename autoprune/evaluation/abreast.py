@@ -70,11 +70,12 @@ class Abreast(nn.Module):
             size = self._size_of(name)
             self._sides.append((line, size))
             within(self._parts[name], partial(self._kept_statistics, (line, size)))
-        for name, module in self._parts.items():
-            if isinstance(module, _BatchNorm) and module.running_mean is not None:
-                module.forward = partial(self._batch_norm, name, module)
-            elif type(module).forward in {kind.forward for kind in READERS}:
-                module.forward = partial(self._layer, name, module, module.forward)
+        part: Any
+        for name, part in self._parts.items():
+            if isinstance(part, _BatchNorm) and part.running_mean is not None:
+                part.forward = partial(self._batch_norm, name, part)
+            elif type(part).forward in {kind.forward for kind in READERS}:
+                part.forward = partial(self._layer, name, part, part.forward)
         self._sides = list(dict.fromkeys(self._sides))
 
     def _read(self) -> Iterator[tuple[str, int, int, Line]]:
@@ -157,7 +158,8 @@ class Abreast(nn.Module):
 
     def each(self, value: Tensor) -> Tensor:
         """[K, N, ...] of [K * N, ...]."""
-        return value.unflatten(0, (self.count, -1))
+        rows: Tensor = value.unflatten(0, (self.count, -1))
+        return rows
 
     def _mask(self, side: tuple[Line, int], axis: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         count = 3 if isinstance(module, nn.MultiheadAttention) else 1
@@ -222,7 +224,8 @@ class Abreast(nn.Module):
         bias = None if bias is None else bias.flatten()
         options = {"stride": layer.stride, "padding": padding, "dilation": layer.dilation, "groups": self.count}
         found = CONVOLVE[weight.dim() - 3](side, weight.flatten(0, 1), bias, **options)
-        return found.unflatten(1, (self.count, -1)).transpose(0, 1).flatten(0, 1)
+        rows = found.unflatten(1, (self.count, -1)).transpose(0, 1)
+        return rows.flatten(0, 1)
 
 
 class Fits:
