@@ -70,12 +70,11 @@ class Abreast(nn.Module):
             size = self._size_of(name)
             self._sides.append((line, size))
             within(self._parts[name], partial(self._kept_statistics, (line, size)))
-        part: Any
         for name, part in self._parts.items():
             if isinstance(part, _BatchNorm) and part.running_mean is not None:
-                part.forward = partial(self._batch_norm, name, part)
+                _run_by(part, partial(self._batch_norm, name, part))
             elif type(part).forward in {kind.forward for kind in READERS}:
-                part.forward = partial(self._layer, name, part, part.forward)
+                _run_by(part, partial(self._layer, name, part, part.forward))
         self._sides = list(dict.fromkeys(self._sides))
 
     def _read(self) -> Iterator[tuple[str, int, int, Line]]:
@@ -224,8 +223,13 @@ class Abreast(nn.Module):
         bias = None if bias is None else bias.flatten()
         options = {"stride": layer.stride, "padding": padding, "dilation": layer.dilation, "groups": self.count}
         found = CONVOLVE[weight.dim() - 3](side, weight.flatten(0, 1), bias, **options)
-        rows = found.unflatten(1, (self.count, -1)).transpose(0, 1)
-        return rows.flatten(0, 1)
+        answers: Tensor = found.unflatten(1, (self.count, -1)).transpose(0, 1).flatten(0, 1)
+        return answers
+
+
+def _run_by(module: Any, forward: Callable[[Tensor], Tensor]) -> None:
+    """Have one module, and no other of its kind, run by this function."""
+    module.forward = forward
 
 
 class Fits:
