@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 EXTRAS := dev,onnx,ray,report,tasks
 
-.PHONY: demo test test-all test-oldest torture lint clean help
+.PHONY: demo test test-all test-oldest torture gpu lint clean help
 
 help:
 	@echo "make demo      train a small CNN on digits, search macs<=50%, fine-tune, export, compare (about a minute)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all  all tests, the slow ones too"
 	@echo "make test-oldest  the fast tests on the oldest versions that pyproject.toml allows, in .venv-oldest"
 	@echo "make torture   two hundred fault schedules: kills, torn files, full disks, lost servers and nodes"
+	@echo "make gpu       on a machine with a CUDA device: is every number right there, and how fast is it (at most eight minutes)"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove .venv, .venv-oldest and caches (results/ stays)"
 
@@ -30,6 +31,10 @@ test-oldest: .venv-oldest/.installed
 
 torture: .venv/.installed-dev
 	@$(BIN)/python results/benchmarks/torture.py
+
+# With whatever Python is here: such a machine may have torch and no network.
+gpu:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python results/benchmarks/gpu.py; else $(PYTHON) results/benchmarks/gpu.py; fi
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+KINDS = ("cpu", "cuda")
 ROOM = 4 * 2**30  # bytes; beyond it more images at once gain nothing
 
 
@@ -55,6 +57,9 @@ class Compute:
         except Exception as error:  # RuntimeError, AssertionError, ImportError: each kind of device has its own
             reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
             raise ValueError(f"device '{name}': not usable here ({reason}); known good: auto, cpu") from error
+        if resolved.type not in KINDS:
+            raise ValueError(f"device '{name}': not supported: some sums are taken in float64, and no {resolved.type} "
+                             "device has been tried; known good: auto, cpu, cuda")  # fmt: skip
         choices = {"auto": _fast_bfloat16(resolved), "on": True, "off": False, True: True, False: False}
         if amp not in choices:
             raise ValueError(f"amp: expected 'auto', 'on' or 'off', got {amp!r}")
@@ -128,6 +133,17 @@ class Stopwatch:
             self._seconds += sum(start.elapsed_time(end) for start, end in self._events) / 1e3  # ms
             self._events.clear()
         return self._seconds
+
+
+def same_bits(device: str) -> None:
+    """Allow only algorithms that give the same bits each time, where the device is no CPU, which has no others.
+
+    What has no such algorithm then raises an error that names it. For the whole process, before its first pass.
+    """
+    if torch.device("cuda" if device == "auto" else device).type == "cuda" and torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
 
 
 def _room(device: torch.device) -> int:

@@ -153,7 +153,7 @@ def search(
         pickled(recipe)
     if config.cluster:
         check_sendable(recipe, prepared)
-    evaluate = recipe.evaluator(prepared.model, prepared.task)
+    evaluate = recipe.at_home(prepared.model, prepared.task)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
@@ -238,7 +238,7 @@ def resume(
         check_recovery(run.config, prepared)
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
-        evaluate = recipe.evaluator(prepared.model, prepared.task)
+        evaluate = recipe.at_home(prepared.model, prepared.task)
         if restart or news:
             progress.say(news or set_aside(run))
         return _run(run, prepared, recipe, evaluate, progress, share, callbacks, fresh=False)
@@ -382,9 +382,14 @@ def _candidates(
     images = Images.of(ledger.notes)
     progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images, run.labels)
     if places:
+        evaluate.let_go()  # the workers need the memory of its device
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)
     else:
-        run_here(controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress)
+        several = recipe.several(evaluate) if config.together > 1 else None
+        run_here(
+            controller, lambda job: evaluate(job.widths, job.fidelity, job.incumbent), listener=progress,
+            several=several, together=config.together,
+        )  # fmt: skip
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
     if not ranked(ledger.trials):

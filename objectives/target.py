@@ -18,12 +18,14 @@ class Setting:
         threads: CPU threads.
         device: "cpu", "cuda", "cuda:1" ...
         command: What the remote backend calls; contains {onnx}.
+        precision: "fp16" or "fp32" where the backend can choose; "": its default.
     """
 
     batch: int = 1
     threads: int = 1
     device: str = "cpu"
     command: str = ""
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Target:
         batch: Images per run.
         threads: CPU threads.
         device: "cpu", "cuda", "cuda:1".
+        precision: "fp16" or "fp32"; "": the backend's default.
     """
 
     backend: str = "onnxruntime"
     batch: int = 1
     threads: int = 1
     device: str = "cpu"
+    precision: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -53,7 +57,7 @@ class Target:
         if match is None:
             raise ValueError(f"'{text}': expected {_FORM}")
         given = dict(option.split("=") for option in (match["options"] or "").split(",") if option)
-        if unknown := given.keys() - {"batch", "threads", "device"}:
+        if unknown := given.keys() - {"batch", "threads", "device", "precision"}:
             raise ValueError(f"'{text}': unknown option '{min(unknown)}'; expected {_FORM}")
         backend = match["backend"] or cls.backend
         device = given.get("device", "cuda" if backend == "tensorrt" else "cpu")
@@ -63,15 +67,16 @@ class Target:
             if not value.isdecimal() or not int(value):
                 raise ValueError(f"'{text}': {name} must be a whole number of at least 1, found '{value}'")
             numbers[name] = int(value)
-        return cls(backend, device=device, **numbers)
+        return cls(backend, device=device, precision=given.get("precision", ""), **numbers)
 
     def __str__(self) -> str:
         where = "" if self.device in ("cpu", "cuda" if self.backend == "tensorrt" else "") else f",device={self.device}"
-        return f"latency@{self.backend},batch={self.batch},threads={self.threads}{where}"
+        precision = f",precision={self.precision}" if self.precision else ""
+        return f"latency@{self.backend},batch={self.batch},threads={self.threads}{where}{precision}"
 
     def setting(self, command: str = "") -> Setting:
         """What its backend is made with."""
-        return Setting(self.batch, self.threads, self.device, command)
+        return Setting(self.batch, self.threads, self.device, command, self.precision)
 
 
 def is_latency(name: str) -> bool:

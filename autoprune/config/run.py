@@ -188,6 +188,12 @@ class RunConfig(TrainingSettings):
     per_device: int = run(0, "N",
         "at most so many workers on one device, each with its share of the memory (0: any)",
         low=0, high=1000, verbs="resume")
+    together: int = run(1, "K",
+        "candidates that pass through the network at once where they are not trained, each scored as if it were alone "
+        "(without worker processes; for a GPU)", low=1, high=1000, verbs="resume")
+    deterministic: bool = run(False, "",
+        "on a GPU, too, the same bits each time: only algorithms that give them, 10-30 % slower in training",
+        verbs="resume finetune adapt")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
         "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume")

@@ -38,11 +38,14 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     down = torch.randint(2 * pad_y + 1, (count, 1), generator=generator)
     right = torch.randint(2 * pad_x + 1, (count, 1), generator=generator)
     flip = torch.rand(count, 1, generator=generator) < (0.5 if how == "crop-flip" else 0.0)
-    rows, columns = torch.arange(height), torch.arange(width)
+    down, right, flip = (
+        drawn.to(images.device) for drawn in (down, right, flip)
+    )  # [N, 1]: the rest is worked out there
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     y = down + rows  # [N, H]
     x = right + torch.where(flip, width - 1 - columns, columns)  # [N, W]
     # One gather over the flattened padded image: 0.5 ms for 128 images of 3 x 32 x 32, slicing in a loop takes 1.8 ms.
-    flat = (y[:, :, None] * (width + 2 * pad_x) + x[:, None, :]).view(count, 1, -1).to(images.device)
+    flat = (y[:, :, None] * (width + 2 * pad_x) + x[:, None, :]).view(count, 1, -1)
     padded = functional.pad(images, (pad_x, pad_x, pad_y, pad_y)).view(count, channels, -1)
     return padded.gather(2, flat.expand(-1, channels, -1)).view(images.shape)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.compute import same_bits
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.controller import Job
-from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.evaluation import EvaluationSettings, Evaluator, Together
 from autoprune.evaluation.starts import other_scores
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint
@@ -87,8 +89,24 @@ class Recipe:
     def evaluator(self, model: nn.Module, task: Task, device: str = "", **other: Any) -> Evaluator:
         """The evaluator of this run, on a device of its own perhaps, and with some other `EvaluationSettings`."""
         settings = replace(self.settings(), device=device or self.config.device, **other)
+        if self.config.deterministic:
+            same_bits(settings.device)
         others = other_scores(self.problem, self.config.criterion)
         return Evaluator(model, task, self.problem.space, self.problem.scores, settings, others)
+
+    def at_home(self, model: nn.Module, task: Task) -> AtHome:
+        """The same for this process, which may have to let go of it."""
+        return AtHome(lambda: self.evaluator(model, task))
+
+    @staticmethod
+    def several(evaluate: AtHome) -> Callable[[Sequence[Job]], Sequence[Mapping[str, Any] | str]]:
+        """What evaluates several jobs of one fidelity together.
+
+        Raises:
+            ValueError: If candidates of this network cannot share a pass.
+        """
+        together = Together(evaluate.made)
+        return lambda jobs: together([job.widths for job in jobs], jobs[0].fidelity)
 
     def settings(self) -> EvaluationSettings:
         """How candidates are scored."""
@@ -109,6 +127,40 @@ class Recipe:
             trained=self.trained,
             finals=config.schedule.fidelities[0] if config.finalists else "",
         )
+
+
+class AtHome:
+    """The evaluator of this process: made when it is needed, gone from an accelerator while workers need its memory.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Evaluator]) -> None:
+        self._make = make
+        self._made: Evaluator | None = None
+
+    @property
+    def made(self) -> Evaluator:
+        """It."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """See `Evaluator`."""
+        return self.made(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else it has."""
+        return getattr(self.made, name)
+
+    def let_go(self) -> None:
+        """Give the memory of an accelerator back; on a CPU nobody waits for it."""
+        if self._made is not None and self._made.compute.device.type != "cpu":
+            self._made = None
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def slots(config: RunConfig) -> tuple[Slot, ...]:

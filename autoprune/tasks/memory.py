@@ -93,10 +93,11 @@ class MapStyle(Task):
         return self.draw(split, self.count(split), 0).batches(self.batch_size)
 
     def on(self, compute: Compute) -> MapStyle:
-        """The same task with its samples on the device; of those that are streamed, what it is to work on."""
+        """The same task for passes on a device: its samples go there when they are needed."""
         bound = copy.copy(self)
         bound.compute = compute
-        bound.parts = {name: part.to(compute.device) for name, part in self.parts.items()}
+        streamed = {name: p.to(compute.device) for name, p in self.parts.items() if isinstance(p, Streamed)}
+        bound.parts = {**self.parts, **streamed}
         return bound
 
     def without(self, *splits: str) -> MapStyle:
@@ -157,7 +158,7 @@ class MapStyle(Task):
             found = drawn(self, part, count, seed)
             return found if isinstance(found, Draw) else MemoryDraw(self, found)
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
-        return MemoryDraw(self, part[order.to(self.compute.device)])
+        return MemoryDraw(self, part[order].to(self.compute.device))
 
     def training(self, size: int, seed: int) -> Training:
         """Batches of `size` samples; the last, partial one of an epoch is dropped."""
@@ -187,7 +188,7 @@ class MapStyle(Task):
                 digest.update(f"{name} {part.fingerprint}".encode())
                 continue
             places = torch.from_numpy(np.linspace(0, len(part) - 1, num=min(len(part), 256)).astype(np.int64))
-            batch = self.prepared(part[places.to(self.compute.device)])
+            batch = self.prepared(part[places])
             digest.update(f"{name} {len(part)}".encode())
             for leaf in leaves(batch):
                 digest.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
@@ -209,7 +210,7 @@ class MemoryDraw(Draw):
         """See `Draw`."""
         size = max(1, size // parts)
         for start in range(0, len(self), size):
-            yield self._task.prepared(self._samples[start : start + size])
+            yield self._task.prepared(self._samples[start : start + size].to(self._task.compute.device))
 
     def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
         """See `Draw`."""
@@ -217,7 +218,7 @@ class MemoryDraw(Draw):
 
     def whole(self, most: int) -> Any:
         """See `Draw`."""
-        return self._task.prepared(self._samples[:most])
+        return self._task.prepared(self._samples[:most].to(self._task.compute.device))
 
 
 class MemoryTraining(Training):
@@ -230,10 +231,11 @@ class MemoryTraining(Training):
     def between(self, start: int, end: int) -> Iterator[Any]:
         """See `Training`."""
         train, per_epoch, size = self._task.parts["train"], self.per_epoch, self.size
+        device = self._task.compute.device
         for epoch in range(start // per_epoch, math.ceil(end / per_epoch)):
             generator = torch.Generator().manual_seed(seed_of(self._seed, 0, epoch))
-            order = torch.randperm(len(train), generator=generator).to(self._task.compute.device)
+            order = torch.randperm(len(train), generator=generator)
             for i in range(max(0, start - epoch * per_epoch), min(per_epoch, end - epoch * per_epoch)):
                 drawn = torch.Generator().manual_seed(seed_of(self._seed, 1, epoch * per_epoch + i))
-                samples = self._task.augmented(train[order[i * size : (i + 1) * size]], drawn)
+                samples = self._task.augmented(train[order[i * size : (i + 1) * size]].to(device), drawn)
                 yield self._task.prepared(samples)

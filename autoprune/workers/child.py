@@ -21,7 +21,7 @@ from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.parcel import Parcel
-from autoprune.workers.slots import Slot
+from autoprune.workers.slots import Slot, allowed
 
 MakeEvaluator = Callable[[str], Evaluate]
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -135,7 +135,7 @@ def _settle(slot: Slot) -> None:
     device = torch.device(slot.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what names no device means this one: a seed, a context
-        torch.cuda.set_per_process_memory_fraction(slot.share, device)
+        torch.cuda.set_per_process_memory_fraction(allowed(slot.share, *torch.cuda.mem_get_info(device)), device)
 
 
 def _die_with_parent() -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-MEMORY = 0.9  # of a GPU's memory that its workers share; the rest is for their CUDA contexts and for the parent
+MEMORY = 0.9  # of a GPU's memory that its workers share; the rest is for the parent
+CONTEXT = 0.5 * 2**30  # bytes that CUDA and its libraries take in each process, beside what torch allocates
 
 
 CROWD = 64  # workers that any machine is trusted with, and 8 cores more
@@ -48,7 +49,7 @@ class Machine:
         """This one, as far as this process may use it; OMP_NUM_THREADS is heeded."""
         kind = torch.accelerator.current_accelerator(check_available=True)
         count = torch.accelerator.device_count() if kind is not None else 0
-        found = [f"{kind.type}:{index}" for index in range(count)] if kind is not None else []
+        found = [f"{kind.type}:{index}" for index in range(count)] if kind is not None and kind.type == "cuda" else []
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         limit = os.environ.get("OMP_NUM_THREADS", "")
         return cls((*found, "cpu"), cores, max(1, int(limit)) if limit.isdecimal() else cores)
@@ -98,6 +99,17 @@ def share_out(
     homes = [places[index % len(places)] for index in range(workers)]
     threads = max(1, min(machine.cores // max(1, workers), machine.most))
     return tuple(Slot(home, MEMORY / homes.count(home), threads) for home in homes)
+
+
+def allowed(share: float, free: float, total: float) -> float:
+    """The fraction of a GPU that torch may allocate in a worker: its share, or what is free, less its own context.
+
+    Args:
+        share: Of the memory, above 0 to 1.
+        free: Bytes, with the worker's context already there.
+        total: Bytes.
+    """
+    return max(0.01, min(share * total - CONTEXT, free) / total)
 
 
 def _names(devices: Sequence[str]) -> list[str]:

@@ -33,6 +33,7 @@ class Backend(ABC):
         packages: What must be installed, by import name.
         extra: How that is installed.
         devices: Kinds of devices it runs on.
+        precisions: Those that its setting may ask for, the default first.
         turns: How often a candidate has its turn.
         runs: Timed runs of one turn at most; 1: a run warms up and repeats by itself.
     """
@@ -41,6 +42,7 @@ class Backend(ABC):
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     extra: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     turns: ClassVar[int] = 6
     runs: ClassVar[int] = 20
 
@@ -59,6 +61,9 @@ class Backend(ABC):
             raise ValueError(f"{where}: {', '.join(missing)} is not installed; {self.extra}")
         if device.partition(":")[0] not in self.devices:
             raise ValueError(f"{where}: runs on {' or '.join(self.devices)}, not on '{device}'; leave device= away")
+        if self.setting.precision and self.setting.precision not in self.precisions:
+            known = " or ".join(self.precisions)
+            raise ValueError(f"{where}: runs in {known}, not in '{self.setting.precision}'; leave precision= away")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"{where}: no CUDA device here; leave device={device} away to measure on the CPU")
         if "cpu" in self.devices and not 1 <= threads <= cores():
@@ -86,6 +91,8 @@ class Backend(ABC):
     def about(self) -> dict[str, str]:
         """What its measurements belong to: the backend, the device, threads and versions."""
         said = {"backend": self.name, "command": self.setting.command}
+        if len(self.precisions) > 1:
+            said["precision"] = self.setting.precision or self.precisions[0]
         return said | environment(self.setting.device, self.setting.threads, self.packages)
 
     def profile(self, model: nn.Module, example: Any) -> dict[str, float]:

@@ -15,12 +15,14 @@ from search_spaces import SearchSpace
 
 
 class TensorRT(Backend):
-    """TensorRT, an engine per network, TF32 allowed as TensorRT has it by default. Building one takes seconds."""
+    """TensorRT, an engine per network, in float16 or, with precision=fp32, float32. Building one takes seconds."""
 
     name = "tensorrt"
     packages = ("tensorrt", "onnx", "onnxscript")
     extra = "pip install tensorrt 'autoprune[onnx]' on a machine with an NVIDIA GPU, or measure with @onnxruntime"
     devices = ("cuda",)
+    precisions = ("fp16", "fp32")
+    _timings: bytes = b""  # of kernels that were tried for an engine before
 
     def load(self, model: nn.Module, example: Any) -> Run:
         """An engine of the exported network."""
@@ -34,14 +36,30 @@ class TensorRT(Backend):
     def _engine(self, data: bytes, example: Any) -> Run:
         import tensorrt  # type: ignore[import-not-found, unused-ignore]
 
+        with torch.cuda.device(self.setting.device):  # where engines are built and run
+            return self._built(tensorrt, data, example)
+
+    def _built(self, tensorrt: Any, data: bytes, example: Any) -> Run:
+        where = "latency backend 'tensorrt'"
         logger = tensorrt.Logger(tensorrt.Logger.ERROR)
         builder = tensorrt.Builder(logger)
         network = builder.create_network(0)
         parser = tensorrt.OnnxParser(network, logger)
         if not parser.parse(data):
-            raise ValueError(f"latency backend 'tensorrt': refuses the ONNX file ({parser.get_error(0)})")
-        plan = builder.build_serialized_network(network, builder.create_builder_config())
+            raise ValueError(f"{where}: refuses the ONNX file ({parser.get_error(0)})")
+        config = builder.create_builder_config()
+        if self.setting.precision != "fp32":
+            config.set_flag(tensorrt.BuilderFlag.FP16)
+        cache = config.create_timing_cache(self._timings)
+        config.set_timing_cache(cache, False)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise ValueError(f"{where}: cannot build an engine of this network (its own words are above); measure with "
+                             "@onnxruntime")  # fmt: skip
+        self._timings = bytes(cache.serialize())
         engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan)
+        if engine is None:
+            raise ValueError(f"{where}: cannot load the engine that it has built; measure with @onnxruntime")
         context = engine.create_execution_context()
         device = self.setting.device
         given = [t.to(device).contiguous() for t in tree_leaves(example) if isinstance(t, Tensor)]
@@ -53,4 +71,10 @@ class TensorRT(Backend):
             buffers.append(given.pop(0) if reads else torch.empty(shape, device=device))
             context.set_tensor_address(name, buffers[-1].data_ptr())
         stream = torch.cuda.Stream(device)
-        return timed(lambda: (context.execute_async_v3(stream.cuda_stream), buffers), device)
+
+        def run() -> None:
+            if not context.execute_async_v3(stream.cuda_stream):
+                raise ValueError(f"{where}: an engine could not be run on '{device}' (its own words are above), with "
+                                 f"{len(buffers)} tensors")  # fmt: skip
+
+        return timed(run, device)

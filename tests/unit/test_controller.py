@@ -68,6 +68,25 @@ def number_of_results(run):
     return (run / "ledger.log").read_text().count('"result"')
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_jobs_may_be_evaluated_together(run, breaks):
+    """Four at a time, of one fidelity each; what goes wrong together is evaluated one by one."""
+    alone, counts = control(run / "alone", num_trials=10, rungs=((2, "short"),)), []
+    run_here(alone, lambda job: {"loss": 1 / job.widths[0]})
+
+    def several(jobs):
+        counts.append(len(jobs))
+        assert len({job.fidelity for job in jobs}) == 1
+        if breaks:
+            raise RuntimeError("out of memory")
+        return [{"loss": 1 / job.widths[0]} for job in jobs]
+
+    c = control(run / "together", num_trials=10, rungs=((2, "short"),))
+    run_here(c, lambda job: {"loss": 1 / job.widths[0]}, several=several, together=4)
+    assert 1 < max(counts) <= 4
+    assert [(t.widths, t.loss, t.fidelity) for t in c.trials] == [(t.widths, t.loss, t.fidelity) for t in alone.trials]
+
+
 def test_a_job_is_asked_told_and_learnt(run):
     c = control(run)
     job = c.ask("w0")

@@ -2,6 +2,8 @@
 
 import copy
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 import objectives.latency
-from objectives.latency import BACKENDS, Backend, Setting, Target, make
+from objectives.latency import BACKENDS, Backend, OnnxRuntime, Setting, Target, TensorRT, make
 from objectives.latency.environment import cores
 from objectives.latency.onnx_files import OnnxFiles, exported
 from search_spaces import prune, trace
@@ -216,3 +218,111 @@ def test_a_refused_operator_is_named():
         ValueError, match=r"Odd cannot be written as an ONNX file, the exporter refuses the operator .*eig"
     ):
         exported(Odd().eval(), torch.randn(2, 2))
+
+
+class Session:
+    """Of an ONNX Runtime whose CUDA libraries do not load: it runs on the CPU, and says so only when asked."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def get_providers(self):
+        return ["CPUExecutionProvider"]
+
+
+def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    backend = OnnxRuntime.__new__(OnnxRuntime)
+    backend.setting = Setting(device="cuda:1")
+    with pytest.raises(
+        ValueError, match=r"would run on CPUExecutionProvider, not on 'cuda:1': its CUDA lib"
+    ):
+        backend._open(b"", torch.zeros(1))
+
+
+class Logger:
+    """Of TensorRT."""
+
+    ERROR = 1
+
+    def __init__(self, level):
+        pass
+
+
+class FakeTensorRT:
+    """What is used of TensorRT; says what was asked of it.
+
+    Args:
+        plan: What a build gives.
+        runs: Whether an engine can be run.
+    """
+
+    def __init__(self, plan=b"plan", runs=True):
+        self.said, self.plan, self.runs = [], plan, runs
+
+    def __getattr__(self, name):
+        def called(*args):
+            self.said.append((name, *args))
+            if name == "build_serialized_network":
+                return self.plan
+            if name == "execute_async_v3":
+                return self.runs
+            if name == "serialize":
+                return b"timings"
+            return 0 if name == "num_io_tensors" else self
+
+        return called
+
+    num_io_tensors = 0
+    FP16 = "fp16"
+    Logger = Logger
+
+    @property
+    def BuilderFlag(self):
+        return self
+
+
+@pytest.fixture
+def tensorrt(monkeypatch):
+    def make(precision="", **options):
+        fake = FakeTensorRT(**options)
+        monkeypatch.setitem(sys.modules, "tensorrt", fake)
+        monkeypatch.setattr("torch.cuda.device", lambda device: fake.said.append(("device", device)) or nullcontext())
+        monkeypatch.setattr("torch.cuda.Stream", lambda device: SimpleNamespace(cuda_stream=1))
+        monkeypatch.setattr("torch.cuda.synchronize", lambda device=None: None)
+        backend = TensorRT.__new__(TensorRT)
+        backend.setting = Setting(device="cuda:1", precision=precision)
+        return backend, fake
+
+    return make
+
+
+def test_tensorrt_builds_on_its_device_in_half_precision_and_keeps_its_timings(tensorrt):
+    backend, fake = tensorrt()
+    backend._engine(b"", ())()
+    assert ("device", "cuda:1") in fake.said
+    assert ("set_flag", "fp16") in fake.said
+    backend._engine(b"", ())
+    assert ("create_timing_cache", b"timings") in fake.said
+    full, fake = tensorrt("fp32")
+    full._engine(b"", ())
+    assert not [said for said in fake.said if said[0] == "set_flag"]
+
+
+def test_engines_that_cannot_be_built_or_run_are_refused(tensorrt):
+    backend, _ = tensorrt(plan=None)
+    with pytest.raises(ValueError, match="'tensorrt': cannot build an engine of this network"):
+        backend._engine(b"", ())
+    backend, _ = tensorrt(runs=False)
+    with pytest.raises(ValueError, match="'tensorrt': an engine could not be run on 'cuda:1'"):
+        backend._engine(b"", ())()
+
+
+def test_a_precision_is_for_backends_that_can_choose():
+    target = Target.parse("latency@tensorrt,precision=fp32")
+    assert Target.parse(str(target)) == target
+    assert target.setting().precision == "fp32"
+    assert "precision" not in str(Target.parse("latency@tensorrt"))
+    with pytest.raises(ValueError, match=r"'torch': runs in fp32, not in 'fp16'; leave precision= away"):
+        make(Target("torch", precision="fp16"))

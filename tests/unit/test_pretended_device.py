@@ -1,49 +1,21 @@
 """What a GPU would be asked to do, on a pretended one: no tensor on the wrong device, few launches, hardly a wait."""
 
 from dataclasses import replace
-from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from pretend import pretended
+from small_images import SOME, data, evaluator, images
 
 from autoprune.compute import Compute
-from autoprune.data import ImageData, Split
-from autoprune.evaluation import EvaluationSettings, Evaluator
 from autoprune.training.dropout import dropout
-from search_spaces import trace
 from search_spaces.models import resnet20, resnet56
-
-SOME = EvaluationSettings(bn_images=48, fit_images=32, val_images=64, short_steps=4, batch_size=16, amp="off")
 
 
 @pytest.fixture
 def patch():
     with pytest.MonkeyPatch.context() as patch:
         yield patch
-
-
-def images(count, size=8, channels=3):
-    pixels = np.random.default_rng(count).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
-    labels = np.random.default_rng(1).integers(0, 10, count)
-    return Split(torch.from_numpy(pixels), torch.from_numpy(labels))
-
-
-def data():
-    return ImageData(images(200), images(80), images(0), (0.5,) * 3, (0.25,) * 3, tuple("0123456789"))
-
-
-@cache
-def traced(make):
-    net = make().eval()
-    return net, trace(net, data().example)
-
-
-def evaluator(make, found, device, settings=SOME):
-    net, space = traced(make)
-    scores = tuple(np.random.default_rng(i).random(g.size) for i, g in enumerate(space.groups))
-    return Evaluator(net, found, space, scores, replace(settings, device=device)), space
 
 
 @pytest.mark.parametrize("fidelity", ["raw", "proxy", "reconstructed"])  # backwards only a real GPU can

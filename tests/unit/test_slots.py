@@ -1,13 +1,15 @@
 """Which worker lives where."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import autoprune
+from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.runs import at_home, slots
-from autoprune.workers.slots import MEMORY, Machine, Slot, share_out
+from autoprune.workers.slots import CONTEXT, MEMORY, Machine, Slot, allowed, share_out
 
 TWO = Machine(("cuda:0", "cuda:1", "cpu"), cores=16, most=16)
 NONE = Machine(("cpu",), cores=4, most=4)
@@ -122,3 +124,27 @@ def test_a_search_refuses_before_it_does_anything(here, settings, words):
     with pytest.raises(ValueError, match=words):
         autoprune.search("nowhere:model", "nowhere:data", **settings)
     assert list(here.iterdir()) == []
+
+
+def test_what_workers_may_take_leaves_room_for_their_contexts():
+    """Four workers on a card of 8 GiB: 1.8 GiB each with their contexts, and 0.8 GiB for the parent's."""
+    share, total = share_out(0, ("cuda:0",), 4, TWO)[0].share, 8 * 2**30
+    assert allowed(share, total, total) * total == pytest.approx(1.8 * 2**30 - CONTEXT)
+    assert 4 * (allowed(share, total, total) * total + CONTEXT) <= total - CONTEXT
+    assert allowed(share, 2**30, total) * total == pytest.approx(2**30)  # somebody else has the rest
+    assert allowed(0.01, total, total) > 0
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_devices_of_other_kinds_are_refused_in_a_sentence(monkeypatch, kind):
+    class There:
+        type = kind
+
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available=False: There)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 1)
+    assert Machine.here().devices == ("cpu",)
+    with pytest.raises(ValueError, match=rf"'{kind}:0' does not exist on this machine; there are: cpu"):
+        share_out(1, (f"{kind}:0",))
+    monkeypatch.setattr("torch.ones", lambda *size, device: torch.zeros(2) + 1)  # as if it were there
+    with pytest.raises(ValueError, match=rf"device '{kind}': not supported: .*known good: auto, cpu, cuda"):
+        Compute.choose(kind)

@@ -285,8 +285,9 @@ def test_a_child_keeps_to_its_share_of_a_gpu(monkeypatch):
     monkeypatch.setattr(
         "torch.cuda.set_per_process_memory_fraction", lambda share, device: told.append((share, str(device)))
     )
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (9 * 2**30, 10 * 2**30))
     child._settle(Slot("cuda:1", 0.45, 1))
-    assert told == [("device", "cuda:1"), (0.45, "cuda:1")]
+    assert told == [("device", "cuda:1"), (0.4, "cuda:1")]  # of 10 GiB, and half a GiB is its context's
     child._settle(Slot("cpu", 0.45, 1))
     assert len(told) == 2
 

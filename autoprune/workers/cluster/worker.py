@@ -19,7 +19,7 @@ from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.desk import Result
 from autoprune.workers.cluster.luggage import Luggage
 from autoprune.workers.memory import give_back, keep_few_kernels
-from autoprune.workers.slots import MEMORY
+from autoprune.workers.slots import MEMORY, allowed
 
 REPORT_S = 2.0  # a row of Tune's table is renewed at most so often: each report waits for the driver
 AGAIN_S = 20.0  # between two questions for a limit that is not known yet
@@ -98,7 +98,7 @@ def settle(threads: int) -> str:
         return "cpu"
     share = ray.get_runtime_context().get_assigned_resources().get("GPU", 1.0)
     if share < 1:
-        torch.cuda.set_per_process_memory_fraction(MEMORY * share, 0)
+        torch.cuda.set_per_process_memory_fraction(allowed(MEMORY * share, *torch.cuda.mem_get_info(0)), 0)
     return "cuda:0"  # Ray shows each worker only its own
 
 
