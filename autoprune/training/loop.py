@@ -1,7 +1,7 @@
 """The one training loop: seeded, checkpointed, resumed to the same bits, with hooks for methods that prune meanwhile.
 
 All randomness comes from the seed and the number of the step or epoch (see `tasks.Training`): nothing random is stored.
-On CUDA the same bits need `compute.same_bits`: gradients of convolutions are added in another order each time otherwise.
+On CUDA the same bits need `compute.same_bits`: else gradients of convolutions are added in another order each time.
 """
 
 from __future__ import annotations

@@ -235,9 +235,7 @@ def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     backend = OnnxRuntime.__new__(OnnxRuntime)
     backend.setting = Setting(device="cuda:1")
-    with pytest.raises(
-        ValueError, match=r"would run on CPUExecutionProvider, not on 'cuda:1': its CUDA lib"
-    ):
+    with pytest.raises(ValueError, match=r"would run on CPUExecutionProvider, not on 'cuda:1': its CUDA lib"):
         backend._open(b"", torch.zeros(1))
 
 
