@@ -38,8 +38,8 @@ class Evaluator:
     """Scores candidates: dress, (reconstruct or train,) re-estimate batch-norm, validate.
 
     All candidates meet the same images in the same order, and in "short" the same batches, crops and flips (common
-    random numbers): they differ by their widths only, and the same widths always get the same metrics (trained on CUDA: with
-    `compute.same_bits`; one kind of GPU, as another one has other kernels).
+    random numbers): they differ by their widths only, and the same widths always get the same metrics (on one kind of
+    GPU, as another one has other kernels; trained there, with `compute.same_bits`).
     `autoprune.evaluation.fidelity` lists the fidelities.
 
     A candidate that runs out of memory is tried once more, from the start, with everything halved that passes at once:

@@ -41,7 +41,8 @@ def _made(parameters: Any, settings: TrainingSettings) -> Any:
     told: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if name == "sgd":
         told |= {"momentum": settings.momentum, "nesterov": settings.momentum > 0}
-        if all(p.is_cuda for p in parameters) and not settings.optimizer_args:
+        groups = [p["params"] if isinstance(p, dict) else [p] for p in parameters]
+        if all(p.is_cuda for group in groups for p in group) and not settings.optimizer_args:
             told["fused"] = True  # one kernel for all parameters
     elif "weight_decay" not in _accepted(kind):  # one that knows no weight decay
         del told["weight_decay"]
