@@ -1,26 +1,22 @@
 """Who becomes a finalist: the best of each kind of network before the second best of any, and other tools' networks.
 
 Scores without training rank networks of one kind, not kinds (full streams with thin blocks against thin streams with
-wide blocks): measured in results/benchmarks/quality.md. So kinds meet after training only, and once they have met, the
-search goes on for a while from the best of them, by trained networks alone.
+wide blocks): measured in results/benchmarks/quality.md. So kinds meet after training only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from autoprune.problem import Problem, Trial, TrialState
+from autoprune.problem import Trial, TrialState
 from autoprune.schedule import is_cached, ranked
-from autoprune.strategies.moves import trade
 from search_spaces import Widths
 
 RADIUS = 0.3  # mean difference of log2(width) below which two networks are of one kind: a fifth more or less of a group
 PEERS = 0.5  # of the finalists that may be peers' networks whatever their loss
-PARENTS = 4  # the best trained networks, from which the search goes on
-NEAR = 15  # of the random numbers, which are not those of a strategy
 
 
 @dataclass(frozen=True)
@@ -66,35 +62,6 @@ class Different:
         chosen = list(dict.fromkeys(t.number for t in (*best, *peers, *rest)))[:count]
         by_number = {t.number: t for t in (*order, *given_up)}
         return sorted((by_number[n] for n in chosen), key=lambda t: (t.loss, t.number))
-
-
-@dataclass(frozen=True)
-class Near:
-    """Proposes networks near the best of those that were trained, which are trained likewise.
-
-    Attributes:
-        problem: Space and budgets.
-        seed: Of all draws.
-    """
-
-    problem: Problem
-    seed: int = 0
-
-    def __call__(self, trained: Sequence[Trial], known: Collection[Widths], number: int) -> Widths | None:
-        """The next one; None where nothing near is new.
-
-        Args:
-            trained: Of one fidelity; one of the best four is where it starts, the best one most often.
-            known: What must not be proposed again.
-            number: How many were proposed before.
-        """
-        rng = np.random.default_rng([self.seed, NEAR, number])
-        best = ranked(trained)[:PARENTS]
-        for _ in range(64 if best else 0):
-            parent = best[int(rng.integers(len(best), size=2).min())]
-            if (child := trade(self.problem, parent.widths, rng)) not in known:
-                return child
-        return None
 
 
 def apart(first: Widths, second: Widths) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from autoprune.problem import Trial, TrialState
@@ -58,11 +58,6 @@ def every(widths: Widths) -> bool:
     return True
 
 
-def none_near(trained: Sequence[Trial], known: Collection[Widths], number: int) -> Widths | None:
-    """Nothing near those that were trained."""
-    return None
-
-
 Rungs = tuple[tuple[int, str], ...]  # (how many, fidelity), the last one decides
 
 
@@ -71,10 +66,9 @@ class Halving:
     """The strategy's proposals, all by proxy; then rung by rung fewer of the best at a higher fidelity.
 
     With one rung these are finalists; with several it is successive halving (Jamieson & Talwalkar 2016,
-    https://arxiv.org/abs/1502.07943), and on the first of them, where networks of different kinds are compared for the
-    first time, the search may go on from the best (`refined`). A rung waits until the one below has finished, so that
-    the same candidates are chosen however many workers there are. More `num_trials` on a resume mean more proxies, and
-    candidates for the rungs among all of them.
+    https://arxiv.org/abs/1502.07943). A rung waits until the one below has finished, so that the same candidates are
+    chosen however many workers there are. More `num_trials` on a resume mean more proxies, and candidates for the
+    rungs among all of them.
 
     Attributes:
         num_trials: Evaluations by proxy; what is answered from the ledger does not count.
@@ -83,8 +77,6 @@ class Halving:
         extra: Candidates besides the strategy's, evaluated once its own are through (they do not count).
         allowed: Which widths may become finalists, or win.
         choose: Which of the candidates of a rung go on, given how many; a trade-off has several that are best.
-        refined: How many are evaluated on the first rung besides those that came to it, if there is a second one.
-        near: Makes these: from the trials of the rung, what is known, and how many there were before; None: no more.
     """
 
     num_trials: int
@@ -93,8 +85,6 @@ class Halving:
     extra: tuple[Widths, ...] = ()
     allowed: Callable[[Widths], bool] = every
     choose: Callable[[Sequence[Trial], int], Sequence[Trial]] = lowest
-    refined: int = 0
-    near: Callable[[Sequence[Trial], Collection[Widths], int], Widths | None] = none_near
 
     @property
     def fidelities(self) -> tuple[str, ...]:
@@ -127,21 +117,8 @@ class Halving:
             for finalist in self.choose(self.able(below), count):
                 if finalist.widths not in tried:
                     return Order(fidelity, finalist.widths)
-            if fidelity == self.rungs[0][1] and not enough and (order := self._nearby(trials, here, fidelity)):
-                return order
             below = here
         return WAIT if any(t.state is TrialState.RUNNING for t in trials) else None
-
-    def _nearby(self, trials: Sequence[Trial], here: Sequence[Trial], fidelity: str) -> Order | Wait | None:
-        """The next network near the best of the first rung; None: no more."""
-        came = {t.widths for t in trials if t.fidelity == self.first}
-        bred = sum(t.widths not in came for t in here)
-        if bred >= self.refined or len(self.rungs) < 2:
-            return None
-        if any(t.state is TrialState.RUNNING and t.widths in came for t in here):
-            return WAIT
-        found = self.near(self.able(here), came | {t.widths for t in here}, bred)
-        return Order(fidelity, found) if found else None
 
     def able(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those that may become finalists, or win."""

@@ -1,5 +1,6 @@
 """Closed-form widths: one answer from the scores, the costs, or a scan of what each group alone loses."""
 
+from autoprune.allocation.bottlenecks import without_bottlenecks as without_bottlenecks
 from autoprune.allocation.closing import closing_order as closing_order
 from autoprune.allocation.closing import closings as closings
 from autoprune.allocation.exemplars import exemplars as exemplars

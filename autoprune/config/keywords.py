@@ -56,7 +56,6 @@ class SearchKeywords(TypedDict, total=False):
     finalists: int
     short_steps: int
     rungs: int
-    refine: int
     metric: MetricLike
     val_images: int
     bn_images: int

@@ -122,7 +122,7 @@ class RunConfig(TrainingSettings):
     warm_starts: str = search("closed", "NAME",
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
-    trials: int = search(64, "N",
+    trials: int = search(93, "N",
         "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
@@ -142,14 +142,11 @@ class RunConfig(TrainingSettings):
         "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
         "network, and what other tools' rules would answer",
         low=0, high=1000, verbs="profile")
-    short_steps: int = search(200, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
+    short_steps: int = search(300, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
     rungs: int = search(LATER, "N",
         "successive halving: N - 1 rungs below, of twice as many at a third of the steps each (with --cluster: "
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
         usual="3; 1 with front or fewer than 3 finalists")
-    refine: int = search(24, "N",
-        "candidates near the best of the first rung that are trained there, too, before the best of all go on (not "
-        "with one rung, front or cluster)", low=0, high=MOST, verbs="profile")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
         "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
         "1 - top1), or package.module:function of (outputs, targets), lower is better",
@@ -265,9 +262,7 @@ class RunConfig(TrainingSettings):
         if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
             rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
             return Halving(self.trials, rungs, self.fidelity)
-        rungs = halving(self.finalists, self.short_steps, self.rungs)
-        refined = 0 if self.front or len(rungs) < 2 else self.refine
-        return Halving(self.trials, rungs, self.fidelity, refined=refined)
+        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
 
     @property
     def limits(self) -> Limits:

@@ -94,7 +94,7 @@ class Outlook:
                 # if those broke a budget, or where better candidates followed.
                 first = min((t.number for t in here), default=0)
                 later = sum(t.widths not in tried and t.number > first for t in leaders) if here else 0
-                left = max(0, later, (count if left else min(count, len(leaders))) + plan.refined - len(tried - broken))
+                left = max(0, later, (count if left else min(count, len(leaders))) - len(tried - broken))
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalist" if fidelity == "short" else f"at {fidelity}"

@@ -13,7 +13,7 @@ from typing import Any
 from autoprune.allocation import peer_rules
 from autoprune.config import RunConfig
 from autoprune.controller import Job, Listener, SearchController
-from autoprune.finalists import Different, Near
+from autoprune.finalists import Different
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
 from autoprune.runs.correcting import binding, planned
@@ -42,7 +42,7 @@ def make_controller(
     return SearchController(
         ledger,
         open_with(config.warm_starts, strategy),
-        replace(schedule, choose=Different(peer_rules(problem)), near=Near(problem, config.seed)),
+        replace(schedule, choose=Different(peer_rules(problem))),
         project=problem.repair,
         limits=config.limits,
         tradeoff=TradeOff.of(problem, bool(config.budget)),

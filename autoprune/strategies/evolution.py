@@ -6,14 +6,12 @@ from functools import cached_property
 
 import numpy as np
 
-from autoprune.allocation import streams, streams_kept, uniform
+from autoprune.allocation import streams, uniform, without_bottlenecks
 from autoprune.problem import Problem, Proposal
 from autoprune.strategies.encoded import Encoded
 from autoprune.strategies.moves import exchange, tournament
 from search_spaces import Widths
 from search_spaces.encodings import Floats
-
-KEPT = 5.0  # a coordinate of any encoding that keeps all of its group
 
 
 class Evolution(Encoded):
@@ -24,8 +22,9 @@ class Evolution(Encoded):
     others a little. The settings are for about 90 evaluations of about 20 groups; the paper had 20,000.
 
     Two things are this project's own, because losses without training do not compare between kinds of networks. Every
-    second child is bred among those that keep the residual streams whole, and keeps them: two populations, each of
-    which gets as far as it can. Of the others one in five is of another kind than its parent (`moves.exchange`).
+    second child is bred among those without bottlenecks (`allocation.without_bottlenecks`), and has none: two
+    populations, each of which gets as far as it can. Of the others one in five is of another kind than its parent
+    (`moves.exchange`).
     """
 
     name = "evolution"
@@ -33,46 +32,44 @@ class Evolution(Encoded):
     sample = 10  # of 24 (Real et al.: 25 of 100)
     share, fewest = 0.15, 2  # of the groups that mutate
     other_kind = 0.2  # of the children
-    keeps_streams = True  # every second child
+    two_populations = True  # every second child has no bottlenecks
     first_step, last_step = 0.3, 0.05  # of a mutation, as a fraction of a group's range
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A child of the population, with a step that shrinks as the search goes on."""
-        kept = self.is_kept(number)
-        members = [t for t in self.scored() if not kept or self.keeps(t.widths)][-self.population :]
+        broad = self.is_broad(number)
+        members = [t for t in self.scored() if not broad or self.keeps(t.widths)][-self.population :]
         if not members:
             return self.first(number, rng)
         parent = tournament(members, self.sample, rng)
-        if not kept and streams(self.problem.space) and rng.random() < self.other_kind:
+        if not broad and streams(self.problem.space) and rng.random() < self.other_kind:
             return self.encoding.encode(self.problem.project(exchange(self.problem.space, parent.widths, rng)))
         step = self.step(min(1.0, number / self.num_trials))
         return self.encoding.mutate(self.at(parent), rng, groups=self.moving(), step=step)
 
     def propose(self, number: int) -> Proposal:
-        """The widths at `point`, projected; with the streams kept where it is their turn."""
-        if not self.is_kept(number) or self.kept is None:
-            return super().propose(number)
+        """The widths at `point`, projected; without bottlenecks where it is their turn."""
         rng = self.rng(number)
-        x = np.array(self.point(number, rng))
-        x[list(streams(self.problem.space))] = KEPT
-        return self.proposal(x, self.kept, rng)
+        problem = (self.is_broad(number) and self.broad) or self.problem
+        return self.proposal(self.point(number, rng), problem, rng)
 
     @cached_property
-    def kept(self) -> Problem | None:
-        """The problem with its streams kept; None where there are none, or the budgets cannot hold then."""
-        return streams_kept(self.problem) if self.keeps_streams and not self.problem.front else None
+    def broad(self) -> Problem | None:
+        """The problem without bottlenecks; None where it would be the same, or the budgets cannot hold then."""
+        return without_bottlenecks(self.problem) if self.two_populations and not self.problem.front else None
 
-    def is_kept(self, number: int) -> bool:
-        """Whether trial `number` keeps the streams."""
-        return (number - self.begin) % 2 == 1 and self.kept is not None
+    def is_broad(self, number: int) -> bool:
+        """Whether trial `number` has no bottlenecks."""
+        return (number - self.begin) % 2 == 1 and self.broad is not None
 
     def keeps(self, widths: Widths) -> bool:
-        """Whether widths keep the streams."""
-        return all(widths[g] == self.problem.space.full[g] for g in streams(self.problem.space))
+        """Whether widths have no bottleneck."""
+        floor = (self.broad or self.problem).space.floor
+        return all(w >= least for w, least in zip(widths, floor, strict=True))
 
     def first(self, number: int, rng: np.random.Generator) -> Floats:
         """A point before there is a population: far from the uniform allocation."""
-        start = self.encoding.encode(uniform((self.is_kept(number) and self.kept) or self.problem))
+        start = self.encoding.encode(uniform((self.is_broad(number) and self.broad) or self.problem))
         return self.encoding.mutate(start, rng, groups=len(self.problem.space.groups), step=self.first_step)
 
     def moving(self) -> int:

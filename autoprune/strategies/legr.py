@@ -35,7 +35,7 @@ class LeGR(LayerCompensation):
     population = 64
     sample = 16
     other_kind = 0.0  # as published
-    keeps_streams = False
+    two_populations = False
 
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """Random rankings until there are as many trials as the population holds; then children."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoprune.allocation import closings, global_ranking, knapsack, uniform
+from autoprune.allocation import closings, equal_loss, global_ranking, knapsack, uniform, without_bottlenecks
 from autoprune.allocation.global_ranking import ROUNDS
 from autoprune.allocation.peers import peer_rules
 from autoprune.allocation.streams import between, streams, streams_kept
@@ -22,7 +22,7 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
     - the closed forms of `allocation` over the whole space; the knapsack also over scores that are divided by the mean
       of their group, and the middle between knapsack and uniform: a one-shot score takes the differences between
       groups for larger than they are;
-    - the same with the streams at their full size;
+    - the same with the streams at their full size, or with no group below a twentieth of its units;
     - `allocation.peer_rules`;
     - every second inner group at its floor;
     - where branches may vanish, without some of them, the others as wide as they can be (`allocation.closings`).
@@ -32,6 +32,8 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
     whole = [even, global_ranking(problem), greedy, knapsack(problem, normaliser="mean"), middle]
     kept = streams_kept(problem)
     held = [knapsack(kept), global_ranking(kept, rounds=ROUNDS)] if kept else []
+    broad = without_bottlenecks(problem)
+    held += [equal_loss(broad), knapsack(broad), knapsack(broad, normaliser="mean")] if broad else []
     others = (*_thinned(problem), *_thinned(kept), *_closed(problem))
     return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *others)))
 

@@ -19,11 +19,12 @@ from autoprune.allocation import (
     streams,
     streams_kept,
     uniform,
+    without_bottlenecks,
 )
-from autoprune.finalists import Different, Near, apart
+from autoprune.finalists import Different, apart
 from autoprune.problem import Problem, Trial, TrialState
 from autoprune.strategies import make, warm_starts
-from autoprune.strategies.moves import exchange, trade
+from autoprune.strategies.moves import exchange
 from objectives import InfeasibleBudget, parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape, trace
 from search_spaces.models import mobilenet_v2, resnet20, vgg16
@@ -248,49 +249,31 @@ def test_an_exchange_changes_the_kind():
     assert min(wider, thinner) > 3
 
 
-def test_a_trade_moves_one_group_at_the_cost_of_others():
-    problem = problem_of(residual(16, (8, 8, 8), 16), "macs<=40%")
-    widths = uniform(problem)
-    found = [trade(problem, widths, np.random.default_rng(seed)) for seed in range(40)]
-    assert problem.feasibility.fits(np.array(found)).all()
-    assert all(problem.space.check(w) == w for w in found)
-    assert sum(w != widths for w in found) > 30
-    for group in range(len(widths)):  # each may grow, each may shrink
-        assert any(w[group] > widths[group] for w in found)
-        assert any(w[group] < widths[group] for w in found)
-    assert all(apart(w, widths) < 1 for w in found)
-    alone = problem_of(chain(4), "macs<=50%")
-    assert trade(alone, (2,), np.random.default_rng(0)) == (2,)
-
-
-def test_near_the_best_that_were_trained():
-    problem = problem_of(residual(16, (8, 8, 8), 16), "macs<=40%")
-    starts = warm_starts(problem)
-    trained = [trial(n, w, n / 10, "short:25") for n, w in enumerate(starts)]
-    near, known = Near(problem), set(starts)
-    for number in range(12):
-        child = near(trained, known, number)
-        assert child == near(list(reversed(trained)), known, number)
-        assert child not in known
-        assert min(apart(child, w) for w in starts[:4]) < 1
-        known.add(child)
-    assert near([], known, 0) is None
-    alone = problem_of(chain(4), "macs<=50%")
-    assert Near(alone)([trial(0, (2,), 0.1)], {(1,), (2,), (3,), (4,)}, 0) is None
-
-
 @pytest.mark.parametrize("name", ["evolution", "layer_compensation", "lcp", "combined"])
-def test_every_second_child_keeps_the_streams(name):
-    problem = problem_of(residual(16, (8, 8, 8, 8), 16), "macs<=50%")
+def test_every_second_child_has_no_bottlenecks(name):
+    """Of 40 units a twentieth is two; of 8 it is one, as the floor is anyway."""
+    problem = problem_of(residual(40, (40, 40, 8, 8), 40), "macs<=20%")
     if name == "combined":
         apart_by_one = tuple(1 - np.eye(g.size) for g in problem.space.groups)
         problem = replace(problem, distances=apart_by_one)
     strategy = make(name, problem, 0)
-    for number, widths in enumerate(warm_starts(problem)):
-        strategy.tell(trial(number, widths, sum(widths) / 100))
+    thin = (40, 1, 1, 1, 1, 36)
+    for number, widths in enumerate([thin, *warm_starts(problem)]):
+        strategy.tell(trial(number, widths, sum(widths) if number else 0.0))  # the thin one is the best
     strategy.begin = len(strategy.trials)
     asked = [strategy.ask(n) for n in range(strategy.begin, strategy.begin + 24)]
     assert problem.feasibility.fits(np.array(asked)).all()
-    assert all(w[0] == 16 for w in asked[1::2])
-    assert sum(w[0] < 16 for w in asked[::2]) >= 5
+    assert all(min(w[0], w[1], w[2], w[5]) >= 2 for w in asked[1::2])
+    assert sum(min(w[1:3]) == 1 for w in asked[::2]) >= 2
     assert strategy.ask(strategy.begin + 5) == asked[5]
+
+
+def test_without_bottlenecks():
+    problem = problem_of(residual(40, (40, 8), 60), "macs<=50%")
+    broad = without_bottlenecks(problem)
+    assert broad.space.floor == (2, 2, 1, 3)
+    assert without_bottlenecks(broad) is None  # it has none
+    assert without_bottlenecks(problem_of(residual(16, (8,), 16), "macs<=50%")) is None  # a twentieth is a unit
+    small = problem_of(residual(40, (40, 8), 60), "macs<=0.3%")
+    assert small.feasibility.violation(small.space.floor) == 0
+    assert without_bottlenecks(small) is None  # no budget holds then

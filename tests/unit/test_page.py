@@ -368,8 +368,7 @@ def test_the_words_of_the_house_are_explained(make):
         "8, each scored after its layers were fitted to the dense network's outputs (least squares), without training "
         "('reconstructed')"
     )
-    near = "the best 2 and 24 near the best of these, scored again after 13 training steps ('short:13')"
-    assert rows["Then"] == near
+    assert rows["Then"] == "the best 2, scored again after 13 training steps ('short:13')"
     assert rows["Finalists"] == "the best, scored again after 40 training steps ('short')"
     words = [scored(word, config) for word in ("raw", "proxy:500", "short:1")]
     assert [w.partition(",")[0] for w in words] == [

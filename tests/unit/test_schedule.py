@@ -56,30 +56,6 @@ def test_successive_halving():
     assert best(trials(*rows), plan.fidelities).number == 6
 
 
-def test_the_first_rung_goes_on_from_the_best():
-    """Two of four come to the rung of one step; two more near the best there; the best of all four goes on."""
-    told = []
-
-    def near(trained, known, number):
-        told.append(([t.widths[0] for t in ranked(trained)], {w[0] for w in known}, number))
-        return (10 + number,)
-
-    plan = replace(Halving(4, halving(1, 3, 2)), refined=2, near=near)
-    rows = [(1, COMPLETE, 0.1), (2, COMPLETE, 0.2), (3, COMPLETE, 0.3), (4, COMPLETE, 0.4)]
-    rows += [(1, COMPLETE, 0.9, "short:1"), (2, RUNNING, 0, "short:1")]
-    assert plan.next(trials(*rows)) is WAIT
-    rows[-1] = (2, COMPLETE, 0.8, "short:1")
-    assert plan.next(trials(*rows)) == Order("short:1", (10,))
-    assert plan.next(trials(*rows), enough=True) == Order("short", (2,))  # the time is up
-    rows.append((10, RUNNING, 0, "short:1"))
-    assert plan.next(trials(*rows)) == Order("short:1", (11,))  # another worker need not wait
-    rows[-1:] = [(10, FAIL, 0, "short:1"), (11, COMPLETE, 0.7, "short:1")]
-    assert plan.next(trials(*rows)) == Order("short", (11,))
-    assert told == [([2, 1], {1, 2, 3, 4}, 0), ([2, 1], {1, 2, 3, 4, 10}, 1)]
-    assert replace(plan, near=lambda *_: None).next(trials(*rows[:6])) == Order("short", (2,))  # nothing near is new
-    assert replace(plan, rungs=((2, "short"),)).next(trials(*rows[:4])) == Order("short", (1,))
-
-
 def test_more_trials_than_before_mean_more_proxies_and_only_new_finalists():
     rows = [(1, COMPLETE, 0.3), (2, COMPLETE, 0.2), (3, COMPLETE, 0.1)]
     rows += [(3, COMPLETE, 0.5, "short"), (2, COMPLETE, 0.6, "short")]

@@ -47,12 +47,10 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
         ("Criterion", f"{config.criterion} (says which channels of a layer go first)"),
         ("Candidates", f"{config.trials}, each scored {scored(config.fidelity, config)} ('{config.fidelity}')"),
     ]
-    for rung, (count, fidelity) in enumerate(config.schedule.rungs):
+    for count, fidelity in config.schedule.rungs:
         if count:
             name = "Finalists" if fidelity == "short" else "Then"
             best = "the best" if count == 1 else f"the best {count}"
-            if not rung and (refined := config.schedule.refined):
-                best += f" and {refined} near the best of these"
             rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
     return [*rows, ("Seed", str(config.seed))]
 
