@@ -323,9 +323,13 @@ def _export(arguments: dict[str, Any]) -> None:
 
 def _finetune(arguments: dict[str, Any]) -> None:
     from autoprune.report import print_export
+    from autoprune.training.parallel import starts_first
     from autoprune.verbs import finetune
 
-    print_export(finetune(progress=_progress(), **arguments))
+    speaks = starts_first()
+    exported = finetune(progress=_progress() if speaks else False, **arguments)
+    if speaks:
+        print_export(exported)
 
 
 def _attach(arguments: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config import SETTINGS, names_of
+from autoprune.config import SETTINGS, RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
 from autoprune.exporting import check_target, copy_export, read_architecture
@@ -28,8 +29,10 @@ from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_
 from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
 from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, reopen, unnamed
-from autoprune.runs.winner import deliver
+from autoprune.runs.winner import deliver, help_train
+from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
+from autoprune.training.parallel import together
 from objectives import Budget, parse
 
 TRAINING = tuple(name for name in names_of("export") if SETTINGS[name].group == "recovery")
@@ -47,6 +50,9 @@ def finetune(
     **settings: Any,
 ) -> Path:
     """Fine-tune the winner of a run (or another trial) from the dense weights, with other settings, and export it.
+
+    One that was killed goes on when it is called again. Processes that torchrun starts train together: the first one
+    measures and writes.
 
     Args:
         run_dir: results/<run>.
@@ -80,10 +86,23 @@ def finetune(
     check_room(target, 2 * size_of(prepared.model))
     check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
     check_recovery(changed.config, prepared)
-    measured = known_or_measured(run, prepared, chosen, progress.say)
-    deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
+    kept = run.checkpoint / f"{target.name}-{_digest(changed.config, chosen)}.pt"
+    with together(changed.config.device) as processes:
+        if not processes.is_first:
+            help_train(changed, prepared, chosen, kept)
+            return target
+        measured = known_or_measured(run, prepared, chosen, progress.say)
+        deliver(changed, prepared, chosen, target, progress, checkpoint=kept, measured=measured)
+    for file in (kept, kept.with_suffix(".pace.json")):
+        file.unlink(missing_ok=True)
     renew(run, progress.say)
     return target
+
+
+def _digest(config: RunConfig, trial: Trial) -> str:
+    """Tells fine-tunes apart that may not go on from each other's state."""
+    told = (trial.number, trial.widths, config.reconstruct, TrainingSettings.of(config))
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
 def export_run(

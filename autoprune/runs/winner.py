@@ -27,7 +27,7 @@ from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from autoprune.runs.versions import decisive, versions
-from search_spaces import prune
+from search_spaces import Kept, prune
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +70,8 @@ def deliver(
         finalist: The weights that the trial was scored with after its short fine-tune.
     """
     config, task, space = run.config, prepared.task, prepared.space
-    kept, dense = space.kept(trial.widths, scores_of(prepared.problem, trial)), prepared.model
     started = time.monotonic()
-    if drives(config):
-        dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
-    model = prune(dense, space, kept)
-    model, finetuned = recover(afterwards(config), prepared, model, kept, progress, checkpoint, finalist)
+    model, kept, finetuned = _recovered(run, prepared, trial, progress, checkpoint, finalist)
     found = {
         (name, split): measure_by_class(net, task, split, device=config.device)
         for split in ("val", "test")
@@ -112,6 +108,29 @@ def deliver(
         pt2=config.pt2,
     )
     return Winner(model.eval(), costs, metrics)
+
+
+def help_train(run: RunDirectory, prepared: Prepared, trial: Trial, checkpoint: Path) -> None:
+    """Take part in the fine-tune of `deliver` as a further process, which neither measures nor writes anything."""
+    _recovered(run, prepared, trial, RunProgress(quiet=True), checkpoint)
+
+
+def _recovered(
+    run: RunDirectory,
+    prepared: Prepared,
+    trial: Trial,
+    progress: RunProgress,
+    checkpoint: Path | None,
+    finalist: Mapping[str, Tensor] | None = None,
+) -> tuple[nn.Module, Kept, dict[str, dict[str, Any]]]:
+    """The network of a trial, trained; the units that it keeps; and what was measured on the way."""
+    config, dense = run.config, prepared.model
+    kept = prepared.space.kept(trial.widths, scores_of(prepared.problem, trial))
+    if drives(config):
+        dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
+    model = prune(dense, prepared.space, kept)
+    model, told = recover(afterwards(config), prepared, model, kept, progress, checkpoint, finalist)
+    return model, kept, told
 
 
 def deliver_held(

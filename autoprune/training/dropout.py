@@ -16,10 +16,10 @@ from autoprune.tasks import seed_of
 
 
 @contextmanager
-def dropout(seed: int, step: int, compute: Compute) -> Iterator[None]:
+def dropout(seed: int, step: int, compute: Compute, rank: int = 0) -> Iterator[None]:
     """Dropout draws from torch's global generators: seed them for the block, then put them back as they were."""
     cuda = compute.device.type == "cuda"
-    drawn = seed_of(seed, 2, step)
+    drawn = seed_of(seed, 2, step, *([rank] if rank else []))
     with torch.random.fork_rng([compute.device] if cuda else []):
         torch.default_generator.manual_seed(drawn)
         if cuda:  # of the device in use, which need not be the current one

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from autoprune.compute import Compute
@@ -117,9 +119,9 @@ def finetune(
     per_epoch = max(1, training.per_epoch // settings.accumulate)
     plan = Plan(task, settings, compute, total, per_epoch, batch)
     run = TrainingState(model, plan, micro_batches, teacher if settings.distill else None, method or Cut())
-    if checkpoints is not None and checkpoints.resume and checkpoints.path.exists():
+    if checkpoints is not None and checkpoints.resume:
         with nullcontext() if checkpoints.strict else suppress(ValueError):
-            run.restore(checkpoint.read(checkpoints.path, compute.device), checkpoints.path)
+            _restore(run, checkpoints.path)
     resumed_from = run.step
     batches = training.between(run.step * settings.accumulate, total * settings.accumulate)
     while found := list(itertools.islice(batches, settings.accumulate)):
@@ -128,10 +130,33 @@ def finetune(
             listener(run.step, total, run.losses[-1])
         if checkpoints is not None and (run.step % checkpoints.every == 0 or run.step == total):
             with nullcontext() if checkpoints.strict else suppress(DiskError):
-                checkpoint.save(checkpoints.path, run.state())
+                if run.processes.is_first:
+                    checkpoint.save(checkpoints.path, run.state())
     run.end()
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
+
+
+def _restore(run: TrainingState, path: Path) -> None:
+    """Go on from a checkpoint, if there is one: what the first process reads, all go on from.
+
+    Raises:
+        ValueError: If it is no use.
+    """
+    alone = run.processes.size == 1
+
+    def read() -> Any:
+        try:
+            where = run.plan.compute.device if alone else torch.device("cpu")
+            return checkpoint.read(path, where) if path.exists() else None
+        except ValueError as error:
+            return error
+
+    found = run.processes.said_by_first(read)
+    if isinstance(found, ValueError):
+        raise found
+    if found is not None:
+        run.restore(found, path)
 
 
 def check(model: nn.Module, task: Task, settings: TrainingSettings) -> None:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import Diverged
-from autoprune.tasks import Softening, not_finite, num_samples, shapes, split
+from autoprune.tasks import Softening, mapped, not_finite, num_samples, shapes, split
 from autoprune.training.averaging import Average
 from autoprune.training.dropout import dropout
 from autoprune.training.methods import Method, Plan, Step
 from autoprune.training.optimisers import optimizer_of
+from autoprune.training.parallel import Processes
 from autoprune.training.schedules import schedule_of
 from objectives.plugins import described
 
@@ -44,7 +45,12 @@ class TrainingState:
     ) -> None:
         settings = plan.settings
         self.plan, self.micro_batches, self.method = plan, micro_batches, method
+        self.processes = processes = Processes.here()
+        if plan.batch < processes.size:
+            raise ValueError(f"training: the {plan.batch} samples of a batch cannot be shared by {processes.size} "
+                             "processes; give a larger batch_size, or fewer processes")  # fmt: skip
         self.model = plan.compute.place(model)
+        processes.agree_on(model)
         self.teacher = None if teacher is None else plan.compute.place(teacher).eval()
         self._factor = schedule_of(settings, plan.steps)
         self._optimizer = optimizer_of(model, settings)
@@ -103,7 +109,8 @@ class TrainingState:
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average:
             self._average.load(state["average"])
-        self.method.load(state["method"])
+        device = self.plan.compute.device
+        self.method.load(mapped(lambda v: v.to(device) if isinstance(v, Tensor) else v, state["method"]))
         self.step, self.losses = state["step"], list(state["losses"])
 
     def advance(self, batches: Sequence[Any]) -> None:
@@ -120,7 +127,8 @@ class TrainingState:
         for group in self._optimizer.param_groups:
             group["lr"] = settings.lr * self._factor(self.step, plan.steps)
         self._optimizer.zero_grad()
-        with dropout(settings.seed, self.step, plan.compute), torch.enable_grad(), self.clock:
+        place = (plan.compute, self.processes.rank)
+        with dropout(settings.seed, self.step, *place), torch.enable_grad(), self.clock:
             step, loss, more = self._passes(batches)
             more += self.method.after_backward(self.model, step)
         total = float(loss) + more
@@ -133,6 +141,7 @@ class TrainingState:
         if settings.clip:
             nn.utils.clip_grad_norm_(self._parameters, settings.clip)
         self._optimizer.step()
+        self.processes.average_buffers(self.model)
         self.method.after_step(self.model, step)
         if self._average:
             self._average.update(self.model)
@@ -154,7 +163,8 @@ class TrainingState:
         whole, total = sum(map(num_samples, batches)), torch.zeros((), device=self.plan.compute.device)
         passes = []
         for number, batch in enumerate(batches, self.step * len(batches)):
-            for part in split(self._soften(batch, number) if self._soften else batch, self.micro_batches):
+            own = self.processes.part(self._soften(batch, number) if self._soften else batch)
+            for part in () if own is None else split(own, self.micro_batches):
                 share = num_samples(part) / whole
                 answers, found = self._loss(part)
                 loss = found * share
@@ -164,8 +174,12 @@ class TrainingState:
         step = Step(self.step, tuple(passes))
         more = self.method.passes(self.model, step)
         if (penalty := self.method.penalty(self.model, step)) is not None:
+            penalty = penalty / self.processes.size  # each has the whole of it
             penalty.backward()
             total += penalty.detach()
+        if self.processes.size > 1:
+            self.processes.add_gradients(self._parameters)
+            total, more = self.processes.added(total + more), 0.0
         return step, total, more
 
     def _loss(self, batch: Any) -> tuple[Any, Tensor]:

@@ -1,0 +1,126 @@
+"""Several processes that train one network: each takes its part of every batch, and gradients are added up.
+
+Whoever starts them (torchrun, Ray Train) sets torch.distributed up or says so in the environment; without, there is one
+process. All of them draw the same batches from the seed, so the training does not depend on how many there are, but for
+what looks at one part only: each process normalises by the statistics of its part (as PyTorch's
+DistributedDataParallel does) and their running averages are averaged; dropout is drawn for each part by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+from autoprune.tasks import num_samples, part_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those that train together.
+
+    Attributes:
+        rank: Number of this one.
+        size: How many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> Processes:
+        """As torch.distributed is set up; one process where it is not."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def part(self, batch: Any) -> Any:
+        """This process's samples of a batch; None: it has fewer samples than there are processes."""
+        if self.size == 1:
+            return batch
+        count = num_samples(batch)
+        first, last = (count * number // self.size for number in (self.rank, self.rank + 1))
+        return part_of(batch, first, last) if last > first else None
+
+    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Each parameter's gradients become their sum over all processes; who has none counts as 0."""
+        if self.size == 1:
+            return
+        having = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        distributed.all_reduce(having)
+        used = [p for p, has in zip(parameters, having.tolist(), strict=True) if has]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._reduced([p.grad for p in used if p.grad is not None])
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Running averages become their mean over all processes."""
+        if self.size > 1:
+            self._reduced([b for b in model.buffers() if b.is_floating_point()], 1 / self.size)
+
+    def added(self, number: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.size > 1:
+            distributed.all_reduce(number)
+        return number
+
+    def said_by_first(self, say: Callable[[], T]) -> T:
+        """What the first process says; the others do not ask."""
+        if self.size == 1:
+            return say()
+        told = [say() if self.is_first else None]
+        distributed.broadcast_object_list(told)
+        return told[0]  # type: ignore[return-value]
+
+    def agree_on(self, model: nn.Module) -> None:
+        """All begin with the weights of the first process."""
+        if self.size > 1:
+            for tensor in (*model.parameters(), *model.buffers()):
+                distributed.broadcast(tensor.detach(), 0)
+
+    def _reduced(self, tensors: Sequence[Tensor], factor: float = 1.0) -> None:
+        """Sums over all processes in place, in one go for each kind of number."""
+        for dtype in {t.dtype: None for t in tensors}:
+            some = [t for t in tensors if t.dtype == dtype]
+            flat = torch.cat([t.detach().reshape(-1) for t in some])
+            distributed.all_reduce(flat)
+            for tensor, summed in zip(some, (flat * factor).split([t.numel() for t in some]), strict=True):
+                tensor.detach().copy_(summed.view(tensor.shape))
+
+
+def starts_first() -> bool:
+    """Whether this is the process that speaks, of those that torchrun has started, or the only one."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def together(device: str = "auto") -> Iterator[Processes]:
+    """The processes that torchrun has started, for the time of the block; one where it has not.
+
+    Args:
+        device: "cpu": they meet over gloo; else over NCCL, each on the GPU of its number on the machine.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
+        yield Processes.here()
+        return
+    has_gpu = device != "cpu" and torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    try:
+        yield Processes.here()
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,147 @@
+"""Processes that train one network together, over gloo: what one process does with the same batches."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from autoprune.data import load
+from autoprune.training import Checkpoints, Method, TrainingSettings, finetune
+from autoprune.training.parallel import Processes
+
+PLAIN = TrainingSettings(batch_size=33, device="cpu", amp="off", lr=0.05, seed=3)
+RICH = replace(
+    PLAIN, optimizer="adamw", lr=2e-3, lr_schedule="cosine", label_smoothing=0.1, mixup=0.2, ema=0.9, clip=1.0,
+    accumulate=2, distill=0.3,
+)  # fmt: skip
+KINDS = {"plain": PLAIN, "rich": RICH, "penalty": PLAIN, "batchnorm": PLAIN}
+STEPS = 8
+
+
+class Pull(Method):
+    """A penalty that every process sees as a whole."""
+
+    name = "pull"
+
+    def penalty(self, net, step):
+        return 0.1 * net[0].weight.square().sum()
+
+
+def network(kind, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        norm = [nn.BatchNorm2d(4)] if kind == "batchnorm" else []
+        layers = [nn.Conv2d(1, 4, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+        layers[0].unused = nn.Parameter(torch.ones(2))  # without a gradient, weight decay does not touch it
+        return nn.Sequential(*layers)
+
+
+def train(kind, path=None, listener=None):
+    found = load("digits", test=False)
+    found = replace(found, train=found.train[:200], augmentation="none")
+    model = network(kind)
+    kept = None if path is None else Checkpoints(path, 2)
+    method = Pull() if kind == "penalty" else None
+    log = finetune(
+        model, found, KINDS[kind], steps=STEPS, teacher=network(kind, 1), method=method, checkpoints=kept,
+        listener=listener,
+    )  # fmt: skip
+    return model, log
+
+
+def train_together(folder, attempt, kind, rank, killed="0"):
+    """One of two processes."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet-{attempt}", rank=int(rank), world_size=2)
+
+    def kill(done, *_):
+        if killed != "0" and done == int(killed) and rank == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    model, log = train(kind, f"{folder}/training.pt", kill)
+    found = {"losses": log.losses, "from": log.resumed_from, "model": model.state_dict()}
+    torch.save(found, f"{folder}/{attempt}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture
+def pair(tmp_path, start):
+    """Trains in two processes; what each came to, None for one that failed."""
+
+    def run(attempt, kind, killed=0):
+        begun = [
+            start(tmp_path, f"{__file__}:train_together", tmp_path, attempt, kind, rank, killed) for rank in (0, 1)
+        ]
+        ended = [process.end() for process in begun]
+        if killed:
+            assert ended[1].code == -signal.SIGKILL
+            assert ended[0].code != 0  # it does not wait for ever
+            return None
+        assert [e.code for e in ended] == [0, 0], ended
+        return [torch.load(tmp_path / f"{attempt}-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    return run
+
+
+def agree(one, other):
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "rich", "penalty"])
+def test_two_processes_train_as_one(pair, kind):
+    model, log = train(kind)
+    first, second = pair("a", kind)
+    assert first["losses"] == second["losses"]
+    assert first["losses"] == pytest.approx(log.losses, rel=1e-4)
+    assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
+    agree(first["model"], model.state_dict())
+    assert torch.equal(model[0].unused, torch.ones(2))
+
+
+@pytest.mark.slow
+def test_statistics_of_batch_norm_are_shared(pair):
+    """Each process normalises by its own part, so the losses are near and not the same."""
+    model, log = train("batchnorm")
+    first, second = pair("a", "batchnorm")
+    assert all(torch.equal(first["model"][name], second["model"][name]) for name in first["model"])
+    assert first["losses"] == pytest.approx(log.losses, rel=0.3)
+    assert first["losses"] != pytest.approx(log.losses, rel=1e-6)
+    torch.testing.assert_close(first["model"]["1.running_mean"], model[1].running_mean, rtol=0.2, atol=0.05)
+
+
+@pytest.mark.slow
+def test_after_a_killed_process_they_go_on_from_the_checkpoint_in_any_number(pair, tmp_path):
+    whole, log = train("rich")
+    assert pair("a", "rich", killed=3) is None
+    assert pair("b", "rich", killed=5) is None
+    state = (tmp_path / "training.pt").read_bytes()
+    first, _ = pair("c", "rich")
+    assert first["from"] == 4
+    assert first["losses"] == pytest.approx(log.losses, rel=1e-4)
+    agree(first["model"], whole.state_dict())
+    (tmp_path / "training.pt").write_bytes(state)
+    alone, rest = train("rich", tmp_path / "training.pt")  # one process goes on where two had come to
+    assert rest.resumed_from == 4
+    assert rest.losses == pytest.approx(log.losses, rel=1e-4)
+    agree(alone.state_dict(), whole.state_dict())
+
+
+def test_parts_are_all_of_a_batch():
+    batch = (torch.arange(7), torch.arange(7) * 2)
+    parts = [Processes(rank, 3).part(batch) for rank in range(3)]
+    assert torch.cat([p[0] for p in parts]).tolist() == list(range(7))
+    assert [len(p[1]) for p in parts] == [2, 2, 3]
+    assert [Processes(rank, 9).part(batch) is None for rank in range(9)].count(True) == 2
+    assert Processes().part(batch) is batch
+
+
+def test_fewer_samples_than_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(Processes, "here", classmethod(lambda cls: cls(0, 4)))
+    found = load("digits", test=False)
+    with pytest.raises(ValueError, match="the 3 samples of a batch cannot be shared by 4 processes"):
+        finetune(network("plain"), found, replace(PLAIN, batch_size=3), steps=1)
