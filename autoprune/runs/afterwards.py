@@ -24,7 +24,7 @@ from autoprune.report import RunProgress, renew
 from autoprune.runs.allowing import allow, allow_named
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.driving import check_recovery
+from autoprune.runs.driving import beside, check_recovery
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
@@ -93,7 +93,7 @@ def finetune(
             return target
         measured = known_or_measured(run, prepared, chosen, progress.say)
         deliver(changed, prepared, chosen, target, progress, checkpoint=kept, measured=measured)
-    for file in (kept, kept.with_suffix(".pace.json")):
+    for file in (kept, kept.with_suffix(".pace.json"), beside(kept, changed.config.recovery)):
         file.unlink(missing_ok=True)
     renew(run, progress.say)
     return target
@@ -101,7 +101,7 @@ def finetune(
 
 def _digest(config: RunConfig, trial: Trial) -> str:
     """Tells fine-tunes apart that may not go on from each other's state."""
-    told = (trial.number, trial.widths, config.reconstruct, TrainingSettings.of(config))
+    told = (trial.number, trial.widths, config.reconstruct, config.recovery, TrainingSettings.of(config))
     return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
