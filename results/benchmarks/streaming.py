@@ -2,13 +2,14 @@
 
     python results/benchmarks/streaming.py --folder SCRATCH [--images 40000] [--workers 2] [--memory 3] [--rounds 5]
 
-Makes so many JPEG files of 224 px in SCRATCH (18 kB each, as photographs are; deleted in the end, unless --keep), then
+Makes so many JPEG files of 224 px in SCRATCH (9 kB each; deleted in the end, unless --keep), then
 
 1. runs `autoprune.search` with a final epoch of fine-tuning on them in a process group whose memory is limited, by a
    cgroup where one may be made (of all processes together, files in shared memory included), else by RLIMIT_DATA (of
    each process); what it takes is read from outside;
-2. reads the training images in turn by the stream and by a plain `DataLoader` of torchvision's `ImageFolder` with the
-   same augmentation and as many worker processes, up to normalised float batches, and compares images per second.
+2. reads the training images in turn by the stream and by plain `DataLoader`s of torchvision's `ImageFolder` with the
+   same augmentation and as many worker processes, up to normalised float batches, and compares images per second. One
+   normalises each image, as most people write it; the other sends bytes and normalises the batch, as the stream does.
 
 `ulimit -v` is no measure here: `import torch` alone maps more than 3 GB that it does not use. Writes streaming.md
 beside this file.
@@ -28,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,20 +170,28 @@ def by_stream(folder: Path, workers: int, images: int) -> float:
     return _pace(iter(training.between(0, images // BATCH)))
 
 
-def by_loader(folder: Path, workers: int, images: int) -> float:
+def by_loader(folder: Path, workers: int, images: int, as_bytes: bool = False) -> float:
     """Images per second of what people write."""
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    change = v2.Compose([
-        v2.ToImage(), v2.RandomCrop(SIZE, padding=SIZE // 8), v2.RandomHorizontalFlip(),
+    finish = v2.Compose([
         v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ])  # fmt: skip
-    data = ImageFolder(str(folder / "train"), change)
+    change = [v2.ToImage(), v2.RandomCrop(SIZE, padding=SIZE // 8), v2.RandomHorizontalFlip()]
+    data = ImageFolder(str(folder / "train"), v2.Compose(change if as_bytes else [*change, finish]))
     loader: DataLoader[Any] = DataLoader(data, BATCH, shuffle=True, num_workers=workers, drop_last=True)
     found = iter(loader)
-    return _pace(next(found) for _ in range(images // BATCH))
+    pairs = (next(found) for _ in range(images // BATCH))
+    return _pace((finish(images), labels) for images, labels in pairs) if as_bytes else _pace(pairs)
+
+
+ARMS: dict[str, Callable[[Path, int, int], float]] = {
+    "stream": by_stream,
+    "loader": by_loader,
+    "loader of bytes": partial(by_loader, as_bytes=True),
+}
 
 
 def _pace(batches: Iterator[Any]) -> float:
@@ -215,24 +225,31 @@ def main() -> None:
         return None
     ran = run_limited(folder, args.workers, round(args.memory * GIGA))
     print(ran, flush=True)
-    pairs = []
-    for number in range(args.rounds):
-        arms = {"stream": by_stream, "loader": by_loader}
-        order = list(arms) if number % 2 else list(reversed(arms))
-        pairs.append({name: arms[name](folder, args.workers, args.per_round) for name in order})
-        print(pairs[-1], flush=True)
-    (HERE / "streaming.md").write_text(report(args, size, ran, pairs), encoding="utf-8")
+    rounds = paces(folder, args)
+    (HERE / "streaming.md").write_text(report(args, size, ran, rounds), encoding="utf-8")
     if not args.keep:
         shutil.rmtree(folder)
     return None
 
 
-def report(args: argparse.Namespace, size: float, ran: dict[str, Any], pairs: list[dict[str, float]]) -> str:
+def paces(folder: Path, args: argparse.Namespace) -> list[dict[str, float]]:
+    """Images per second of each arm, round by round; every round begins with another arm."""
+    found = []
+    for number in range(args.rounds):
+        order = [list(ARMS)[(number + k) % len(ARMS)] for k in range(len(ARMS))]
+        found.append({name: ARMS[name](folder, args.workers, args.per_round) for name in order})
+        print(found[-1], flush=True)
+    return found
+
+
+def report(args: argparse.Namespace, size: float, ran: dict[str, Any], rounds: list[dict[str, float]]) -> str:
     """The page."""
-    ratios = [pair["stream"] / pair["loader"] for pair in pairs]
-    rows = "\n".join(f"| {n + 1} | {p['stream']:.0f} | {p['loader']:.0f} | {p['stream'] / p['loader']:.2f} |"
-                     for n, p in enumerate(pairs))  # fmt: skip
-    middle = {name: statistics.median(p[name] for p in pairs) for name in ("stream", "loader")}
+    table = [[str(n), *(f"{found[name]:.0f}" for name in ARMS)] for n, found in enumerate(rounds, start=1)]
+    table.append(["median", *(f"{statistics.median(found[name] for found in rounds):.0f}" for name in ARMS)])
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    plain, lean = (
+        f"{statistics.median(found['stream'] / found[name] for found in rounds):.2f}" for name in list(ARMS)[1:]
+    )
     gigabytes = args.images * SIZE * SIZE * 3 / GIGA
     held = (
         f"all its processes together hold at most {ran['held'] / GIGA:.2f} GB (their own and shared memory, read five "
@@ -257,13 +274,17 @@ Top-1 of the pruned network on {round(args.images * TEST):,} test images, which 
 
 ## Images per second
 
-Training batches of {BATCH}, shuffled, cropped, flipped and normalised, by the stream and by a plain `DataLoader` of
-`ImageFolder` with as many processes; {args.per_round:,} images an arm and round, in turn.
+Training batches of {BATCH}, shuffled, cropped, flipped and normalised, by the stream and by plain `DataLoader`s of
+`ImageFolder` with as many processes; {args.per_round:,} images an arm and round, in turn. "loader" normalises each
+image in the processes, as most people write it; "loader of bytes" sends bytes and normalises the batch, as the stream
+does.
 
-| round | stream | DataLoader | ratio |
-|---|---|---|---|
+| round | {" | ".join(ARMS)} |
+|---|{"---|" * len(ARMS)}
 {rows}
-| median | {middle["stream"]:.0f} | {middle["loader"]:.0f} | {statistics.median(ratios):.2f} |
+
+The stream reads {plain} times as many images as the first, {lean} times as many as the second (medians of the rounds'
+ratios).
 """
 
 
