@@ -25,6 +25,7 @@ from autoprune.report.sheet import Sheet as Sheet
 from autoprune.report.sheet import console as console
 from autoprune.report.status import print_status as print_status
 from autoprune.report.tables import apart as apart
+from autoprune.report.tables import branches_table as branches_table
 from autoprune.report.tables import comparison_table as comparison_table
 from autoprune.report.tables import counted as counted
 from autoprune.report.tables import frozen_table as frozen_table

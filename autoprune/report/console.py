@@ -20,12 +20,14 @@ from autoprune.report.result import Result
 from autoprune.report.rows import attached_words, rows_of
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import (
+    branches_table,
     comparison_table,
     counted,
     frozen_table,
     groups_table,
     number,
     reachable_table,
+    removed,
 )
 from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
 from autoprune.report.workers import failures_table
@@ -45,6 +47,8 @@ def print_profile(prepared: Prepared, cost: str, out: Out | None = None) -> None
     out.print(groups_table(prepared.space))
     if prepared.space.frozen:
         out.print(frozen_table(prepared.space))
+    if prepared.space.vanishing is not None:
+        out.print(branches_table(prepared.space))
     out.print(reachable_table(prepared.problem.feasibility))
     print_quality(out, prepared)
     if prepared.divisors:
@@ -115,6 +119,8 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     if (run.best / "architecture.json").is_file():
         data = read_architecture(run.best)
         out.print(groups_table(space, data["widths"]))
+        if said := removed(space, data["widths"]):
+            out.print(f"removed: {said}", markup=False, soft_wrap=True)
         _print_source(out, data)
         out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"], run.labels)))
     if activity.failures:

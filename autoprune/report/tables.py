@@ -94,6 +94,25 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTab
     return table
 
 
+def branches_table(space: SearchSpace) -> FittingTable:
+    """Which blocks may go whole, with which groups; and why others may not."""
+    table = FittingTable(title=counted(len(space.branches), "branch").replace("branchs", "branches"))
+    table.title_justify = "left"
+    table.add_column("branch", overflow="fold")
+    table.add_column("may go", overflow="fold")
+    for branch in space.branches:
+        names = [space.groups[g].name for g in branch.groups]
+        stays = next((space.groups[g] for g in branch.groups if space.groups[g].floor), None)
+        table.add_row(branch.name, f"yes, with {_some(names)}" if stays is None else f"no, '{stays.name}' stays")
+    reasons: dict[str, list[str]] = {}
+    for group in space.groups:
+        if group.stays_because:
+            reasons.setdefault(group.stays_because, []).append(group.name)
+    for why, names in reasons.items():
+        table.add_row(_some(names), f"no: {why}")
+    return table
+
+
 def frozen_table(space: SearchSpace) -> FittingTable:
     """The groups that cannot be pruned, and why."""
     table = FittingTable(title=counted(len(space.frozen), "frozen group"), title_justify="left")

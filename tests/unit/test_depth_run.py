@@ -12,7 +12,7 @@ import autoprune
 from autoprune import criteria
 from autoprune.compute import Compute
 from autoprune.recovery.reconstruction import Reconstruction
-from autoprune.report.tables import removed
+from autoprune.report.tables import branches_table, removed
 from objectives import Feasibility, InfeasibleBudget, parse
 from search_spaces import prune, trace, verified
 
@@ -113,3 +113,13 @@ def test_what_was_removed_is_said():
     assert removed(space, space.full) == ""
     assert removed(space, one) == "block blocks.0"
     assert removed(space, space.floor) == "block blocks.0, block blocks.1 (every block of blocks)"
+
+
+def test_the_profile_names_what_may_go_and_why_not(capsys):
+    from rich.console import Console
+
+    Console(width=200).print(branches_table(network("border")[2]))
+    said = capsys.readouterr().out
+    assert "yes, with blocks.1.conv1" in said
+    assert "the padded convolution 'blocks.0.depthwise'" in said
+    assert "1 branch" in said
