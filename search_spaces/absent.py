@@ -41,8 +41,9 @@ class Absent(nn.Module):
         return asked[name] if name in asked else super().__getattr__(name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Whatever it is given, first a tensor."""
-        x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        """Whatever it is given, a tensor somewhere in it."""
+        x = _first((args, kwargs))
+        assert x is not None
         out = self._answer(x)
         return out if self.in_tuple < 0 else (out, *[None] * self.in_tuple)
 
@@ -62,6 +63,17 @@ class Absent(nn.Module):
     def extra_repr(self) -> str:
         """For people."""
         return self.answers
+
+
+def _first(values: Any) -> Tensor | None:
+    """The first tensor within tuples, lists and dictionaries."""
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, dict):
+        values = tuple(values.values())
+    if isinstance(values, (tuple, list)):
+        return next((found for v in values if (found := _first(v)) is not None), None)
+    return None
 
 
 def _size(size: Any, given: int) -> int:

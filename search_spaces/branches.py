@@ -92,6 +92,11 @@ class Network:
                 if m not in alive:
                     alive.add(m)
                     stack.append(m)
+        self.fed: set[int] = set()  # nodes that depend on the network's input, as far as is known
+        for n, node in enumerate(self.nodes):
+            unknown = any(not isinstance(r, (Made, Named)) for r in references((node.args, dict(node.kwargs))))
+            if unknown or not self.fed.isdisjoint(node.reads):
+                self.fed.add(n)
         self.consumers: dict[int, list[int]] = defaultdict(list)
         self.makers: dict[int, list[int]] = defaultdict(list)
         self._seeds: dict[int, list[int]] = defaultdict(list)
@@ -202,7 +207,7 @@ class Network:
             if self.exits[n].bias is None:
                 view.zero.add(n)
             return CONST
-        found = {view.status.get(m, "") for m in node.reads}
+        found = {view.status.get(m, "" if m in self.fed else CONST) for m in node.reads}
         found |= {"" for r in references((node.args, dict(node.kwargs))) if not isinstance(r, (Made, Named))}
         if operator_name(node.func) == "cat" and found & {"", CONST}:
             return CONST if found == {CONST} else ""

@@ -145,6 +145,29 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.conv2(functional.relu(self.norm2(y)))], 1)
 
 
+class DenseBlock(nn.Module):
+    """Layers that are given a list of all that came before, as torchvision's are."""
+
+    def __init__(self, channels, growth):
+        super().__init__()
+        self.layers = nn.ModuleList(_Listed(channels + i * growth, growth) for i in range(2))
+
+    def forward(self, x):
+        features = [x]
+        for layer in self.layers:
+            features.append(layer(features))
+        return torch.cat(features, 1)
+
+
+class _Listed(nn.Module):
+    def __init__(self, channels, growth):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(channels), nn.Conv2d(channels, growth, 3, 1, 1)
+
+    def forward(self, features):
+        return self.conv(functional.relu(self.norm(torch.cat(features, 1))))
+
+
 class Inception(nn.Module):
     """Three paths that are concatenated inside a branch: all of them gone, so is the convolution behind."""
 
@@ -249,6 +272,7 @@ NETWORKS = {  # name -> how to make it, and how many of its groups may vanish
     "border": (lambda: Classifier(Border(16, 8, True), Border(16, 8, False)), 1),
     "scaled": (lambda: Classifier(Scaled(16, 8)), 1),
     "dense": (lambda: Classifier(DenseLayer(16, 4), DenseLayer(20, 4), last=24), 4),
+    "dense block": (lambda: Classifier(DenseBlock(16, 4), last=24), 2),
     "inception": (lambda: Classifier(Inception(16)), 4),
     "paths": (lambda: Classifier(Paths(16)), 1),
     "pre-norm": (lambda: Transformer(Block(), Block()), 4),
