@@ -54,28 +54,34 @@ class Processes:
         first, last = (count * number // self.size for number in (self.rank, self.rank + 1))
         return part_of(batch, first, last) if last > first else None
 
-    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Each parameter's gradients become their sum over all processes; who has none counts as 0."""
+    def add_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
+        """Each parameter's gradients become their sum over all processes; who has none counts as 0.
+
+        Args:
+            parameters: That are trained.
+            loss: Of this process's part.
+
+        Returns:
+            The sum of the losses.
+        """
         if self.size == 1:
-            return
-        having = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
-        distributed.all_reduce(having)
-        used = [p for p, has in zip(parameters, having.tolist(), strict=True) if has]
+            return loss
+        having = [float(p.grad is not None) for p in parameters]
+        told = torch.tensor([*having, float(loss)], dtype=torch.float64 if loss.device.type == "cpu" else None)
+        told = told.to(loss.device)
+        distributed.all_reduce(told)
+        *anywhere, total = told.tolist()
+        used = [p for p, has in zip(parameters, anywhere, strict=True) if has]
         for parameter in used:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._reduced([p.grad for p in used if p.grad is not None])
+        return loss.new_tensor(total)
 
     def average_buffers(self, model: nn.Module) -> None:
         """Running averages become their mean over all processes."""
         if self.size > 1:
             self._reduced([b for b in model.buffers() if b.is_floating_point()], 1 / self.size)
-
-    def added(self, number: Tensor) -> Tensor:
-        """The sum over all processes."""
-        if self.size > 1:
-            distributed.all_reduce(number)
-        return number
 
     def said_by_first(self, say: Callable[[], T]) -> T:
         """What the first process says; the others do not ask."""

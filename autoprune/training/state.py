@@ -178,8 +178,7 @@ class TrainingState:
             penalty.backward()
             total += penalty.detach()
         if self.processes.size > 1:
-            self.processes.add_gradients(self._parameters)
-            total, more = self.processes.added(total + more), 0.0
+            total, more = self.processes.add_gradients(self._parameters, total + more), 0.0
         return step, total, more
 
     def _loss(self, batch: Any) -> tuple[Any, Tensor]:

