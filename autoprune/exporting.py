@@ -32,7 +32,7 @@ from autoprune.builders import is_named_like_one
 from autoprune.ceiling import Ceiling
 from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
 from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export, why_not
-from autoprune.reference import ModelReference, load_weights, save_weights
+from autoprune.reference import ModelReference, broken_weight, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
 from search_spaces import Kept, SearchSpace, Widths, prune
@@ -81,10 +81,12 @@ def export(
 
     Raises:
         ValueError: If something else is there, something cannot be written, or the ONNX or torch.export file cannot be
-            made: then the rest is there all the same.
+            made: then the rest is there all the same. If a weight is NaN or infinite, nothing is written.
     """
     directory = Path(directory)
     check_target(directory)
+    if broken := broken_weight(model):
+        raise ValueError(f"'{directory}': not exported, since {broken}; train with a smaller learning rate")
     widths: Widths = tuple(len(k) for k in kept)
     architecture: dict[str, Any] = {
         "format": FORMAT,

@@ -2,7 +2,7 @@
 
 An ONNX file names its input `input` (several: `input_0`, `input_1` ..., or as arguments are called), its answer
 `logits` (as its task says) and their first axis `batch`; its metadata say how images are normalised, what the outputs
-mean and what the classes are called.
+mean and what the classes are called. A detector's (see `autoprune.detectors`) takes one `image`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from autoprune import detectors
 from autoprune.tasks import main_output, named_output
 from search_spaces.inputs import select_inputs
 from search_spaces.tracing import slow_path
@@ -53,27 +54,43 @@ def to_onnx(
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as error:
         raise ValueError(f"ONNX export needs {error.name}; pip install 'autoprune[onnx]'") from error
-    program, arguments = _program(model, example_inputs)
-    with torch.no_grad():
-        answer = program.module()(*arguments)
-    names: dict[str, Any] = {"input_names": _input_names(len(arguments), example_inputs)}
-    names["output_names"] = _output_names(answer, told or {})
-    torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
+    images = detectors.images_of(example_inputs)
+    arguments, answer = (
+        _write_program(model, example_inputs, path, told or {})
+        if images is None
+        else detectors.write_onnx(model, images[0], path)
+    )
     file = onnx.load(str(path))
-    _name_batch(file.graph)
+    if images is None:
+        _name_batch(file.graph)
     onnx.helper.set_model_props(file, _properties(told or {}))
     onnx.save(file, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {i.name: t.numpy() for i, t in zip(session.get_inputs(), arguments, strict=True)}
     found, expected = session.run(None, feed), [t.numpy() for t in tree_leaves(answer)]
-    difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
-    scale = max(1.0, *(float(np.abs(e).max()) for e in expected))
-    limit = ONNX_TOLERANCE * scale
+    if images is None:
+        difference = max(float(np.abs(f - e).max()) for f, e in zip(found, expected, strict=True))
+        limit = ONNX_TOLERANCE * max(1.0, *(float(np.abs(e).max()) for e in expected))
+    else:
+        difference, limit = detectors.difference(found, answer), ONNX_TOLERANCE
     if not difference <= limit:
         raise ValueError(
             f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
         )
     return {ONNX_DIFFERENCE: difference}
+
+
+def _write_program(
+    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[Tensor, ...], Any]:
+    """The ONNX file of tensors in, tensors out; what it was exported with, and what torch answers."""
+    program, arguments = _program(model, example_inputs)
+    with torch.no_grad():
+        answer = program.module()(*arguments)
+    names: dict[str, Any] = {"input_names": _input_names(len(arguments), example_inputs)}
+    names["output_names"] = _output_names(answer, told)
+    torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
+    return arguments, answer
 
 
 def to_torch_export(
@@ -99,11 +116,15 @@ def check_network(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: boo
     """
     if not (onnx or pt2):
         return
-    name = "onnx" if onnx else "pt2"
+    images = detectors.images_of(example_inputs)
+    name = "onnx" if onnx and not (images and pt2) else "pt2"
     try:
-        program, _ = _program(model, example_inputs)
-        if onnx:
-            torch.onnx.export(program, (), None, optimize=False, **_AS_PROGRAM)
+        if images and not pt2:
+            detectors.write_onnx(model, images[0], io.BytesIO())
+        else:
+            program, _ = _program(model, example_inputs)
+            if onnx:
+                torch.onnx.export(program, (), None, optimize=False, **_AS_PROGRAM)
     except Exception as error:  # they raise whatever they like
         raise ValueError(
             f"--{name}: this network cannot be written ({why_not(error)}); change its code, or leave it out and use "
@@ -124,6 +145,9 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     if isinstance(example_inputs, Mapping):
         model, example_inputs = _Named(model, tuple(example_inputs)), tuple(example_inputs.values())
     arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
+    if detectors.images_of(example_inputs):
+        raise ValueError("torch.export cannot follow a network whose detections are as many as it finds; ONNX can be "
+                         "written of it")  # fmt: skip
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
     arguments = select_inputs(model, arguments)

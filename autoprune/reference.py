@@ -166,6 +166,17 @@ def save_weights(model: nn.Module, path: Path) -> None:
     save_tensors(save_file, state, path)
 
 
+def broken_weight(model: nn.Module) -> str:
+    """Which weights are no finite numbers, in words; "" if all are. A buffer may hold infinity (attention masks do)."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            wrong = ~value.isfinite() if name in parameters else value.isnan()
+            if wrong.any():
+                return f"'{name}' holds {int(wrong.sum())} numbers that are NaN or infinite"
+    return ""
+
+
 def load_weights(model: nn.Module, state: Mapping[str, Tensor], where: str, say: Say = quiet) -> None:
     """Put a state dict into a model, strictly; names that DataParallel or torch.compile gave are understood.
 

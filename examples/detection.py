@@ -32,18 +32,20 @@ def scenes(count: int, seed: int) -> list[tuple[Tensor, dict[str, Tensor]]]:
     return found
 
 
-def make(seed: int = 0, steps: int = 60, count: int = 64) -> tuple[nn.Module, Detection]:
+def make(seed: int = 0, steps: int = 60, count: int = 64, size: int = 128) -> tuple[nn.Module, Detection]:
     """The network, trained for as many steps, and its task."""
     torch.manual_seed(seed)
     net = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
-    net.transform.min_size, net.transform.max_size, net.transform.fixed_size = (128,), 128, (128, 128)
+    net.transform.min_size, net.transform.max_size, net.transform.fixed_size = (size,), size, (size, size)
     task = Detection(scenes(count, 1), scenes(count // 4, 2), scenes(count // 4, 3), num_classes=4, name="squares")
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     net.train()
     for batch in task.training(8, seed).between(0, steps):
         optimizer.zero_grad()
         task.evaluate(net, batch)[1].backward()
         optimizer.step()
+        schedule.step()
     return net.eval(), task
 
 

@@ -16,12 +16,12 @@ import autoprune
 from autoprune.tasks import Task
 
 
-def network() -> nn.Module:
+def network(width: int = 16) -> nn.Module:
     """Two coordinates from an image [N, 1, 24, 24]."""
     layers: list[nn.Module] = []
-    for into, out in ((1, 16), (16, 24), (24, 32)):
+    for into, out in ((1, width), (width, width * 3 // 2), (width * 3 // 2, 2 * width)):
         layers += [nn.Conv2d(into, out, 3, stride=2, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 9, 48), nn.ReLU(), nn.Linear(48, 2))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(18 * width, 3 * width), nn.ReLU(), nn.Linear(3 * width, 2))
 
 
 def spots(count: int, seed: int) -> TensorDataset:
@@ -39,17 +39,19 @@ def error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).norm(dim=1)
 
 
-def make(seed: int = 0, steps: int = 300) -> tuple[nn.Module, Task]:
+def make(seed: int = 0, steps: int = 300, width: int = 16) -> tuple[nn.Module, Task]:
     """The trained network and its task."""
     torch.manual_seed(seed)
-    train, val, test = (DataLoader(spots(n, s), 64, shuffle=s == 1) for n, s in ((1024, 1), (256, 2), (256, 3)))
+    train, val, test = (DataLoader(spots(n, s), 64, shuffle=s == 1) for n, s in ((4096, 1), (256, 2), (512, 3)))
     task = Task.of(train, val, test, loss=functional.mse_loss, metrics={"distance": error}, sample="image")
-    net = network()
+    net = network(width)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for batch in task.training(64, seed).between(0, steps):
         optimizer.zero_grad()
         task.evaluate(net, batch)[1].mean().backward()
         optimizer.step()
+        schedule.step()
     return net.eval(), task
 
 

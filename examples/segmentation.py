@@ -58,15 +58,18 @@ def shapes(count: int, seed: int, size: int = 32) -> tuple[Tensor, Tensor]:
     return images, masks
 
 
-def make(seed: int = 0, steps: int = 150) -> tuple[nn.Module, Segmentation]:
+def make(seed: int = 0, steps: int = 150, width: int = 16) -> tuple[nn.Module, Segmentation]:
     """The trained network and its task."""
     torch.manual_seed(seed)
-    task, net = Segmentation(shapes(512, 1), shapes(128, 2), shapes(128, 3), num_classes=3, name="shapes"), UNet()
+    task = Segmentation(shapes(512, 1), shapes(128, 2), shapes(256, 3), num_classes=3, name="shapes")
+    net = UNet(width)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for batch in task.training(32, seed).between(0, steps):
         optimizer.zero_grad()
         task.evaluate(net, batch)[1].mean().backward()
         optimizer.step()
+        schedule.step()
     return net.eval(), task
 
 

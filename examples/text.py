@@ -46,16 +46,18 @@ def sentences(count: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     return {"input_ids": ids, "attention_mask": (torch.arange(LENGTH) < lengths[:, None]).long()}, kinds
 
 
-def make(seed: int = 0, steps: int = 400) -> tuple[nn.Module, Text]:
+def make(seed: int = 0, steps: int = 400, width: int = 32) -> tuple[nn.Module, Text]:
     """The trained network and its task."""
     torch.manual_seed(seed)
-    task = Text(sentences(1024, 1), sentences(256, 2), sentences(256, 3), num_classes=3, name="sentences")
-    net = Classifier()
+    task = Text(sentences(4096, 1), sentences(256, 2), sentences(512, 3), num_classes=3, name="sentences")
+    net = Classifier(width)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for batch in task.training(64, seed).between(0, steps):
         optimizer.zero_grad()
         task.evaluate(net, batch)[1].mean().backward()
         optimizer.step()
+        schedule.step()
     return net.eval(), task
 
 

@@ -28,7 +28,7 @@ from autoprune.evaluation.state import remove, state_files, trained_file
 from autoprune.evaluation.validation import Goal, validate
 from autoprune.files import DiskError
 from autoprune.recovery import Reconstruction, reestimate_evenly
-from autoprune.reference import read_weights, save_weights
+from autoprune.reference import broken_weight, read_weights, save_weights
 from autoprune.tasks import Draw, Task, as_task
 from autoprune.training import Checkpoints, StepListener, TrainingLog, finetune
 from search_spaces import Dresser, SearchSpace, prune
@@ -267,9 +267,12 @@ class Evaluator:
         before = settled(net, None) if plan.starts else {"loss": math.inf}
         log = self._train(trained, plan, share, file, listener)
         metrics = settled(trained, incumbent)
-        if before["loss"] < metrics["loss"] or (plan.starts and math.isnan(metrics["loss"])):
+        spoilt = broken_weight(trained)
+        if before["loss"] < metrics["loss"] or (plan.starts and (spoilt or math.isnan(metrics["loss"]))):
             harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
             trained, metrics = net, {**before, **harm}
+        elif spoilt:
+            raise CandidateFailed(f"{spoilt} after its training, at widths {tuple(widths)}")
         metrics["seconds_compute"] = log.seconds_compute + sum(seconds)
         if len(starts) > 1:
             metrics |= {"start": "fitted" if best.fitted else "cut", "units": best.units}

@@ -13,6 +13,7 @@ from autoprune.config import RunConfig
 from autoprune.data.loaders import check_length
 from autoprune.evaluation import Goal, validate
 from autoprune.evaluation.failures import out_of_memory
+from autoprune.reference import broken_weight
 from autoprune.report.pace import Images
 from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, part_of, placed, shapes
 from autoprune.tasks.draws import first_of
@@ -71,6 +72,8 @@ def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) ->
     if isinstance(found, Tensor) and found.is_floating_point() and not found.isfinite().all():
         raise ValueError(f"model '{name}': answers a {task.sample} of '{task.spec}' with NaN or infinity; check its "
                          "weights".replace(" a image", " an image"))  # fmt: skip
+    if broken := broken_weight(model):  # of a layer that these answers do not need
+        raise ValueError(f"model '{name}': {broken}; check its weights")
     _check_loss(model, task, batch)
     _check_metrics(model, task, config)
     if config.distill:

@@ -20,6 +20,7 @@ from autoprune.labels import Labels
 from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.recovery import Reconstruction, reestimate_evenly
+from autoprune.reference import broken_weight
 from autoprune.report import RunProgress, apart
 from autoprune.report.pace import Stopwatch
 from autoprune.report.tables import seconds
@@ -219,9 +220,10 @@ def _settle(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]
 
 
 def _validate(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]:
-    """Everything that is measured, and what the run minimises as "minimised"."""
+    """Everything that is measured, and what the run minimises as "minimised": NaN where a weight is, used or not."""
     found = measure(model, task, "val", metric=config.metric, device=config.device, amp=config.amp)
-    return {**found, MINIMISED: goal_of(config.metric, task).loss(found[config.metric])}
+    worth = math.nan if broken_weight(model) else goal_of(config.metric, task).loss(found[config.metric])
+    return {**found, MINIMISED: worth}
 
 
 def _minimised(found: Mapping[str, float]) -> float:

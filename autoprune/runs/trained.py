@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from autoprune.config import RunConfig
 from autoprune.evaluation import measure_by_class
 from autoprune.formats import ONNX_TOLERANCE
-from autoprune.reference import ModelReference, fingerprint, load_weights, quiet
+from autoprune.reference import ModelReference, broken_weight, fingerprint, load_weights, quiet
 from autoprune.runs.telling import PER_CLASS, TRAINING
 from autoprune.tasks import Task
 from search_spaces import tensors_in
@@ -92,16 +92,8 @@ def fitted(
     trained = unwrapped(trained) if isinstance(trained, nn.Module) else trained
     skeleton = skeleton.cpu()
     load_weights(skeleton, trained.state_dict() if isinstance(trained, nn.Module) else trained, where, say)
-    parameters = dict(skeleton.named_parameters(remove_duplicate=False))
-    for name, value in skeleton.state_dict().items():
-        if not value.is_floating_point():
-            continue
-        wrong = ~value.isfinite() if name in parameters else value.isnan()  # an attention mask may hold infinity
-        if wrong.any():
-            raise ValueError(
-                f"weights '{where}': '{name}' holds {int(wrong.sum())} numbers that are NaN or infinite; give a "
-                "checkpoint from before the training diverged"
-            )
+    if broken := broken_weight(skeleton):
+        raise ValueError(f"weights '{where}': {broken}; give a checkpoint from before the training diverged")
     if isinstance(trained, nn.Module) and example is not None:
         _check_answers(skeleton, trained, where, example)
     return skeleton.eval()

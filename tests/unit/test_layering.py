@@ -18,7 +18,7 @@ FLOORS = {
     "strategies": 4, "recovery": 4, "training": 4,
     "evaluation": 5, "ledger": 5,
     "limits": 6, "schedule": 6, "tradeoff": 6, "finalists": 6, "controller": 6, "workers": 6,
-    "config": 7, "architecture": 7, "formats": 7, "exporting": 7, "report": 7, "runs": 7,
+    "config": 7, "architecture": 7, "detectors": 7, "formats": 7, "exporting": 7, "report": 7, "runs": 7,
     "search": 7, "study": 7,
     "verbs": 8,
     "examples": 0, "cli": 9, "demo": 9, "__main__": 9,
