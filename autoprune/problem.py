@@ -50,7 +50,7 @@ class Trial:
         number: 0, 1, 2, ... in the order asked.
         widths: Kept units per group.
         state: Where it stands.
-        metrics: "loss" (mean validation cross-entropy), "top1" (fraction), costs, whatever the evaluator measured.
+        metrics: "loss" (mean over validation samples), scores of the task, costs, whatever the evaluator measured.
         fidelity: "proxy", or "short" for a finalist that was fine-tuned for some steps.
         worker: Who evaluated it.
         seconds: Wall time of the evaluation.
@@ -97,7 +97,8 @@ class Problem:
         worst: Of a front: the loss from which a candidate is worth nothing.
         score_per: The cost by which `allocation.knapsack` divides scores: a key of `feasibility.costs`, "none", or ""
             for the costs that the budgets limit.
-        metric: What the loss of a trial is: "loss" (cross-entropy), "top1" (1 - top-1), or the user's own.
+        metric: What the loss of a trial is: "loss" (of the task), a score of the task, or the user's own.
+        fraction: The task's first score, if it is a fraction of 1 of which more is better: "top1", "miou"; else "".
         norms: Scores by `criteria.Magnitude`, per group [C]: what the rules of others rank by; None: `scores`.
     """
 
@@ -110,6 +111,7 @@ class Problem:
     worst: float = math.inf
     score_per: str = ""
     metric: str = "loss"
+    fraction: str = ""
     norms: tuple[NDArray[np.float64], ...] | None = None
 
     @cached_property

@@ -7,6 +7,7 @@ from autoprune.criteria.apoz import Apoz as Apoz
 from autoprune.criteria.bn_scale import BatchNormScale as BatchNormScale
 from autoprune.criteria.branches import branch_losses as branch_losses
 from autoprune.criteria.branches import with_branch_losses as with_branch_losses
+from autoprune.criteria.criterion import CRITERIA as CRITERIA
 from autoprune.criteria.criterion import Criterion as Criterion
 from autoprune.criteria.exemplar import Exemplar as Exemplar
 from autoprune.criteria.geometric_median import GeometricMedian as GeometricMedian
@@ -28,9 +29,3 @@ from autoprune.criteria.scoring import score_many as score_many
 from autoprune.criteria.taylor import Taylor as Taylor
 from autoprune.criteria.tensors import GroupTensors as GroupTensors
 from autoprune.criteria.thinet import ThiNet as ThiNet
-
-CRITERIA: dict[str, type[Criterion]] = {
-    c.name: c
-    for c in list(globals().values())
-    if isinstance(c, type) and issubclass(c, Criterion) and hasattr(c, "name")
-}

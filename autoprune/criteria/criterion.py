@@ -9,6 +9,8 @@ from torch import Tensor
 
 from autoprune.criteria.tensors import GroupTensors
 
+CRITERIA: dict[str, type[Criterion]] = {}  # those of this package, by name, each once its file is imported
+
 
 class Criterion(ABC):
     """How much the network would miss each unit of a group.
@@ -29,6 +31,11 @@ class Criterion(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     degree: ClassVar[int]
     activation_degree: ClassVar[int] = 0
+
+    def __init_subclass__(cls, registered: bool = True) -> None:
+        super().__init_subclass__()
+        if registered and cls.__module__.startswith(f"{__package__}.") and "name" in cls.__dict__:
+            CRITERIA[cls.name] = cls
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed

@@ -19,7 +19,7 @@ from search_spaces import SearchSpace
 SUFFIX = ".safetensors"  # what `--criterion` takes for a file and not for a name
 
 
-class SavedScores(Criterion):
+class SavedScores(Criterion, registered=False):
     """A file with a tensor [C] for each group, by name: what `autoprune adapt` writes, or any program of the user's.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoprune.criteria.criterion import Criterion
+from autoprune.criteria.criterion import CRITERIA, Criterion
 from autoprune.criteria.gathering import Gathered, gather
 from autoprune.criteria.saved import SUFFIX, SavedScores
 from autoprune.criteria.tensors import GroupTensors, collect
@@ -32,8 +32,6 @@ def make(name: str, *, seed: int = 0) -> Criterion:
     Raises:
         ValueError: If there is no such criterion.
     """
-    from autoprune.criteria import CRITERIA  # the facade's import lines are the registry
-
     if name.endswith(SUFFIX):
         return SavedScores(name, seed=seed)
     found = find("criterion", name, CRITERIA)

@@ -23,8 +23,8 @@ class EvaluationSettings:
             another: the start is chosen after a few steps from each (`evaluation.starts`).
         batch_size: Images per batch, forwards and in training.
         training: How candidates are trained in "short"; batches, seed, device and precision are those of here.
-        metric: What "loss" is, lower is better: "loss" (cross-entropy), "top1" (counted as 1 - top-1), or the user's
-            "package.module:function" of (logits, labels).
+        metric: What "loss" is, lower is better: "loss" (of the task), a score of the task (if more of it is better, the
+            best it can be minus it), or the user's "package.module:function" of (outputs, targets).
         abandon: Whether hopeless candidates are abandoned early.
         seed: Of the images that score and re-estimate, and of the training in "short".
         device: "auto", "cpu", "cuda", "cuda:1", ...

@@ -196,6 +196,7 @@ def search_on_cluster(
     config = run.config
     recipe = replace(_sent(recipe, prepared), weights=fingerprint["weights"])
     open_finals, trainer = replace(open_search, finals=True), partial(CandidateTrainer, recipe)
-    finals = Finals(open_finals, trainer, config.short_steps, config.rungs) if config.finalists else None
+    score = prepared.task.labels().headline
+    finals = Finals(open_finals, trainer, config.short_steps, config.rungs, score) if config.finalists else None
     told: dict[str, Any] = {"listener": listener, "callbacks": callbacks, "table": True, "say": say}
     run_cluster(open_search, recipe, share, at.path / "ray", finals=finals, **told)

@@ -103,7 +103,9 @@ def make_problem(
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     norms = criteria.score_all("magnitude", dense, space, (), config.seed)
-    more = (config.front, worst, score_per, config.metric, norms)
+    headline = None if task is None else task.labels().headline
+    fraction = headline.name if headline and headline.is_fraction else ""
+    more = (config.front, worst, score_per, config.metric, fraction, norms)
     problem = Problem(space, budgets, tuple(scores), distances, measured, *more)
     strategy = strategies.make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
     strategies.open_with(config.warm_starts, strategy)

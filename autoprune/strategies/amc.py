@@ -84,14 +84,15 @@ class AMC(Strategy):
     def accuracy(self, trial: Trial) -> float:
         """A number in [0, 1] that rises as a candidate gets better.
 
-        With the metrics "loss" and "top1" it is the top-1 accuracy, as published (where an evaluator gives none,
-        exp(-loss): the geometric mean of the probability of the true class). With any other metric it is the logistic
-        function of minus the trial's loss, 1 / (1 + exp(loss)), for losses of either sign; the reward tells candidates
-        apart best where losses lie within a few units of 0. An abandoned trial's loss is an estimate for all images,
-        but its top-1 is that of the images it has seen.
+        Where the loss or the problem's `fraction` is minimised it is that fraction: of classification the accuracy, as
+        published (where an evaluator gives none, exp(-loss): of a cross-entropy the geometric mean of the probability
+        of the true class). With any other metric it is the logistic function of minus the trial's loss,
+        1 / (1 + exp(loss)), for losses of either sign; the reward tells candidates apart best where losses lie within a
+        few units of 0. An abandoned trial's loss is an estimate for all samples, but its fraction is that of those it
+        has seen.
         """
-        if self.problem.metric in ("loss", "top1"):
-            return float(trial.metrics.get("top1", math.exp(-max(trial.loss, 0.0))))
+        if self.problem.metric in ("loss", self.problem.fraction):
+            return float(trial.metrics.get(self.problem.fraction, math.exp(-max(trial.loss, 0.0))))
         return float(expit(-trial.loss))
 
     def _warming(self, number: int) -> bool:

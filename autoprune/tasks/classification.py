@@ -25,11 +25,12 @@ from autoprune.data import (
 )
 from autoprune.data.sources import IMAGENET
 from autoprune.labels import Labels
+from autoprune.tasks.distances import TEMPERATURE, soft_distance
 from autoprune.tasks.draws import Draw
 from autoprune.tasks.memory import MapStyle
 from autoprune.tasks.scores import Metric
 from autoprune.tasks.streamed import Streamed
-from autoprune.tasks.task import TEMPERATURE, Task, soft_distance
+from autoprune.tasks.task import Task
 from autoprune.tasks.trees import main_output, targets_of
 
 OTHERS = ((0.0, 1.0), (0.5, 0.5))  # mean and std that networks are often trained with, besides ImageNet's

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from autoprune.tasks.arrays import Arrays, torchmetric
+from autoprune.tasks.distances import TEMPERATURE
 from autoprune.tasks.memory import Columns
-from autoprune.tasks.task import TEMPERATURE
 from autoprune.tasks.trees import main_output, targets_of
 
 

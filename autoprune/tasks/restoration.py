@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from autoprune.tasks.arrays import Arrays, torchmetric
+from autoprune.tasks.distances import TEMPERATURE, mean_squares
 from autoprune.tasks.memory import Columns
-from autoprune.tasks.task import TEMPERATURE, mean_squares
 from autoprune.tasks.trees import main_output, targets_of
 
 

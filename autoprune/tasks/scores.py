@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,21 @@ from autoprune.labels import LOSS, Score
 from autoprune.tasks.trees import mapped, num_samples, on_cpu
 from objectives.plugins import PluginError, find, running
 
-if TYPE_CHECKING:
-    from autoprune.tasks.task import Task
+
+class Scored(Protocol):
+    """What of a task is needed to measure it.
+
+    Attributes:
+        sample: What one of a batch is called.
+    """
+
+    sample: str
+
+    def scores(self) -> Mapping[str, Any]:
+        """Metrics by name."""
+
+    def answers(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """What metrics are given."""
 
 
 class Metric:
@@ -72,7 +85,7 @@ class Meter:
         more: Further metrics, by name.
     """
 
-    def __init__(self, task: Task, more: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, task: Scored, more: Mapping[str, Any] | None = None) -> None:
         self._task = task
         self._metrics: dict[str, Any] = {}
         for name, metric in {**task.scores(), **(more or {})}.items():
@@ -216,7 +229,7 @@ def _together(seen: list[tuple[Any, Any]]) -> tuple[Any, Any]:
     return join(columns[0]), join(columns[1])
 
 
-def resolve_metric(name: str, task: Task | None = None) -> Metric | None:
+def resolve_metric(name: str, task: Scored | None = None) -> Metric | None:
     """The function behind a metric that no task brings: "package.module:function" of (outputs, targets).
 
     Of a class an instance is made, without arguments; that is called.
@@ -245,7 +258,7 @@ def resolve_metric(name: str, task: Task | None = None) -> Metric | None:
     return Metric(found, whole=True)
 
 
-def goal_of(name: str, task: Task) -> Score:
+def goal_of(name: str, task: Scored) -> Score:
     """How the metric is read that a search minimises.
 
     Raises:

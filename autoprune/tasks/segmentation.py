@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from autoprune.tasks.arrays import Arrays, Pair, count_classes, integers, torchmetric
+from autoprune.tasks.distances import TEMPERATURE, soft_distance
 from autoprune.tasks.memory import Columns
 from autoprune.tasks.streamed import Streamed
-from autoprune.tasks.task import TEMPERATURE, soft_distance
 from autoprune.tasks.trees import main_output, targets_of
 
 

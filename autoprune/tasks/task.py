@@ -7,14 +7,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from autoprune.compute import Compute
 from autoprune.labels import Labels
+from autoprune.tasks.distances import TEMPERATURE, mean_squares, soft_distance
 from autoprune.tasks.draws import (
     Draw,
     LoaderDraw,
@@ -25,12 +26,14 @@ from autoprune.tasks.draws import (
     reading,
     samples_in,
 )
+from autoprune.tasks.given import GivenLoss, check_loader, checked_loss, is_cross_entropy
+from autoprune.tasks.own_loss import own_loss
 from autoprune.tasks.scores import Meter, score_of
-from autoprune.tasks.trees import called, inputs_of, leaves, main_output, part_of, placed, targets_of
+from autoprune.tasks.trees import called, inputs_of, leaves, main_output, num_samples, part_of, placed, targets_of
+from objectives.plugins import running
 
 SPLITS = ("train", "val", "test")
 CPU = Compute(torch.device("cpu"), amp=False, channels_last=False)
-TEMPERATURE = 4.0  # of distillation, Hinton et al. 2015
 
 
 class Task(ABC):
@@ -287,31 +290,102 @@ class Task(ABC):
         Raises:
             ValueError: If something of it cannot be.
         """
-        from autoprune.tasks.loaded import LoadedTask
-
         return LoadedTask(
             train, val, test, calibration=calibration, loss=loss, metrics=metrics, call=call, distance=distance,
             example=example, name=name, sample=sample,
         )  # fmt: skip
 
 
-def soft_distance(outputs: Tensor, teacher: Tensor, temperature: float, dim: int = 1) -> Tensor:
-    """`T^2 * KL(teacher / T || outputs / T)` over an axis of class scores, the mean over all else."""
-    one = functional.log_softmax(outputs.float() / temperature, dim=dim)
-    other = functional.log_softmax(teacher.float() / temperature, dim=dim)
-    each = functional.kl_div(one, other, reduction="none", log_target=True).sum(dim)
-    return temperature**2 * each.mean()
+class LoadedTask(Task):
+    """See `Task.of`."""
 
+    def __init__(
+        self,
+        train: Any,
+        val: Any,
+        test: Any,
+        *,
+        calibration: Any,
+        loss: Callable[..., Any] | None,
+        metrics: Mapping[str, Any] | None,
+        call: Callable[..., Any] | None,
+        distance: Callable[..., Any] | None,
+        example: Any,
+        name: str,
+        sample: str,
+    ) -> None:
+        self.spec, self.sample = name or "Task.of", sample
+        given = {"train": train, "val": val, "test": test, "calibration": calibration}
+        self.splits = {split: loader for split, loader in given.items() if loader is not None}
+        for split in ("train", "val"):
+            if split not in self.splits:
+                raise ValueError(f"{self.where(split)}: is missing; give a DataLoader or a list of batches")
+        for split, loader in self.splits.items():
+            check_loader(self.where(split), loader)
+        for what, function in (("loss", loss), ("call", call), ("distance", distance)):
+            if function is not None and not callable(function):
+                raise ValueError(f"task '{self.spec}': {what} must be a function, got {function!r:.60}")
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise ValueError(f"task '{self.spec}': metrics must be a dictionary of name -> metric, got {metrics!r:.60}")
+        self._metrics = dict(metrics or {})
+        for key, metric in self._metrics.items():
+            score_of(key, metric)
+        self._call, self._distance, self._example = call, distance, example
+        self._loss = None if loss is None else GivenLoss(loss, self.where("loss"))
+        self.takes_probabilities = is_cross_entropy(loss)
 
-def mean_squares(outputs: Any, teacher: Any) -> Tensor:
-    """Mean squared difference of all tensors of equal shapes.
+    def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
+        """The user's own loader."""
+        loader: Iterable[Any] = self.splits[split]
+        for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(epoch)
+        return loader
 
-    Raises:
-        ValueError: If no two have one.
-    """
-    pairs = zip(leaves(outputs), leaves(teacher), strict=False)
-    found = [(a.float() - b.float()).square().mean() for a, b in pairs if a.shape == b.shape and a.is_floating_point()]
-    if not found:
-        raise ValueError("distillation: the outputs of the two networks have no tensors of equal shapes to compare; "
-                         "give the task a distance, or leave distill at 0")  # fmt: skip
-    return torch.stack(found).mean()
+    def has(self, split: str) -> bool:
+        """Whether it was given."""
+        return split in self.splits
+
+    def call(self, model: nn.Module, batch: Any) -> Any:
+        """As usual, or as the user says."""
+        if self._call is None:
+            return super().call(model, batch)
+        with running(self.where("call")):
+            return self._call(model, inputs_of(batch))
+
+    def evaluate(self, model: nn.Module, batch: Any) -> tuple[Any, Tensor]:
+        """Answers and loss; without a loss of the user's, the network's own."""
+        if self._loss is None:
+            return own_loss(model, batch, self.where("loss"))
+        return super().evaluate(model, batch)
+
+    def loss(self, outputs: Any, batch: Any) -> Tensor:
+        """Of each sample where the function can say it, else what it says."""
+        if self._loss is None:
+            raise ValueError(f"{self.where('loss')}: is the network's own, and needs its batch")
+        return self._loss(outputs, targets_of(batch), num_samples(batch))
+
+    def scores(self) -> Mapping[str, Any]:
+        """The user's metrics."""
+        return self._metrics
+
+    def distance(self, outputs: Any, teacher: Any, temperature: float = TEMPERATURE) -> Tensor:
+        """The user's; else soft class scores where the targets are class numbers, else mean squares."""
+        if self._distance is not None:
+            with running(self.where("distance")):
+                return checked_loss(self.where("distance"), self._distance(outputs, teacher), 1)
+        one, other = main_output(outputs), main_output(teacher)
+        same = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape and one.dim() >= 2
+        if same and self._has_classes:
+            return soft_distance(one, other, temperature)
+        return mean_squares(outputs, teacher)
+
+    @cached_property
+    def _has_classes(self) -> bool:
+        """Whether targets are class numbers: read once, not at each step, and nobody's generator moves."""
+        targets = leaves(targets_of(first_of(self.read("val"), self.where("val"), 0)))
+        return bool(targets) and not targets[0].is_floating_point()
+
+    def example(self) -> Any:
+        """The user's, else one sample."""
+        return super().example() if self._example is None else self._example

@@ -125,8 +125,8 @@ def main() -> None:
         "# Tasks: the default search, random search and uniform pruning at 50 % of the multiply-adds", "",
         f"Test loss (and score): mean ± deviation of {asked.seeds} seeds, each with a dense network of its own; "
         f"{TRIALS} candidates ({SIZES['detection'][2]['trials']} of the detector) and {FINALISTS} finalists but for "
-        "uniform. How much lower the loss of the default is: mean ± deviation of the differences seed by seed; ahead or "
-        "behind where the mean is more than the deviation. Protocol and sizes: tasks.py.",
+        "uniform. How much lower the loss of the default is: mean ± deviation of the differences seed by seed; ahead "
+        "or behind where the mean is more than the deviation. Protocol and sizes: tasks.py.",
         "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
     ]  # fmt: skip
     text = "\n".join([*lines, *(row(name, asked.seeds) for name in names)]) + "\n"

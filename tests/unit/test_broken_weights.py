@@ -13,7 +13,7 @@ from search_spaces import trace
 
 
 class Hidden(nn.Module):
-    """Answers as its layers do; the gradient of one parameter is NaN all the same, as the root of zero has one that is infinite."""
+    """Answers as its layers do; one parameter has a gradient of NaN all the same: 0 times that of the root of 0."""
 
     def __init__(self):
         super().__init__()

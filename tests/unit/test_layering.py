@@ -111,7 +111,32 @@ def test_no_circles_between_the_rooms_of_a_floor():
     for path in (p for p in FILES if p.parts[len(ROOT.parts)] == "autoprune"):
         home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
         found = imports(path.read_text(encoding="utf-8"))
-        edges[home] |= {room(m) for m, at_top in found if at_top and m.startswith("autoprune.")} - {home, "__init__"}
+        edges[home] |= {room(m) for m, _ in found if m.startswith("autoprune.")} - {home, "__init__"}
+    check_no_circle(edges)
+
+
+def test_no_circles_between_files():
+    """Nor hidden ones, of imports inside functions."""
+    names = {p.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".").removesuffix(".__init__"): p
+             for p in FILES}  # fmt: skip
+
+    def file_of(module: str) -> str:
+        while module and module not in names:
+            module = module.rpartition(".")[0]
+        return module
+
+    edges = {name: {file_of(module) for module, _ in imports(path.read_text(encoding="utf-8"))} - {name, ""}
+             for name, path in names.items()}  # fmt: skip
+    check_no_circle(edges)
+
+
+@pytest.mark.parametrize("edges", [{"a": {"b"}, "b": {"c"}, "c": {"a"}}, {"a": {"b"}, "b": {"a"}, "c": set()}])
+def test_a_circle_is_named(edges):
+    with pytest.raises(AssertionError, match="circle: a -> b -> "):
+        check_no_circle(edges)
+
+
+def check_no_circle(edges: dict[str, set[str]]) -> None:
     state: dict[str, str] = {}
 
     def walk(name: str, trail: tuple[str, ...]) -> None:
@@ -122,7 +147,7 @@ def test_no_circles_between_the_rooms_of_a_floor():
                 walk(target, (*trail, name))
             state[name] = "done"
 
-    for name in FLOORS:
+    for name in edges:
         walk(name, ())
 
 

@@ -26,7 +26,7 @@ def chain(sizes, pixels, kernels, *budgets, out=2):
     tensors = tuple(TensorShape(f"{x.name}.weight", (x.makes, x.reads)) for x in layers)
     groups = tuple(ChannelGroup(f"l{g}", c, ()) for g, c in enumerate(sizes))
     scores = tuple(np.arange(1.0, c + 1) for c in sizes)
-    return Problem(SearchSpace(groups, (), layers, tensors), tuple(map(parse, budgets)), scores)
+    return Problem(SearchSpace(groups, (), layers, tensors), tuple(map(parse, budgets)), scores, fraction="top1")
 
 
 def tiny(*budgets):
@@ -127,6 +127,9 @@ def test_rewards():
     assert own.reward(trial((1, 1), 0.9)) == pytest.approx(1 / (1 + math.exp(0.5)))
     assert own.reward(trial((1, 1), 0.1, loss=-2.0)) == pytest.approx(1 / (1 + math.exp(-2)))
     assert AMC(replace(tiny("macs<=50%"), metric="top1")).reward(trial((1, 1), 0.9, loss=0.2)) == 0.9
+    masks = AMC(replace(tiny("macs<=50%"), metric="miou", fraction="miou"))  # of segmentation its own fraction
+    seen = Trial(0, (1, 1), TrialState.COMPLETE, {"loss": 0.3, "miou": 0.7, "top1": 0.1})
+    assert masks.reward(seen) == 0.7
 
 
 def test_the_guaranteed_reward():

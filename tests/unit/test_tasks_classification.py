@@ -8,7 +8,7 @@ import torch
 from autoprune import data as data_sets
 from autoprune.tasks import Classification, Metric, goal_of, resolve_metric
 from autoprune.tasks.classification import cross_entropy, top1
-from autoprune.tasks.task import soft_distance
+from autoprune.tasks.distances import soft_distance
 
 LOGITS = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [0.0, 5.0]])  # probabilities 1/2, 3/4, ...
 LABELS = torch.tensor([0, 0, 0])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.controller import Job
+from autoprune.labels import LOSS, Score
 from autoprune.workers.cluster.desk import MAX_DEATHS, Search
 from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.luggage import Luggage
@@ -26,12 +27,14 @@ class Finals:
         rungs: 1: all are trained to the end; with more, half of those that come to a rung are stopped there, the first
             time after `steps / 2 ** (rungs - 1)` (asynchronous successive halving, Li et al. 2020,
             https://arxiv.org/abs/1810.05934).
+        score: What Tune's table shows beside the loss.
     """
 
     open_search: Callable[[], Search]
     make_trainer: Callable[[str, str, int], Trainer]
     steps: int
     rungs: int = 1
+    score: Score = LOSS
 
     @property
     def milestones(self) -> tuple[int, ...]:
@@ -65,11 +68,12 @@ def tune_finalists(
     asked: list[tuple[Job, float]] = ray.get(desk.finalists.remote(luggage))
     if not asked:
         return False
+    columns = {"loss": "loss", finals.score.name: finals.score.label}
     attempts = len(list(storage.glob("finalists-*")))
     jobs = {job.number: (job, limit_s, _last_checkpoint(storage, job.number)) for job, limit_s in asked}
     trainable = tune.with_parameters(
         train, desk=desk, luggage=Luggage.pack(finals.make_trainer), jobs=jobs, rungs=finals.milestones,
-        every=finals.every, threads=share.cpus,
+        every=finals.every, threads=share.cpus, scores=(*columns,),
     )  # fmt: skip
     numbers = tune.grid_search(sorted(jobs))
     tuner = tune.Tuner(
@@ -92,8 +96,8 @@ def tune_finalists(
             storage_path=str(storage),
             failure_config=tune.FailureConfig(max_failures=MAX_DEATHS - 1),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[_ends(desk, finals.steps), *callbacks],
-            progress_reporter=reporter(steps="steps", loss="loss", top1="top-1"),
+            callbacks=[_ends(desk, finals.steps, (*columns, "steps")), *callbacks],
+            progress_reporter=reporter(steps="steps", **columns),
             verbose=1 if table else 0,
         ),
     )
@@ -114,7 +118,7 @@ def _last_checkpoint(storage: Path, number: int) -> str:
     return str(found[-1].parent) if found else ""
 
 
-def _ends(desk: Any, steps: int) -> Any:
+def _ends(desk: Any, steps: int, told: tuple[str, ...]) -> Any:
     """A callback that tells the desk who was stopped at a rung, and who has failed for good."""
     import ray
     from ray import tune
@@ -125,7 +129,7 @@ def _ends(desk: Any, steps: int) -> Any:
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             last = trial.last_result or {}
             if "loss" in last and last["steps"] < steps:
-                result = {k: last[k] for k in ("loss", "top1", "steps") if k in last} | {"abandoned": True}
+                result = {k: last[k] for k in told if k in last} | {"abandoned": True}
                 ray.get(desk.tell.remote(trial.config["number"], result))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -40,6 +40,7 @@ def train(
     rungs: tuple[int, ...],
     every: int,
     threads: int,
+    scores: tuple[str, ...] = ("loss",),
 ) -> None:
     """The function that Ray Tune runs, one Tune trial per finalist.
 
@@ -51,6 +52,7 @@ def train(
         rungs: Steps after which it is compared with the others.
         every: Steps between two checkpoints; divides the rungs.
         threads: CPU threads it may use.
+        scores: Of the metrics, what a table shows.
     """
     import ray
     from ray import tune
@@ -69,12 +71,14 @@ def train(
             tune.report({"steps": steps, **metrics})
         seen = {steps for steps, _ in history}
 
+        def shown(metrics: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: metrics[name] for name in scores if name in metrics}
+
         def listen(step: int, total: int, loss: float) -> None:
             done = step - 1  # its state is on the disk by now
             if done == 0 or done % every or done in seen or not any(folder.glob("*.pt")):  # none on a full disk
                 return
-            metrics = {"train_loss": loss, **({k: v for k, v in trainer.glance(job).items() if k in KEPT}
-                                              if done in rungs else {})}  # fmt: skip
+            metrics = {"train_loss": loss, **(shown(trainer.glance(job)) if done in rungs else {})}
             if done in rungs:
                 history.append((done, metrics))
                 (folder / HISTORY).write_text(json.dumps(history))
@@ -92,10 +96,7 @@ def train(
                 os._exit(1)  # Tune goes on from the last checkpoint, in another process
         ray.get(desk.tell.remote(job.number, result))
         if isinstance(result, dict):
-            tune.report({"steps": config["steps"], **{k: v for k, v in result.items() if k in KEPT}})
-
-
-KEPT = ("loss", "top1")  # of the metrics: what a table shows
+            tune.report({"steps": config["steps"], **shown(result)})
 
 
 def name(number: int) -> str:
