@@ -1,4 +1,4 @@
-"""What a user gives `Task.of`: loaders that can be read again, and a loss that is a tensor, of each sample if it can be."""
+"""What a user gives `Task.of`: loaders that can be read again, and a loss, of each sample if it can be."""
 
 from __future__ import annotations
 

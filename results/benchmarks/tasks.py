@@ -7,7 +7,8 @@ multiply-adds are missed. Each policy gets 50 % of them and what it delivers the
 finalists, then the final one; both are short, as what is trained for as long as the dense network was forgets where it
 came from. Random search has as many candidates and finalists as the default; uniform pruning is one network. The score
 is of the test split, which nothing but the end looks at. What is delivered is loaded again, and what the default
-delivers of seed 0 is written as ONNX and checked against torch. Results are kept piece by piece in cache/tasks/, so that a stopped script goes on where it was.
+delivers of seed 0 is written as ONNX and checked against torch. Results are kept piece by piece in cache/tasks/, so
+that a stopped script goes on where it was.
 """
 
 from __future__ import annotations

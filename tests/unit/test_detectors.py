@@ -77,9 +77,7 @@ def test_what_cannot_be_written_says_why(tmp_path):
     image = torch.rand(3, 8, 8)
     with pytest.raises(ValueError, match=r"--pt2: .*torch.export cannot follow a network whose detections are as many"):
         check_network(Spots().eval(), ([image],), onnx=True, pt2=True)
-    with pytest.raises(
-        ValueError, match=r"--onnx: .*that answer a list of dictionaries"
-    ):
+    with pytest.raises(ValueError, match=r"--onnx: .*that answer a list of dictionaries"):
         check_network(Lists(), ([image],), onnx=True, pt2=False)
 
 
