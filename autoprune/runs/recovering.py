@@ -64,10 +64,10 @@ def recover(
         finalist: The weights that the network was scored with after a short fine-tune; None: there was none.
 
     Returns:
-        The network to deliver, and what was measured on the validation images "before_finetune_val", "finalist_val"
+        The network to deliver, and what was measured on the validation samples "before_finetune_val", "finalist_val"
         and "after_finetune_val", of those that there are: "loss", the task's scores, the run's metric, each if it is a
-        finite number, and "delivered": whether it is that one; "training": the fine-tune's curve (see `telling`), and how much
-        of its loss is the teacher's ("distill"). Nothing if there is no fine-tune and no finalist.
+        finite number, and "delivered": whether it is that one; "training": the fine-tune's curve (see `telling`), and
+        how much of its loss is the teacher's ("distill"). Nothing if there is no fine-tune and no finalist.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
