@@ -73,7 +73,7 @@ def write_onnx(model: nn.Module, image: Tensor, file: Any) -> tuple[tuple[Tensor
         warnings.simplefilter("ignore")  # of tracing: what it takes for a constant, and that it is the older way
         torch.onnx.export(
             net, (image,), str(file) if isinstance(file, Path) else file, dynamo=False,
-            input_names=["image"], output_names=[*expected], dynamic_axes=axes,
+            do_constant_folding=False, input_names=["image"], output_names=[*expected], dynamic_axes=axes,
         )  # fmt: skip
     return (image,), expected
 

@@ -13,7 +13,8 @@ from autoprune.tasks import Task
 
 pytest.importorskip("torchmetrics")
 FOLDER = Path(__file__).parents[2] / "examples"
-NAMES = ("detection", "regression", "segmentation", "text")
+KINDS = ("classification", "image_to_image", "keypoints", "multi_label", "signals", "tabular")
+NAMES = ("detection", "regression", "segmentation", "text", *KINDS)
 QUICK = {"trials": 2, "finalists": 1, "short_steps": 2, "epochs": 0.1, "warm_starts": "none", "strategy": "random",
          "device": "cpu", "batch_size": 32, "progress": False, "criterion": "l1", "score_images": 64}  # fmt: skip
 
@@ -51,10 +52,22 @@ def test_it_is_searched_exported_and_loaded(name, example, here):
     assert (result.run_dir / "best/model.onnx").is_file() == onnx
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_every_built_in_kind_has_one_that_is_searched(name, example, here):
+    assert len((FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 80
+    model, task = example(name).make(steps=2)
+    assert task.kind == name
+    result = autoprune.search(model, task, budget="macs<=50%", name="run", **QUICK | {"trials": 1, "finalists": 0})
+    assert {"loss", task.labels().headline.name} <= result.metrics["pruned_test"].keys()
+    assert result.costs["macs"]["pruned"] <= 0.5 * result.costs["macs"]["dense"]
+
+
 @pytest.mark.slow
 def test_a_detector_of_torchvision_is_searched(example, here):
     pytest.importorskip("faster_coco_eval")
     model, task = example("detection").make(steps=2, count=16)
-    result = autoprune.search(model, task, budget="macs<=50%", name="run", **QUICK)
+    pytest.importorskip("onnxscript")
+    result = autoprune.search(model, task, budget="macs<=50%", name="run", onnx=True, **QUICK)
+    assert (result.run_dir / "best/model.onnx").is_file()
     assert {"loss", "map"} <= result.metrics["pruned_test"].keys()
     assert autoprune.load(result.run_dir / "best", model=model) is not None

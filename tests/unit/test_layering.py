@@ -113,7 +113,9 @@ def test_no_circles_between_the_rooms_of_a_floor():
         home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
         found = imports(path.read_text(encoding="utf-8"))
         known = KNOT.get(home, set())
-        edges[home] |= {room(m) for m, at_top in found if m.startswith("autoprune.") and (at_top or room(m) not in known)}
+        edges[home] |= {
+            room(m) for m, at_top in found if m.startswith("autoprune.") and (at_top or room(m) not in known)
+        }
         edges[home] -= {home, "__init__"}
     check_no_circle(edges)
 

@@ -1,0 +1,39 @@
+"""A network that reads scikit-learn's handwritten digits, pruned to half of its multiply-adds.
+
+python examples/classification.py [--trials 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import nn
+
+import autoprune
+from autoprune.data import load
+from autoprune.tasks import Classification
+from search_spaces.models import digits_cnn
+
+
+def make(seed: int = 0, steps: int = 150) -> tuple[nn.Module, Classification]:
+    """The trained network and its task."""
+    torch.manual_seed(seed)
+    task, net = Classification(load("digits")), digits_cnn()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    net.train()
+    for batch in task.training(64, seed).between(0, steps):
+        optimizer.zero_grad()
+        task.evaluate(net, batch)[1].mean().backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval(), task
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=8)
+    settings = parser.parse_args()
+    model, task = make()
+    print(autoprune.search(model, task, budget="macs<=50%", trials=settings.trials, finalists=2, epochs=2))
