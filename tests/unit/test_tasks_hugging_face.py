@@ -1,4 +1,4 @@
-"""Networks as those of Hugging Face are called: inputs by name, labels among them, answers as attributes of an object."""
+"""Networks called as those of Hugging Face: inputs by name, labels among them, answers as attributes of an object."""
 
 from collections import OrderedDict
 
