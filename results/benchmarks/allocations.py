@@ -158,6 +158,7 @@ ALLOCATIONS: dict[str, Allocation] = {
 FASTNAS = told("16 1 1 2 1 1 1 2 6 1 16 32 2 2 2 2 2 2 2 2 22 64 16 3 6 10 16 22 13 26")
 TORCH_PRUNING = told("16 1 1 2 1 1 1 3 2 2 3 32 2 2 4 4 1 6 4 4 18 64 23 15 29 18 16 9 4 7")
 SEARCHED = told("10 4 3 2 1 1 2 4 5 2 17 20 6 6 6 6 5 6 6 2 35 56 13 13 6 15 14 12 15 27")
+EARLY = told("15 1 2 1 1 1 1 4 5 1 16 31 1 1 1 1 1 1 1 1 39 61 20 15 17 17 17 15 9 15")
 FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> what peers and searches have found
     ("resnet20", "15%"): {
         "FastNAS": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16")),
@@ -167,6 +168,8 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
         "default search before kinds s2": Allocation("search", told("10 1 2 4 8 21 2 5 30 40 29 19")),
         "annealing before kinds s2": Allocation("search", told("8 1 2 5 11 16 2 4 33 50 21 20")),
         "default search with kinds": Allocation("search", told("10 1 1 3 6 29 1 1 46 29 25 51")),
+        "default search, refined by 22 steps": Allocation("search", told("11 2 2 4 8 22 3 5 21 44 16 22")),
+        "without bottlenecks, by reconstruction": Allocation("search", told("12 1 1 4 6 24 2 2 26 51 14 26")),
     },
     ("resnet56", "15%"): {
         "FastNAS": Allocation("peer", FASTNAS),
@@ -174,6 +177,7 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
         "Torch-Pruning L2": Allocation("peer", TORCH_PRUNING, "magnitude"),
         "Torch-Pruning L2, units by Fisher": Allocation("peer", TORCH_PRUNING),
         "default search before kinds": Allocation("search", SEARCHED),
+        "default search, first by 22 steps": Allocation("search", EARLY),
     },
 }
 
