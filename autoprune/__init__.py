@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from autoprune.runs import SearchResult
     from autoprune.study import Candidate, Study
     from autoprune.tasks import Task
-    from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status
+    from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status, train
     from search_spaces import kept_inputs, select_inputs
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "search",
     "select_inputs",
     "status",
+    "train",
 ]
 
 _HOMES = {  # of all else: autoprune.verbs

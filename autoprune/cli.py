@@ -154,6 +154,7 @@ def parser() -> Parser:
         help="where the weights go, e.g. adapted.safetensors; their scores are put beside it",
     )
     verb("search", _search, "search, fine-tune the winner and export it", run=False)
+    verb("train", _train, "let a method find what stays while the network trains, fine-tune and export it", run=False)
     resume = verb("resume", _resume, "go on with a run that was stopped or killed")
     resume.add_argument(
         "--restart",
@@ -274,6 +275,15 @@ def _complete(given: dict[str, Any]) -> RunConfig:
         if not getattr(config, name) and not (name == "data" and config.task):
             raise ValueError(f"--{name}: missing; {SETTINGS[name].help}")
     return config
+
+
+def _train(arguments: dict[str, Any]) -> None:
+    from autoprune.report import print_result
+    from autoprune.verbs import train
+
+    given = settings(arguments)
+    _complete(given)
+    print_result(train(progress=_progress(), **given))
 
 
 def _adapt(arguments: dict[str, Any]) -> None:

@@ -26,6 +26,8 @@ autoprune <command> --help explains a command and its settings.""",
   autoprune search --model torchvision.models:resnet18 --weights resnet18.safetensors --data imagefolder:photos \\
                    --budget "macs<=40%" --budget "params<=5M" --workers 2 --name small18
   autoprune search {DIGITS} --front macs,params --name sizes""",
+    "train": f"""\
+  autoprune train {DIGITS} --method slimming --method-epochs 5 --budget "macs<=50%" --name slim""",
     "resume": """\
   autoprune resume results/small18                 (after Ctrl-C, kill -9 or a reboot)
   autoprune resume results/small18 --trials 200    (more candidates)
@@ -55,5 +57,5 @@ def examples_of(verb: str) -> str:
     if not verb or not text:
         return text
     made = f" {MADE}" if DIGITS in text else ""
-    units = f"\n\n{UNITS}" if verb in ("profile", "search", "adapt", "export") else ""
+    units = f"\n\n{UNITS}" if verb in ("profile", "search", "train", "adapt", "export") else ""
     return f"{'examples' if text.count('autoprune ') > 1 else 'example'}:{made}\n{text}{units}"

@@ -99,6 +99,7 @@ class Problem:
             for the costs that the budgets limit.
         metric: What the loss of a trial is: "loss" (of the task), a score of the task, or the user's own.
         fraction: The task's first score, if it is a fraction of 1 of which more is better: "top1", "miou"; else "".
+        found: Widths of the units that a method of training has found; None: none has.
         norms: Scores by `criteria.Magnitude`, per group [C]: what the rules of others rank by; None: `scores`.
     """
 
@@ -113,6 +114,7 @@ class Problem:
     metric: str = "loss"
     fraction: str = ""
     norms: tuple[NDArray[np.float64], ...] | None = None
+    found: Widths | None = None
 
     @cached_property
     def feasibility(self) -> Feasibility:

@@ -49,6 +49,7 @@ from autoprune.runs import (
     check_delivery,
     check_end,
     check_joined,
+    check_method,
     check_recovery,
     check_sendable,
     counted_samples,
@@ -56,6 +57,7 @@ from autoprune.runs import (
     delivered,
     doubt,
     example_tensors,
+    find_units,
     hold,
     joined_latency,
     joined_scores,
@@ -157,6 +159,7 @@ def search(
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
+    check_method(config, prepared)
     said = [line for line in (*notes_of(prepared), doubt(prepared), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
@@ -236,6 +239,7 @@ def resume(
     if not (run.best / "architecture.json").exists():  # else `delivered` writes what is missing at once
         check_delivery(run.config, prepared, trains=trains(run.config))
         check_recovery(run.config, prepared)
+        check_method(run.config, prepared)
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.at_home(prepared.model, prepared.task)
@@ -256,6 +260,10 @@ def _run(
 ) -> SearchResult:
     """Everything after the preparation, here or on a cluster; may be repeated."""
     try:
+        if run.config.method:
+            prepared = find_units(run, prepared, progress)
+            recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)
+            evaluate = recipe.evaluator(prepared.trained or prepared.model, prepared.task)
         bench = Bench(prepared, prepared.problem.budgets, progress.say)
         while True:
             if share:

@@ -63,6 +63,9 @@ class SearchKeywords(TypedDict, total=False):
     batch_size: int
     reconstruct: bool
     trainer: TrainerLike
+    method: str
+    method_epochs: float
+    method_args: Mapping[str, Any]
     prune_share: float
     recovery: str
     epochs: float

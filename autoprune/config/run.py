@@ -164,6 +164,14 @@ class RunConfig(TrainingSettings):
         "your own trainer for the final fine-tune: package.module:function of (network, run) that gives the network "
         "back, trained as you like (see autoprune.runs.TrainerRun)",
         kind=object, named=named_of, verbs="resume finetune export")
+    method: str = recovery("", "NAME",
+        "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
+        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; or package.module:Name of an "
+        "autoprune.training.Method (the verb train)")
+    method_epochs: float = recovery(5.0, "EPOCHS", "epochs of that training; the final fine-tune comes after it",
+        low=0, high=10_000)
+    method_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+        "a setting of the method (repeatable), e.g. strength=1e-4")
     prune_share: float = recovery(0.5, "FRACTION",
         "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
         low=0, high=1, verbs="finetune")
@@ -226,8 +234,20 @@ class RunConfig(TrainingSettings):
             _ = self.limits
         if not (self.budget or self.front):
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+        if self.method:
+            self._check_method()
         if self.front:
             self._check_front()
+
+    def _check_method(self) -> None:
+        """Refuse what makes no sense where a method finds one network, here."""
+        if self.front:
+            raise ValueError(f"method '{self.method}': finds one network under budgets, not a front; leave front out")
+        if self.workers or self.devices or self.per_device or self.cluster or self.join:
+            raise ValueError(f"method '{self.method}': trains one network in this process; leave out workers, devices, "
+                             "per_device, cluster and join")  # fmt: skip
+        if self.recovery != "cut":
+            raise ValueError(f"method '{self.method}': finds and drives out units itself; leave recovery at cut")
 
     def _check_front(self) -> None:
         """Write the metrics of the front out, and refuse what makes no sense with several goals."""

@@ -25,6 +25,7 @@ from autoprune.runs.allowing import allow, allow_named
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import beside, check_recovery
+from autoprune.runs.finding import find_units
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
@@ -83,6 +84,8 @@ def finetune(
         _same(run, reopen(named(run, settings), "finetune", model, data)),
         progress or RunProgress(quiet=True),
     )
+    if run.config.method:
+        prepared = find_units(run, prepared, progress)
     check_room(target, 2 * size_of(prepared.model))
     check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
     check_recovery(changed.config, prepared)
@@ -155,6 +158,8 @@ def export_run(
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
+        if run.config.method:
+            prepared = find_units(run, prepared, progress)
         check_room(target, 2 * size_of(prepared.model))
         check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
         check_recovery(changed.config, prepared)

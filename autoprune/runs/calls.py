@@ -33,7 +33,7 @@ def calls_of(config: RunConfig) -> tuple[Call, ...]:
                 add("latency backend", priced.target.backend, setting)
             elif not priced.target and ":" in priced.metric:
                 add("cost", priced.metric, setting)
-    for setting in (*OBJECTS, "recovery"):
+    for setting in (*OBJECTS, "recovery", "method"):
         name = getattr(config, setting)
         if ":" in name and not name.startswith(PREFIX) and not (setting == "criterion" and name.endswith(SUFFIX)):
             add(setting, name, setting)

@@ -23,7 +23,8 @@ from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
 from autoprune.runs.versions import note_versions
 from autoprune.schedule import Halving
-from autoprune.strategies import make, open_with
+from autoprune.strategies import Strategy, make, open_with
+from autoprune.strategies.found import Found
 from autoprune.tradeoff import TradeOff
 from autoprune.training import checkpoint
 from autoprune.training.averaging import averaged
@@ -37,7 +38,10 @@ def make_controller(
     ledger: Ledger, config: RunConfig, problem: Problem, schedule: Halving | None = None
 ) -> SearchController:
     """The controller of a run, on its open ledger; with another schedule than `planned` if one is given."""
-    strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
+    if problem.found:
+        strategy: Strategy = Found(problem, seed=config.seed, num_trials=config.trials)
+    else:
+        strategy = make(config.strategy, problem, config.seed, config.encoding, num_trials=config.trials)
     schedule = schedule or planned(config.schedule, problem, ledger.notes)
     return SearchController(
         ledger,

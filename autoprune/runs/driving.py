@@ -28,6 +28,8 @@ def phase_of(config: RunConfig) -> RunConfig:
 
 def afterwards(config: RunConfig) -> RunConfig:
     """The settings of what is left of it after the cut; layers are not fitted to a network that has changed."""
+    if config.method:
+        return change(config, reconstruct=False)
     if not drives(config):
         return config
     return change(config, epochs=config.epochs * (1 - config.prune_share), reconstruct=False)
@@ -48,7 +50,7 @@ def check_recovery(config: RunConfig, prepared: Prepared) -> None:
         make(config.recovery)
         return
     space, problem = prepared.space, prepared.problem
-    method = make(config.recovery, _pruning(prepared, space.kept(problem.project(space.full), problem.scores)))
+    method = make(config.recovery, pruning_of(prepared, space.kept(problem.project(space.full), problem.scores)))
     if method.finds:
         raise ValueError(f"recovery '{config.recovery}': finds the units that stay by itself, where a search has found "
                          "them before; use greg1, tpp, sfp, asfp, srfp, asrfp, iss or orthoreg")  # fmt: skip
@@ -84,7 +86,7 @@ def drive_out(
     phase = phase_of(config)
     task = prepared.task.without("test")
     steps = steps_of(task, phase)
-    method = make(config.recovery, _pruning(prepared, kept))
+    method = make(config.recovery, pruning_of(prepared, kept))
     dense = copy.deepcopy(prepared.model)
     progress.begin(f"driving out ({config.recovery})", steps)
     finetune(
@@ -107,6 +109,7 @@ def beside(checkpoint: Path, method: str) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}-{method.replace(':', '-')}{checkpoint.suffix}")
 
 
-def _pruning(prepared: Prepared, kept: Kept | None) -> Pruning:
+def pruning_of(prepared: Prepared, kept: Kept | None) -> Pruning:
+    """What a method may prune in a run."""
     problem = prepared.problem
     return Pruning(problem.space, problem.scores, kept, problem.project, problem)

@@ -55,6 +55,7 @@ class Prepared:
         task: What the network is for, test samples included (only the final comparison looks at them).
         example: The example input.
         problem: Space, budgets and scores.
+        trained: The dense network as a method has trained it, which is cut in place of `model`; None: there is none.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
 
@@ -65,6 +66,7 @@ class Prepared:
     example: Any
     problem: Problem
     begun_with: Mapping[str, str] | None = None
+    trained: nn.Module | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -100,6 +102,7 @@ class Prepared:
             "criterion": config.criterion,
             **({"score_per": self.problem.score_per} if self.problem.score_per else {}),
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
+            **({"method": [config.method, config.method_epochs, dict(config.method_args)]} if config.method else {}),
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],

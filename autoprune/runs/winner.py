@@ -124,7 +124,7 @@ def _recovered(
     finalist: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Kept, dict[str, dict[str, Any]]]:
     """The network of a trial, trained; the units that it keeps; and what was measured on the way."""
-    config, dense = run.config, prepared.model
+    config, dense = run.config, prepared.trained or prepared.model
     kept = prepared.space.kept(trial.widths, scores_of(prepared.problem, trial))
     if drives(config):
         dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
@@ -187,6 +187,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"skipped": len(left_out), "skipped_first": left_out[:10]} if left_out else {}),
         },
         "finetune": {
+            **({"method": config.method, "method_epochs": config.method_epochs} if config.method else {}),
             "recovery": config.recovery,
             **({"prune_share": config.prune_share} if drives(config) else {}),
             "reconstruct": afterwards(config).reconstruct,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from autoprune.settings.toml import as_read_back
 
 T = TypeVar("T")
-BEGIN = ("search", "profile")  # the verbs that take every setting
+BEGIN = ("search", "train", "profile")  # the verbs that take every setting
 MOST = 10_000_000  # of anything that is counted, and of seconds: what is more is a slip of the hand
 LATER: Any = None  # a default that depends on other settings
 WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
@@ -61,7 +61,7 @@ class Setting:
 
     def is_shown_by(self, verb: str) -> bool:
         """Whether the help of the verb lists it: a profile takes every flag of a search, and uses some of them."""
-        return verb == "search" or verb in self.verbs
+        return verb == "search" or verb in self.verbs or (verb == "train" and self.group != "search")
 
     def value(self, given: Any) -> Any:
         """What was given, as the kind of the setting.

@@ -14,3 +14,4 @@ from autoprune.verbs.looking import status as status
 from autoprune.verbs.searching import adapt as adapt
 from autoprune.verbs.searching import resume as resume
 from autoprune.verbs.searching import search as search
+from autoprune.verbs.searching import train as train

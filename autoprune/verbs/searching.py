@@ -1,4 +1,4 @@
-"""`search`, `resume`, `adapt`: the verbs that train and evaluate."""
+"""`search`, `train`, `resume`, `adapt`: the verbs that train and evaluate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from autoprune import runs
-from autoprune.config import RunConfig, explained
+from autoprune.config import SETTINGS, RunConfig, explained
 from autoprune.config.keywords import (
     AdaptKeywords,
     CriterionLike,
@@ -82,6 +82,51 @@ def search(
     model, data, given = settled("search", config, model, data, budget, settings, trust)
     with showing(progress) as shown:
         return begin(model, data, example_inputs=example_inputs, progress=shown, callbacks=callbacks, **given)
+
+
+@explained(SearchKeywords)
+@with_gradients
+def train(
+    model: Model | None = None,
+    data: Data | None = None,
+    budget: Budget | None = None,
+    *,
+    config: RunConfig | str | Path | None = None,
+    trust: bool = False,
+    example_inputs: Any = None,
+    progress: RunProgress | bool | None = None,
+    **settings: Unpack[SearchKeywords],
+) -> SearchResult:
+    """Let a method find the units that stay under budgets while the dense network trains; fine-tune and export it.
+
+    It ends as a search of one candidate: `resume`, `status`, `report`, `compare`, `finetune` and `export` work on it.
+
+    Args:
+        model: As in `search`; trained or not.
+        data: As in `search`.
+        budget: As in `search`.
+        config: As in `search`.
+        trust: As in `search`.
+        example_inputs: As in `search`.
+        progress: As in `search`.
+        **settings: See below: method, method_epochs (of its training), method_args, epochs (of the fine-tune after it).
+
+    Returns:
+        What is delivered; all of the run is in `result.run_dir`.
+
+    Raises:
+        ValueError: If something is wrong with what was given; nothing has been written then.
+        Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
+
+    Example:
+        result = autoprune.train(model, "cifar10:data", "macs<=30%", method="slimming", method_epochs=20)
+    """
+    once: dict[str, Any] = {"strategy": "uniform", "trials": 1, "finalists": 0, "fidelity": "proxy"}
+    model, data, given = settled("train", config, model, data, budget, {**once, **settings}, trust)
+    if not given.get("method"):
+        raise ValueError(f"method: missing; {SETTINGS['method'].help}")
+    with showing(progress) as shown:
+        return begin(model, data, example_inputs=example_inputs, progress=shown, **given)
 
 
 @explained(ResumeKeywords, of_run=True)

@@ -36,7 +36,7 @@ def test_flags_win_over_the_file(tmp_path):
     assert (config.trials, config.seed, config.budget) == (9, 3, ("macs<=20%",))
 
 
-VERBS = ["profile", "adapt", "search", "resume", "status", "export", "finetune", "report", "compare", "demo"]
+VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "report", "compare", "demo"]
 
 
 def helped(verb, capsys):
@@ -52,7 +52,7 @@ def test_the_help_of_a_verb_shows_its_own_examples_and_settings(verb, capsys):
     shown = re.findall(r"^  autoprune (\w+)", text, re.M)
     assert set(shown) <= {verb}
     assert 1 <= len(shown) <= 3 or verb == "demo"
-    assert ("multiply-adds (one" in text) == (verb in ("profile", "search", "adapt", "export"))
+    assert ("multiply-adds (one" in text) == (verb in ("profile", "search", "train", "adapt", "export"))
     listed = set(re.findall(r"^  --([a-z0-9-]+)", text, re.M))
     for name, about in SETTINGS.items():
         assert (about.flag[2:] in listed) == about.is_shown_by(verb) or (verb, name) in OTHERS

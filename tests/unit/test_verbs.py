@@ -24,7 +24,7 @@ QUICK = {
     "val_images": 64,
     "bn_images": 64,
 }
-VERBS = ["profile", "adapt", "search", "resume", "status", "export", "finetune", "attach", "report", "compare"]
+VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "attach", "report", "compare"]
 
 
 @pytest.fixture(scope="module")

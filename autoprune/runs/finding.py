@@ -1,0 +1,83 @@
+"""A method finds the units that stay while the dense network trains; then the run is a search of one candidate."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from autoprune.config import RunConfig
+from autoprune.config import replace as change
+from autoprune.criteria import score_all
+from autoprune.printable import decimals
+from autoprune.report import RunProgress
+from autoprune.runs.directory import RunDirectory
+from autoprune.runs.driving import begin, pruning_of
+from autoprune.runs.prepare import Prepared
+from autoprune.training import Checkpoints, Method, finetune, steps_of
+from autoprune.training.methods import make
+
+FINDING = ("greg2", "increg", "slimming", "polarization", "chex")
+
+
+def phase_of(config: RunConfig) -> RunConfig:
+    """The settings of the training in which units are found: no average of weights, some of which are half gone."""
+    return change(config, epochs=config.method_epochs, ema=0.0)
+
+
+def check_method(config: RunConfig, prepared: Prepared) -> None:
+    """Check, before anything is spent, that the method of a run can find units in this network, in so many steps.
+
+    Raises:
+        ValueError: If not, or it does not fit the other settings.
+    """
+    if not config.method:
+        return
+    method = _made(config, prepared)
+    if not method.finds:
+        raise ValueError(f"method '{config.method}': is given the units that stay and finds none; use it as the "
+                         f"--recovery of a search, or one that finds them, e.g. {', '.join(FINDING)}")  # fmt: skip
+    begin(method, prepared, phase_of(config))
+
+
+def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> Prepared:
+    """The run with the network that its method has trained, and with the units that it found as the only candidate.
+
+    What has been trained stands in the run's folder of checkpoints; a run that was delivered keeps what was found.
+
+    Raises:
+        Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
+    """
+    config = run.config
+    phase, task = phase_of(config), prepared.task.without("test")
+    steps, method, net = steps_of(task, phase), _made(config, prepared), copy.deepcopy(prepared.model)
+    progress.begin(f"training with {config.method}", steps)
+    finetune(
+        net,
+        task,
+        phase,
+        steps=steps,
+        teacher=prepared.model if config.distill else None,
+        method=method,
+        checkpoints=Checkpoints(run.checkpoint / f"method-{config.method.replace(':', '-')}.pt"),
+        listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
+    )
+    progress.end()
+    prepared.model.cpu()
+    kept = method.kept()
+    assert kept is not None  # of a method that finds
+    net = net.cpu().eval()
+    norms = score_all("magnitude", net, prepared.space)
+    # What is kept comes first; at another budget, the larger filters of it.
+    scores = tuple(
+        np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
+    )
+    widths = tuple(len(k) for k in kept)
+    progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps")
+    problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
+    return replace(prepared, problem=problem, trained=net)
+
+
+def _made(config: RunConfig, prepared: Prepared) -> Method:
+    return make(config.method, pruning_of(prepared, None), **config.method_args)

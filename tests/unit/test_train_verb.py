@@ -1,0 +1,81 @@
+"""`train`: a method finds the units under the budgets, and what it leaves is a run like a search's."""
+
+import numpy as np
+import pytest
+import torch
+
+import autoprune
+from autoprune.architecture import kept_of, read_architecture
+from autoprune.runs import RunDirectory
+from autoprune.training.state import TrainingState
+
+MODEL = "search_spaces.models:digits_cnn"
+QUICK = {
+    "data_args": {"max_images": 200}, "batch_size": 32, "criterion": "l1", "device": "cpu", "method_epochs": 2.0,
+    "epochs": 0.5, "lr": 0.01, "val_images": 64, "bn_images": 64, "progress": False,
+}  # fmt: skip
+
+
+def train(weights, **settings):
+    return autoprune.train(MODEL, "digits", weights=str(weights), **{**QUICK, **settings})
+
+
+def test_what_it_finds_is_delivered_and_holds_every_budget(here, digits_weights):
+    result = train(digits_weights, method="slimming", budget=["macs<=40%", "params<=50%"], name="a")
+    said = read_architecture(result.run_dir / "best")
+    assert said["costs"]["macs"]["pruned"] <= 0.4 * said["costs"]["macs"]["dense"]
+    assert said["costs"]["params"]["pruned"] <= 0.5 * said["costs"]["params"]["dense"]
+    assert said["provenance"]["finetune"]["method"] == "slimming"
+    run = RunDirectory.open(result.run_dir)
+    assert [t.widths for t in run.record().trials] == [tuple(said["widths"])]
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(autoprune.load(result.run_dir / "best")(images), result.model(images))
+    assert "slimming" in (result.run_dir / "config.toml").read_text()
+    assert autoprune.status(result.run_dir).is_delivered
+    assert autoprune.report(result.run_dir, html=False).trials.is_file()
+    target = autoprune.export(result.run_dir, trial=0, to="again")  # from the weights that the method trained
+    assert read_architecture(target)["kept"] == said["kept"]
+    smaller = read_architecture(autoprune.export(result.run_dir, budget="macs<=30%", to="smaller"))
+    assert all(set(a) <= set(b) for a, b in zip(smaller["kept"], said["kept"], strict=True))
+    again = autoprune.resume(result.run_dir, progress=False)  # is over
+    assert torch.equal(again.model(images), result.model(images))
+
+
+def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights, monkeypatch):
+    whole = train(digits_weights, method="greg2", method_args={"every": 1}, name="a")
+    advance, count = TrainingState.advance, 0
+
+    def stopping(self, batch):
+        nonlocal count
+        count += 1
+        if count == 9:
+            raise KeyboardInterrupt
+        advance(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "advance", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(digits_weights, method="greg2", method_args={"every": 1}, name="b")
+    again = autoprune.resume("results/b", progress=False)
+    one, other = (kept_of(read_architecture(r.run_dir / "best")) for r in (whole, again))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    for a, b in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "method: missing; find the units"),
+        ({"method": "slim"}, "unknown method 'slim'; known: "),
+        ({"method": "sfp"}, "method 'sfp': is given the units that stay and finds none; use it as the --recovery"),
+        ({"method": "chex", "method_epochs": 1.0}, r"method 'chex': its schedule needs at least \d+ steps"),
+        ({"method": "slimming", "front": "macs"}, "finds one network under budgets, not a front"),
+        ({"method": "slimming", "workers": 2}, "trains one network in this process; leave out workers"),
+        ({"method": "slimming", "recovery": "sfp"}, "leave recovery at cut"),
+    ],
+)
+def test_bad_input_before_the_training(here, digits_weights, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train(digits_weights, name="c", **settings)
+    assert not (here / "results").exists()
