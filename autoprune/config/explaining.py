@@ -57,5 +57,9 @@ def _line(about: Setting, of_run: bool) -> str:
     unit = f" [{about.metavar}]" if about.metavar else ""
     usual = f" (default: {about.usual})" if about.usual and not of_run else ""
     return textwrap.fill(
-        f"{about.name}{unit}: {about.help}{usual}", 110, initial_indent="    ", subsequent_indent=" " * 8
+        f"{about.name}{unit}: {about.help}{usual}",
+        110,
+        initial_indent="    ",
+        subsequent_indent=" " * 8,
+        break_on_hyphens=False,
     )
