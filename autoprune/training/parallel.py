@@ -122,10 +122,16 @@ def together(device: str = "auto") -> Iterator[Processes]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or distributed.is_initialized():
         yield Processes.here()
         return
+    from torch.distributed.distributed_c10d import PrefixStore  # here, because not every build of PyTorch has it
+    from torch.distributed.rendezvous import rendezvous
+
     has_gpu = device != "cpu" and torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    # torchrun's store outlives a restart: where those of an earlier attempt listened must not be found in it
+    store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    distributed.init_process_group("nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=size)
     try:
         yield Processes.here()
     finally:
