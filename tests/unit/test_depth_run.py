@@ -11,6 +11,7 @@ from torch import nn
 import autoprune
 from autoprune import criteria
 from autoprune.compute import Compute
+from autoprune.exporting import export
 from autoprune.recovery.reconstruction import Reconstruction
 from autoprune.report.tables import branches_table, removed
 from objectives import Feasibility, InfeasibleBudget, parse
@@ -123,3 +124,13 @@ def test_the_profile_names_what_may_go_and_why_not(capsys):
     assert "yes, with blocks.1.conv1" in said
     assert "the padded convolution 'blocks.0.depthwise'" in said
     assert "1 branch" in said
+
+
+def test_an_export_rebuilds_what_is_left(tmp_path):
+    model, x, space = network("y += x")
+    kept = whole(space.floor)
+    pruned = prune(model, space, kept)
+    export(tmp_path / "out", pruned, space=space, kept=tuple(kept))
+    again = autoprune.load(tmp_path / "out", lambda: network("y += x")[0])
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), pruned.eval()(x), rtol=0, atol=0)
