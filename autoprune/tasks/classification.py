@@ -74,8 +74,11 @@ class Classification(MapStyle):
         return class_scores(outputs).float(), targets_of(batch)
 
     def loss(self, outputs: Any, batch: Any) -> Tensor:
-        """Cross-entropy of each image, in nats [N]."""
-        return cross_entropy(class_scores(outputs), targets_of(batch))
+        """Cross-entropy of each image, in nats [N]; in a training that softens them the labels are [N, K]."""
+        logits, labels = class_scores(outputs).float(), targets_of(batch)
+        if isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() == 2:
+            return functional.cross_entropy(logits, labels, reduction="none")
+        return cross_entropy(logits, labels)
 
     def scores(self) -> Mapping[str, Any]:
         """Top-1."""
@@ -257,9 +260,7 @@ def check_labels(labels: Tensor, logits: Tensor, values: bool = False) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, in nats: [N] float32 (lower is better); labels may be probabilities [N, K]."""
-    if labels.is_floating_point() and labels.shape == logits.shape:
-        return functional.cross_entropy(logits.float(), labels, reduction="none")
+    """Cross-entropy of each image, in nats: [N] float32 (lower is better)."""
     check_labels(labels, logits)
     return functional.cross_entropy(logits.float(), labels.long(), reduction="none")
 
