@@ -92,6 +92,8 @@ class SearchKeywords(TypedDict, total=False):
     workers: int
     devices: str | Sequence[str]
     per_device: int
+    together: int
+    deterministic: bool
     cluster: str
     timeout: float
     onnx: bool
@@ -137,6 +139,7 @@ class AdaptKeywords(TypedDict, total=False):
     ema: float
     clip: float
     accumulate: int
+    deterministic: bool
     device: str
     amp: str
 
@@ -161,6 +164,8 @@ class ResumeKeywords(TypedDict, total=False):
     workers: int
     devices: str | Sequence[str]
     per_device: int
+    together: int
+    deterministic: bool
     cluster: str
     timeout: float
     onnx: bool
@@ -200,6 +205,7 @@ class FinetuneKeywords(TypedDict, total=False):
     accumulate: int
     distill: float
     temperature: float
+    deterministic: bool
     onnx: bool
     pt2: bool
     device: str
