@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import reduce
-from math import gcd
 
+import numpy as np
 from torch import Tensor
 
 from search_spaces.channels import CONSTANT, Channels
@@ -38,8 +37,9 @@ class Claim:
     why: str
 
 
-# The canonical form of a line of channels: root -> share, with no common divisor. Proportional lines have the same.
-Line = tuple[tuple[int, int], ...]
+# The canonical form of a line of channels: its roots and their shares, with no common divisor. Proportional lines have
+# the same.
+Line = bytes
 
 
 class Laws:
@@ -55,12 +55,18 @@ class Laws:
         self.follows: dict[Attribute, Tensor] = {}
         self.fixed: set[Attribute] = set()
         self._frozen: set[int] = set()
+        self._lines: dict[int, tuple[Tensor, Line]] = {}  # as long as nothing is united or frozen
 
     def settle(self) -> None:
         """Find what follows what; tie or freeze the channels of claims that do not hold."""
-        self._frozen = self.channels.frozen
+        self._look_again()
         while any([self._settle(claim) for claim in self.claims]) or self._give_up():
-            self._frozen = self.channels.frozen
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Channels have been united or frozen."""
+        self._frozen = self.channels.frozen
+        self._lines.clear()
 
     def _settle(self, claim: Claim) -> bool:
         """One claim; has anything been learnt?"""
@@ -104,10 +110,11 @@ class Laws:
             if len(few) > 1 and len(many) % len(few) == 0:
                 blocks = many.reshape(len(few), -1)
                 self.channels.unite(few[:, None].expand_as(blocks), blocks, why)
+                self._lines.clear()
                 return True
         for line in left:
             self.channels.freeze(lines[line], why)
-        self._frozen = self.channels.frozen
+        self._look_again()
         return True
 
     def _give_up(self) -> bool:
@@ -120,8 +127,9 @@ class Laws:
 
     def _line(self, ids: Tensor) -> Line:
         """The canonical form; empty if the number never changes."""
-        numbers = self.channels.numbers(ids)
-        if numbers.keys() <= {CONSTANT, *self._frozen}:
-            return ()
-        share = reduce(gcd, numbers.values())
-        return tuple(sorted((root, n // share) for root, n in numbers.items()))
+        if (known := self._lines.get(id(ids))) is None:
+            roots, numbers = np.unique(self.channels.roots[ids.numpy()], return_counts=True)
+            alive = any(root != CONSTANT and root not in self._frozen for root in roots.tolist())
+            line = roots.tobytes() + (numbers // np.gcd.reduce(numbers)).tobytes() if alive else b""
+            known = self._lines[id(ids)] = ids, line
+        return known[1]

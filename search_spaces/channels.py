@@ -16,13 +16,15 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from search_spaces.companions import squeeze
+
 CONSTANT = 0
 
 
-def squeeze(ids: Tensor) -> Tensor:
-    """Keep one position along every expanded axis (a view)."""
-    strides = zip(ids.stride(), ids.shape, strict=True)
-    return ids[tuple(slice(0, 1) if s == 0 and n > 1 else slice(None) for s, n in strides)]
+def distinct(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] the different ones, sorted: `numpy.unique` without its way round by a hash table."""
+    found = np.sort(ids, axis=None)
+    return found[np.append(True, found[1:] != found[:-1])] if found.size else found
 
 
 class Channels:
@@ -38,6 +40,7 @@ class Channels:
         self.place: Callable[[], str] = str
         self._united: list[tuple[NDArray[np.int64], str]] = []
         self._frozen: list[tuple[NDArray[np.int64], str]] = []
+        self._numbers: dict[int, tuple[Tensor, Counter[int]]] = {}  # as long as nothing is united
         self._promises: list[tuple[Tensor, Fraction, Tensor | None, Fraction, str]] = []
 
     def allocate(self, number: int) -> Tensor:
@@ -58,9 +61,9 @@ class Channels:
             return
         left, right = (self.roots[ids.reshape(-1).numpy()] for ids in (a, b))
         differ = left != right
-        codes = np.unique(left[differ] << 32 | right[differ])  # one sort of plain integers: ids stay below 2^31
-        if not codes.size:
+        if not differ.any():
             return
+        codes = distinct(left[differ] << 32 | right[differ])  # one sort of plain integers: ids stay below 2^31
         pairs = np.stack([codes >> 32, codes & 0xFFFFFFFF])
         constant = (pairs == CONSTANT).any(0)
         if constant.any():
@@ -68,15 +71,20 @@ class Channels:
             pairs = pairs[:, ~constant]
         if not pairs.size:
             return
-        ids = np.unique(pairs)
-        row, column = np.searchsorted(ids, pairs)
-        graph = coo_matrix((np.ones(len(row), np.int8), (row, column)), (len(ids), len(ids)))
-        _, components = connected_components(graph, directed=False)
-        _, lowest = np.unique(components, return_index=True)  # ids are sorted: the first of a component is its lowest
+        ids = distinct(pairs)
         moved = np.arange(len(self.roots))
-        moved[ids] = ids[lowest][components]
+        if ids.size == pairs.size:  # one to one
+            moved[pairs.max(0)] = roots = pairs.min(0)
+        else:
+            row, column = np.searchsorted(ids, pairs)
+            graph = coo_matrix((np.ones(len(row), np.int8), (row, column)), (len(ids), len(ids)))
+            _, components = connected_components(graph, directed=False)
+            _, lowest = np.unique(components, return_index=True)  # ids are sorted: the first of a component is lowest
+            roots = ids[lowest]
+            moved[ids] = roots[components]
         self.roots = moved[self.roots]
-        self._united.append((ids[lowest], self.place()))
+        self._united.append((roots, self.place()))
+        self._numbers.clear()
 
     def united_by(self, root: int) -> str:
         """What joined the channels of `root` last; empty if nothing did."""
@@ -87,7 +95,7 @@ class Channels:
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """None of these channels may be removed; the first reason given is the one reported."""
-        found = np.unique(squeeze(ids).reshape(-1).numpy())
+        found = distinct(squeeze(ids).numpy())
         found = found[found != CONSTANT]
         if found.size:
             self._frozen.append((found, why))
@@ -117,7 +125,10 @@ class Channels:
 
     def numbers(self, ids: Tensor) -> Counter[int]:
         """Root -> how often its channels occur among `ids`."""
-        return Counter(self.roots[ids.numpy()].tolist())
+        known = self._numbers.get(id(ids))
+        if known is None:
+            known = self._numbers[id(ids)] = ids, Counter(self.roots[ids.numpy()].tolist())
+        return known[1]
 
     def proportional(self, here: Tensor, there: Tensor, factor: Fraction) -> bool:
         """Are there always `factor` times as many `here` as `there`, whatever is pruned?"""
@@ -134,12 +145,12 @@ class Channels:
     @property
     def frozen(self) -> set[int]:
         """Roots that may not be removed, as far as is known."""
-        return {int(root) for ids, _ in self._frozen for root in np.unique(self.roots[ids])}
+        return {root for ids, _ in self._frozen for root in distinct(self.roots[ids]).tolist()}
 
     def reasons(self) -> dict[int, str]:
         """Root -> why it is frozen."""
         found: dict[int, str] = {}
         for ids, why in self._frozen:
-            for root in np.unique(self.roots[ids]).tolist():
+            for root in distinct(self.roots[ids]).tolist():
                 found.setdefault(root, why)
         return found

@@ -27,6 +27,9 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
     In the order in which they stand there; a tensor that stands there twice comes twice, an object that does once.
     """
+    if isinstance(values, Tensor):
+        yield values
+        return
     seen: set[int] = set()
     stack = [values]  # not recursive: an object may lead to a long chain of others
     while stack:

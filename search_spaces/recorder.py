@@ -1,13 +1,9 @@
-"""What a trace writes down: the companion ids of every activation, and which ids live on which tensor axis.
-
-A *companion* is an int64 tensor of the same shape as an activation (expanded wherever it is constant, so it costs no
-memory) that says which channel id lives at each position.
-"""
+"""What a trace writes down: the companion ids of every activation, and which ids live on which tensor axis."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,16 +11,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search_spaces.attributes import Claim, Laws, counts_heads
-from search_spaces.channels import Channels, squeeze
+from search_spaces.channels import Channels
+from search_spaces.companions import along, constant, line_of, squeeze, varying
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Terms
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
+MADE, BARE = (
+    frozenset(("out", "declared")),
+    frozenset(("free",)),
+)  # roles: of what makes channels, of what only has them
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Recorder:
         input_axis: Axis of the first input on which channels may go; None: the inputs stay.
         graph: The operations of the first pass.
         counting: False in a second pass, whose layers are not part of inference.
+        asks_mode: Has the network's own code asked whether it is in training?
         seen: How many ATen operators have run.
         reached: Parameters that some rule has met.
         obstacles: Module whose weight no rule can cut -> why.
@@ -99,6 +102,7 @@ class Recorder:
         self.channels.place = lambda: "" if self.doing is None else f"{name_of(self.doing)} in {self.where}"
         self.batch = 1
         self.input_axis: int | None = None
+        self.asks_mode = any(type(m).train is not nn.Module.train for m in model.modules())
         self.seen = 0
         self.modules = dict(model.named_modules())
         # The tensors are held, because they are known by their address.
@@ -114,6 +118,8 @@ class Recorder:
         self.whole: dict[tuple[str, int], str] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
         self._sizes: dict[tuple[str, int], Tensor] = {}
+        self._changes = 0  # of `axes`
+        self._lines: dict[tuple[frozenset[str], int], tuple[NDArray[np.object_], NDArray[np.int64]]] = {}
 
     # -- where we are --------------------------------------------------------------------------------------------
     def restart(self) -> None:
@@ -243,19 +249,28 @@ class Recorder:
 
     def is_bare(self, ids: Tensor) -> bool:
         """Do these channels live on bare parameters and buffers only, and does no layer make them?"""
-        made = [known for roles, known in self.axes.values() if {"out", "declared"} & set(roles)]
         roots = self.channels.roots
-        return not np.isin(roots[squeeze(ids).unique().numpy()], roots[torch.cat(made).numpy()]).any() if made else True
+        made = np.zeros(len(roots), bool)
+        made[roots[self._known(MADE)[1]]] = True
+        return not made[roots[squeeze(ids).reshape(-1).numpy()]].any()
 
     def misread(self, ids: Tensor, why: str) -> None:
         """Freeze channels of bare parameters, which may lie along another of their axes than was taken for theirs."""
         self.freeze(ids, why)
-        found = squeeze(ids).unique()
-        self.misunderstood |= {
-            name
-            for (name, _), (roles, known) in self.axes.items()
-            if roles == ["free"] and torch.isin(known, found).any()
-        }
+        found = np.zeros(len(self.channels.roots), bool)
+        found[squeeze(ids).reshape(-1).numpy()] = True
+        names, known = self._known(BARE)
+        self.misunderstood |= set(names[found[known]])
+
+    def _known(self, roles: frozenset[str]) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+        """The ids on all axes of these roles (alone, if that is "free"), and the tensor of each."""
+        key = roles, self._changes
+        if key not in self._lines:
+            here = [(name, ids.numpy()) for (name, _), (said, ids) in self.axes.items()
+                    if (roles.issuperset(said) if roles is BARE else not roles.isdisjoint(said))]  # fmt: skip
+            names = np.repeat(np.array([n for n, _ in here], object), [len(ids) for _, ids in here])
+            self._lines[key] = names, np.concatenate([np.zeros(0, np.int64), *(ids for _, ids in here)])
+        return self._lines[key]
 
     def to_try_again(self) -> dict[str, int]:
         """Misunderstood parameters with another axis to try -> how many were tried."""
@@ -292,14 +307,23 @@ class Recorder:
         """The size of an axis: a count where channels live on it."""
         name = self.names.get(id(tensor))
         if name is None:
-            count = axis in self.varying(tensor)
-            return ChannelCount.of(line_of(self.ids(tensor), axis), self) if count else tensor.shape[axis]
+            return self.sizes(tensor)[axis]
         if tensor.shape[axis] == 1:
             return 1
         known = self.axes.get((name, axis))
         if known is None:  # a later use of the parameter tells which channels these are
             ids = self._sizes.setdefault((name, axis), self.channels.allocate(tensor.shape[axis]))
         return ChannelCount.of(known[1] if known else ids, self)
+
+    @quietly
+    def sizes(self, tensor: Tensor) -> list[int]:
+        """The sizes of all axes."""
+        if id(tensor) in self.names:
+            return [self.size(tensor, d) for d in range(tensor.dim())]
+        found = list(tensor.shape)
+        for d in self.varying(tensor):
+            found[d] = ChannelCount.of(line_of(self.ids(tensor), d), self)
+        return found
 
     # -- tensor axes ---------------------------------------------------------------------------------------------
     @quietly
@@ -308,6 +332,7 @@ class Recorder:
         known = self.axes.get((name, axis))
         if known is None:
             self.axes[name, axis] = ([role], ids)
+            self._changes += 1
             if (asked := self._sizes.pop((name, axis), None)) is not None:
                 self.channels.unite(ids, asked, f"the size of '{name}' is used beside a constant")
             if (name, axis) in self.whole:
@@ -316,6 +341,7 @@ class Recorder:
         roles, first = known
         if role not in roles:
             roles.append(role)
+            self._changes += 1
         self.channels.unite(first, ids, f"'{name}' is used twice, once with a constant")
         return first
 
@@ -359,38 +385,3 @@ def name_of(function: Any) -> str:
     """A readable name of a function of the torch API or of an ATen operator."""
     packet = getattr(function, "overloadpacket", None)
     return str(getattr(packet or function, "__name__", function)).strip("_")
-
-
-def constant(shape: Sequence[int]) -> Tensor:
-    """The companion of a constant."""
-    return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
-
-
-def line_of(ids: Tensor, axis: int) -> Tensor:
-    """The ids along `axis` at the first position of all others, [n]."""
-    line = squeeze(ids).movedim(axis, 0)
-    line = line.reshape(line.shape[0], -1)[:, 0]
-    return line.expand(ids.shape[axis]) if line.numel() == 1 else line
-
-
-def varying(ids: Tensor) -> list[int]:
-    """Axes along which a companion is not constant."""
-    small = squeeze(ids)
-    return [d for d, n in enumerate(small.shape) if n > 1 and bool((small != small.narrow(d, 0, 1)).any())]
-
-
-def tidy(ids: Tensor) -> Tensor:
-    """The same companion, expanded again wherever it is constant."""
-    small = squeeze(ids)
-    for d in sorted(range(small.dim()), key=lambda d: -small.shape[d]):
-        if small.shape[d] > 1:
-            first = small.narrow(d, 0, 1)
-            if bool((small == first).all()):
-                small = first
-    return small.expand(ids.shape)
-
-
-def along(ids: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
-    """The companion of a tensor of `shape` whose ids [n] lie along `axis`."""
-    axis %= len(shape)
-    return ids.reshape([-1 if d == axis else 1 for d in range(len(shape))]).expand(tuple(shape))

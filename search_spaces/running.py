@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.checkpoint import CheckpointFunction
 
 from search_spaces.adapters import Adapter, Call, adapted
-from search_spaces.recorder import Recorder, along
+from search_spaces.companions import along
+from search_spaces.recorder import Recorder
 from search_spaces.rules.attention import OPAQUE_MODULES
 from search_spaces.shrinkable import Shrinkable
 
@@ -22,6 +23,7 @@ def hooks(rec: Recorder) -> Iterator[None]:
     """Follow which module runs; treat opaque, self-declaring and adapted modules as one layer."""
     names = {id(module): name for name, module in rec.modules.items()}
     adapters = {name: adapter for name, adapter in adapted(rec.modules[""]).items() if name in rec.modules}
+    reasons = {name: special(module, adapters.get(name)) for name, module in rec.modules.items()}
     given: list[tuple[Any, Any]] = []  # what the adapted modules that are running were called with
 
     def before(module: nn.Module, args: Any) -> None:
@@ -29,7 +31,7 @@ def hooks(rec: Recorder) -> Iterator[None]:
             return
         rec.path.append(name)
         rec.graph.enter(name)
-        if why := special(module, adapters.get(name)):
+        if why := reasons[name]:
             rec.opaque += 1
             if not isinstance(module, Shrinkable) and name not in adapters:
                 rec.closed.append(f"{why} ({rec.where})")
@@ -38,7 +40,7 @@ def hooks(rec: Recorder) -> Iterator[None]:
         if (name := names.get(id(module))) is None:
             return
         call = Call(name, module, *given.pop(), output) if name in adapters else None
-        if special(module, adapters.get(name)):
+        if reasons[name]:
             # While `opaque`, the recorder's own look at shapes is not taken for the model's.
             if call is not None:
                 if rec.opaque == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class Solver:
         ]
         self.group_of: NDArray[np.int64] = np.full(len(self.roots), -1)
         self.groups, self.frozen = self._groups()
+        self._axes: dict[int, Axis] = {}  # of a line
 
     def side(self, ids: Tensor | int) -> Line | int:
         """One side of a layer."""
@@ -51,21 +53,19 @@ class Solver:
         return self.lines.setdefault(roots.tobytes(), (len(self.lines), roots))
 
     def _groups(self) -> tuple[tuple[ChannelGroup, ...], tuple[ChannelGroup, ...]]:
-        made = {number for _, axis, role, (number, _) in self.axes if makes(role, axis)}
-        alike: dict[tuple[bytes, str], list[int]] = defaultdict(list)
-        for root, rows in self._units().items():
-            if root == CONSTANT or not made & set(rows[:, 0].tolist()):
-                continue  # a constant, or ids that only a parameter carries
+        alike: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for root, kind in self._units():
             why = self.reasons.get(root, "")
-            alike[b"" if why else rows.tobytes(), why].append(root)
+            alike[0 if why else kind, why].append(root)
         prunable: list[ChannelGroup] = []
         frozen: list[ChannelGroup] = []
         taken: Counter[str] = Counter()
-        for (_, why), units in alike.items():
+        lines = self._lines_of(list(alike.values()))
+        for number, ((_, why), units) in enumerate(alike.items()):
             if not why and len(units) == 1:
                 place = self.rec.channels.united_by(units[0])
                 why = "one unit always stays, and there is only one" + (f": {place} ties its channels" if place else "")
-            group = self._group(units, why, taken)
+            group = self._group(units, lines[number], why, taken)
             if why:
                 frozen.append(group)
             else:
@@ -73,35 +73,54 @@ class Solver:
                 prunable.append(group)
         return tuple(prunable), tuple(frozen)
 
-    def _units(self) -> dict[int, NDArray[np.int64]]:
-        """Root -> rows (line, how often it occurs there), in order of first appearance."""
-        if not self.lines:
-            return {}
-        roots = np.concatenate([roots for _, roots in self.lines.values()])
-        numbers = np.concatenate([np.full(len(roots), n) for n, roots in self.lines.values()])
-        order = np.lexsort((numbers, roots))
-        pairs, counts = np.unique(np.stack([roots[order], numbers[order]]), axis=1, return_counts=True)
-        _, first = np.unique(roots, return_index=True)
-        starts = np.flatnonzero(np.diff(pairs[0], prepend=-1))
-        rows = np.stack([pairs[1], counts], 1)
-        found = {int(pairs[0, s]): rows[s:e] for s, e in zip(starts, [*starts[1:], pairs.shape[1]], strict=True)}
-        return {root: found[root] for root in roots[np.sort(first)].tolist()}
+    def _units(self) -> Iterator[tuple[int, int]]:
+        """(root, kind) in order of first appearance; those that occur equally often on the same lines are of one kind.
 
-    def _group(self, units: list[int], why: str, taken: Counter[str]) -> ChannelGroup:
+        Left out are constants, and ids that only a parameter carries.
+        """
+        made = {number for _, axis, role, (number, _) in self.axes if makes(role, axis)}
+        kinds = np.zeros(len(self.roots), np.int64)
+        is_made = np.zeros(len(self.roots), bool)
+        last = 0
+        for number, line in self.lines.values():
+            roots, often = np.unique(line, return_counts=True)
+            _, finer = np.unique(kinds[roots] * (len(line) + 1) + often, return_inverse=True)
+            kinds[roots] = last + 1 + finer
+            last += len(roots)
+            is_made[roots] |= number in made
+        is_made[CONSTANT] = False
+        everywhere = np.concatenate([line for _, line in self.lines.values()] or [np.zeros(0, np.int64)])
+        _, first = np.unique(everywhere, return_index=True)
+        order = everywhere[np.sort(first)]
+        order = order[is_made[order]]
+        return zip(order.tolist(), kinds[order].tolist(), strict=True)
+
+    def _lines_of(self, groups: list[list[int]]) -> list[set[int]]:
+        """The numbers of the lines on which the units of each group lie."""
+        found: list[set[int]] = [set() for _ in groups]
+        owner = np.full(len(self.roots), -1)
+        for number, units in enumerate(groups):
+            owner[units] = number
+        for number, line in self.lines.values():
+            for group in np.unique(owner[line]).tolist():
+                if group >= 0:
+                    found[group].add(number)
+        return found
+
+    def _group(self, units: list[int], lines: set[int], why: str, taken: Counter[str]) -> ChannelGroup:
         rank = np.full(len(self.group_of), -1)
         rank[units] = np.arange(len(units))
         members: list[Member] = []
         cache: dict[int, NDArray[np.int64]] = {}
         for name, axis, role, (number, roots) in self.axes:
+            if number not in lines:
+                continue
             if number not in cache:
                 positions = np.flatnonzero(rank[roots] >= 0)
                 order = np.argsort(rank[roots[positions]], kind="stable")
-                even = len(positions) and len(positions) % len(units) == 0
-                cache[number] = (
-                    positions[order].reshape(len(units), -1) if even and not why else positions[order][:, None]
-                )
-            if cache[number].size:
-                members.append(Member(name, axis, role, cache[number]))
+                even = len(positions) % len(units) == 0
+                cache[number] = positions[order].reshape((len(units), -1) if even and not why else (-1, 1))
+            members.append(Member(name, axis, role, cache[number]))
         name = next(m.layer or m.tensor for m in members if makes(m.role, m.axis))  # a parameter of the network itself
         taken[name] += 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
@@ -113,10 +132,13 @@ class Solver:
         """How many of these ids stay, as a function of the widths."""
         if isinstance(line, int):
             return Axis(line, line)
+        if (known := self._axes.get(line[0])) is not None:
+            return known
         groups = self.group_of[line[1]]
         numbers, counts = np.unique(groups[groups >= 0], return_counts=True)
         terms = tuple((int(g), int(n) // self.groups[g].size) for g, n in zip(numbers, counts, strict=True))
-        return Axis(len(groups), int((groups < 0).sum()), terms)
+        self._axes[line[0]] = Axis(len(groups), int((groups < 0).sum()), terms)
+        return self._axes[line[0]]
 
     def space(self, model: nn.Module) -> SearchSpace:
         """The search space."""

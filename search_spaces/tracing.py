@@ -12,22 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from search_spaces.companions import along
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.graph import MADE_BY
 from search_spaces.inputs import INPUT, first_exchanged
 from search_spaces.operators import OperatorMode, quiet
-from search_spaces.recorder import ATTRIBUTE, Recorder, along
-from search_spaces.rules import arithmetic, attention, layers, movement, products, reductions, sequences, sizes
+from search_spaces.recorder import ATTRIBUTE, Recorder
+from search_spaces.rules import (
+    arithmetic,
+    attention,
+    layers,
+    movement,
+    products,
+    reductions,
+    scattering,
+    sequences,
+    sizes,
+    spectral,
+)  # fmt: skip
 from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
-from search_spaces.watching import forget_counts, watched
+from search_spaces.watching import counts_seen, forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
 FUNCTIONS |= sequences.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
+OPERATORS |= scattering.OPERATORS | spectral.OPERATORS
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
 CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
@@ -70,31 +83,33 @@ def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) 
 def traced(model: nn.Module, example_inputs: Any, input_axis: int | None) -> SearchSpace:
     """See `trace`; `input_axis`: of the first input, on which channels may go."""
     args, kwargs = as_call(example_inputs)
-    tried: dict[str, int] = {}
-    while True:
-        rec = Recorder(model, tried)
-        rec.input_axis = input_axis
-        first = next(tensors_in((args, kwargs)), None)
-        rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
-        try:
-            with preserved(model), watched(rec):
-                model.eval()
-                run(rec, model, args, kwargs)
-                again = rec.to_try_again()
-                if not again:
-                    run_training(rec, model, args, kwargs)
-        finally:
-            forget(model)
-            forget_counts(model)
-        if not again:
-            break
-        tried |= again
+    with counts_seen():
+        rec = recorded(model, args, kwargs, input_axis, {})
     space = Solver(rec).space(model)
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
+
+
+def recorded(model: nn.Module, args: Any, kwargs: Any, input_axis: int | None, tried: dict[str, int]) -> Recorder:
+    """What its passes have written down; again from the start where a bare parameter was misunderstood."""
+    rec = Recorder(model, tried)
+    rec.input_axis = input_axis
+    first = next(tensors_in((args, kwargs)), None)
+    rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
+    try:
+        with preserved(model), watched(rec):
+            model.eval()
+            run(rec, model, args, kwargs)
+            again = rec.to_try_again()
+            if not again and rec.asks_mode:
+                run_training(rec, model, args, kwargs)
+    finally:
+        forget(model)
+        forget_counts(model)
+    return recorded(model, args, kwargs, input_axis, tried | again) if again else rec
 
 
 def check_model(model: nn.Module) -> None:
@@ -234,7 +249,7 @@ def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
     """x.shape, x.size(), x.size(dim)."""
     if dim is not None:
         return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)
-    return torch.Size([rec.size(tensor, d) for d in range(tensor.dim())])
+    return torch.Size(rec.sizes(tensor))
 
 
 def number_of_elements(rec: Recorder, tensor: Tensor) -> int:

@@ -26,16 +26,24 @@ from search_spaces.counts import Attribute, ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
+REGULARISERS = ("torch.nn.modules.", "torchvision.ops.", "timm.layers.drop")  # what they drop is no channel's own
 LIBRARIES = {"torch", "torchgen", "sympy", "scipy", "numpy", "search_spaces"}  # they keep no sizes of networks
 
 
 @contextmanager
+def counts_seen() -> Iterator[None]:
+    """Channel counts are seen wherever they go, in all modules that are loaded."""
+    with _exchanged(_functions()):
+        yield
+
+
+@contextmanager
 def watched(rec: Recorder) -> Iterator[None]:
-    """See the top of this file."""
+    """The same of the attributes of one network."""
     with ExitStack() as stack:
-        stack.enter_context(_exchanged(_functions()))
         stack.enter_context(_counted_attributes(rec))
         stack.enter_context(_sizes_in_attributes(rec))
+        stack.enter_context(_modes_read(rec))
         yield
 
 
@@ -82,30 +90,27 @@ class _Range(metaclass=_IsRange):
 def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
     """In all loaded modules, put stand-ins in the place of functions, and functions in the place of their caches."""
     places: list[tuple[Any, str, Any]] = []
+    cached = functools._lru_cache_wrapper
 
     def exchange(owner: Any, name: str, value: Any) -> None:
-        if isinstance(value, functools._lru_cache_wrapper):
-            stand_in = value.__wrapped__
-        elif id(value) in functions:
-            stand_in = functions[id(value)][1]
-        else:
-            return
         places.append((owner, name, value))
-        setattr(owner, name, stand_in)
+        setattr(owner, name, value.__wrapped__ if type(value) is cached else functions[id(value)][1])
 
     for module_name, module in list(sys.modules.items()):
         top = module_name.partition(".")[0]
         if not isinstance(module, type(sys)) or top in LIBRARIES or top in sys.stdlib_module_names:
             continue
         for name, value in list(vars(module).items()):
-            exchange(module, name, value)
-            if isinstance(value, type) and value.__module__ == module_name:
+            if type(value) is cached or id(value) in functions:
+                exchange(module, name, value)
+            elif isinstance(value, type) and value.__module__ == module_name:
                 for inner, attribute in list(vars(value).items()):
-                    if isinstance(attribute, functools._lru_cache_wrapper):
+                    if type(attribute) is cached:
                         exchange(value, inner, attribute)
     for owner, names in ((math, list(vars(math))), (np, NUMPY), (builtins, ["range"])):
         for name in names:
-            exchange(owner, name, getattr(owner, name))
+            if id(value := getattr(owner, name)) in functions:
+                exchange(owner, name, value)
     try:
         yield
     finally:
@@ -165,6 +170,26 @@ def _sizes_in_attributes(rec: Recorder) -> Iterator[None]:
         for module, name, value, sized in before:
             if vars(module).get(name) is sized:  # else the network has changed it itself
                 module.__dict__[name] = value
+
+
+@contextmanager
+def _modes_read(rec: Recorder) -> Iterator[None]:
+    """Note whether the network's own code asks if it is in training: if not, it does the same there."""
+
+    def read(module: nn.Module) -> bool:
+        if not type(module).__module__.startswith(REGULARISERS):
+            rec.asks_mode = True
+        mode: bool = vars(module)["training"]
+        return mode
+
+    def write(module: nn.Module, mode: bool) -> None:
+        vars(module)["training"] = mode
+
+    nn.Module.training = property(read, write)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del nn.Module.training
 
 
 def _sized(value: Any, attribute: Attribute, rec: Recorder) -> Any:

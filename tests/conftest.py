@@ -203,7 +203,7 @@ def finished(tmp_path_factory, digits_weights):
 def law():
     """Trace a network and hold its space to the law: pruned equals masked, exact costs, the network untouched.
 
-    `judged`: an independent judge is asked, too (tests/data/judge.py says which networks it cannot judge).
+    An independent judge is asked, too (tests/data/judge.py).
     """
     import copy
     import json
@@ -218,13 +218,13 @@ def law():
     sys.path.insert(0, str(Path(__file__).parent / "data"))
     from judge import judge
 
-    def check(model, example, seeds=(0, 1), judged=True):
+    def check(model, example, seeds=(0, 1)):
         before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
         space = trace(model, example)
         assert verify(model, space, example, seeds=seeds) < 1e-4
         kept = random_kept(space, np.random.default_rng(7))
         widths = [len(k) for k in kept]
-        assert not judged or judge(model, space, kept, example) < 1e-6
+        assert judge(model, space, kept, example) < 1e-6
         pruned = prune(model, space, kept).eval()
         args, kwargs = as_call(example)
         batch = next(iter(args or kwargs.values())).shape[0]

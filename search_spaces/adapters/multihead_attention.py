@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.adapters.adapter import Adapter, Call, Cut
-from search_spaces.recorder import Recorder, along
+from search_spaces.companions import along
+from search_spaces.recorder import Recorder
 from search_spaces.rules.layers import add_bias
 
 SIGNATURE = inspect.signature(nn.MultiheadAttention.forward)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from search_spaces.adapters.adapter import Adapter, Call, Cut
-from search_spaces.recorder import Recorder, along
+from search_spaces.companions import along
+from search_spaces.recorder import Recorder
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
 LAYERS = (nn.RNN, nn.LSTM, nn.GRU)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search_spaces.channels import squeeze
+from search_spaces.companions import along, constant, line_of, squeeze, tidy, varying
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, along, constant, line_of, name_of, tidy, varying
+from search_spaces.recorder import Recorder, name_of
 from search_spaces.rules.reductions import level
 
 aten = torch.ops.aten
@@ -25,7 +25,7 @@ POINTWISE = {  # those that lack torch.Tag.pointwise
     aten.contiguous, aten.log_sigmoid_forward, aten.bernoulli_, aten.hardtanh, aten.hardtanh_, aten.leaky_relu,
     aten.leaky_relu_, aten.elu, aten.elu_, aten.softplus, aten.mish, aten.mish_, aten.hardsigmoid,
     aten.hardsigmoid_, aten.threshold, aten.threshold_, aten.dropout, aten.celu, aten.celu_, aten._conj,
-    aten._neg_view,
+    aten._neg_view, aten.complex, aten.polar,
 }  # fmt: skip
 SPATIAL = {
     **dict.fromkeys([

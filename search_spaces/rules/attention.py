@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.recorder import Recorder, along, line_of, varying
+from search_spaces.companions import along, line_of, varying
+from search_spaces.recorder import Recorder
 from search_spaces.rules.arithmetic import adopt
 from search_spaces.rules.layers import bind
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from search_spaces.companions import along, constant, line_of
 from search_spaces.counts import ChannelCount, Size, plain
-from search_spaces.recorder import Recorder, along, constant, line_of
+from search_spaces.recorder import Recorder
 from search_spaces.space import layer_of
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.channels import squeeze
+from search_spaces.channels import distinct
+from search_spaces.companions import along, folded, line_of, squeeze, tidy, varying
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, along, line_of, tidy, varying
+from search_spaces.recorder import Recorder
 
 aten = torch.ops.aten
 
@@ -20,7 +21,7 @@ def replay(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     x = args[0]
     ids = rec.ids(x)
     if func.overloadpacket in (aten.view, aten._unsafe_view, aten.reshape):
-        moved: Any = ids.reshape(out.shape)
+        moved: Any = folded(ids, out.shape)
     else:
         moved = func(
             ids, *args[1:], **{k: v for k, v in kwargs.items() if k not in ("dtype", "device", "memory_format")}
@@ -34,10 +35,13 @@ def replay(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def cuts(before: Tensor, after: Any) -> bool:
     """Does an operator cut a channel axis (rather than a spatial one, or not at all)?"""
     pieces = list(tensors_in(after))
-    total = before.unique().numel()
-    return len(varying(before)) > 0 and (
-        any(p.unique().numel() != total for p in pieces) or any(len(varying(p)) > len(varying(before)) for p in pieces)
-    )
+    axes, total = len(varying(before)), _number(before)
+    return axes > 0 and any(_number(p) != total or len(varying(p)) > axes for p in pieces)
+
+
+def _number(ids: Tensor) -> int:
+    """How many different ones."""
+    return len(distinct(squeeze(ids).numpy()))
 
 
 def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

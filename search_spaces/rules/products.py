@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.recorder import Recorder, along, constant, line_of, varying
+from search_spaces.companions import along, constant, line_of, varying
+from search_spaces.recorder import Recorder
 from search_spaces.rules import reductions
 from search_spaces.rules.arithmetic import combine
 

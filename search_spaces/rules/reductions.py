@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from search_spaces.channels import squeeze
+from search_spaces.companions import line_of, squeeze, varying
 from search_spaces.contents import tensors_in
-from search_spaces.recorder import Recorder, line_of, name_of, varying
+from search_spaces.recorder import Recorder, name_of
 from search_spaces.rules.layers import bind
 
 aten = torch.ops.aten
@@ -110,7 +110,7 @@ def level(rec: Recorder, ids: Tensor, dims: Iterable[int], why: str) -> Tensor |
     if not mixed:
         return ids
     if mixed == vary:
-        rec.freeze(ids, why)
+        (rec.misread if rec.is_bare(ids) else rec.freeze)(ids, why)
         return None
     for d in mixed:
         small = squeeze(ids)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from search_spaces.attributes import counts_heads
-from search_spaces.channels import squeeze
+from search_spaces.companions import along, folded, line_of, squeeze, tidy, varying
 from search_spaces.counts import ChannelCount, Size, plain
-from search_spaces.recorder import Recorder, along, line_of, tidy, varying
+from search_spaces.recorder import Recorder
 from search_spaces.rules.layers import bind, matches
 
 
@@ -38,7 +38,7 @@ def as_sizes(args: Any, kwargs: Any) -> list[Any]:
 def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> None:
     """A view: exactly one axis may grow and shrink with the channels; along the others they are tied."""
     shape = [plain(s) for s in sizes]
-    ids = tidy(rec.ids(x).reshape(shape))
+    ids = tidy(folded(rec.ids(x), [x.numel() // -math.prod(shape) if n == -1 else n for n in shape]))
     if len(varying(ids)) > 1:
         ids = tidy(rec.channels.canonical(ids))
     axes = varying(ids)
@@ -84,14 +84,14 @@ def view(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 def view_as(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """x.view_as(y), x.reshape_as(y)."""
     x, other = bind(("input", "other"), args, kwargs).values()
-    check_view(rec, x, [rec.size(other, d) for d in range(other.dim())], func.__name__)
+    check_view(rec, x, rec.sizes(other), func.__name__)
 
 
 def unflatten(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """x.unflatten(dim, sizes)."""
     a = bind(("input", "dim", "sizes"), args, kwargs)
     x, dim = a["input"], a["dim"] % a["input"].dim()
-    around = [rec.size(x, d) for d in range(x.dim())]
+    around = rec.sizes(x)
     check_view(rec, x, [*around[:dim], *a["sizes"], *around[dim + 1 :]], "unflatten")
 
 
@@ -258,7 +258,7 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         out: Tensor = func(*args, **kwargs)
     if func is T.expand_as:
         other = args[1] if len(args) > 1 else kwargs["other"]
-        sizes: list[Any] = [rec.size(other, d) for d in range(other.dim())]
+        sizes: list[Any] = rec.sizes(other)
     else:
         sizes = as_sizes(args[1:], kwargs)
     counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]

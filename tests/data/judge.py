@@ -1,9 +1,8 @@
-"""An independent judge of a search space: what the network computes without the removed channels, worked out in another
-way than `search_spaces.mask` does it. (Statistics over channels are taken over the kept ones by the same code.)
+"""An independent judge of a search space: what the network computes when the removed channels are not there.
 
-Where `mask` zeroes what *reads* a removed channel, the judge zeroes what *makes* it: rows of filters, biases, scales
-and shifts, by the members' index maps. So it sees a wrong map on the other side. It cannot judge networks in which a
-channel of zeros does not stay zero until it is read (a sigmoid of it, say).
+Where `mask` zeroes what *reads* a removed channel, the judge makes absent what *makes* it: rows of filters, biases,
+scales and shifts become NaN, by the members' index maps, and the network runs in `Absence`. So it sees a wrong map on
+the other side, and shares neither numbers of products nor rules with the tracer and the mask.
 """
 
 import copy
@@ -11,43 +10,16 @@ from functools import partial
 
 import numpy as np
 import torch
+from absence import Absence
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map_only
 
 from search_spaces import mask, prune
-from search_spaces.contents import tensors_in
-from search_spaces.masking import KeptProducts, follow, within
+from search_spaces.comparing import Answer
 from search_spaces.tracing import as_call, slow_path
 from search_spaces.verify import redraw
-
-
-class Kept(nn.Module):
-    """A normalisation across channels, over those that stay."""
-
-    def __init__(self, norm, stay):
-        super().__init__()
-        self.norm, self.stay = norm, torch.from_numpy(stay)
-
-    def forward(self, x):
-        norm, axis = self.norm, 1 if isinstance(self.norm, nn.GroupNorm) else x.dim() - 1
-        if axis > 1 and x.shape[-1] != norm.normalized_shape[0]:  # one that moves the channels there and back
-            return self.forward(x.movedim(1, -1)).movedim(-1, 1)
-        weight = norm.weight[self.stay] if norm.weight is not None else None
-        bias = norm.bias[self.stay] if getattr(norm, "bias", None) is not None else None
-        inner = x.index_select(axis, self.stay)
-        if isinstance(norm, nn.GroupNorm):
-            # Groups that lost all their channels are gone; the others must have kept equally many.
-            groups = len(np.unique(self.stay.numpy() // (x.shape[1] // norm.num_groups)))
-            y = F.group_norm(inner, groups, weight, bias, norm.eps)
-        else:
-            mean = 0 if isinstance(norm, nn.RMSNorm) else inner.mean(-1, keepdim=True)
-            eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
-            y = (inner - mean) / ((inner - mean).pow(2).mean(-1, keepdim=True) + eps).sqrt()
-            y = y if weight is None else y * weight
-            y = y if bias is None else y + bias
-        y = getattr(norm, "act", nn.Identity())(y)  # timm's normalisations activate, too
-        return torch.zeros_like(x).index_copy(axis, self.stay, y)
 
 
 def places(space, kept, roles):
@@ -59,19 +31,19 @@ def places(space, kept, roles):
                 yield member, member.index[gone].ravel()
 
 
-def change_output(positions, change, layer, _, out):
+def without_output(positions, layer, _, out):
     """What leaves a layer whose weight is computed: there, a parameter may be part of the weights of other channels."""
     axis = out.dim() - 1 - len(getattr(layer, "kernel_size", ()))
-    return out.index_copy(axis, positions, change(out.index_select(axis, positions)))
+    return out.index_fill(axis, positions, torch.nan)
 
 
-def change_input(positions, axis, _, args):
+def without_input(positions, axis, _, args):
     """What the network is fed with."""
-    return (args[0].index_fill(axis, positions, 0), *args[1:])
+    return (args[0].index_fill(axis, positions, torch.nan), *args[1:])
 
 
-def changed(model, space, kept, change):
-    """A copy of the network in which `change(values)` stands at the removed places of all that makes a channel."""
+def absent(model, space, kept):
+    """A copy of the network in which NaN stands at the removed places of all that makes a channel."""
     model = copy.deepcopy(model)
     tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     for member, positions in places(space, kept, ("out", "norm", "free")):
@@ -79,58 +51,42 @@ def changed(model, space, kept, change):
         owner, parametrized, _ = member.tensor.partition(".parametrizations.")
         layer = model.get_submodule(owner if parametrized else owner.rpartition(".")[0])
         if isinstance(layer, (_ConvNd, nn.Linear)) and "weight" not in layer._parameters:
-            layer.register_forward_hook(partial(change_output, torch.from_numpy(positions), change))
+            layer.register_forward_hook(partial(without_output, torch.from_numpy(positions)))
             continue
-        if value.is_floating_point() and not member.tensor.endswith("running_var"):
-            at = [slice(None)] * value.dim()
-            at[member.axis] = torch.from_numpy(positions)
-            value[tuple(at)] = change(value[tuple(at)])
+        if value.is_floating_point():
+            value.index_fill_(member.axis, torch.from_numpy(positions), torch.nan)
+    for member, positions in places(space, kept, ("declared",)):
+        if member.axis == 0:  # what it makes
+            gone = torch.from_numpy(positions)
+            module = model.get_submodule(member.tensor)
+            module.register_forward_hook(lambda _, __, out, gone=gone: out.index_fill(1, gone, torch.nan))
+    for member, positions in places(space, kept, ("input",)):
+        model.register_forward_pre_hook(partial(without_input, torch.from_numpy(positions), member.axis))
     return model
-
-
-def far(found, expected, dense):
-    """The largest difference, relative to what the pruning changes."""
-    pairs = [(a, b, d) for a, b, d in zip(*(list(tensors_in(x)) for x in (found, expected, dense)), strict=True)]
-    worst = 0.0
-    for a, b, d in pairs:
-        assert a.shape == b.shape
-        if a.is_floating_point() and a.numel():
-            change = (b - d).abs().max() if b.shape == d.shape else torch.zeros(())
-            worst = max(worst, float((a - b).abs().max() / max(change, 1e-9 * b.abs().max(), 1e-12)))
-    return worst
 
 
 @torch.no_grad()
 def judge(model, space, kept, example, seed=0):
-    """How far the pruned network is from one whose removed channels are made zero, relative to what that changes."""
-    dense = redraw(copy.deepcopy(model).double().eval(), seed)
-    args, kwargs = torch.utils._pytree.tree_map_only(
-        torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, as_call(example)
-    )
-    zeroed = changed(dense, space, kept, torch.zeros_like)
-    for member, positions in places(space, kept, ("declared",)):
-        if member.axis == 0:  # what it makes
-            gone = torch.from_numpy(positions)
-            module = zeroed.get_submodule(member.tensor)
-            module.register_forward_hook(lambda _, __, out, gone=gone: out.index_fill(1, gone, 0))
-    lines = {}
-    for member, positions in places(space, kept, ("statistics",)):
-        lines.setdefault(member.tensor, []).append(positions)
-    for name, gone in lines.items():
-        norm = zeroed.get_submodule(name)
-        if isinstance(norm, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)):
-            size = norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.normalized_shape[0]
-            owner, _, leaf = name.rpartition(".")
-            setattr(zeroed.get_submodule(owner), leaf, Kept(norm, np.setdiff1d(np.arange(size), np.concatenate(gone))))
-    sums = {}
-    for member, positions in places(space, kept, ("product",)):
-        sums.setdefault((member.tensor, member.axis), []).append(positions)
-    sums = {place: np.concatenate(gone) for place, gone in sums.items()}
-    within(zeroed, partial(KeptProducts, sums, follow(zeroed)))
-    for member, positions in places(space, kept, ("input",)):
-        zeroed.register_forward_pre_hook(partial(change_input, torch.from_numpy(positions), member.axis))
-    with slow_path():
-        answers = [net(*args, **kwargs) for net in (prune(dense, space, kept), zeroed, dense)]
-        other = changed(dense, space, kept, torch.randn_like)  # whatever stood there, it must not matter
-        masked = [mask(net, space, kept)(*args, **kwargs) for net in (other, dense)]
-    return max(far(*answers), far(*masked, answers[2]))
+    """How far the pruned and the masked network are from one without the removed channels.
+
+    Relative to what pruning changes; a hundredth of it where something is computed in single precision.
+    """
+    dense, narrow = redraw(copy.deepcopy(model).double().eval(), seed), False
+    args, kwargs = tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, as_call(example))
+    try:
+        dense(*args, **kwargs)
+    except RuntimeError:  # it makes tensors of single precision itself
+        dense, narrow = redraw(copy.deepcopy(model).eval(), seed), True
+        args, kwargs = as_call(example)
+    bare = absent(dense, space, kept)
+    with slow_path(), sdpa_kernel(SDPBackend.MATH):
+        pruned, masked, whole = (
+            Answer.of(net, args, kwargs) for net in (prune(dense, space, kept), mask(dense, space, kept), dense)
+        )
+        with Absence():
+            expected = Answer.of(bare, args, kwargs)
+    assert not any(t.isnan().any() for t in expected.tensors if t.is_floating_point()), "the answer itself is cut"
+    for selection in expected.selections:  # what they were made from may lack channels
+        selection.scores[:] = [t.new_empty(0) if t.isnan().any() else t for t in selection.scores]
+    worst = max(found.apart(expected, whole) for found in (pruned, masked))
+    return worst / 100 if narrow or whole.is_narrowed else worst

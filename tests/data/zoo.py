@@ -205,9 +205,7 @@ TRANSFORMERS = {
         transformer, "Wav2Vec2ForCTC", "Wav2Vec2Config", partial(clip, 2000), **WIDE, conv_dim=(64,) * 7, vocab_size=30
     ),
 }  # fmt: skip
-# Not judged: heads of zeros do not stay zero where heads are mixed, or shifted alike; one is partly single precision.
-# Of detectors equal scores change places (verify tells that apart).
-UNJUDGED = {"timm/cait_xxs24", "mvit_v2_s", "raft_small", *DETECTORS}
+UNJUDGED = {"mvit_v2_s", *DETECTORS} - {"ssdlite320_mobilenet_v3_large"}  # large: they have not been run yet
 NETWORKS = TORCHVISION | MORE_TORCHVISION | TIMM | TRANSFORMERS
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from search_spaces import adapters, prune, trace
 from search_spaces.adapters import Adapter, adapter_of
-from search_spaces.recorder import along
+from search_spaces.companions import along
 
 
 class Scale(nn.Module):

@@ -268,3 +268,44 @@ def test_gpt2_with_its_conv1d(law):
     assert sizes(space) == {"wte": 8, "h.0.c_attn": 4, "h.0.c_fc": 20, "h.1.c_attn": 4, "h.1.c_fc": 20}
     pruned = examine(model, space, tokens)
     assert pruned.h[0].c_fc.nf == pruned.h[0].c_fc.weight.shape[1] < 20
+
+
+class Clip(nn.Module):
+    """Each weight by itself."""
+
+    def forward(self, weight):
+        return weight.clamp(-0.1, 0.1)
+
+
+class Centre(nn.Module):
+    """Each filter by itself."""
+
+    def forward(self, weight):
+        return weight - weight.mean(tuple(range(1, weight.dim())), keepdim=True)
+
+
+def parametrized(kind):
+    def wrap(layer):
+        utils.parametrize.register_parametrization(layer, "weight", kind())
+        return layer
+
+    return wrap
+
+
+def test_weights_that_are_computed_one_by_one_lose_channels_on_both_sides(law):
+    space = law(Net(parametrized(Clip)), torch.randn(IMAGE))
+    assert sizes(space) == {"a": 8, "b": 8, "up": 6, "fc": 5}
+
+
+def test_weights_that_are_computed_by_filters_lose_filters(law):
+    class Ends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.out = nn.Conv2d(3, 8, 3), parametrized(Centre)(nn.Conv2d(8, 6, 3)), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.out(self.b(self.a(x).relu()).relu().mean((2, 3)))
+
+    space = law(Ends(), torch.randn(IMAGE))
+    assert sizes(space) == {"b": 6}
+    assert reasons(space) == {"a": "the parametrization of 'b' computes its weight from all of them"}

@@ -5,7 +5,8 @@ from fractions import Fraction
 import pytest
 import torch
 
-from search_spaces.channels import Channels, squeeze
+from search_spaces.channels import Channels
+from search_spaces.companions import folded, squeeze
 from search_spaces.counts import ChannelCount
 
 
@@ -116,3 +117,24 @@ def test_any_other_use_gives_the_number_and_freezes(use, value):
     assert book.frozen
     book.trusted = True
     assert result == value
+
+
+@pytest.mark.parametrize(
+    ("varies", "shape", "folds"),
+    [
+        ((1, 1, 8), (2, 3, 8), (1, 6, 2, 4)),
+        ((1, 3, 1), (2, 3, 8), (6, 8)),
+        ((2, 1, 8), (2, 3, 8), (2, 24)),
+        ((1, 1, 8), (1, 6, 8), (2, 3, 8, 1)),
+        ((1, 1), (4, 6), (24,)),
+        ((), (), (1, 1)),
+    ],
+)
+def test_a_folded_companion_is_the_reshaped_one(varies, shape, folds):
+    companion = torch.arange(torch.Size(varies).numel()).reshape(varies).expand(shape)
+    assert torch.equal(folded(companion, folds), companion.reshape(folds))
+
+
+def test_what_is_constant_stays_expanded_when_it_is_folded():
+    companion = torch.arange(8).expand(5, 100, 8)
+    assert folded(companion, (5, 10, 10, 2, 4)).untyped_storage().size() == 8 * 8

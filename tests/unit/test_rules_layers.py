@@ -244,7 +244,7 @@ def test_token_mixing_lets_the_channels_pass(law):
         def forward(self, x):
             return x + self.back(F.gelu(self.mix(x.flatten(2)))).view_as(x)
 
-    space = law(Toy(Mixer()), torch.randn(IMAGE), judged=False)  # a bias per position
+    space = law(Toy(Mixer()), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "head": 6}
     assert reasons(space)["body.mix"] == "'body.mix' mixes positions, not channels"
 
@@ -284,7 +284,7 @@ def test_layers_over_heads_in_the_batch(law):
             heads = self.qkv(x).reshape(b, self.num_heads, -1, h, w).reshape(b * self.num_heads, -1, h, w)
             return self.proj(self.norm(self.pool(heads)).reshape(b, -1, h, w))
 
-    space = law(Toy(Pooled()), torch.randn(IMAGE), judged=False)  # the shift of the norm is added to zeros
+    space = law(Toy(Pooled()), torch.randn(IMAGE))
     assert {g.name: g.size for g in space.groups}["body.qkv"] == 4
 
 

@@ -174,8 +174,8 @@ class Headed(nn.Module):
         return self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
-def heads_of(law, attend, judged=True):
-    space = law(Block(attend), torch.randn(TOKENS), judged=judged)
+def heads_of(law, attend):
+    space = law(Block(attend), torch.randn(TOKENS))
     return next(g for g in space.groups if g.name == "attend.qkv")
 
 
@@ -257,7 +257,7 @@ def test_linear_attention(law):
             y = q @ (k.transpose(-2, -1) @ v) / (q * k.sum(2, keepdim=True)).sum(-1, keepdim=True)
             return self.proj(y.transpose(1, 2).flatten(2))
 
-    assert heads_of(law, Linear(None), judged=False).size == 3
+    assert heads_of(law, Linear(None)).size == 3
 
 
 def test_caches_do_not_hand_on_what_was_worked_out_for_other_weights(law):

@@ -160,6 +160,24 @@ def test_a_network_that_cannot_train_on_the_example_is_traced_in_eval_mode():
     assert verify(model, space, IMAGE) < 1e-9
 
 
+@pytest.mark.parametrize(("asks", "passes"), [(False, 1), (True, 2)])
+def test_the_network_runs_in_training_mode_only_if_its_own_code_asks_for_the_mode(asks, passes):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.drop, self.b, self.runs = nn.Conv2d(1, 8, 3), nn.Dropout(), nn.Conv2d(8, 2, 1), []
+
+        def forward(self, x):
+            self.runs.append(1)
+            x = self.drop(self.a(x).relu())
+            return self.b(x * 2 if asks and self.training else x)
+
+    model = Counting()
+    trace(model, IMAGE)
+    assert len(model.runs) == passes
+    assert "training" not in vars(nn.Module)
+
+
 def test_parameters_of_the_network_itself_have_names():
     class Bare(nn.Module):
         def __init__(self):

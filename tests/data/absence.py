@@ -1,0 +1,149 @@
+"""`Absence`: NaN stands for "is not there".
+
+Inside it a network computes as if every NaN in its weights and activations had been cut out: sums, products, statistics
+and shares are taken over what is there, and where nothing is there the result is NaN again. Nothing is numbered, and no
+module is known by name: what is absent carries the mark itself, through whatever the code does.
+"""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+PRODUCTS = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2), aten.mv: (0, 1)}
+HIGHEST = {aten.amax, aten.max, aten.argmax}
+LOWEST = {aten.amin, aten.min, aten.argmin}
+SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}
+
+
+def there(x):
+    """One where there is something, else zero."""
+    return x.isnan().logical_not().to(x.dtype)
+
+
+class Absence(TorchDispatchMode):
+    """See the top of this file."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        kind = func.overloadpacket
+        if kind is aten.convolution:
+            return convolution(*args)
+        if kind in PRODUCTS:
+            return product(func, args, kwargs, *PRODUCTS[kind])
+        x = args[0] if args else None
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not bool(x.isnan().any()):
+            return func(*args, **kwargs)
+        if kind in REDUCTIONS:
+            return REDUCTIONS[kind](x, *args[1:], **{k: v for k, v in kwargs.items() if k != "dtype"})
+        if kind in HIGHEST | LOWEST | SHARES | {aten.logsumexp}:
+            filled = x.masked_fill(x.isnan(), torch.inf if kind in LOWEST else -torch.inf)
+            out = func(filled, *args[1:], **kwargs)
+            if kind in SHARES:
+                return out.masked_fill(x.isnan(), torch.nan)
+            return tuple(map(nothing_left, out)) if isinstance(out, tuple) else nothing_left(out)
+        return func(*args, **kwargs)
+
+
+def nothing_left(values):
+    """Of an axis on which nothing was there, the extreme is the one that was filled in."""
+    return values.masked_fill(values.isinf(), torch.nan) if values.is_floating_point() else values
+
+
+def product(func, args, kwargs, first, second):
+    """Of the places of the inner axis that are there on both sides."""
+    a, b = args[first], args[second]
+    if not bool(a.isnan().any()) and not bool(b.isnan().any()):
+        return func(*args, **kwargs)
+    out = torch.matmul(a.nan_to_num(0.0), b.nan_to_num(0.0))
+    out = out.masked_fill(torch.matmul(there(a), there(b)) == 0, torch.nan)
+    if first:  # beta * input + alpha * product
+        out = kwargs.get("beta", 1) * args[0] + kwargs.get("alpha", 1) * out
+    return out
+
+
+def convolution(x, weight, bias, *how):
+    """The same; one that slides over channels slides over those that are there."""
+    dims = weight.dim() - 2
+    gap = x.isnan().flatten(0, -2).all(0)
+    if dims == 1 and bool(gap.any()) and not bool(gap.all()):
+        out = convolution(x[..., ~gap], weight, bias, *how)
+        whole = x.new_full((*out.shape[:-1], x.shape[-1]), torch.nan)
+        whole[..., ~gap] = out
+        return whole
+    if not bool(x.isnan().any()) and not bool(weight.isnan().any()):
+        return aten.convolution(x, weight, bias, *how)
+    out = aten.convolution(x.nan_to_num(0.0), weight.nan_to_num(0.0), None, *how)
+    none = aten.convolution(there(x), there(weight), None, *how) == 0
+    # A place that looks at the padding only meets nothing of any channel.
+    none &= aten.convolution(torch.ones_like(x), torch.ones_like(weight), None, *how) != 0
+    out = out.masked_fill(none, torch.nan)
+    return out if bias is None else out + bias.view(1, -1, *[1] * dims)
+
+
+def mean(x, dims=None, keepdim=False):
+    return x.nanmean(dims, keepdim)
+
+
+def total(x, dims=None, keepdim=False):
+    found = x.nansum(dims, keepdim)
+    return found.masked_fill(x.isnan().all() if dims in (None, []) else whole(x, dims, keepdim), torch.nan)
+
+
+def whole(x, dims, keepdim):
+    """Is nothing there along these axes?"""
+    absent = x.isnan()
+    for d in sorted([dims] if isinstance(dims, int) else [d % x.dim() for d in dims], reverse=True):
+        absent = absent.all(d, keepdim)
+    return absent
+
+
+def variance(x, dims=None, *, correction=1, keepdim=False):
+    dims = list(range(x.dim())) if dims in (None, []) else dims
+    number = total(there(x), dims, keepdim)
+    squares = total((x - x.nanmean(dims, True)).square(), dims, keepdim)
+    return squares / (number - (1 if correction is None else correction))
+
+
+def norm(x, order=2, dims=None, keepdim=False):
+    order = 2 if order is None else order
+    if order == float("inf"):
+        return nothing_left(x.abs().masked_fill(x.isnan(), -torch.inf).amax(dims or (), keepdim))
+    return total(x.abs() ** order, dims, keepdim) ** (1 / order)
+
+
+def centred(x, dims, eps, centre=True):
+    y = x - x.nanmean(dims, True) if centre else x
+    return y / (y.square().nanmean(dims, True) + eps).sqrt()
+
+
+def layer_norm(x, shape, weight, bias, eps):
+    y = centred(x, list(range(x.dim() - len(shape), x.dim())), eps)
+    y = y if weight is None else y * weight
+    return (y if bias is None else y + bias), y, y
+
+
+def rms_norm(x, shape, weight, eps):
+    dims = list(range(x.dim() - len(shape), x.dim()))
+    y = centred(x, dims, torch.finfo(x.dtype).eps if eps is None else eps, centre=False)
+    return (y if weight is None else y * weight), y
+
+
+def group_norm(x, weight, bias, n, channels, inner, groups, eps):
+    y = centred(x.reshape(n, groups, -1), [2], eps).reshape(x.shape)
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    y = y if weight is None else y * weight.view(shape)
+    return (y if bias is None else y + bias.view(shape)), y, y
+
+
+REDUCTIONS = {
+    aten.mean: mean,
+    aten.sum: total,
+    aten.var: variance,
+    aten.std: lambda *args, **kwargs: variance(*args, **kwargs).sqrt(),
+    aten.var_mean: lambda x, dims=None, **how: (variance(x, dims, **how), x.nanmean(dims, how.get("keepdim", False))),
+    aten.linalg_vector_norm: norm,
+    aten.norm: norm,
+    aten.native_layer_norm: layer_norm,
+    aten._fused_rms_norm: rms_norm,
+    aten.native_group_norm: group_norm,
+}
