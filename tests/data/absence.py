@@ -30,6 +30,8 @@ class Absence(TorchDispatchMode):
             return convolution(*args)
         if kind in PRODUCTS:
             return product(func, args, kwargs, *PRODUCTS[kind])
+        if func._schema.name == "torchvision::deform_conv2d":
+            return deformed(func, *args)
         x = args[0] if args else None
         if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not bool(x.isnan().any()):
             return func(*args, **kwargs)
@@ -78,6 +80,12 @@ def convolution(x, weight, bias, *how):
     none &= aten.convolution(torch.ones_like(x), torch.ones_like(weight), None, *how) != 0
     out = out.masked_fill(none, torch.nan)
     return out if bias is None else out + bias.view(1, -1, *[1] * dims)
+
+
+def deformed(func, x, weight, offset, mask, bias, *how):
+    """The same where the filters look elsewhere; there, the padding is not told apart."""
+    out = func(x.nan_to_num(0.0), weight.nan_to_num(0.0), offset, mask, bias.nan_to_num(0.0), *how)
+    return out.index_fill(1, weight.flatten(1).isnan().all(1).nonzero().flatten(), torch.nan)
 
 
 def mean(x, dims=None, keepdim=False):
