@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from search_spaces.adapters import Adapter
 from search_spaces.branch import Branch
-from search_spaces.channels import squeeze
+from search_spaces.companions import squeeze
 from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name, references
 from search_spaces.space import SearchSpace
 from search_spaces.standing_in import Unfollowed, stand_ins

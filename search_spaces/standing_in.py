@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn
+from search_spaces.companions import line_of, varying
 from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name
-from search_spaces.recorder import line_of, varying
 
 if TYPE_CHECKING:
     from search_spaces.branches import Network, View
