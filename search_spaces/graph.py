@@ -15,7 +15,7 @@ from torch import Tensor
 
 from search_spaces.contents import tensors_in
 
-MADE_BY = "_made_by"  # of a traced tensor: (its graph, the number of the node)
+MADE_BY = "_made_by"  # of a traced tensor: (the mark of its graph, the number of the node)
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,16 @@ class Graph:
     calls: list[ModuleCall] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
     recording: bool = True
+    # Tensors are marked by this and not by the graph: views hold their bases unseen by the garbage collector, so that a
+    # graph, and the network with it, would never be freed.
+    _mark: object = field(default_factory=object)
     _open: list[int] = field(default_factory=list)
     _written: dict[int, int] = field(default_factory=dict)  # address of a storage -> the node that wrote to it last
 
     def node_of(self, tensor: Tensor) -> int | None:
         """The node that made a tensor."""
-        graph, node = getattr(tensor, MADE_BY, (None, None))
-        return node if graph is self else None
+        mark, node = getattr(tensor, MADE_BY, (None, None))
+        return node if mark is self._mark else None
 
     def add(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """An operation has run."""
@@ -130,7 +133,7 @@ class Graph:
                     changes,
                 )
             )  # fmt: skip
-            setattr(tensor, MADE_BY, (self, node))
+            setattr(tensor, MADE_BY, (self._mark, node))
             if changes:
                 self._written[_address(tensor)] = node
 

@@ -77,7 +77,7 @@ class Recipe:
         if self.weights and self.weights != (found := fingerprint(model)):
             raise ValueError(f"the network built here has the weights {found}, where the search was started "
                              f"{self.weights}; give this machine the same code and weights")  # fmt: skip
-        task = self.task or load_task(config, test=False)
+        task = as_task(self.task or load_task(config, test=False))
         threads = torch.get_num_threads()  # this worker's share of the cores: its loaders keep to it, too
         asked = config.data_workers
         task = task.loading(min(asked, threads) if isinstance(asked, int) else threads)

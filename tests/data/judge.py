@@ -56,10 +56,12 @@ def absent(model, space, kept):
         if value.is_floating_point():
             value.index_fill_(member.axis, torch.from_numpy(positions), torch.nan)
     for member, positions in places(space, kept, ("declared",)):
+        module = model.get_submodule(member.tensor)
         if member.axis == 0:  # what it makes
             gone = torch.from_numpy(positions)
-            module = model.get_submodule(member.tensor)
             module.register_forward_hook(lambda _, __, out, gone=gone: out.index_fill(1, gone, torch.nan))
+        else:  # what it reads; such a module adds nothing where there is nothing
+            module.register_forward_pre_hook(lambda _, args: (args[0].nan_to_num(0.0), *args[1:]))
     for member, positions in places(space, kept, ("input",)):
         model.register_forward_pre_hook(partial(without_input, torch.from_numpy(positions), member.axis))
     return model

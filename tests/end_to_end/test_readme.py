@@ -32,7 +32,7 @@ def test_every_command_is_one_that_exists(command):
 
 def test_every_verb_is_shown():
     shown = {c.split()[1] for c in COMMANDS if c.startswith("autoprune")}
-    verbs = "profile adapt search resume status export finetune attach report compare"
+    verbs = "profile adapt search train resume status export finetune attach report compare"
     assert shown == set(verbs.split())
 
 

@@ -109,6 +109,7 @@ def test_the_oldest_of_evolution_dies(problem):
 
     def parents_near_star(older):
         strategy = Evolution(problem, seed=1, num_trials=1)  # small steps
+        strategy.two_populations = False  # the second one has last ones of its own
         strategy.tell(Trial(0, star, TrialState.COMPLETE, {"loss": 0.0}))
         for n in range(1, older + 1):
             strategy.tell(Trial(n, others[n], TrialState.COMPLETE, {"loss": 1.0}))
@@ -181,7 +182,9 @@ def test_any_optimiser_searches_any_encoding(name, encoding, problem):
         if proposal.genes:
             assert strategy.at(trial).tolist() == list(proposal.genes)
         if proposal.genes and strategy.fills:
-            assert problem.project(strategy.encoding.decode(strategy.at(trial), fits)) == proposal.widths
+            decoded = strategy.encoding.decode(strategy.at(trial), fits)
+            broad = allocation.without_bottlenecks(problem)  # of every second child
+            assert proposal.widths in {problem.project(decoded), broad.project(decoded)}
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 24, 60])

@@ -1,7 +1,9 @@
 """What `trace` and `verify` do with networks and inputs that do not fit, and what they leave behind."""
 
 import functools
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -276,3 +278,13 @@ def test_sizes_that_a_module_keeps_are_plain_numbers_after_the_trace():
     trace(model, IMAGE)
     kept = [model.last, *model.table, *model.table[8][0], *model.table[8][1], model.a.out_channels]
     assert {type(n) for n in kept} == {int}
+
+
+def test_a_traced_network_is_let_go():
+    """Nothing that tracing leaves behind holds on to it: a worker would have two copies of every weight."""
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 36, 10)).eval()
+    space, alive = trace(model, torch.zeros(1, 1, 8, 8)), weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+    assert space.groups
