@@ -168,6 +168,7 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
         "default search before kinds s2": Allocation("search", told("10 1 2 4 8 21 2 5 30 40 29 19")),
         "annealing before kinds s2": Allocation("search", told("8 1 2 5 11 16 2 4 33 50 21 20")),
         "default search with kinds": Allocation("search", told("10 1 1 3 6 29 1 1 46 29 25 51")),
+        "default search, first by 100 steps": Allocation("search", told("12 1 1 4 5 25 6 2 23 47 14 25")),
         "default search, refined by 22 steps": Allocation("search", told("11 2 2 4 8 22 3 5 21 44 16 22")),
         "without bottlenecks, by reconstruction": Allocation("search", told("12 1 1 4 6 24 2 2 26 51 14 26")),
     },
