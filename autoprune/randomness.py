@@ -16,6 +16,13 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
+def reseed(seed: int) -> None:
+    """Put the global generators of torch, NumPy and Python to a seed."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002, what users' transforms draw from
+    random.seed(seed)
+
+
 class GlobalStream:
     """What a user's loader draws from the global generators of torch, NumPy and Python, from a seed.
 
@@ -35,9 +42,7 @@ class GlobalStream:
         before = _states()
         try:
             if self._seed is not None:
-                torch.default_generator.manual_seed(self._seed)
-                np.random.seed(self._seed % 2**32)  # noqa: NPY002, what users' transforms draw from
-                random.seed(self._seed)
+                reseed(self._seed)
                 self._seed = None
             else:
                 _restore(self._state)

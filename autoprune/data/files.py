@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from autoprune.data.items import REPAIR, Damaged, some
+from autoprune.data.items import REPAIR, Damaged, Items, some
+from objectives.plugins import described
 
 
 class Names(Sequence[str]):
@@ -94,6 +96,27 @@ class Files:
                              "must stay as they are while they are used: resume, or begin a new run")  # fmt: skip
         return path
 
+    def decoded(self, number: int, mode: str = "") -> NDArray[Any]:
+        """The pixels of an image that is as it was: [H, W, channels], or [H, W].
+
+        Args:
+            number: Of the file.
+            mode: PIL's, e.g. "RGB"; default as in the file.
+
+        Raises:
+            Damaged: If it cannot be read.
+            ValueError: If it has changed.
+        """
+        from PIL import Image
+
+        path = self.check(number)
+        try:
+            with Image.open(path) as file:
+                return np.asarray(file.convert(mode) if mode else file)
+        except Exception as error:  # damaged files make PIL raise whatever it likes
+            text = f"{self.where}: '{path}' is no readable image ({described(error)}); {REPAIR}"
+            raise Damaged(text) from error
+
     def described(self, numbers: Tensor) -> Iterator[bytes]:
         """Names and sizes of all, and the bytes of some."""
         for number in numbers.tolist():
@@ -105,3 +128,16 @@ class Files:
                     yield hashlib.sha256(file.read()).digest()
             except OSError:
                 yield b"unreadable"
+
+
+class FileItems(Items):
+    """Samples of which each is a file, and perhaps others beside it."""
+
+    _files: Files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, number: int) -> str:
+        """The file's path."""
+        return self._files.path(number)

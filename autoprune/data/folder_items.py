@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from autoprune.data.augmentation import augmentation_steps, transform
-from autoprune.data.files import Files
+from autoprune.data.files import FileItems, Files
 from autoprune.data.folder import Folder, Sample
-from autoprune.data.items import Items, Selection
+from autoprune.data.items import Selection
 from autoprune.data.sources import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Source
 
 
@@ -34,7 +34,7 @@ def streamed(folder: Folder) -> Source:
     )  # fmt: skip
 
 
-class FolderItems(Items):
+class FolderItems(FileItems):
     """Images of a folder, decoded and augmented by whoever reads them.
 
     Args:
@@ -51,13 +51,6 @@ class FolderItems(Items):
         self.labels: Tensor = torch.tensor([label for _, label in samples])
         root = str(folder.root)
         self._files = Files(self.where, root, [os.path.relpath(path, root) for path, _ in samples], folder.skip)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, number: int) -> str:
-        """Its path."""
-        return self._files.path(number)
 
     @property
     def sample_bytes(self) -> int:

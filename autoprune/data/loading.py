@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from autoprune.data.items import Damaged, Items
-from autoprune.randomness import GlobalStream, seed_of
+from autoprune.randomness import GlobalStream, reseed, seed_of
 from objectives.plugins import PluginError, described
 
 MOST = 16  # worker processes, where nobody says how many
@@ -139,17 +139,6 @@ def read(items: Items, wanted: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
         return Loaded(skipped=skipped)
     inputs, targets = map(items.stack, zip(*found, strict=True))
     return Loaded(inputs, targets, skipped)
-
-
-def reseed(seed: int) -> None:
-    """Put the global generators of torch, NumPy and Python to a seed."""
-    import random
-
-    import numpy as np
-
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002, what users' transforms draw from
-    random.seed(seed)
 
 
 def processes(asked: int | str) -> int:

@@ -41,8 +41,7 @@ def free() -> int | None:
     with suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 
-        _, _, _, _, _, data, _ = Path("/proc/self/statm").read_text(encoding="ascii").split()
-        total = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+        total, _, _, _, _, data, _ = Path("/proc/self/statm").read_text(encoding="ascii").split()
         for kind, pages in ((resource.RLIMIT_AS, total), (resource.RLIMIT_DATA, data)):
             if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY:
                 found.append(limit - int(pages) * resource.getpagesize())

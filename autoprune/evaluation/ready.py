@@ -10,7 +10,6 @@ from torch import Tensor
 
 from autoprune.compute import Compute
 from autoprune.tasks import Draw, mapped, num_samples
-from autoprune.tasks.draws import even_size
 from autoprune.tasks.trees import inputs_of, is_pair, leaves, part_of
 
 SHARE = 0.25  # of the room for activations that samples may take
@@ -47,10 +46,6 @@ class Ready(Draw):
         size = max(1, size // parts)
         for start in range(0, len(self), size):
             yield part_of(self._whole, start, start + size)
-
-    def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
-        """See `Draw`."""
-        return self.batches(even_size(len(self), max(1, size // parts)))
 
     def whole(self, most: int) -> Any:
         """See `Draw`."""

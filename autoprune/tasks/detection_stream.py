@@ -6,18 +6,15 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.data import Damaged, Items, Selection
-from autoprune.data.files import Files
-from autoprune.data.items import REPAIR
+from autoprune.data import Damaged, Selection
+from autoprune.data.files import FileItems, Files
 from autoprune.tasks.detection import Detection, mirrored
 from autoprune.tasks.draws import Draw, Training
 from autoprune.tasks.memory import MapStyle
 from autoprune.tasks.streamed import Streamed
-from objectives.plugins import described
 
 Target = dict[str, Tensor]  # "boxes" [n, 4] x1 y1 x2 y2, "labels" [n]
 
@@ -45,7 +42,7 @@ class Pictures:
         return Pictures([image.to(device) for image in self.images], targets)
 
 
-class PictureItems(Items):
+class PictureItems(FileItems):
     """The images of a folder and their boxes.
 
     Args:
@@ -77,13 +74,6 @@ class PictureItems(Items):
         self.box_labels = torch.tensor([label for _, _, labels in about for label in labels], dtype=torch.int64)
         self._bytes = 3 * sum(sizes) // max(1, len(sizes))
 
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def name(self, number: int) -> str:
-        """The image's path."""
-        return self._files.path(number)
-
     @property
     def sample_bytes(self) -> int:
         """Three of a pixel, on average."""
@@ -96,15 +86,7 @@ class PictureItems(Items):
 
     def read(self, number: int, train: bool) -> tuple[Tensor, Target]:
         """[3, H, W] uint8, and its boxes; mirrored by chance."""
-        from PIL import Image
-
-        path = self._files.check(number)
-        try:
-            with Image.open(path) as file:
-                image = torch.from_numpy(np.asarray(file.convert("RGB")).copy()).permute(2, 0, 1).contiguous()
-        except Exception as error:  # damaged files make PIL raise whatever it likes
-            text = f"{self.where}: '{path}' is no readable image ({described(error)}); {REPAIR}"
-            raise Damaged(text) from error
+        image = torch.from_numpy(self._files.decoded(number, "RGB").copy()).permute(2, 0, 1).contiguous()
         target = self.target(number)
         return mirrored(image, target) if train and self._flip and random.random() < 0.5 else (image, target)
 

@@ -35,9 +35,9 @@ class Draw(ABC):
             parts: Each of these batches goes in so many, where memory is short.
         """
 
-    @abstractmethod
     def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
         """The same in batches that weigh about the same in a plain average, none of a single sample."""
+        return self.batches(even_size(len(self), max(1, size // parts)))
 
     @abstractmethod
     def whole(self, most: int) -> Any:

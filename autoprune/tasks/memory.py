@@ -15,7 +15,7 @@ import torch
 from autoprune.compute import Compute
 from autoprune.data.loading import processes
 from autoprune.randomness import seed_of
-from autoprune.tasks.draws import Draw, Training, even_size
+from autoprune.tasks.draws import Draw, Training
 from autoprune.tasks.streamed import Streamed, StreamedDraw, StreamedTraining, drawn
 from autoprune.tasks.task import CPU, Task
 from autoprune.tasks.trees import leaves, mapped
@@ -211,10 +211,6 @@ class MemoryDraw(Draw):
         size = max(1, size // parts)
         for start in range(0, len(self), size):
             yield self._task.prepared(self._samples[start : start + size].to(self._task.compute.device))
-
-    def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
-        """See `Draw`."""
-        return self.batches(even_size(len(self), max(1, size // parts)))
 
     def whole(self, most: int) -> Any:
         """See `Draw`."""

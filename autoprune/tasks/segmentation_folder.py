@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from autoprune.data import Damaged, Items, Selection
-from autoprune.data.files import Files
-from autoprune.data.items import REPAIR
+from autoprune.data import Items, Selection
+from autoprune.data.files import FileItems, Files
 from autoprune.data.loading import Chunks, loaded, processes
 from autoprune.tasks.memory import Columns
 from autoprune.tasks.segmentation import Segmentation
 from autoprune.tasks.streamed import AT_ONCE, Streamed
-from objectives.plugins import described
 
 
 def segmentation_folder(
@@ -70,7 +67,7 @@ def segmentation_folder(
     return made
 
 
-class PairItems(Items):
+class PairItems(FileItems):
     """The images of a folder and their masks.
 
     Args:
@@ -94,17 +91,10 @@ class PairItems(Items):
             raise ValueError(f"'{folder / 'images'}': holds no images")
         if alone := [path for path in images if path.stem not in masks]:
             raise ValueError(f"'{alone[0]}': has no mask '{folder / 'masks' / alone[0].stem}.png'")
-        self._images = Files(where, str(folder / "images"), [path.name for path in images], skip)
+        self._files = Files(where, str(folder / "images"), [path.name for path in images], skip)
         self._masks = Files(where, str(folder / "masks"), [masks[path.stem] for path in images], skip)
         self._size: tuple[int, ...] = ()
         self._size = tuple(Selection(self, torch.arange(len(self))).few(1).targets.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def name(self, number: int) -> str:
-        """The image's path."""
-        return self._images.path(number)
 
     @property
     def sample_bytes(self) -> int:
@@ -113,7 +103,7 @@ class PairItems(Items):
 
     def read(self, number: int, train: bool) -> tuple[Tensor, Tensor]:
         """[3, H, W] and [H, W], both uint8."""
-        image, mask = _decoded(self._images, number, "RGB"), _decoded(self._masks, number)
+        image, mask = self._files.decoded(number, "RGB"), self._masks.decoded(number)
         size = self._size or image.shape[:2]
         if image.shape[:2] != mask.shape or image.shape[:2] != size:
             raise ValueError(f"'{self.name(number)}': is {list(image.shape[:2])}, its mask {list(mask.shape)} and the "
@@ -128,20 +118,8 @@ class PairItems(Items):
     def described(self, numbers: Tensor) -> Iterator[bytes]:
         """Names and sizes of all; the bytes of some files."""
         yield f"{self._size} {self.num_classes} {self._ignored}".encode()
-        yield from self._images.described(numbers)
+        yield from self._files.described(numbers)
         yield from self._masks.described(numbers)
-
-
-def _decoded(files: Files, number: int, mode: str = "") -> Any:
-    from PIL import Image
-
-    path = files.check(number)
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert(mode) if mode else file)
-    except Exception as error:  # damaged files make PIL raise whatever it likes
-        text = f"{files.where}: '{path}' is no readable image ({described(error)}); {REPAIR}"
-        raise Damaged(text) from error
 
 
 def _count_classes(items: PairItems) -> int:
@@ -177,6 +155,6 @@ class _Highest(Items):
 
     def read(self, number: int, train: bool) -> tuple[Tensor, int]:
         """Nothing, and the number."""
-        mask = _decoded(self._items._masks, number)
+        mask = self._items._masks.decoded(number)
         values = mask if self._items._ignored is None else mask[mask != self._items._ignored]
         return torch.empty(0), int(values.max()) if values.size else 0

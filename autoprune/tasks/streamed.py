@@ -14,7 +14,7 @@ from autoprune.data import Selection
 from autoprune.data.loading import Chunks, Loaded, Shuffled, loaded, processes
 from autoprune.data.memory import free
 from autoprune.randomness import seed_of
-from autoprune.tasks.draws import Draw, Training, even_size
+from autoprune.tasks.draws import Draw, Training
 
 AT_ONCE = 32  # samples that a worker process reads in one go, where they are gathered
 FEW = 64  # samples for which no worker process is started
@@ -171,10 +171,6 @@ class StreamedDraw(Draw):
         """See `Draw`."""
         for samples in self._part.chunks(self._numbers, max(1, size // parts)):
             yield self._task.prepared(samples)
-
-    def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
-        """See `Draw`."""
-        return self.batches(even_size(len(self), max(1, size // parts)))
 
     def whole(self, most: int) -> Any:
         """See `Draw`."""
