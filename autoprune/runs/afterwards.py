@@ -33,7 +33,7 @@ from autoprune.runs.reopening import REFERENCES, by_name, changed_run, named, re
 from autoprune.runs.winner import deliver, help_train
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
-from autoprune.training.parallel import together
+from autoprune.training.parallel import process_group
 from objectives import Budget, parse
 
 TRAINING = tuple(name for name in names_of("export") if SETTINGS[name].group == "recovery")
@@ -84,13 +84,13 @@ def finetune(
         _same(run, reopen(named(run, settings), "finetune", model, data)),
         progress or RunProgress(quiet=True),
     )
-    if run.config.method:
-        prepared = find_units(run, prepared, progress)
     check_room(target, 2 * size_of(prepared.model))
     check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
     check_recovery(changed.config, prepared)
+    if run.config.method:
+        prepared = find_units(run, prepared, progress)
     kept = run.checkpoint / f"{target.name}-{_digest(changed.config, chosen)}.pt"
-    with together(changed.config.device) as processes:
+    with process_group(changed.config.device) as processes:
         if not processes.is_first:
             help_train(changed, prepared, chosen, kept)
             return target
@@ -158,11 +158,11 @@ def export_run(
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
-        if run.config.method:
-            prepared = find_units(run, prepared, progress)
         check_room(target, 2 * size_of(prepared.model))
         check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
         check_recovery(changed.config, prepared)
+        if run.config.method:
+            prepared = find_units(run, prepared, progress)
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)

@@ -13,7 +13,7 @@ from autoprune.config import replace as change
 from autoprune.printable import decimals
 from autoprune.report import RunProgress
 from autoprune.runs.prepare import Prepared
-from autoprune.training import Checkpoints, Method, Plan, Pruning, TrainingSettings, finetune, steps_of
+from autoprune.training import Checkpoints, Method, Pruning, TrainingSettings, finetune, plan_of, steps_of
 from autoprune.training.methods import make
 from search_spaces import Kept
 
@@ -59,9 +59,7 @@ def check_recovery(config: RunConfig, prepared: Prepared) -> None:
 
 def begin(method: Method, prepared: Prepared, config: RunConfig) -> None:
     """Let a method begin on a copy of the network: what it refuses, it refuses now."""
-    settings, compute = TrainingSettings.of(config), Compute.choose("cpu")
-    training = prepared.task.training(min(config.batch_size, prepared.task.count("train")), config.seed)
-    plan = Plan(prepared.task, settings, compute, steps_of(prepared.task, config), training.per_epoch, training.size)
+    plan, _ = plan_of(prepared.task, TrainingSettings.of(config), Compute.choose("cpu"))
     method.begin(copy.deepcopy(prepared.model).train(), plan)
 
 
@@ -83,25 +81,47 @@ def drive_out(
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
     """
-    phase = phase_of(config)
-    task = prepared.task.without("test")
-    steps = steps_of(task, phase)
     method = make(config.recovery, pruning_of(prepared, kept))
-    dense = copy.deepcopy(prepared.model)
-    progress.begin(f"driving out ({config.recovery})", steps)
+    own = None if checkpoint is None else beside(checkpoint, config.recovery)
+    dense, _ = train_with(method, prepared, phase_of(config), own, f"driving out ({config.recovery})", progress)
+    return dense, method.kept() or kept
+
+
+def train_with(
+    method: Method, prepared: Prepared, phase: RunConfig, checkpoint: Path | None, doing: str, progress: RunProgress
+) -> tuple[nn.Module, int]:
+    """Train a copy of the dense network with a method.
+
+    Args:
+        method: Takes part.
+        prepared: The problem.
+        phase: The settings of this training.
+        checkpoint: File that lets it go on after a stop; None: none.
+        doing: What the user is told.
+        progress: Where to show it.
+
+    Returns:
+        The network on the CPU, and how many steps it was trained.
+
+    Raises:
+        Diverged: If the training loss becomes NaN or infinite.
+    """
+    task, net = prepared.task.without("test"), copy.deepcopy(prepared.model)
+    steps = steps_of(task, phase)
+    progress.begin(doing, steps)
     finetune(
-        dense,
+        net,
         task,
         phase,
         steps=steps,
-        teacher=prepared.model if config.distill else None,
+        teacher=prepared.model if phase.distill else None,
         method=method,
-        checkpoints=None if checkpoint is None else Checkpoints(beside(checkpoint, config.recovery)),
+        checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
         listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
     )
     progress.end()
     prepared.model.cpu()
-    return dense.cpu(), method.kept() or kept
+    return net.cpu(), steps
 
 
 def beside(checkpoint: Path, method: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +9,11 @@ import numpy as np
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.criteria import score_all
-from autoprune.printable import decimals
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.driving import begin, pruning_of
+from autoprune.runs.driving import begin, pruning_of, train_with
 from autoprune.runs.prepare import Prepared
-from autoprune.training import Checkpoints, Method, finetune, steps_of
+from autoprune.training import Method
 from autoprune.training.methods import make
 
 FINDING = ("greg2", "increg", "slimming", "polarization", "chex")
@@ -49,25 +47,14 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     Raises:
         Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
     """
-    config = run.config
-    phase, task = phase_of(config), prepared.task.without("test")
-    steps, method, net = steps_of(task, phase), _made(config, prepared), copy.deepcopy(prepared.model)
-    progress.begin(f"training with {config.method}", steps)
-    finetune(
-        net,
-        task,
-        phase,
-        steps=steps,
-        teacher=prepared.model if config.distill else None,
-        method=method,
-        checkpoints=Checkpoints(run.checkpoint / f"method-{config.method.replace(':', '-')}.pt"),
-        listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
+    config, method = run.config, _made(run.config, prepared)
+    checkpoint = run.checkpoint / f"method-{config.method.replace(':', '-')}.pt"
+    net, steps = train_with(
+        method, prepared, phase_of(config), checkpoint, f"training with {config.method}", progress
     )
-    progress.end()
-    prepared.model.cpu()
     kept = method.kept()
     assert kept is not None  # of a method that finds
-    net = net.cpu().eval()
+    net = net.eval()
     norms = score_all("magnitude", net, prepared.space)
     # What is kept comes first; at another budget, the larger filters of it.
     scores = tuple(

@@ -14,6 +14,7 @@ from autoprune.reference import quiet
 from autoprune.runs.trained import Trained, fitted, is_network
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
+from autoprune.training import batches_of
 from objectives import find
 from objectives.plugins import running
 
@@ -38,7 +39,7 @@ class TrainerRun:
 
     def batches(self, split: str = "train", epoch: int = 0) -> Iterable[Any]:
         """The batches of an epoch, "train" augmented and in the order of the run's seed and the epoch; or of "val"."""
-        training = self.task.training(min(self.settings.batch_size, self.task.count("train")), self.settings.seed)
+        training = batches_of(self.task, self.settings)
         if split == "train":
             return training.between(epoch * training.per_epoch, (epoch + 1) * training.per_epoch)
         return self.task.once(split, training.size)

@@ -4,8 +4,10 @@ from autoprune.settings import TrainingSettings as TrainingSettings
 from autoprune.training.loop import Checkpoints as Checkpoints
 from autoprune.training.loop import StepListener as StepListener
 from autoprune.training.loop import TrainingLog as TrainingLog
+from autoprune.training.loop import batches_of as batches_of
 from autoprune.training.loop import check as check
 from autoprune.training.loop import finetune as finetune
+from autoprune.training.loop import plan_of as plan_of
 from autoprune.training.loop import steps_of as steps_of
 from autoprune.training.methods import METHODS as METHODS
 from autoprune.training.methods import Cut as Cut

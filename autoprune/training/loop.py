@@ -109,15 +109,12 @@ def finetune(
     settings = TrainingSettings.of(settings or TrainingSettings())
     compute = Compute.choose(settings.device, settings.amp)
     task = as_task(task).on(compute)
-    training = _batches(task, settings)
-    batch = training.size
-    total = steps if steps is not None else round(settings.epochs * training.per_epoch / settings.accumulate)
+    plan, training = plan_of(task, settings, compute, steps)
+    total, batch = plan.steps, plan.batch
     if total < 1 or not settings.lr > 0:
         raise ValueError(f"training: needs at least one step at a rate above 0, got {total} steps at {settings.lr}")
     if not 1 <= micro_batches <= batch:
         raise ValueError(f"training: micro_batches must lie between 1 and the batch of {batch}, got {micro_batches}")
-    per_epoch = max(1, training.per_epoch // settings.accumulate)
-    plan = Plan(task, settings, compute, total, per_epoch, batch)
     run = TrainingState(model, plan, micro_batches, teacher if settings.distill else None, method or Cut())
     if checkpoints is not None and checkpoints.resume:
         with nullcontext() if checkpoints.strict else suppress(ValueError):
@@ -177,10 +174,38 @@ def steps_of(task: Task, settings: TrainingSettings) -> int:
     Raises:
         ValueError: If there is nothing to train on.
     """
-    return round(settings.epochs * _batches(task, settings).per_epoch / settings.accumulate)
+    return _steps(batches_of(task, settings), settings)
 
 
-def _batches(task: Task, settings: TrainingSettings) -> Training:
+def plan_of(
+    task: Task, settings: TrainingSettings, compute: Compute, steps: int | None = None
+) -> tuple[Plan, Training]:
+    """The plan of a training, and its batches.
+
+    Args:
+        task: Of the training.
+        settings: How it is trained.
+        compute: How passes are run.
+        steps: Length in optimiser steps, instead of `settings.epochs`.
+
+    Raises:
+        ValueError: If there is nothing to train on.
+    """
+    training = batches_of(task, settings)
+    total, per_epoch = _steps(training, settings) if steps is None else steps, training.per_epoch // settings.accumulate
+    return Plan(task, settings, compute, total, max(1, per_epoch), training.size), training
+
+
+def _steps(training: Training, settings: TrainingSettings) -> int:
+    return round(settings.epochs * training.per_epoch / settings.accumulate)
+
+
+def batches_of(task: Task, settings: TrainingSettings) -> Training:
+    """The batches that a task is trained on; of few samples all are one batch.
+
+    Raises:
+        ValueError: If there are none.
+    """
     found = task.training(min(settings.batch_size, task.count("train")), settings.seed)
     if found.per_epoch < 1:
         raise ValueError(f"training: {task.where('train')} has no samples")

@@ -113,7 +113,7 @@ def starts_first() -> bool:
 
 
 @contextmanager
-def together(device: str = "auto") -> Iterator[Processes]:
+def process_group(device: str = "auto") -> Iterator[Processes]:
     """The processes that torchrun has started, for the time of the block; one where it has not.
 
     Args:
