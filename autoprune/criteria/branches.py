@@ -63,8 +63,9 @@ def with_branch_losses(
 ) -> tuple[NDArray[np.float64], ...]:
     """Scores of units [C] that add up, branch by branch, to what the branch is worth; their order stays.
 
-    A sum of units' scores is blind to what they do together (see results/benchmarks/depth.md). What branches are worth
-    among each other says the loss without each; the unit is that of the scores, whose sum over all branches stays.
+    A sum of units' scores is blind to what they do together (results/benchmarks/depth.py is to measure it). What
+    branches are worth among each other says the loss without each; the unit is that of the scores, whose sum over all
+    branches stays.
 
     Args:
         scores: Per group [C], of a criterion.

@@ -19,7 +19,7 @@ class LeGR(LayerCompensation):
     What remains different:
 
     - The plan is `num_trials` evaluations, not 400: the noise falls faster in a shorter search, but the 64 random
-      rankings stay, so that the 93 proposals of results/benchmarks/policies.py leave 29 children (published: 336).
+      rankings stay, so that the 93 proposals of results/benchmarks/policies.md leave 29 children (published: 336).
     - One group moves at least; int(0.1 * G) is 0 below ten groups, and the published children are clones there.
     - Alpha and kappa belong to a group, not to a layer: scores of coupled layers are summed before the map, not after.
     - The threshold is the lowest that fits, and projection fills what it leaves of the budgets and changes widths that
