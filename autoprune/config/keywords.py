@@ -36,7 +36,7 @@ class SearchKeywords(TypedDict, total=False):
     front: str | Sequence[str]
     latency_command: str
     criterion: CriterionLike
-    score_images: int
+    score_samples: int
     score_per: str
     divisor: int | str
     depth: str
@@ -57,8 +57,8 @@ class SearchKeywords(TypedDict, total=False):
     short_steps: int
     rungs: int
     metric: MetricLike
-    val_images: int
-    bn_images: int
+    val_samples: int
+    bn_samples: int
     abandon: bool
     batch_size: int
     reconstruct: bool
@@ -115,7 +115,7 @@ class AdaptKeywords(TypedDict, total=False):
     front: str | Sequence[str]
     latency_command: str
     criterion: CriterionLike
-    score_images: int
+    score_samples: int
     score_per: str
     divisor: int | str
     depth: str

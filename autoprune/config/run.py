@@ -91,7 +91,8 @@ class RunConfig(TrainingSettings):
         "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
         "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
         kind=object, named=_named)
-    score_images: int = problem(2048, "IMAGES", "training images whose gradients score the channels", low=1, high=MOST)
+    score_samples: int = problem(2048, "SAMPLES", "training samples whose gradients score the channels",
+        low=1, high=MOST)
     score_per: str = problem("", "COST",
         "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
         "frees of macs, params, activations (the memory of Group Fisher) or a latency@... that a budget names; or "
@@ -136,8 +137,8 @@ class RunConfig(TrainingSettings):
         "stop when more than this fraction of 20 or more candidates has failed", low=0, high=1, verbs="resume")
     fidelity: str = search("reconstructed", "NAME",
         "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
-        "least squares, too), short:STEPS (trained for so many SGD steps); proxy:IMAGES and reconstructed:IMAGES "
-        "say how many images are used", verbs="profile")
+        "least squares, too), short:STEPS (trained for so many SGD steps); proxy:SAMPLES and reconstructed:SAMPLES "
+        "say how many samples are used", verbs="profile")
     finalists: int = search(3, "N",
         "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
         "network, and what other tools' rules would answer",
@@ -151,9 +152,9 @@ class RunConfig(TrainingSettings):
         "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
         "1 - top1), or package.module:function of (outputs, targets), lower is better",
         kind=object, named=_named)
-    val_images: int = search(2000, "IMAGES", "at most so many of the held-out training images score a candidate",
+    val_samples: int = search(2000, "SAMPLES", "at most so many of the held-out training samples score a candidate",
         low=1, high=MOST, verbs="profile")
-    bn_images: int = search(1000, "IMAGES", "training images that re-estimate batch-norm",
+    bn_samples: int = search(1000, "SAMPLES", "training samples that re-estimate batch-norm",
         low=1, high=MOST, verbs="profile")
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
     # recovery of the winner

@@ -73,7 +73,7 @@ class Evaluator:
         self.compute = Compute.choose(settings.device, settings.amp)
         self.task = as_task(task).without("test").on(self.compute)
         self.goal = Goal.of(settings.metric, self.task)
-        self.val = ready(self.task.draw("val", settings.val_images, settings.seed), self.compute)
+        self.val = ready(self.task.draw("val", settings.val_samples, settings.seed), self.compute)
         self.task = self.task.without("val")  # on the device there are those that score only
         self._drawn: dict[int, Draw] = {}
         self.dense = self.compute.place(copy.deepcopy(model)).eval()
@@ -93,7 +93,7 @@ class Evaluator:
 
         Args:
             widths: [G] legal widths.
-            fidelity: "raw", "proxy", "reconstructed", "short", "proxy:IMAGES", "short:STEPS" ...
+            fidelity: "raw", "proxy", "reconstructed", "short", "proxy:SAMPLES", "short:STEPS" ...
             incumbent: "batch_losses" of the best candidate so far at this fidelity; a candidate that is clearly worse
                 is abandoned. Ignored if it does not belong to these validation images.
             listener: Told after each step of a training.
@@ -183,7 +183,7 @@ class Evaluator:
         net = self.compute.place(prune(self.dense, self.space, self.space.kept(widths, self.scores))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
-        reestimate_evenly(net, self.task, self.sample(plan.bn_images), self.pass_size(plan), self.compute, clock)
+        reestimate_evenly(net, self.task, self.sample(plan.bn_samples), self.pass_size(plan), self.compute, clock)
         return self._validate(net, plan)
 
     def evaluate_dense(self) -> dict[str, Any]:
@@ -236,18 +236,18 @@ class Evaluator:
             stays = self._dresser.stays(kept, packed=not plan.steps)
             net = self._dresser.dress(stays).eval()
             if start.fitted:
-                self.reconstruction(max(1, plan.fit_images // share))(net, stays, clock)
+                self.reconstruction(max(1, plan.fit_samples // share))(net, stays, clock)
             return net
 
         def settled(net: nn.Module, rival: Sequence[float] | None) -> dict[str, Any]:
-            if plan.bn_images:
-                drawn = self.sample(plan.bn_images)
+            if plan.bn_samples:
+                drawn = self.sample(plan.bn_samples)
                 reestimate_evenly(net, self.task, drawn, self.pass_size(plan), self.compute, clock, parts=share)
             with Folded(net, self._pairs):
                 return self._validate(net, plan, rival, clock, share)
 
         if not plan.steps:
-            net = started(Start(plan.fit_images > 0))
+            net = started(Start(plan.fit_samples > 0))
             return net, {**settled(net, incumbent), "seconds_compute": 0.0}
 
         seconds: list[float] = []
@@ -303,7 +303,7 @@ class Evaluator:
 
     def pass_size(self, plan: Fidelity) -> int:
         """Samples of one pass without gradients."""
-        counts = [count for count in (plan.fit_images, plan.bn_images, len(self.val)) if count]
+        counts = [count for count in (plan.fit_samples, plan.bn_samples, len(self.val)) if count]
         return self.compute.pass_size(self.settings.batch_size, counts, activation_bytes(self.space))
 
     def sample(self, count: int) -> Draw:

@@ -1,7 +1,7 @@
 """`Fidelity`: what is done to a candidate before it is scored. The words a user may write, and what they mean.
 
 raw                 nothing: the weights and the batch-norm statistics as they were cut out of the dense network
-proxy               batch-norm re-estimated; proxy:4000 on that many training images
+proxy               batch-norm re-estimated; proxy:4000 on that many training samples
 reconstructed       layers fitted to the dense network's outputs by least squares, then as "proxy"
 short               a short fine-tune, then as "proxy"
 short:200           so many steps at the full rate from the weights as cut, as a longer training begins; then as "proxy"
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from autoprune.settings import TrainingSettings
 
 FIDELITIES = ("raw", "proxy", "reconstructed", "short")
-KNOWN = "raw, proxy, reconstructed, short; proxy:IMAGES, reconstructed:IMAGES, short:STEPS"
+KNOWN = "raw, proxy, reconstructed, short; proxy:SAMPLES, reconstructed:SAMPLES, short:STEPS"
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Fidelity:
     """What is done to a candidate, in this order, before it is scored.
 
     Attributes:
-        fit_images: Training images that fit its layers to the dense network's outputs; 0: they are not fitted.
+        fit_samples: Training samples that fit its layers to the dense network's outputs; 0: they are not fitted.
         steps: SGD steps that it is trained for; 0: none.
-        bn_images: Training images that re-estimate batch-norm; 0: none.
+        bn_samples: Training samples that re-estimate batch-norm; 0: none.
         starts: Whether its training may begin elsewhere than with the weights as cut (`evaluation.starts`): only that
             of a finalist, which the winner's goes on from. Shorter ones compare widths, all as they were cut.
     """
 
-    fit_images: int = 0
+    fit_samples: int = 0
     steps: int = 0
-    bn_images: int = 0
+    bn_samples: int = 0
     starts: bool = False
 
     def training(self, settings: TrainingSettings) -> TrainingSettings:
@@ -48,14 +48,14 @@ class Fidelity:
         return max(self.steps // 8, min(25, self.steps // 4), 1) if self.steps else 0
 
     @classmethod
-    def parse(cls, text: str, *, short_steps: int = 1, bn_images: int = 1, fit_images: int = 1) -> Fidelity:
+    def parse(cls, text: str, *, short_steps: int = 1, bn_samples: int = 1, fit_samples: int = 1) -> Fidelity:
         """What a fidelity means.
 
         Args:
             text: As in the head of this file.
             short_steps: SGD steps of "short".
-            bn_images: Images of "proxy" and all above it.
-            fit_images: Images of "reconstructed".
+            bn_samples: Samples of "proxy" and all above it.
+            fit_samples: Samples of "reconstructed".
 
         Raises:
             ValueError: If there is no such fidelity.
@@ -65,8 +65,8 @@ class Fidelity:
         if kind not in FIDELITIES or (colon and (kind == "raw" or not count)):
             raise ValueError(f"unknown fidelity '{text}'; known: {KNOWN}")
         return cls(
-            fit_images=(count or fit_images) if kind == "reconstructed" else 0,
+            fit_samples=(count or fit_samples) if kind == "reconstructed" else 0,
             steps=(count or short_steps) if kind == "short" else 0,
-            bn_images=0 if kind == "raw" else (count or bn_images) if kind == "proxy" else bn_images,
+            bn_samples=0 if kind == "raw" else (count or bn_samples) if kind == "proxy" else bn_samples,
             starts=kind == "short" and not count,
         )

@@ -15,18 +15,18 @@ class EvaluationSettings:
     """How candidates are scored; the same for all candidates of a run.
 
     Attributes:
-        bn_images: Training images that re-estimate batch-norm.
-        fit_images: Training images that reconstruct (fidelity "reconstructed"); they pass in one batch.
-        val_images: Validation images that score.
+        bn_samples: Training samples that re-estimate batch-norm.
+        fit_samples: Training samples that reconstruct (fidelity "reconstructed"); they pass in one batch.
+        val_samples: Validation samples that score.
         short_steps: SGD steps of the fidelity "short".
         reconstruct: Whether "short" may start from reconstructed layers, which help one kind of network and harm
             another: the start is chosen after a few steps from each (`evaluation.starts`).
-        batch_size: Images per batch, forwards and in training.
+        batch_size: Samples per batch, forwards and in training.
         training: How candidates are trained in "short"; batches, seed, device and precision are those of here.
         metric: What "loss" is, lower is better: "loss" (of the task), a score of the task (if more of it is better, the
             best it can be minus it), or the user's "package.module:function" of (outputs, targets).
         abandon: Whether hopeless candidates are abandoned early.
-        seed: Of the images that score and re-estimate, and of the training in "short".
+        seed: Of the samples that score and re-estimate, and of the training in "short".
         device: "auto", "cpu", "cuda", "cuda:1", ...
         amp: bfloat16 autocast: "auto" (where the device multiplies it natively), "on" or "off".
         checkpoints: Folder where a candidate in training keeps its state, so that after a kill it goes on there; ""
@@ -36,9 +36,9 @@ class EvaluationSettings:
         finals: The fidelity of the finalists.
     """
 
-    bn_images: int = 1000
-    fit_images: int = 500
-    val_images: int = 2000
+    bn_samples: int = 1000
+    fit_samples: int = 500
+    val_samples: int = 2000
     short_steps: int = 60
     reconstruct: bool = False
     batch_size: int = 128
@@ -55,7 +55,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        counts = ("bn_images", "fit_images", "val_images", "short_steps", "batch_size", "checkpoint_every")
+        counts = ("bn_samples", "fit_samples", "val_samples", "short_steps", "batch_size", "checkpoint_every")
         for name in counts:
             if not getattr(self, name) > 0:
                 raise ValueError(f"evaluation: {name} must be above 0, got {getattr(self, name)}")
@@ -72,6 +72,6 @@ class EvaluationSettings:
         Raises:
             ValueError: If there is no such fidelity.
         """
-        numbers = {"short_steps": self.short_steps, "bn_images": self.bn_images, "fit_images": self.fit_images}
+        numbers = {"short_steps": self.short_steps, "bn_samples": self.bn_samples, "fit_samples": self.fit_samples}
         found = Fidelity.parse(fidelity, **numbers)
-        return replace(found, fit_images=self.fit_images) if self.reconstruct and found.starts else found
+        return replace(found, fit_samples=self.fit_samples) if self.reconstruct and found.starts else found

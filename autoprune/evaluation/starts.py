@@ -28,7 +28,7 @@ class Start(NamedTuple):
 
 def starts_of(plan: Fidelity, others: Iterable[str]) -> tuple[Start, ...]:
     """Those of a fidelity that trains: as cut; of a finalist, with the layers fitted or other criteria's units, too."""
-    more = [*([Start(fitted=True)] if plan.fit_images else []), *(Start(units=name) for name in others)]
+    more = [*([Start(fitted=True)] if plan.fit_samples else []), *(Start(units=name) for name in others)]
     return (Start(), *(more if plan.starts else []))
 
 

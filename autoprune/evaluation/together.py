@@ -65,13 +65,13 @@ class Together:
         clock, compute, size = evaluator.compute.stopwatch(), evaluator.compute, evaluator.pass_size(plan)
         self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
         with torch.inference_mode(), compute.autocast(), clock:
-            if plan.fit_images:
-                reconstruction = evaluator.reconstruction(plan.fit_images)
+            if plan.fit_samples:
+                reconstruction = evaluator.reconstruction(plan.fit_samples)
                 with self._net.fitting(reconstruction):
                     reconstruction.call(self._net)
-            if plan.bn_images:
+            if plan.bn_samples:
                 with self._net.estimating():
-                    for batch in evaluator.sample(plan.bn_images).evenly(size):
+                    for batch in evaluator.sample(plan.bn_samples).evenly(size):
                         self._task.call(self._net, batch)
             losses = [Losses() for _ in candidates]
             meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
@@ -102,7 +102,7 @@ class Together:
             ValueError: If they do not.
         """
         evaluator, task = self._evaluator, self._task
-        batch = evaluator.sample(evaluator.settings.bn_images).whole(2)
+        batch = evaluator.sample(evaluator.settings.bn_samples).whole(2)
         space, compute = evaluator.space, evaluator.compute
         half = space.clip(0.5 * group.size for group in space.groups)
         kept = [space.kept(widths, evaluator.scores) for widths in (half, space.floor)]

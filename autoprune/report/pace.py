@@ -55,14 +55,14 @@ def passes(fidelity: str, config: RunConfig, images: Images) -> int:
     from autoprune.evaluation.fidelity import Fidelity
     from autoprune.evaluation.starts import starts_of
 
-    numbers = {"bn_images": config.bn_images, "short_steps": config.short_steps}
-    plan = Fidelity.parse(fidelity, fit_images=EvaluationSettings.fit_images, **numbers)
+    numbers = {"bn_samples": config.bn_samples, "short_steps": config.short_steps}
+    plan = Fidelity.parse(fidelity, fit_samples=EvaluationSettings.fit_samples, **numbers)
     if plan.steps and config.reconstruct:
-        plan = replace(plan, fit_images=EvaluationSettings.fit_images)
-    once = sum(min(count, images.train) for count in (plan.bn_images, plan.fit_images))
+        plan = replace(plan, fit_samples=EvaluationSettings.fit_samples)
+    once = sum(min(count, images.train) for count in (plan.bn_samples, plan.fit_samples))
     starts = len(starts_of(plan, ["magnitude"] if config.criterion == "group_fisher" else []))
     steps = plan.steps + (starts * plan.trial_steps if starts > 1 else 0)
-    return min(config.val_images, images.val) + once + 3 * steps * images.batch_of(config)
+    return min(config.val_samples, images.val) + once + 3 * steps * images.batch_of(config)
 
 
 def tuning_steps(config: RunConfig, images: Images) -> int:

@@ -150,7 +150,7 @@ def ignorant(model: nn.Module, task: Task, config: RunConfig) -> float:
         for parameter in net.parameters():
             parameter.zero_()
     task = task.without("test")
-    draw = task.draw("val", config.val_images, config.seed)
+    draw = task.draw("val", config.val_samples, config.seed)
     return float(validate(net, task, draw, task.compute, config.batch_size, Goal.of(config.metric, task))["loss"])
 
 

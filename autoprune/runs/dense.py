@@ -75,7 +75,7 @@ def unused_layers(prepared: Prepared) -> list[str]:
 
 def judged(prepared: Prepared) -> Draw:
     """The validation samples that the evaluator draws."""
-    return prepared.task.draw("val", prepared.config.val_images, prepared.config.seed)
+    return prepared.task.draw("val", prepared.config.val_samples, prepared.config.seed)
 
 
 def _scored(prepared: Prepared, task: Task) -> dict[str, Any]:

@@ -105,9 +105,9 @@ class Prepared:
             **({"method": [config.method, config.method_epochs, dict(config.method_args)]} if config.method else {}),
             "metric": config.metric,
             "seed": config.seed,
-            "evaluation": [config.bn_images, config.batch_size, config.short_steps, config.lr, config.abandon],
+            "evaluation": [config.bn_samples, config.batch_size, config.short_steps, config.lr, config.abandon],
             **({"training": other} if (other := unusual(config)) else {}),
-            "val_images": config.val_images,
+            "val_samples": config.val_samples,
             "reconstruct": config.reconstruct,
             "versions": dict(self.begun_with or decisive()),
         }
@@ -340,4 +340,4 @@ def copied(model: nn.Module) -> nn.Module:
 
 def _score_batches(task: Task, config: RunConfig) -> Iterator[Any]:
     """Training samples, not augmented, for the criteria that need gradients or activations."""
-    return task.draw("calibration", config.score_images, config.seed).batches(config.batch_size)
+    return task.draw("calibration", config.score_samples, config.seed).batches(config.batch_size)

@@ -112,8 +112,8 @@ class Recipe:
         """How candidates are scored."""
         config = self.config
         return EvaluationSettings(
-            bn_images=config.bn_images,
-            val_images=config.val_images,
+            bn_samples=config.bn_samples,
+            val_samples=config.val_samples,
             short_steps=config.short_steps,
             reconstruct=config.reconstruct,
             batch_size=config.batch_size,

@@ -34,7 +34,7 @@ from search_spaces import Kept
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
 # 500 gave 0.4 points after an epoch.
-FIT_IMAGES = 4000
+FIT_SAMPLES = 4000
 MINIMISED = "minimised"  # among what is measured of a network; it goes no further
 
 
@@ -184,7 +184,7 @@ def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: 
     """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does, on more images."""
     compute = Compute.choose(config.device, config.amp)
     dense = compute.place(copy.deepcopy(prepared.model)).eval()
-    fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_IMAGES, compute, config.seed)
+    fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_SAMPLES, compute, config.seed)
     fit(compute.place(model).eval(), kept)
 
 
@@ -192,7 +192,7 @@ def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:
     """Batch-norm statistics as the evaluator takes them."""
     compute = Compute.choose(config.device, config.amp)
     task = task.without("test").on(compute)
-    drawn = task.draw("calibration", config.bn_images, config.seed)
+    drawn = task.draw("calibration", config.bn_samples, config.seed)
     reestimate_evenly(compute.place(model), task, drawn, config.batch_size, compute)
 
 

@@ -36,7 +36,7 @@ from search_spaces import SearchSpace, trace
 
 DIVISORS = ("1", "8", "16", "auto")
 FIDELITY = "reconstructed"
-SETTINGS = EvaluationSettings(val_images=1000, device="cpu")
+SETTINGS = EvaluationSettings(val_samples=1000, device="cpu")
 CONCLUSION = """
 It pays on ONNX Runtime. At 60 % every seed of `auto` is better than every seed of divisor 1 and 8 and the one of 16,
 by more than the spread between seeds. Its winners are measured 1 point of the dense latency slower than those of
@@ -184,7 +184,7 @@ def write(rows: list[str], chosen: list[str], trials: int) -> None:
         "# Do widths that the device likes pay?",
         "",
         f"`python results/benchmarks/divisor.py`: ResNet-20 / CIFAR-10-JPEG, {trials} candidates per search scored by",
-        f"`{FIDELITY}` on {SETTINGS.val_images} validation images, default strategy, one predictor for all searches",
+        f"`{FIDELITY}` on {SETTINGS.val_samples} validation images, default strategy, one predictor for all searches",
         f"of a device; {processor()} ({told['device']}), 1 thread, batch 1, torch {told['torch']}, ONNX Runtime",
         f"{told['onnxruntime']}. Losses and latencies are those of the searches' winners, without fine-tuning; every",
         "winner was predicted to be within the limit, and measured afterwards.",

@@ -287,7 +287,7 @@ def mean(rows: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float
 
 def tiny(variant: Variant) -> Variant:
     """The same with next to no work, to try it."""
-    settings = {**variant.settings, "trials": min(variant.how["trials"], 4), "val_images": 100, "score_images": 128}
+    settings = {**variant.settings, "trials": min(variant.how["trials"], 4), "val_samples": 100, "score_samples": 128}
     settings |= {"short_steps": 2} if variant.how["finalists"] else {}
     return replace(variant, settings=settings, adaptation=min(variant.adaptation, 3), epoch=12)
 

@@ -151,7 +151,7 @@ def evaluator(network: str, device: str, quick: bool) -> Any:
         import torchvision
 
         net, size = torchvision.models.resnet50(num_classes=10), 64 if quick else 224
-    many = {"bn_images": 32, "fit_images": 16, "val_images": 64, "batch_size": 16} if quick else {}
+    many = {"bn_samples": 32, "fit_samples": 16, "val_samples": 64, "batch_size": 16} if quick else {}
     counts = (200, 100) if quick else (1500, 2000)
 
     def images(count: int) -> Split:

@@ -42,7 +42,7 @@ HOW: dict[str, dict[str, Any]] = {
     "resnet20": {"trials": 40, "finalists": 4, "short_steps": 50},
     # random weights: nothing to learn from, so everything that costs time is small
     "mobilenet_v2": {"trials": 12, "finalists": 2, "short_steps": 1, "criterion": "l2", "fidelity": "proxy"}
-    | {"bn_images": 64, "val_images": 64, "batch_size": 32, "score_images": 64, "reconstruct": False},
+    | {"bn_samples": 64, "val_samples": 64, "batch_size": 32, "score_samples": 64, "reconstruct": False},
 }
 PAYS = {"trials": 40, "finalists": 4, "short_steps": 50}
 CONCLUSION = """

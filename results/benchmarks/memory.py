@@ -169,7 +169,7 @@ def random_images(side: int, channels: int, **counts: int) -> ImageData:
 def cases(candidates: int) -> dict[str, Case]:
     """What may be watched, by name."""
     torch.manual_seed(0)
-    settings = {"val_images": 64, "bn_images": 64, "batch_size": 64}
+    settings = {"val_samples": 64, "bn_samples": 64, "batch_size": 64}
     digits = random_images(8, 1, train=4000, val=400, test=400)
     cifar = random_images(32, 3, train=45_000, val=5_000, test=10_000)
     return {

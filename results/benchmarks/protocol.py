@@ -31,7 +31,7 @@ from autoprune.data import ImageData, load
 from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.recovery import Reconstruction
-from autoprune.runs.recovering import FIT_IMAGES
+from autoprune.runs.recovering import FIT_SAMPLES
 from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
 from search_spaces.models import mobilenet_v2, resnet20, resnet56, vgg16
@@ -143,7 +143,7 @@ def reconstructed_network(data: ImageData, dense: torch.nn.Module, kept: Sequenc
     compute = Compute.choose("auto")
     space = trace(dense, torch.zeros(1, 3, 32, 32))
     model = compute.place(prune(dense, space, kept)).eval()
-    fit = Reconstruction.on(compute.place(copy.deepcopy(dense)), space, data, FIT_IMAGES, compute, seed)
+    fit = Reconstruction.on(compute.place(copy.deepcopy(dense)), space, data, FIT_SAMPLES, compute, seed)
     fit(model, [np.asarray(k) for k in kept])
     return model
 

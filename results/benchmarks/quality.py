@@ -59,7 +59,7 @@ from search_spaces import Kept, Widths, prune, trace
 
 PIECES = CACHE / "quality"
 EPOCH, BATCH, RATE = 351, 128, 0.02
-SCORE_IMAGES, BN_IMAGES, VAL_IMAGES = 2048, 1000, 2000
+SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
 DISTILL = 0.5
 
@@ -127,7 +127,7 @@ class Bench:
         """With the scores of a criterion, from 2,048 training images."""
         path = PIECES / self.network / f"scores-{criterion}.json"
         if not path.is_file():
-            batches = self.data.train.sample(SCORE_IMAGES, 0).batches(BATCH)
+            batches = self.data.train.sample(SCORE_SAMPLES, 0).batches(BATCH)
             normal = ((self.data.normalise(b.images), b.labels) for b in batches)
             found = criteria.score_all(criterion, copy.deepcopy(self.dense), self.bare.space, normal, 0)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ class Bench:
     def scored(self, name: str, what: str) -> dict[str, Any]:
         """What the evaluator says of an allocation at one of its fidelities."""
         how = TrainingSettings(lr=RATE)
-        settings = EvaluationSettings(bn_images=BN_IMAGES, val_images=VAL_IMAGES, training=how, abandon=False)
+        settings = EvaluationSettings(bn_samples=BN_SAMPLES, val_samples=VAL_SAMPLES, training=how, abandon=False)
         scores = self.problem(self.allocations[name].units).scores
         evaluator = self.evaluators.get(self.allocations[name].units)
         if evaluator is None:
@@ -264,8 +264,8 @@ class Bench:
         """A copy with batch-norm re-estimated, on the images that score candidates."""
         net, compute = copy.deepcopy(model).eval(), Compute.choose("auto")
         task = as_task(self.data).on(compute)
-        reestimate_evenly(net, task, task.draw("calibration", BN_IMAGES, 0), BATCH, compute)
-        return measure(net, replace(self.data, val=self.data.val.sample(VAL_IMAGES, 0)), "val")
+        reestimate_evenly(net, task, task.draw("calibration", BN_SAMPLES, 0), BATCH, compute)
+        return measure(net, replace(self.data, val=self.data.val.sample(VAL_SAMPLES, 0)), "val")
 
 
 def chunks(values: Sequence[float], size: int) -> Iterator[Sequence[float]]:

@@ -43,7 +43,7 @@ from search_spaces import SearchSpace, Widths, prune, trace, verify
 
 BUDGETS = ("50%", "30%")
 RULES = ("heads + MLP + stream", "MLP only", "uniform")
-SCORE_IMAGES = 2048
+SCORE_SAMPLES = 2048
 LEARNING_RATE, PRUNED_LEARNING_RATE = 0.1, 0.02
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 
@@ -127,7 +127,7 @@ class Study:
         """Per group [C], higher = keep."""
 
         def compute() -> dict[str, Any]:
-            batches = self.data.train.sample(min(SCORE_IMAGES, len(self.data.train)), 0).batches(protocol.BATCH)
+            batches = self.data.train.sample(min(SCORE_SAMPLES, len(self.data.train)), 0).batches(protocol.BATCH)
             normal = ((self.data.normalise(b.images), b.labels) for b in batches)
             found = criteria.score_all(RunConfig().criterion, model, space, normal)
             return {"scores": [s.tolist() for s in found]}

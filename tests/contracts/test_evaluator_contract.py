@@ -24,7 +24,7 @@ def parts():
     space = trace(model, data.example)
     scores = tuple(np.random.default_rng(1).random(g.size) for g in space.groups)
     return model, data, space, scores, EvaluationSettings(
-        bn_images=128, fit_images=64, val_images=128, short_steps=2, batch_size=64
+        bn_samples=128, fit_samples=64, val_samples=128, short_steps=2, batch_size=64
     )  # fmt: skip
 
 

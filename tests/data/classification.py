@@ -43,7 +43,7 @@ def figures(folder):
     for name in names:
         found[f"criterion {name}"] = [float(s.mean()) for s in scores[name]] + scores[name][0].tolist()
     fisher = scores["group_fisher"]
-    settings = EvaluationSettings(bn_images=300, fit_images=100, val_images=300, short_steps=8, batch_size=96,
+    settings = EvaluationSettings(bn_samples=300, fit_samples=100, val_samples=300, short_steps=8, batch_size=96,
                                   device="cpu", amp="off")  # fmt: skip
     evaluate = Evaluator(model, data, space, fisher, settings)
     dense = evaluate.evaluate_dense()

@@ -10,7 +10,7 @@ from autoprune.data import ImageData, Split
 from autoprune.evaluation import EvaluationSettings, Evaluator
 from search_spaces import trace
 
-SOME = EvaluationSettings(bn_images=48, fit_images=32, val_images=64, short_steps=4, batch_size=16, amp="off")
+SOME = EvaluationSettings(bn_samples=48, fit_samples=32, val_samples=64, short_steps=4, batch_size=16, amp="off")
 
 
 def images(count, size=8, channels=3):

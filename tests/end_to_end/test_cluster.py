@@ -173,7 +173,7 @@ def test_an_evaluator_that_cannot_be_built_stops_the_search_and_names_the_node(c
         run_cluster(toys.OpenSearch(str(run)), toys.broken, Share(2, 1), run / "ray")
 
 
-SMALL = {"budget": "macs<=60%", "epochs": 0, "bn_images": 64, "val_images": 100, "short_steps": 8, "batch_size": 32}
+SMALL = {"budget": "macs<=60%", "epochs": 0, "bn_samples": 64, "val_samples": 100, "short_steps": 8, "batch_size": 32}
 
 
 @pytest.mark.slow
@@ -246,8 +246,8 @@ if Path("results/far").exists():
 else:
     autoprune.search(
         "search_spaces.models:digits_cnn", "digits", weights={weights!r}, name="far", cluster="local", workers=1,
-        trials=3, finalists=1, fidelity="proxy", criterion="l1", budget="macs<=60%", epochs=0, bn_images=64,
-        val_images=100, short_steps=400, batch_size=32,
+        trials=3, finalists=1, fidelity="proxy", criterion="l1", budget="macs<=60%", epochs=0, bn_samples=64,
+        val_samples=100, short_steps=400, batch_size=32,
     )
 """
 

@@ -13,8 +13,8 @@ from objectives.latency import fit, needed
 from objectives.latency.sites import Channels, sites_of
 
 QUICK = {
-    "trials": 20, "finalists": 4, "short_steps": 2, "epochs": 0, "val_images": 100, "bn_images": 64,
-    "score_images": 64, "fidelity": "proxy", "device": "cpu", "seed": 1,
+    "trials": 20, "finalists": 4, "short_steps": 2, "epochs": 0, "val_samples": 100, "bn_samples": 64,
+    "score_samples": 64, "fidelity": "proxy", "device": "cpu", "seed": 1,
 }  # fmt: skip
 
 
@@ -110,8 +110,8 @@ def test_a_learnt_ranking_is_cut_and_others_are_refused(run_front, here, capsys)
 
 
 def test_profile_shows_every_constraint(digits_weights, here, capsys):
-    line = f"profile --model search_spaces.models:digits_cnn --weights {digits_weights} --data digits --score-images 64"
-    budgets = ["--budget=macs<=50%", "--budget=params<=40%", "--budget=activations<=80%"]
+    line = f"profile --model search_spaces.models:digits_cnn --weights {digits_weights} --data digits"
+    budgets = ["--score-samples=64", "--budget=macs<=50%", "--budget=params<=40%", "--budget=activations<=80%"]
     assert main([*line.split(), *budgets]) == 0
     said = capsys.readouterr().out
     for cost, limit in (("macs", "50.0 %"), ("params", "40.0 %"), ("activations", "80.0 %")):

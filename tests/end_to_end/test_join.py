@@ -515,7 +515,7 @@ def test_a_server_restarted_at_random_moments(db, tmp_path, study, seed):
 
 
 CLI = "import sys; from autoprune.cli import main; sys.exit(main())"
-QUICK = "--finalists=2 --short-steps=4 --epochs=1 --batch-size=64 --bn-images=128 --score-images=64 --device=cpu"
+QUICK = "--finalists=2 --short-steps=4 --epochs=1 --batch-size=64 --bn-samples=128 --score-samples=64 --device=cpu"
 
 
 @pytest.mark.slow

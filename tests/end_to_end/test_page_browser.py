@@ -28,8 +28,9 @@ RUNS = {  # name -> what its search is told besides QUICK
     "front": ["--front", "macs,params", "--trials", "8"],
     "failed": ["--metric", "no_metric:boom"],
 }
-QUICK = ["--data", "digits", "--score-images", "64", "--val-images", "100", "--bn-images", "64", "--short-steps", "2"]
-QUICK += ["--finalists", "3", "--epochs", "0.2", "--trials", "6", "--criterion", "l1", "--fidelity", "proxy"]
+QUICK = ["--data", "digits", "--score-samples", "64", "--val-samples", "100", "--bn-samples", "64"]
+QUICK += ["--short-steps", "2", "--finalists", "3", "--epochs", "0.2"]
+QUICK += ["--trials", "6", "--criterion", "l1", "--fidelity", "proxy"]
 BY_COST = ["cost-macs", "cost-params", "cost-activations"]
 TIMED = "latency-slow_device-Slow-batch-1-threads-1"
 CHARTS = {

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 SETTINGS = (
     "--model search_spaces.models:digits_cnn --data digits --budget macs<=60% --strategy random --trials 12 "
-    "--finalists 1 --fidelity proxy --criterion l1 --epochs 0 --bn-images 64 --val-images 100 --short-steps 1200 "
+    "--finalists 1 --fidelity proxy --criterion l1 --epochs 0 --bn-samples 64 --val-samples 100 --short-steps 1200 "
     "--batch-size 32"
 ).split()
 

@@ -37,8 +37,8 @@ QUICK = {
     "short_steps": 4,
     "epochs": 1,
     "batch_size": 64,
-    "bn_images": 128,
-    "score_images": 64,
+    "bn_samples": 128,
+    "score_samples": 64,
     "criterion": "l1",
     "device": "cpu",
 }
@@ -92,15 +92,15 @@ def test_a_live_model_is_prepared_as_a_copy(dense):
 
 
 def test_without_a_fine_tune_the_winner_is_what_was_scored(dense, here):
-    quick = QUICK | {"trials": 2, "finalists": 0, "epochs": 0, "bn_images": 129}  # not batches of 64, 64 and 1
+    quick = QUICK | {"trials": 2, "finalists": 0, "epochs": 0, "bn_samples": 129}  # not batches of 64, 64 and 1
     result = autoprune.search(dense, data_sets.load("digits"), name="untrained", **quick)
     assert result.metrics["pruned_val"]["loss"] == pytest.approx(result.trial.loss, rel=0.02)  # folded, bfloat16
 
 
 def test_the_validation_images_are_part_of_the_problem(dense):
     data = data_sets.load("digits")
-    whole, few = (prepare(RunConfig(criterion="l1", val_images=n), dense, data).fingerprint() for n in (2000, 100))
-    assert {k for k in whole if whole[k] != few[k]} == {"val_images"}
+    whole, few = (prepare(RunConfig(criterion="l1", val_samples=n), dense, data).fingerprint() for n in (2000, 100))
+    assert {k for k in whole if whole[k] != few[k]} == {"val_samples"}
 
 
 def test_the_cost_that_scores_are_divided_by_is_part_of_the_problem(dense):

@@ -24,7 +24,7 @@ from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 
 FACTORY = "search_spaces.models:digits_cnn"
-QUICK = {"criterion": "l1", "trials": 2, "finalists": 0, "epochs": 0, "batch_size": 64, "bn_images": 64,
+QUICK = {"criterion": "l1", "trials": 2, "finalists": 0, "epochs": 0, "batch_size": 64, "bn_samples": 64,
          "reconstruct": False, "fidelity": "proxy", "warm_starts": "none", "device": "cpu"}  # fmt: skip
 
 

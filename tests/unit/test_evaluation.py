@@ -12,7 +12,7 @@ from autoprune.evaluation import EvaluationSettings, Evaluator, measure
 from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
 
-SETTINGS = EvaluationSettings(bn_images=256, val_images=400, short_steps=20, batch_size=64)
+SETTINGS = EvaluationSettings(bn_samples=256, val_samples=400, short_steps=20, batch_size=64)
 
 
 class Net(nn.Module):
@@ -96,7 +96,7 @@ def test_training_for_some_steps_helps(evaluator, space):
 
 
 def test_a_training_that_does_harm_is_taken_back(dense, data, space, scores, tmp_path):
-    widths, batch = tuple(max(1, g.size // 2) for g in space.groups), {"val_images": 400, "batch_size": 64}
+    widths, batch = tuple(max(1, g.size // 2) for g in space.groups), {"val_samples": 400, "batch_size": 64}
     proxy = Evaluator(dense, data, space, scores, EvaluationSettings(**batch))(widths)
     harm, kept = TrainingSettings(lr=3.0), str(tmp_path / "trained")
     settings = EvaluationSettings(**batch, training=harm, trained=kept, finals="short")
@@ -149,7 +149,7 @@ def test_a_hopeless_candidate_is_abandoned_with_an_honest_estimate(evaluator, sp
 
 
 def test_abandonment_can_be_switched_off(dense, data, space, scores):
-    patient = Evaluator(dense, data, space, scores, EvaluationSettings(val_images=400, abandon=False))
+    patient = Evaluator(dense, data, space, scores, EvaluationSettings(val_samples=400, abandon=False))
     assert not patient(space.floor, "proxy", patient(space.full)["batch_losses"])["abandoned"]
 
 
@@ -171,10 +171,10 @@ def make_metric(tmp_path, monkeypatch, body):
 )
 def test_the_users_own_metric(dense, data, space, scores, tmp_path, monkeypatch, body, blocks):
     name = make_metric(tmp_path, monkeypatch, body)
-    found = Evaluator(dense, data, space, scores, EvaluationSettings(val_images=400, metric=name))(space.full)
+    found = Evaluator(dense, data, space, scores, EvaluationSettings(val_samples=400, metric=name))(space.full)
     assert found["loss"] == pytest.approx(1 - found["top1"])
     assert len(found["batch_losses"]) == blocks
-    top1 = Evaluator(dense, data, space, scores, EvaluationSettings(val_images=400, metric="top1"))(space.full)
+    top1 = Evaluator(dense, data, space, scores, EvaluationSettings(val_samples=400, metric="top1"))(space.full)
     assert top1["loss"] == pytest.approx(found["loss"])  # lower is better, always
 
 
@@ -230,8 +230,8 @@ def test_measure(dense, data, evaluator):
 
 
 def test_settings_out_of_range():
-    with pytest.raises(ValueError, match="val_images must be above 0"):
-        EvaluationSettings(val_images=0)
+    with pytest.raises(ValueError, match="val_samples must be above 0"):
+        EvaluationSettings(val_samples=0)
 
 
 def test_time_outside_the_passes_is_small(data):
@@ -245,7 +245,7 @@ def test_time_outside_the_passes_is_small(data):
     )  # fmt: skip
     space = trace(model.eval(), big.example)
     scores = tuple(np.arange(g.size) for g in space.groups)
-    evaluator = Evaluator(model, big, space, scores, EvaluationSettings(bn_images=600, val_images=600))
+    evaluator = Evaluator(model, big, space, scores, EvaluationSettings(bn_samples=600, val_samples=600))
     shares = []
     for _ in range(3):
         found = evaluator(space.full)

@@ -3,11 +3,11 @@ import pytest
 from autoprune.evaluation import FIDELITIES, EvaluationSettings, Fidelity
 from autoprune.settings import TrainingSettings
 
-SETTINGS = EvaluationSettings(bn_images=1000, fit_images=500, short_steps=60)
+SETTINGS = EvaluationSettings(bn_samples=1000, fit_samples=500, short_steps=60)
 
 
 @pytest.mark.parametrize(
-    ("text", "fit_images", "steps", "bn_images"),
+    ("text", "fit_samples", "steps", "bn_samples"),
     [
         ("raw", 0, 0, 0),
         ("proxy", 0, 0, 1000),
@@ -18,15 +18,15 @@ SETTINGS = EvaluationSettings(bn_images=1000, fit_images=500, short_steps=60)
         ("short:7", 0, 7, 1000),
     ],
 )
-def test_what_the_words_mean(text, fit_images, steps, bn_images):
-    assert SETTINGS.parse(text) == Fidelity(fit_images, steps, bn_images, starts=text == "short")
+def test_what_the_words_mean(text, fit_samples, steps, bn_samples):
+    assert SETTINGS.parse(text) == Fidelity(fit_samples, steps, bn_samples, starts=text == "short")
 
 
 def test_only_a_finalist_comes_to_rest_and_may_begin_elsewhere():
     """A look of so many steps is at the rate at which a longer training would be by then."""
-    fitted = EvaluationSettings(fit_images=500, short_steps=60, reconstruct=True)
+    fitted = EvaluationSettings(fit_samples=500, short_steps=60, reconstruct=True)
     short, look = fitted.parse("short"), fitted.parse("short:60")
-    assert (short.fit_images, short.steps, look.fit_images, look.steps) == (500, 60, 0, 60)
+    assert (short.fit_samples, short.steps, look.fit_samples, look.steps) == (500, 60, 0, 60)
     training = TrainingSettings(lr_schedule="cosine")
     assert short.training(training) == training
     assert look.training(training) == TrainingSettings(lr_schedule="constant", warmup=0)
@@ -36,4 +36,4 @@ def test_only_a_finalist_comes_to_rest_and_may_begin_elsewhere():
 def test_what_is_no_fidelity(text):
     with pytest.raises(ValueError, match="unknown fidelity") as found:
         SETTINGS.parse(text)
-    assert all(known in str(found.value) for known in (*FIDELITIES, "proxy:IMAGES", "short:STEPS"))
+    assert all(known in str(found.value) for known in (*FIDELITIES, "proxy:SAMPLES", "short:STEPS"))

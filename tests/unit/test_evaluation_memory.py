@@ -21,7 +21,7 @@ from autoprune.workers.parcel import Parcel
 from search_spaces import trace
 
 SETTINGS = EvaluationSettings(
-    bn_images=200, fit_images=60, val_images=300, short_steps=6, batch_size=64, abandon=False, amp="off"
+    bn_samples=200, fit_samples=60, val_samples=300, short_steps=6, batch_size=64, abandon=False, amp="off"
 )
 RESERVE = 2**62  # bytes that no machine has
 
@@ -221,7 +221,7 @@ def test_a_worker_holds_one_copy_of_the_images_and_of_the_weights():
     model = nn.Sequential(nn.Conv2d(1, 37, 3), nn.BatchNorm2d(37), nn.ReLU(), nn.Flatten(), nn.Linear(1332, 10)).eval()
     space = trace(model, data.example)
     scores = tuple(np.arange(g.size, dtype=np.float64) for g in space.groups)
-    config = RunConfig(val_images=101, bn_images=102, device="cpu")
+    config = RunConfig(val_samples=101, bn_samples=102, device="cpu")
     parcel = Parcel(Recipe(config, Problem(space, (), scores), model, data))
     del train, val, test, data, model
     gc.collect()

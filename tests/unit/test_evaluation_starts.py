@@ -18,7 +18,7 @@ from objectives import parse
 from search_spaces import prune, trace
 from search_spaces.models import digits_cnn
 
-SETTINGS = EvaluationSettings(bn_images=256, val_images=200, short_steps=24, batch_size=64, device="cpu", amp="off")
+SETTINGS = EvaluationSettings(bn_samples=256, val_samples=200, short_steps=24, batch_size=64, device="cpu", amp="off")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_an_eighth_of_the_steps_and_a_few_at_least(steps, expected):
 
 def test_every_start_is_tried_of_a_finalist():
     assert starts_of(Fidelity(steps=10, starts=True), ()) == (Start(),)
-    assert starts_of(Fidelity(steps=10, fit_images=5, starts=True), ("magnitude",)) == (
+    assert starts_of(Fidelity(steps=10, fit_samples=5, starts=True), ("magnitude",)) == (
         Start(),
         Start(True),
         Start(False, "magnitude"),
@@ -88,7 +88,7 @@ def test_only_who_chose_no_criterion_has_other_units(space):
 def test_on_a_cluster_finalists_begin_where_they_would_here(dense, data, space, tmp_path):
     good, bad = strengths(dense, space)
     problem = Problem(space, (parse("macs<=50%"),), bad, norms=good)
-    config = RunConfig(val_images=64, bn_images=64, batch_size=64, short_steps=4, device="cpu", reconstruct=False)
+    config = RunConfig(val_samples=64, bn_samples=64, batch_size=64, short_steps=4, device="cpu", reconstruct=False)
     recipe = Recipe(config, problem, dense, as_task(data))
     widths = tuple(max(1, g.size // 4) for g in space.groups)
     there = CandidateTrainer(recipe, "cpu", str(tmp_path), 2)(Job(0, widths, "short"), lambda *_: None)

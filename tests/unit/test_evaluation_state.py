@@ -27,7 +27,7 @@ def make(folder, **changes):
     data = load("digits", test=False, val_images=300)
     space = trace(model, data.example)
     scores = tuple(np.arange(g.size) / 9 for g in space.groups)
-    settings = {"batch_size": 32, "val_images": 300, "reconstruct": True, "abandon": False, "checkpoint_every": 10}
+    settings = {"batch_size": 32, "val_samples": 300, "reconstruct": True, "abandon": False, "checkpoint_every": 10}
     settings = EvaluationSettings(**settings, checkpoints=str(folder) if folder else "", **changes)
     return Evaluator(model, data, space, scores, settings)
 

@@ -13,7 +13,7 @@ from search_spaces import trace
 from search_spaces.models import ResNetCifar
 
 SETTINGS = EvaluationSettings(
-    bn_images=48, fit_images=32, val_images=64, batch_size=16, device="cpu", amp="off", abandon=False
+    bn_samples=48, fit_samples=32, val_samples=64, batch_size=16, device="cpu", amp="off", abandon=False
 )
 
 
@@ -164,6 +164,6 @@ def test_networks_that_cannot_share_a_pass_are_refused_in_a_sentence():
     net = Squeezed().eval()
     space = trace(net, data().example)
     assert space.groups
-    one = Evaluator(net, data(), space, tuple(np.ones(g.size) for g in space.groups), replace(SETTINGS, val_images=8))
+    one = Evaluator(net, data(), space, tuple(np.ones(g.size) for g in space.groups), replace(SETTINGS, val_samples=8))
     with pytest.raises(ValueError, match=r"together: candidates of this network cannot share a pass .*one at a time"):
         Together(one)

@@ -17,7 +17,7 @@ from objectives import find, named, offered, offering
 from objectives.given import Given, is_lost
 from search_spaces.models import digits_cnn
 
-QUICK = {"trials": 2, "finalists": 0, "epochs": 0, "fidelity": "proxy", "val_images": 64, "bn_images": 64}
+QUICK = {"trials": 2, "finalists": 0, "epochs": 0, "fidelity": "proxy", "val_samples": 64, "bn_samples": 64}
 
 
 class Saliency(Criterion):

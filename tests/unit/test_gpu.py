@@ -49,7 +49,7 @@ def test_nothing_waits_inside_a_candidate():
     try:
         with torch.no_grad():
             stays = there._dresser.stays(kept, packed=True)
-            there.reconstruction(there.settings.fit_images)(there._dresser.dress(stays).eval(), stays)
+            there.reconstruction(there.settings.fit_samples)(there._dresser.dress(stays).eval(), stays)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -38,8 +38,9 @@ sys.path.insert(0, str(DATA))
 import slow_device  # noqa: E402
 
 QUICK = {
-    "trials": 4, "finalists": 2, "short_steps": 2, "epochs": 0, "val_images": 64, "bn_images": 64, "score_images": 64,
-    "batch_size": 64, "fidelity": "proxy", "criterion": "l1", "device": "cpu", "reconstruct": False,
+    "trials": 4, "finalists": 2, "short_steps": 2, "epochs": 0, "val_samples": 64, "bn_samples": 64,
+    "score_samples": 64, "batch_size": 64, "fidelity": "proxy", "criterion": "l1", "device": "cpu",
+    "reconstruct": False,
 }  # fmt: skip
 BATCHED = "latency<=90%@slow_device:Slow,batch=2"
 

@@ -15,8 +15,8 @@ from objectives.latency.sites import Channels, sites_of
 BUDGET = "latency<=60%@torch"
 METRIC = "latency@torch,batch=1,threads=1"
 QUICK = {
-    "trials": 4, "finalists": 1, "short_steps": 2, "epochs": 0, "val_images": 64, "bn_images": 64, "score_images": 64,
-    "fidelity": "proxy", "device": "cpu",
+    "trials": 4, "finalists": 1, "short_steps": 2, "epochs": 0, "val_samples": 64, "bn_samples": 64,
+    "score_samples": 64, "fidelity": "proxy", "device": "cpu",
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_profile_times_the_dense_network(here, digits_weights, studies, capsys, 
     for name in [n for n in BACKENDS if n not in ("torch", "tensorrt")]:
         monkeypatch.delitem(BACKENDS, name)
     line = f"profile --model search_spaces.models:digits_cnn --weights {digits_weights} --data digits --latency"
-    assert main([*line.split(), "--budget", BUDGET, "--score-images", "64"]) == 0
+    assert main([*line.split(), "--budget", BUDGET, "--score-samples", "64"]) == 0
     said = capsys.readouterr().out
     assert "latency of the dense network" in said
     assert "where the time goes on torch" in said

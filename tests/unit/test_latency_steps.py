@@ -86,7 +86,7 @@ def test_any_other_divisor_is_refused(value):
 # -- in a run ------------------------------------------------------------------------------------------------------
 
 QUICK = {
-    "trials": 3, "finalists": 0, "epochs": 0, "val_images": 64, "bn_images": 64, "score_images": 64,
+    "trials": 3, "finalists": 0, "epochs": 0, "val_samples": 64, "bn_samples": 64, "score_samples": 64,
     "fidelity": "proxy", "device": "cpu", "criterion": "l2", "reconstruct": False,
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ def test_a_gpu_gives_what_a_cpu_gives(patch, fidelity):
 @pytest.mark.parametrize(("fidelity", "most"), [("proxy", 1000), ("reconstructed", 4000)])
 def test_a_candidate_of_resnet56_launches_few_kernels_and_hardly_waits(patch, fidelity, most):
     """A tenth of the default images in as many passes as those take."""
-    settings = replace(SOME, bn_images=100, fit_images=50, val_images=200, batch_size=10, amp="auto")
+    settings = replace(SOME, bn_samples=100, fit_samples=50, val_samples=200, batch_size=10, amp="auto")
     with pretended(patch) as device:
         there, space = evaluator(resnet56, replace(data(), val=images(200)), "cuda:1", settings)
         widths = space.clip(g.size * 0.6 for g in space.groups)
@@ -49,7 +49,7 @@ def test_a_candidate_of_resnet56_launches_few_kernels_and_hardly_waits(patch, fi
 
 
 def test_a_hopeless_candidate_is_given_up_half_way(patch):
-    settings = replace(SOME, val_images=640, batch_size=40)
+    settings = replace(SOME, val_samples=640, batch_size=40)
     with pretended(patch) as device:
         there, space = evaluator(resnet20, replace(data(), val=images(640)), "cuda:1", settings)
         best = [0.0] * 20

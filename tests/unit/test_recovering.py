@@ -28,7 +28,7 @@ from autoprune.runs.recovering import recover
 from autoprune.training import Checkpoints
 from search_spaces import prune
 
-QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_images": 128, "device": "cpu"}
+QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_samples": 128, "device": "cpu"}
 ONE_STEP = 0.06  # epochs
 BEFORE, FINALIST, AFTER = "before_finetune_val", "finalist_val", "after_finetune_val"
 
@@ -209,7 +209,7 @@ def search_until_killed(*arguments):
 def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr, start):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
     flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=0.5", "--batch-size=16"]
-    flags += ["--warm-starts=none", "--seed=1", "--bn-images=128"]
+    flags += ["--warm-starts=none", "--seed=1", "--bn-samples=128"]
     assert main(["search", *flags, "--name=whole"]) == 0
     killed = here / "results/killed"
     program = f"{__file__}:search_until_killed"

@@ -20,7 +20,7 @@ MODEL = "search_spaces.models:digits_cnn"
 NAMED = {"model": MODEL, "weights": "w.safetensors", "data": "digits"}
 FLAGS = [f"--{name}={value}" for name, value in NAMED.items()]
 QUICK = {"trials": 3, "finalists": 0, "epochs": 0.0, "criterion": "l1", "fidelity": "raw", "warm_starts": "none",
-         "strategy": "random", "val_images": 50, "device": "cpu", "reconstruct": False}  # fmt: skip
+         "strategy": "random", "val_samples": 50, "device": "cpu", "reconstruct": False}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

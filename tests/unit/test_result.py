@@ -19,7 +19,7 @@ from autoprune.neighbours import check
 from autoprune.report.result import verdict
 from objectives import parse
 
-QUICK = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "fidelity": "proxy", "val_images": 64}
+QUICK = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "fidelity": "proxy", "val_samples": 64}
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs the extra 'onnx'")
 

@@ -19,8 +19,9 @@ from autoprune.report import RunProgress, ending, resuming
 from autoprune.runs import RunDirectory, afterwards, winner
 from search_spaces.models import digits_cnn
 
-QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--warm-starts=none"]
-QUICK += ["--bn-images=64", "--val-images=64", "--fidelity=proxy", "--no-reconstruct", "--lr=0.001", "--batch-size=64"]
+QUICK = ["--criterion=l1", "--device=cpu", "--trials=2", "--finalists=0", "--epochs=0.1", "--bn-samples=64"]
+QUICK += ["--warm-starts=none", "--val-samples=64", "--fidelity=proxy", "--no-reconstruct", "--lr=0.001"]
+QUICK += ["--batch-size=64"]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import autoprune
 from autoprune.tasks import Task, Text
 
 QUICK = {"trials": 1, "finalists": 0, "epochs": 0.2, "warm_starts": "none", "strategy": "random", "device": "cpu",
-         "batch_size": 16, "progress": False, "criterion": "taylor", "score_images": 32, "name": "run"}  # fmt: skip
+         "batch_size": 16, "progress": False, "criterion": "taylor", "score_samples": 32, "name": "run"}  # fmt: skip
 WORDS, LENGTH = 30, 12
 
 

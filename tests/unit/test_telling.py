@@ -138,8 +138,8 @@ def test_a_run_tells_both_and_a_network_trained_elsewhere_only_what_is_true_of_i
     }
     quick |= {
         "fidelity": "proxy",
-        "bn_images": 64,
-        "val_images": 64,
+        "bn_samples": 64,
+        "val_samples": 64,
         "reconstruct": False,
         "batch_size": 64,
         "lr": 0.001,

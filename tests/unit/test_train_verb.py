@@ -12,7 +12,7 @@ from autoprune.training.state import TrainingState
 MODEL = "search_spaces.models:digits_cnn"
 QUICK = {
     "data_args": {"max_images": 200}, "batch_size": 32, "criterion": "l1", "device": "cpu", "method_epochs": 2.0,
-    "epochs": 0.5, "lr": 0.01, "val_images": 64, "bn_images": 64, "progress": False,
+    "epochs": 0.5, "lr": 0.01, "val_samples": 64, "bn_samples": 64, "progress": False,
 }  # fmt: skip
 
 

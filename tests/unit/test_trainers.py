@@ -19,7 +19,7 @@ from autoprune.tasks import as_task
 from objectives import named
 
 QUICK = {"criterion": "l1", "trials": 1, "finalists": 0, "warm_starts": "none", "strategy": "random", "batch_size": 64,
-         "device": "cpu", "progress": False, "score_images": 64, "reconstruct": False}  # fmt: skip
+         "device": "cpu", "progress": False, "score_samples": 64, "reconstruct": False}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

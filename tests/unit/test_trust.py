@@ -38,7 +38,7 @@ def made(tmp_path_factory, digits_weights):
         "def net(num_classes=10):\n    return digits_cnn(num_classes)\n\n"
         "def doubt(logits, labels):\n    return 1 - logits.softmax(1)[range(len(labels)), labels]\n"
     )
-    settings = {"trials": 1, "finalists": 0, "epochs": 0, "bn_images": 64, "score_images": 64, "val_images": 64}
+    settings = {"trials": 1, "finalists": 0, "epochs": 0, "bn_samples": 64, "score_samples": 64, "val_samples": 64}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)

@@ -21,8 +21,8 @@ QUICK = {
     "finalists": 0,
     "epochs": 0,
     "fidelity": "proxy",
-    "val_images": 64,
-    "bn_images": 64,
+    "val_samples": 64,
+    "bn_samples": 64,
 }
 VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "attach", "report", "compare"]
 
