@@ -48,19 +48,21 @@ class RunConfig(TrainingSettings):
     # fmt: off
     # the problem: what is pruned, to what, and by which scores
     model: str = problem("", "REF", "what builds the dense network: package.module:factory",
-        verbs=AGAIN)
+        verbs=AGAIN, common="*")
     model_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
-        "a keyword argument of the factory (repeatable), e.g. num_classes=10", verbs=AGAIN)
+        "a keyword argument of the factory (repeatable), e.g. num_classes=10", verbs=AGAIN,
+        common="*", brief="argument of the factory (repeatable): num_classes=10")
     weights: str = problem("", "FILE", "its trained weights: .safetensors or a torch state dict (never unpickled)",
-        verbs="resume finetune export")
+        verbs="resume finetune export", common="*", brief="its trained weights: .safetensors or state dict")
     data: str = problem("", "SPEC", "digits | cifar10:DIR | cifar100:DIR | imagefolder:DIR (DIR/train/<class>/ and "
         "DIR/test/<class>/ or DIR/val/<class>/) | package.module:function",
-        verbs=AGAIN)
+        verbs=AGAIN, common="*", brief="digits | cifar10:DIR | imagefolder:DIR | package.module:function ...")
     data_args: dict[str, Any] = problem({}, "KEY=VALUE",  # noqa: RUF009
         "how the data are loaded (repeatable): image_size=224, max_images=50000, mean=.5,.5,.5 and std=.5,.5,.5 (what "
         "the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and seed=0 (of the split), "
         "augmentation=random-resized-crop+flip+randaugment (crop-flip, crop, none ...), skip_damaged=true (leave out "
-        "image files that cannot be read; they are counted)", verbs=AGAIN)
+        "image files that cannot be read; they are counted)", verbs=AGAIN,
+        common="search profile train adapt", brief="how they are loaded (repeatable): image_size=224 ...")
     data_memory: str = problem("", "SIZE",
         "images of a folder, or a data set of your own, that take more than this in memory are streamed: decoded and "
         "augmented by processes whenever they are wanted, and only samples that score are kept; 4GiB, 500MB, 10%, or 0 "
@@ -70,7 +72,8 @@ class RunConfig(TrainingSettings):
         "search's worker never exceed its share of them)", kind=int | str, low=0, high=1000, verbs=AGAIN)
     task: str = problem("", "REF",
         "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
-        "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN)
+        "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN,
+        common="search profile train adapt", brief="a task of your own instead: package.module:Name")
     input: str = problem("", "NxCxHxW",
         "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",
@@ -78,11 +81,13 @@ class RunConfig(TrainingSettings):
         "network (macs<=50%), a fraction of it (0.5x) or a number (params<=1.5M). flops is accepted and means MACs "
         "(one multiply-add counts 1). A measured latency: latency<=60%@onnxruntime,batch=1,threads=1 or "
         "latency<=3.5ms@torch (backends: onnxruntime, torch, compile, tensorrt, command)",
-        kind=tuple, usual="macs<=50%; none with front")
+        kind=tuple, usual="macs<=50%; none with front",
+        common="*", brief="what must hold (repeatable): macs<=50%, params<=1.5M, latency<=3ms@onnxruntime")
     front: tuple[str, ...] = problem((), "COST",
         "search the whole trade-off of the loss against these costs (comma separated or repeatable), e.g. "
         "macs,latency@onnxruntime: one run, many budgets. Unless they are given, the strategy is then nsga2 and no "
-        "budget must hold; export any point with autoprune export RUN --budget ...")
+        "budget must hold; export any point with autoprune export RUN --budget ...",
+        common="search profile", brief="the whole trade-off of loss and these: macs,params")
     latency_command: str = problem("", "COMMAND",
         'what latency@command calls for an ONNX file, printing milliseconds: "ssh pi ./bench {onnx}"')
     criterion: str | Any = problem("group_fisher", "NAME",  # noqa: RUF009
@@ -90,7 +95,8 @@ class RunConfig(TrainingSettings):
         "taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
         "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
         "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
-        kind=object, named=_named)
+        kind=object, named=_named,
+        common="search profile train", brief="which channels matter: taylor, l1, magnitude ...")
     score_samples: int = problem(2048, "SAMPLES", "training samples whose gradients score the channels",
         low=1, high=MOST)
     score_per: str = problem("", "COST",
@@ -109,14 +115,15 @@ class RunConfig(TrainingSettings):
         "the channels that the network is fed with (spectral bands, sensors, frequencies) are a group, too, called "
         "input; what is delivered takes the kept ones only (autoprune.kept_inputs, autoprune.select_inputs)")
     freeze: tuple[str, ...] = problem((), "GROUP",
-        "a group that must not be pruned (repeatable; names: autoprune profile)")
+        "a group that must not be pruned (repeatable; names: autoprune profile)", common="search profile",
+        brief="a group to leave as it is (names: autoprune profile)")
     # the search
     strategy: str | Any = search("", "NAME",  # noqa: RUF009
         "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
         "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
         "global_ranking, knapsack, equal_loss, exemplars (closed forms); or package.module:Name",
         usual="combined; nsga2 with front",
-        kind=object, named=_named)
+        kind=object, named=_named, common="search", brief="what to try next: evolution, tpe, uniform ...")
     encoding: str = search("", "NAME",
         "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
         "exemplars")
@@ -124,10 +131,11 @@ class RunConfig(TrainingSettings):
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
     trials: int = search(93, "N",
-        "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume")
+        "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume", common="*")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
-        "+90s goes on for so much longer than it has worked", verbs="resume")
+        "+90s goes on for so much longer than it has worked", verbs="resume",
+        common="*", brief="no new candidate after so long: 90s, 45m, 2h, 1h30m")
     target: str = search("", "METRIC",
         "no new candidate once one is so good: loss<=0.4, or a score of the task (top1>=90%, miou>=0.7), on the "
         "validation samples", verbs="resume")
@@ -142,7 +150,7 @@ class RunConfig(TrainingSettings):
     finalists: int = search(3, "N",
         "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
         "network, and what other tools' rules would answer",
-        low=0, high=1000, verbs="profile")
+        low=0, high=1000, verbs="profile", common="search", brief="compared again after a short fine-tune")
     short_steps: int = search(300, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
     rungs: int = search(LATER, "N",
         "successive halving: N - 1 rungs below, of twice as many at a third of the steps each (with --cluster: "
@@ -164,31 +172,38 @@ class RunConfig(TrainingSettings):
     trainer: str | Any = recovery("", "REF",  # noqa: RUF009
         "your own trainer for the final fine-tune: package.module:function of (network, run) that gives the network "
         "back, trained as you like (see autoprune.runs.TrainerRun)",
-        kind=object, named=named_of, verbs="resume finetune export")
+        kind=object, named=named_of, verbs="resume finetune export",
+        common="finetune", brief="your own trainer: package.module:function")
     method: str = recovery("", "NAME",
         "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
         "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; or package.module:Name of an "
-        "autoprune.training.Method (the verb train)")
+        "autoprune.training.Method (the verb train)",
+        common="train", brief="what finds them: slimming, polarization, greg2, increg, chex, mest, gap, morphnet, "
+        "reweighted, threshold, gates, fisher, or package.module:Name")
     method_epochs: float = recovery(5.0, "EPOCHS", "epochs of that training; the final fine-tune comes after it",
-        low=0, high=10_000)
+        low=0, high=10_000, common="train")
     method_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
-        "a setting of the method (repeatable), e.g. strength=1e-4")
+        "a setting of the method (repeatable), e.g. strength=1e-4", common="train")
     prune_share: float = recovery(0.5, "FRACTION",
         "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
         low=0, high=1, verbs="finetune")
     recovery: str = recovery("cut", "NAME",
         "how the units that go are driven out before the cut: cut (at once), greg1, tpp, sfp, asfp, srfp, asrfp, iss, "
         "orthoreg; or package.module:Name of an autoprune.training.Method",
-        verbs="finetune")
+        verbs="finetune",
+        common="finetune", brief="how units are driven out before the cut: cut (at once), greg1, tpp, sfp ...")
     # where and how
     name: str = run("", "NAME",
-        "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)")
+        "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)",
+        common="*", brief="the run is kept in results/NAME")
     ledger: str = run("", "URL",
         "database of the ledger, e.g. postgresql://user@host/db, the password in PGPASSWORD or ~/.pgpass (default: "
-        "a kill-proof file in the run's directory)")
+        "a kill-proof file in the run's directory)",
+        common="search", brief="a database for it: postgresql://user@host/db")
     join: bool = run(False, "",
         "add this machine's workers to a search that another controller runs on the same database", verbs="resume")
-    workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, high=10_000, verbs="resume")
+    workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, high=10_000, verbs="resume",
+        common="*")
     devices: tuple[str, ...] = run((), "DEVICE",
         "what the workers share, in turn: cuda:0,cuda:1 (repeatable; default: every GPU, or the CPU)", verbs="resume")
     per_device: int = run(0, "N",
@@ -202,13 +217,14 @@ class RunConfig(TrainingSettings):
         verbs="resume finetune adapt")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
-        "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume")
+        "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume",
+        common="search resume", brief="let Ray run the workers: auto, local, ray://host:port")
     timeout: float = run(0.0, "SECONDS",
         "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
         low=0, high=MOST, verbs="resume")
     onnx: bool = run(False, "",
         "also write best/model.onnx, checked against torch (pip install 'autoprune[onnx]')",
-        verbs="resume finetune export attach")
+        verbs="resume finetune export attach", common="*", brief="also write best/model.onnx, checked against torch")
     pt2: bool = run(False, "", "also write best/model.pt2 (torch.export)", verbs="resume finetune export attach")
     # fmt: on
 

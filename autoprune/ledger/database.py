@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from pathlib import Path
 
 import sqlalchemy
 from optuna.storages import RDBStorage
+
+from autoprune.files import check_writable
 
 _DRIVERS = {  # kind of database -> {module to import: its name in a URL}, the first one installed is taken
     "postgresql": {"psycopg2": "psycopg2", "psycopg": "psycopg"},
@@ -85,6 +88,25 @@ def connect(url: str) -> RDBStorage:
     """
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise unreachable(url, error) from error
+
+
+def answers(url: str) -> str:
+    """Who answers at an address, in words; nothing is made there.
+
+    Raises:
+        ValueError: If it is no address, or nobody does.
+    """
+    full = address(url)
+    parts = sqlalchemy.make_url(full)
+    if parts.get_backend_name() == "sqlite":  # to connect would make the file
+        check_writable(Path(str(parts.database)))
+        return f"{parts.database} can be written"
+    try:
+        with sqlalchemy.create_engine(full, poolclass=sqlalchemy.pool.NullPool).connect() as connection:
+            version = ".".join(map(str, connection.dialect.server_version_info or ()))
+            return f"{parts.get_backend_name()} {version} answers"
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
         raise unreachable(url, error) from error
 

@@ -121,6 +121,7 @@ class RunDirectory:
         if not os.path.isfile(path / "config.toml"):
             found = sorted(p.parent.name for p in Path("results").glob("*/config.toml"))
             known = f"; runs here: {', '.join(found)}" if found else "; there is none under results/ yet"
+            known = f"; did you mean results/{path.name}?" if path.name in found else known
             raise ValueError(f"run '{path}': expected the directory of a run, but it has no config.toml{known}")
         config = located(_read_config(path / "config.toml"), path)
         if trust:

@@ -34,6 +34,8 @@ class Setting:
         usual: The default in words; empty where there is nothing to say.
         verbs: That take it besides "search": "resume", "finetune", "export" and "attach" may change it, "adapt" begins
             with it; "profile", which takes every setting, uses it.
+        common: The verbs whose `--help` lists it; "*": of all that show it. `--help-all` lists the others, too.
+        brief: What `--help` says of it; empty: `help`.
         name: Of its field.
         named: Of an object: (name of the setting, what was given) -> its name.
     """
@@ -47,6 +49,8 @@ class Setting:
     high: float
     usual: str
     verbs: tuple[str, ...]
+    common: tuple[str, ...] = ()
+    brief: str = ""
     name: str = ""
     named: Callable[[str, Any], str] | None = None
 
@@ -60,8 +64,12 @@ class Setting:
         return verb in BEGIN or verb in self.verbs
 
     def is_shown_by(self, verb: str) -> bool:
-        """Whether the help of the verb lists it: a profile takes every flag of a search, and uses some of them."""
+        """Whether its whole help lists it: a profile takes every flag of a search, and uses some of them."""
         return verb == "search" or verb in self.verbs or (verb == "train" and self.group != "search")
+
+    def is_common_in(self, verb: str) -> bool:
+        """Whether the short help of the verb lists it."""
+        return self.is_shown_by(verb) and bool({"*", verb} & {*self.common})
 
     def value(self, given: Any) -> Any:
         """What was given, as the kind of the setting.
@@ -101,6 +109,8 @@ class Group:
         high: float = math.inf,
         usual: str = "",
         verbs: str = "",
+        common: str = "",
+        brief: str = "",
         named: Callable[[str, Any], str] | None = None,
     ) -> T:
         """A field: its default, with its `Setting` as metadata; see there for the arguments."""
@@ -108,7 +118,8 @@ class Group:
             usual = " ".join(default) if isinstance(default, tuple) else str(default)
         takers = (*self.verbs.split(), *verbs.split())
         kind = kind or type(default)
-        about = Setting(self.name, metavar, help, default, kind, low, high, usual, takers, named=named)
+        told: dict[str, Any] = {"common": tuple(common.split()), "brief": brief, "named": named}
+        about = Setting(self.name, metavar, help, default, kind, low, high, usual, takers, **told)
         start: dict[str, Any] = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
         field: T = dataclasses.field(**start, metadata={"setting": about})
         return field

@@ -25,11 +25,12 @@ class TrainingSettings:
 
     # fmt: off
     epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
-        low=0, high=10_000, verbs=TAKERS)
-    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=ALL)
+        low=0, high=10_000, verbs=TAKERS, common="*")
+    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=ALL, common="*")
     optimizer: str | Any = recovery("sgd", "NAME",  # noqa: RUF009
         "sgd (Nesterov), adamw, or package.module:Name of torch.optim's kind, e.g. torch.optim:RAdam",
-        kind=object, named=named_of, verbs=f"{ALL} resume")
+        kind=object, named=named_of, verbs=f"{ALL} resume",
+        common="finetune", brief="sgd, adamw, or package.module:Name")
     optimizer_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
         "another argument of it (repeatable), e.g. betas=(0.9,0.98)", verbs=ALL)
     momentum: float = recovery(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=ALL)
@@ -40,7 +41,8 @@ class TrainingSettings:
     lr_schedule: str | Any = recovery("linear", "NAME",  # noqa: RUF009
         "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step, or "
         "package.module:function of (step, steps) that gives a factor of lr",
-        kind=object, named=named_of, verbs=f"{ALL} resume")
+        kind=object, named=named_of, verbs=f"{ALL} resume",
+        common="finetune", brief="linear, cosine, constant, step, or package.module:function")
     warmup: float = recovery(0.1, "STEPS",
         "steps in which the learning rate rises to lr, or below 1 their fraction (steps: of the final fine-tune; short "
         "ones take a tenth)", low=0, high=MOST, verbs=ALL)
@@ -60,14 +62,17 @@ class TrainingSettings:
     accumulate: int = recovery(1, "BATCHES", "batches whose gradients are averaged for one step", low=1, high=MOST,
         verbs=ALL)
     distill: float = recovery(0.0, "WEIGHT",
-        "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs=TAKERS)
+        "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs=TAKERS,
+        common="finetune export")
     temperature: float = recovery(4.0, "T",
         "of that distillation, where answers are class scores (Hinton et al. 2015)", low=1e-3, high=1000, verbs=TAKERS)
     batch_size: int = search(128, "SAMPLES",
         "samples per batch, in the search and in the fine-tune; a loader's are as it makes them",
-        low=1, high=MOST, verbs="profile finetune adapt")
-    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1)
-    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach")
+        low=1, high=MOST, verbs="profile finetune adapt", common="*", brief="samples per batch")
+    seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1,
+        common="search profile train adapt", brief="of everything random")
+    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach",
+        common="*")
     amp: str = run("auto", "WHEN",
         "bfloat16 in forward and backward passes: auto (where the device multiplies it natively), on or off",
         verbs="resume finetune export adapt attach")

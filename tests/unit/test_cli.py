@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from autoprune.cli import main, parser, settings
+from autoprune.cli.examples import EXAMPLES
 from autoprune.config import SETTINGS, RunConfig
-from autoprune.examples import EXAMPLES
 
 
 def given(*arguments):
@@ -39,9 +39,9 @@ def test_flags_win_over_the_file(tmp_path):
 VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "report", "compare", "demo"]
 
 
-def helped(verb, capsys):
+def helped(verb, capsys, flag="--help-all"):
     with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
+        main([verb, flag])
     assert stop.value.code == 0
     return capsys.readouterr().out
 
@@ -61,6 +61,22 @@ def test_the_help_of_a_verb_shows_its_own_examples_and_settings(verb, capsys):
 OTHERS = {("export", "budget"), ("attach", "weights")}  # mean something else there
 
 
+@pytest.mark.parametrize("verb", [*VERBS, "attach", "doctor", "completion"])
+def test_the_help_of_a_verb_fits_a_terminal_and_shows_what_is_common(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = helped(verb, capsys, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 60
+    listed = set(re.findall(r"^  --([a-z0-9-]+)", text, re.M))
+    for name, about in SETTINGS.items():
+        assert (about.flag[2:] in listed) == about.is_common_in(verb) or (verb, name) in OTHERS or verb == "doctor"
+    hidden = any(about.is_shown_by(verb) and not about.is_common_in(verb) for about in SETTINGS.values())
+    assert ("--help-all" in text) == (hidden and verb not in ("status", "report", "compare", "demo", *NONE))
+
+
+NONE = ("doctor", "completion")
+
+
 def test_a_profile_takes_the_flags_of_a_search_and_shows_those_that_it_uses(capsys):
     assert vars(parser().parse_args(["profile", "--epochs=3", "--onnx"]))["epochs"] == 3
     text = helped("profile", capsys)
@@ -71,7 +87,7 @@ def test_a_profile_takes_the_flags_of_a_search_and_shows_those_that_it_uses(caps
 def test_the_examples_are_commands():
     joined = "\n".join(EXAMPLES.values()).replace("\\\n", " ")
     commands = [
-        re.sub(r"\s+\(.*\)$", "", line.strip()) for line in joined.splitlines() if line.startswith("  autoprune ")
+        re.sub(r"\s+[(>].*$", "", line.strip()) for line in joined.splitlines() if line.startswith("  autoprune ")
     ]
     asked = [vars(parser().parse_args(shlex.split(command)[1:])) for command in commands]
     assert len(asked) == len(set(commands)) > 15
@@ -81,7 +97,7 @@ def test_the_examples_are_commands():
 
 def test_search_offers_every_setting(capsys):
     with pytest.raises(SystemExit):
-        main(["search", "--help"])
+        main(["search", "--help-all"])
     text = capsys.readouterr().out
     assert [name for name in SETTINGS if f"--{name.replace('_', '-')}" not in text] == []
 
@@ -100,8 +116,11 @@ def test_the_help_names_what_the_facades_hold():
         (["search", "--trails", "3"], "unrecognized arguments: --trails 3"),
         (["search", "--data-args", "mean=.5", "std=.5"], "arguments: std=.5 (--data-args or --model-args before each"),
         (["search", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
-        (["serach"], "invalid choice: 'serach'"),
-        ([], "the following arguments are required: <command>"),
+        (["serach"], "unknown command 'serach' (did you mean search?); see autoprune --help"),
+        (["search", "--trails", "3"], "--trails 3 (did you mean --trials?)"),
+        (["--debug"], "next: autoprune --debug --help"),
+        (["resume", "--trials", "3"], "required: run; see autoprune resume --help; next: autoprune demo"),
+        (["adapt", "--data", "digits"], "next: autoprune adapt --data digits --to FILE"),
     ],
 )
 def test_a_flag_that_is_wrong_ends_with_2_and_one_sentence(arguments, message, capsys):

@@ -1,0 +1,88 @@
+"""`main`: one command, from its words to its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from autoprune.cli.arguments import parser
+from autoprune.cli.commands import settings
+from autoprune.cli.suggestions import Missing, welcome
+from autoprune.errors import DeliveredElsewhere, Diverged, SearchStopped
+from autoprune.interrupts import INTERRUPTED
+from autoprune.printable import printable
+from autoprune.process import Terminated, at_work, lasting_streams
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 1 if the search or the fine-tune had to stop, or if `doctor` found something broken; 2 for bad input, or if
+        the standard output could not be written (whatever the command did is done); 130 after Ctrl-C, 143 after
+        SIGTERM, 129 after SIGHUP.
+    """
+    said: SystemExit | None = None
+    with lasting_streams() as out, contextlib.ExitStack() as work:
+        try:
+            words = sys.argv[1:] if argv is None else list(argv)
+            if not words:
+                print(welcome(), file=sys.stderr)
+                return 2
+            arguments = vars(parser().parse_args(words))
+            import autoprune.verbs  # noqa: F401  here, because --help need not wait for torch
+
+            work.enter_context(at_work())  # only now: while modules are imported Ctrl-C just ends it (see `interrupts`)
+            code = _run(arguments, words)
+        except SystemExit as stop:  # --help, or a flag that is wrong
+            code, said = int(stop.code or 0), stop
+        out.flush()
+        if out.lost and not code:
+            _complain(f"the standard output cannot be written ({out.lost}); whatever else was written is safe")
+            code = 2
+    if said:
+        raise SystemExit(code)
+    return code
+
+
+def _run(arguments: dict[str, Any], words: Sequence[str]) -> int:
+    from objectives.plugins import PluginError, described
+
+    command, debug = arguments.pop("command"), arguments.pop("debug")
+    try:
+        _find_code_here()
+        return int(command(settings(arguments) if "run" in arguments else arguments) or 0)
+    except Terminated as end:
+        _complain(str(end))
+        return end.code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except DeliveredElsewhere as news:
+        print(news)
+        return 0
+    except (Exception, SystemExit) as error:
+        if debug:
+            traceback.print_exc()
+        hint = "; --debug shows the traceback" if isinstance(error, PluginError) and not debug else ""
+        if isinstance(error, (ValueError, OSError, SearchStopped, Diverged)):
+            _complain(error.told(words) if isinstance(error, Missing) else f"{error}{hint}")
+            return 1 if isinstance(error, RuntimeError) else 2
+        _complain(f"unexpected: {described(error)}; --debug shows the traceback, please report it")
+        return 1
+
+
+def _complain(text: str) -> None:
+    print(f"autoprune: {printable(' '.join(text.split()))}", file=sys.stderr)
+
+
+def _find_code_here() -> None:
+    """--model my_package.module:factory, from the directory one stands in."""
+    from objectives.guard import look_in
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        look_in(os.getcwd())
