@@ -123,7 +123,7 @@ def parser() -> Parser:
 
     def verb(name: str, command: Any, help: str, run: bool = True, without: Sequence[str] = ()) -> Parser:
         takes = [about for about in SETTINGS.values() if about.is_taken_by(name) and about.name not in without]
-        kept = " What is not given stays as in the run." if run and takes else ""
+        kept = "\nWhat is not given stays as in the run." if run and takes else ""
         sub = verbs.add_parser(
             name,
             help=help,

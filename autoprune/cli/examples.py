@@ -38,7 +38,7 @@ autoprune <command> --help explains a command and its settings.""",
   autoprune train {DIGITS} \\
     --method slimming --method-epochs 5 --budget "macs<=50%" --name slim""",
     "resume": """\
-  autoprune resume results/small18               (after Ctrl-C, kill -9, reboots)
+  autoprune resume results/small18               (after Ctrl-C, kill -9 ...)
   autoprune resume results/small18 --trials 200  (more candidates)
   autoprune resume results/small18 --time +30m   (half an hour more)""",
     "status": """\
