@@ -58,7 +58,6 @@ autoprune <command> --help explains a command and its settings.""",
     "compare": """\
   autoprune compare results/first results/second --to both.html""",
     "doctor": """\
-  autoprune doctor
   autoprune doctor --ledger postgresql://user@host/db --cluster ray://host:10001""",
     "completion": """\
   autoprune completion bash >> ~/.bash_completion
