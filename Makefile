@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-EXTRAS := dev,onnx,ray,report,tasks
+EXTRAS := dev,docs,onnx,ray,report,tasks
 
-.PHONY: demo test test-all test-oldest torture gpu lint clean help
+.PHONY: demo docs test test-all test-oldest torture gpu lint clean help
 
 help:
 	@echo "make demo      train a small CNN on digits, search macs<=50%, fine-tune, export, compare (about a minute)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-oldest  the fast tests on the oldest versions that pyproject.toml allows, in .venv-oldest"
 	@echo "make torture   two hundred fault schedules: kills, torn files, full disks, lost servers and nodes"
 	@echo "make gpu       on a machine with a CUDA device: is every number right there, and how fast is it (at most eight minutes)"
+	@echo "make docs      build the documentation into site/, without a network; dead links fail"
 	@echo "make lint      ruff and mypy"
 	@echo "make clean     remove .venv, .venv-oldest and caches (results/ stays)"
 
@@ -35,6 +36,10 @@ torture: .venv/.installed-dev
 # With whatever Python is here: such a machine may have torch and no network.
 gpu:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python results/benchmarks/gpu.py; else $(PYTHON) results/benchmarks/gpu.py; fi
+
+docs: .venv/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "documentation: site/index.html"
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Pages of the reference, each made from the one place in the code where its facts stand."""
