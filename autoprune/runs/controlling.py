@@ -28,7 +28,7 @@ from autoprune.strategies.found import Found
 from autoprune.tradeoff import TradeOff
 from autoprune.training import checkpoint
 from autoprune.training.averaging import averaged
-from autoprune.workers.cluster import Finals, Search, Share, connect, luggage, run_cluster
+from autoprune.workers.cluster import Finals, Search, Share, connect, payload, run_cluster
 
 PATIENCE_S = 600.0  # no worker is taken for hung sooner,
 PATIENCE = 20  # nor before so many times as long as the slowest candidate of the same fidelity took
@@ -171,7 +171,7 @@ def check_sendable(recipe: Recipe, prepared: Prepared) -> None:
     Raises:
         ValueError: Naming the part of the model or the data that cannot be sent to another process.
     """
-    luggage.check_sendable(_sent(recipe, prepared))
+    payload.check_sendable(_sent(recipe, prepared))
 
 
 def _sent(recipe: Recipe, prepared: Prepared) -> Recipe:

@@ -18,7 +18,7 @@ from autoprune.errors import RunIsLive, SearchStopped
 from autoprune.ledger import Ledger
 from autoprune.problem import Trial, TrialState
 from autoprune.schedule import Wait
-from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.payload import Payload
 
 MAX_FALSE_STARTS = 3  # times in a row that a worker may die before it is ready
 PATIENCE_S = 60.0  # for the ledger's lock: a head keeps the desk of a killed `ray://` driver for 30 s
@@ -166,11 +166,11 @@ class Desk:
             return False
         return any(t.state is TrialState.RUNNING and t.fidelity != trials[0].fidelity for t in trials)
 
-    def finalists(self, luggage: Luggage) -> list[tuple[Job, float]]:
+    def finalists(self, payload: Payload) -> list[tuple[Job, float]]:
         """All finalists that are to be trained, with the seconds each may take; none: the search is over.
 
         Args:
-            luggage: Opens the search with a controller that orders them.
+            payload: Opens the search with a controller that orders them.
         """
         if self._error is not None:
             return []
@@ -178,7 +178,7 @@ class Desk:
         self._over = False
         try:
             self._search.ledger.close()
-            self._begin(luggage.unpack()())
+            self._begin(payload.unpack()())
             while isinstance(job := self._search.controller.ask(finalist(len(jobs))), Job):
                 jobs.append((job, self._search.limit_s(job)))
                 self._jobs[job.number] = job
@@ -289,10 +289,10 @@ def hire(open_search: Callable[[], Search]) -> Any:
     class Actor(Desk):
         """The same, which knows whether it was here before."""
 
-        def __init__(self, luggage: Luggage) -> None:
+        def __init__(self, payload: Payload) -> None:
             again = ray.get_runtime_context().was_current_actor_reconstructed
-            super().__init__(lambda: luggage.unpack()(), again)
+            super().__init__(lambda: payload.unpack()(), again)
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    return ray.remote(**options)(Actor).remote(Luggage.pack(open_search))
+    return ray.remote(**options)(Actor).remote(Payload.pack(open_search))

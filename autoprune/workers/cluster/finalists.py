@@ -11,7 +11,7 @@ from autoprune.controller import Job
 from autoprune.labels import LOSS, Score
 from autoprune.workers.cluster.desk import MAX_DEATHS, Search
 from autoprune.workers.cluster.environment import reason, reporter, tune_environment
-from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.cluster.reach import Share
 from autoprune.workers.cluster.trainer import Trainer, name, train
 
@@ -64,15 +64,15 @@ def tune_finalists(
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    luggage = Luggage.pack(finals.open_search)
-    asked: list[tuple[Job, float]] = ray.get(desk.finalists.remote(luggage))
+    payload = Payload.pack(finals.open_search)
+    asked: list[tuple[Job, float]] = ray.get(desk.finalists.remote(payload))
     if not asked:
         return False
     columns = {"loss": "loss", finals.score.name: finals.score.label}
     attempts = len(list(storage.glob("finalists-*")))
     jobs = {job.number: (job, limit_s, _last_checkpoint(storage, job.number)) for job, limit_s in asked}
     trainable = tune.with_parameters(
-        train, desk=desk, luggage=Luggage.pack(finals.make_trainer), jobs=jobs, rungs=finals.milestones,
+        train, desk=desk, payload=Payload.pack(finals.make_trainer), jobs=jobs, rungs=finals.milestones,
         every=finals.every, threads=share.cpus, scores=(*columns,),
     )  # fmt: skip
     numbers = tune.grid_search(sorted(jobs))

@@ -14,7 +14,7 @@ from autoprune.workers.attempt import Evaluate
 from autoprune.workers.cluster.desk import News, Search, hire
 from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.finalists import Finals, tune_finalists
-from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.cluster.reach import Share
 from autoprune.workers.cluster.worker import work
 
@@ -77,7 +77,7 @@ def _run_workers(
     """One Tune trial per worker, until the desk has nothing left."""
     from ray import tune
 
-    trainable = tune.with_parameters(work, desk=desk, luggage=Luggage.pack(make_evaluator), threads=share.cpus)
+    trainable = tune.with_parameters(work, desk=desk, payload=Payload.pack(make_evaluator), threads=share.cpus)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"worker": tune.grid_search([f"worker-{i}" for i in range(share.num_workers)])},

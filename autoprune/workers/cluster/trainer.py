@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from autoprune.controller import Job
 from autoprune.errors import DeviceBroken
 from autoprune.workers.attempt import attempt, describe
-from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.cluster.worker import doomed, limit_now, settle
 
 HISTORY = "history.json"  # [steps, metrics] at each rung so far
@@ -35,7 +35,7 @@ def train(
     config: dict[str, Any],
     *,
     desk: Any,
-    luggage: Luggage,
+    payload: Payload,
     jobs: Mapping[int, tuple[Job, float, str]],
     rungs: tuple[int, ...],
     every: int,
@@ -47,7 +47,7 @@ def train(
     Args:
         config: "number" of the trial in the ledger.
         desk: The actor.
-        luggage: (device, folder, steps between two states) -> `Trainer`.
+        payload: (device, folder, steps between two states) -> `Trainer`.
         jobs: Number -> the job, the seconds it may take, and a checkpoint of an earlier attempt ("": none).
         rungs: Steps after which it is compared with the others.
         every: Steps between two checkpoints; divides the rungs.
@@ -85,7 +85,7 @@ def train(
             tune.report({"steps": done, **metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
 
         try:
-            trainer: Trainer = luggage.unpack()(settle(threads), str(folder), every)
+            trainer: Trainer = payload.unpack()(settle(threads), str(folder), every)
         except (Exception, SystemExit) as error:  # another version, a lost file: no fault of this candidate
             why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
             return ray.get(desk.broken.remote(name(job.number), why))  # type: ignore[no-any-return]

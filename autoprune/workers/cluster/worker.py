@@ -17,7 +17,7 @@ from autoprune.errors import DeviceBroken
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.desk import Result
-from autoprune.workers.cluster.luggage import Luggage
+from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.slots import MEMORY, allowed
 
@@ -27,13 +27,13 @@ FOREVER_S = 1e8  # a limit beyond it is none
 PAUSES_S = (0.01, 1.0)  # the first and the longest pause of a worker that has nothing to do
 
 
-def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -> None:
+def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -> None:
     """The function that Ray Tune runs, one Tune trial per worker.
 
     Args:
         config: "worker" is its name.
         desk: The actor.
-        luggage: device -> (job -> metrics).
+        payload: device -> (job -> metrics).
         threads: CPU threads it may use.
     """
     import ray
@@ -43,7 +43,7 @@ def work(config: dict[str, Any], *, desk: Any, luggage: Luggage, threads: int) -
     if not ray.get(desk.hello.remote(worker)):
         return
     try:
-        evaluate: Evaluate = luggage.unpack()(settle(threads))
+        evaluate: Evaluate = payload.unpack()(settle(threads))
     except (Exception, SystemExit) as error:
         why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
         is_chance = out_of_memory(error) or device_broken(error)

@@ -16,7 +16,7 @@ import autoprune
 from autoprune.data import load
 from autoprune.source import digest
 from autoprune.workers.cluster import connect
-from autoprune.workers.cluster.luggage import Luggage, check_sendable
+from autoprune.workers.cluster.payload import Payload, check_sendable
 from search_spaces.models import digits_cnn
 
 pytestmark = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed")
@@ -24,7 +24,7 @@ MIB = 2**20
 
 
 def test_it_arrives_as_it_was_packed():
-    there = Luggage.pack({"numbers": torch.arange(3), "function": lambda x: x + 1}).unpack()
+    there = Payload.pack({"numbers": torch.arange(3), "function": lambda x: x + 1}).unpack()
     assert there["function"](1) == 2
     there["numbers"] += 1  # its own: what lies in the store is read-only
     assert there["numbers"].tolist() == [1, 2, 3]
@@ -34,7 +34,7 @@ def test_it_arrives_as_it_was_packed():
 def test_its_bytes_travel_outside_the_pickle(what):
     """So that Ray's workers look at the one copy of their node instead of taking one each."""
     outside = []
-    inside = pickle.dumps(Luggage.pack(what), protocol=5, buffer_callback=outside.append)
+    inside = pickle.dumps(Payload.pack(what), protocol=5, buffer_callback=outside.append)
     assert len(inside) < MIB / 10
     assert [buffer.raw().nbytes >= MIB for buffer in outside] == [True]
     store = [memoryview(buffer).toreadonly() for buffer in outside]
@@ -57,33 +57,33 @@ def test_a_worker_holds_one_copy(monkeypatch):
             with open("/proc/self/smaps_rollup") as file:
                 return sum(int(line.split()[1]) * 1024 for line in file if line.startswith("Private_"))
 
-        Luggage.pack(torch.ones(1)).unpack()  # imports what is needed
+        Payload.pack(torch.ones(1)).unpack()  # imports what is needed
         gc.collect()
         before = own()
         held = ray.get(references[0])
-        packed = held if isinstance(held, Luggage) else Luggage(np.frombuffer(held, np.uint8), {}, ())
+        packed = held if isinstance(held, Payload) else Payload(np.frombuffer(held, np.uint8), {}, ())
         what = packed.unpack()
         gc.collect()
         assert what.nbytes == size
         return (own() - before) / size
 
-    luggage = replace(Luggage.pack(np.ones(size, np.uint8)), versions={})  # whoever edits the sources meanwhile
+    payload = replace(Payload.pack(np.ones(size, np.uint8)), versions={})  # whoever edits the sources meanwhile
     monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray's 15 starves it beside other tests
     with connect("local", num_cpus=1, object_store_memory=4 * size):
         measure = ray.remote(num_cpus=1, max_calls=1)(copies)  # a new process each
-        assert ray.get(measure.remote([ray.put(luggage)])) < 1.5
-        one_too_many = ray.put(luggage.data.tobytes())
+        assert ray.get(measure.remote([ray.put(payload)])) < 1.5
+        one_too_many = ray.put(payload.data.tobytes())
         assert ray.get(measure.remote([one_too_many])) > 1.8  # a copy of each worker's own is seen
     gc.collect()  # what Ray leaves open: here, where its warnings are filtered
 
 
 def test_it_is_not_unpacked_by_other_versions():
-    luggage = Luggage.pack(["anything"])
-    assert luggage.unpack() == ["anything"]
+    payload = Payload.pack(["anything"])
+    assert payload.unpack() == ["anything"]
     with pytest.raises(ValueError, match=r"^this machine has torch .* instead of 1\.0; install the same as where the"):
-        replace(luggage, versions={**luggage.versions, "torch": "1.0"}).unpack()
+        replace(payload, versions={**payload.versions, "torch": "1.0"}).unpack()
     one = autoprune.__version__
-    other = replace(luggage, versions={**luggage.versions, "autoprune": f"{one} (code 5e6f7a8b)"})
+    other = replace(payload, versions={**payload.versions, "autoprune": f"{one} (code 5e6f7a8b)"})
     with pytest.raises(
         ValueError, match=rf"has autoprune {one} \(code {digest()}\) instead of {one} \(code 5e6f7a8b\)"
     ):
@@ -113,7 +113,7 @@ def test_the_part_that_cannot_be_sent_is_named_without_a_copy_of_the_numbers(mon
     assert not counted
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"^cluster: model\.1\.part cannot be sent .*cannot pickle 'Part'"):
-        Luggage.pack({"model": model})
+        Payload.pack({"model": model})
 
 
 @pytest.mark.parametrize("where", ["model", "data"])

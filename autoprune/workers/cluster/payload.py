@@ -19,7 +19,7 @@ CURE = "make it without that, or evaluate on this machine with cluster='' and wo
 
 
 @dataclass(frozen=True, eq=False)
-class Luggage:
+class Payload:
     """An object on its way; in Ray's object store it reaches each node once, however many workers unpack it there.
 
     Attributes:
@@ -34,7 +34,7 @@ class Luggage:
     path: tuple[str, ...]
 
     @classmethod
-    def pack(cls, what: Any) -> Luggage:
+    def pack(cls, what: Any) -> Payload:
         """Pickle it, functions of a script by value.
 
         Raises:
@@ -71,7 +71,7 @@ def versions() -> dict[str, str]:
 
 
 def check_sendable(what: Any) -> None:
-    """Check what `Luggage.pack` would refuse, without a copy of its tensors and arrays.
+    """Check what `Payload.pack` would refuse, without a copy of its tensors and arrays.
 
     Raises:
         ValueError: If it cannot be sent to another process; names the part that cannot.
