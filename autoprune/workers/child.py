@@ -20,7 +20,7 @@ from autoprune.errors import DeviceBroken
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.memory import give_back, keep_few_kernels
-from autoprune.workers.parcel import Parcel
+from autoprune.workers.pickle_file import PickleFile
 from autoprune.workers.slots import Slot, allowed
 
 MakeEvaluator = Callable[[str], Evaluate]
@@ -39,7 +39,7 @@ class Child:
         slot: Where it evaluates, and how much it may take there.
     """
 
-    def __init__(self, name: str, recipe: Parcel, slot: Slot) -> None:
+    def __init__(self, name: str, recipe: PickleFile, slot: Slot) -> None:
         self.name, self.device = name, slot.device
         self.job: Job | None = None
         self.ready = self.is_stuck = False
@@ -104,7 +104,7 @@ def _birth(threads: int) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(pipe: Connection, recipe: Parcel, slot: Slot) -> None:
+def _serve(pipe: Connection, recipe: PickleFile, slot: Slot) -> None:
     """The life of a child."""
     for number in DEAF:
         signal.signal(number, signal.SIG_IGN)

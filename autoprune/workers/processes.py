@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from autoprune.controller import Job, Listener, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.workers.child import BROKEN, DEAD, LOST, READY, Child, MakeEvaluator
-from autoprune.workers.parcel import Parcel
+from autoprune.workers.pickle_file import PickleFile
 from autoprune.workers.slots import Slot, share_out
 
 MAX_FALSE_STARTS = 3  # times that a child may be killed before it is ready
@@ -47,7 +47,7 @@ def run_processes(
     if not slots:
         raise ValueError("workers: need at least one, got 0; without worker processes, evaluate in this one")
     controller.listener = listener or controller.listener
-    pool = _Pool(Parcel(make_evaluator), slots, timeout_s, say)
+    pool = _Pool(PickleFile(make_evaluator), slots, timeout_s, say)
     try:
         for index in range(len(slots)):
             pool.spawn(index)
@@ -70,7 +70,7 @@ class _Pool:
 
     def __init__(
         self,
-        recipe: Parcel,
+        recipe: PickleFile,
         slots: Sequence[Slot],
         timeout_s: float | Callable[[Job], float],
         say: Callable[[str], None] = lambda text: None,

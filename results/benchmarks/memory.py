@@ -4,7 +4,7 @@
     python results/benchmarks/memory.py --compare 200           # with and without what keeps it level
     python results/benchmarks/memory.py --candidates 0 --search 400    # a search without workers, with and without
 
-One child process as a search starts it, given a live network and live images (they go to it in a parcel, as nothing
+One child process as a search starts it, given a live network and live images (they go to it in a pickle file, as nothing
 says how to build them), evaluates random widths; its resident memory and its CPU time are read from /proc after every
 fiftieth part. Few images are scored, so that 2,000 candidates take minutes (digits_cnn, 8x8) or a quarter of an hour
 (ResNet-20, 50,000 images of 32x32 to hold) of one core; the images are random, which memory does not see. The table is
@@ -42,7 +42,7 @@ from autoprune.workers import child as workers_child
 from autoprune.workers import here as workers_here
 from autoprune.workers.child import READY, RESULT, Child
 from autoprune.workers.memory import KERNELS
-from autoprune.workers.parcel import Parcel
+from autoprune.workers.pickle_file import PickleFile
 from autoprune.workers.slots import share_out
 from search_spaces import trace
 from search_spaces.models import digits_cnn, resnet20
@@ -124,10 +124,10 @@ def watch(case: Case, keep: bool = False) -> list[Look]:
     space = trace(case.model.eval(), case.data.example)
     scores = tuple(np.arange(g.size, dtype=np.float64) for g in space.groups)
     recipe = Recipe(RunConfig(**case.settings), Problem(space, (), scores), case.model, case.data)
-    parcel = Parcel(Keeping(recipe) if keep else recipe)
+    pickle_file = PickleFile(Keeping(recipe) if keep else recipe)
     if keep:
         os.environ[KERNELS] = "1024"
-    child = Child("worker-0", parcel, share_out(1)[0])
+    child = Child("worker-0", pickle_file, share_out(1)[0])
     os.environ.pop(KERNELS, None)
     try:
         assert child.pipe.recv() == (READY, None)
@@ -143,7 +143,7 @@ def watch(case: Case, keep: bool = False) -> list[Look]:
         return looks
     finally:
         child.end()
-        parcel.close()
+        pickle_file.close()
 
 
 def sampled(space: Any, count: int) -> Iterator[tuple[int, ...]]:

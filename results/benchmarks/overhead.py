@@ -126,9 +126,9 @@ def pipe_ms(problem: Any, count: int) -> float:
     from autoprune.controller import Job
     from autoprune.workers import Slot
     from autoprune.workers.child import Child
-    from autoprune.workers.parcel import Parcel
+    from autoprune.workers.pickle_file import PickleFile
 
-    recipe = Parcel(toy_problem.MakeLoss(problem.space.full))
+    recipe = PickleFile(toy_problem.MakeLoss(problem.space.full))
     child, times = Child("worker-0", recipe, Slot("cpu", 1)), []
     try:
         child.pipe.poll(60)

@@ -17,7 +17,7 @@ from autoprune.evaluation.memory import within_memory
 from autoprune.problem import Problem
 from autoprune.runs import Recipe
 from autoprune.training import TrainingSettings, finetune
-from autoprune.workers.parcel import Parcel
+from autoprune.workers.pickle_file import PickleFile
 from search_spaces import trace
 
 SETTINGS = EvaluationSettings(
@@ -213,7 +213,7 @@ def test_micro_batches_add_up_to_the_batch(data):
 
 
 def test_a_worker_holds_one_copy_of_the_images_and_of_the_weights():
-    """Made from a parcel as in a child process; not even garbage that waits for its collection is left."""
+    """Made from a pickle file as in a child process; not even garbage that waits for its collection is left."""
     train, val, test = (
         Split(torch.zeros(n, 1, 8, 8, dtype=torch.uint8), torch.arange(n) % 10) for n in (901, 401, 701)
     )
@@ -222,12 +222,12 @@ def test_a_worker_holds_one_copy_of_the_images_and_of_the_weights():
     space = trace(model, data.example)
     scores = tuple(np.arange(g.size, dtype=np.float64) for g in space.groups)
     config = RunConfig(val_samples=101, bn_samples=102, device="cpu")
-    parcel = Parcel(Recipe(config, Problem(space, (), scores), model, data))
+    pickle_file = PickleFile(Recipe(config, Problem(space, (), scores), model, data))
     del train, val, test, data, model
     gc.collect()
     gc.disable()
     try:
-        evaluate = parcel.open()("cpu")
+        evaluate = pickle_file.open()("cpu")
         tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter)]
         storages = {}
         for tensor in tensors:

@@ -26,7 +26,7 @@ from autoprune.runs import Recipe
 from autoprune.schedule import Halving
 from autoprune.workers import Slot, child, here, memory, pickled, processes, run_processes
 from autoprune.workers.cluster import worker
-from autoprune.workers.parcel import Parcel
+from autoprune.workers.pickle_file import PickleFile
 from autoprune.workers.processes import _Pool
 
 DATA = Path(__file__).parents[1] / "data"
@@ -184,21 +184,21 @@ def test_what_is_not_importable_there_is_named_with_the_cure(monkeypatch):
     """A class of a notebook: pickled by name here, unknown there."""
     cls = type("Net", (), {"__module__": __name__})
     monkeypatch.setattr(sys.modules[__name__], "Net", cls, raising=False)
-    parcel = Parcel(cls())
+    pickle_file = PickleFile(cls())
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"cannot be found here .*'Net'.* can be imported, not in a notebook"):
-        parcel.open()
+        pickle_file.open()
 
 
 def test_the_parcel_leaves_no_file_and_no_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    parcel = Parcel(list(range(1000)))
+    pickle_file = PickleFile(list(range(1000)))
     assert os.listdir(tmp_path) == []  # nothing to clean up after a kill
-    assert not any(isinstance(value, bytes) for value in vars(parcel).values())
-    assert parcel.open() == list(range(1000))
+    assert not any(isinstance(value, bytes) for value in vars(pickle_file).values())
+    assert pickle_file.open() == list(range(1000))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(ValueError, match=r"cannot be written to .*gone .*set TMPDIR"):
-        Parcel(1)
+        PickleFile(1)
 
 
 def test_the_others_are_not_asked_when_one_has_to_wait():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.source import code
-from autoprune.workers.parcel import refusal
+from autoprune.workers.pickle_file import refusal
 
 CURE = "make it without that, or evaluate on this machine with cluster='' and workers=0"
 

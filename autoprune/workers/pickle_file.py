@@ -17,7 +17,7 @@ from torch import Tensor, nn
 CURE = "give the model (and a metric of your own) as 'package.module:function', or evaluate here with workers=0"
 
 
-class Parcel:
+class PickleFile:
     """A pickled object in a file without a name, which child processes inherit open.
 
     As an argument of a process, bytes would be kept by the parent, by the child, and by what starts the child. The file
@@ -61,11 +61,11 @@ class Parcel:
         self._file.close()
 
 
-def _received(descriptor: Any) -> Parcel:
-    """The parcel as it is in the child."""
-    parcel = Parcel.__new__(Parcel)
-    parcel._file = os.fdopen(descriptor.detach(), "rb")
-    return parcel
+def _received(descriptor: Any) -> PickleFile:
+    """The file as it is in the child."""
+    pickle_file = PickleFile.__new__(PickleFile)
+    pickle_file._file = os.fdopen(descriptor.detach(), "rb")
+    return pickle_file
 
 
 def pickled(make_evaluator: Any) -> bytes:
