@@ -1,4 +1,4 @@
-"""The controller of a run, here or at a desk on a cluster."""
+"""The controller of a run, here or at a coordinator on a cluster."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def patience(ledger: Ledger, timeout_s: float) -> Callable[[Job], float]:
 
 @dataclass(frozen=True)
 class OpenSearch:
-    """Opens a run for the desk on a cluster, again and again if it dies; picklable.
+    """Opens a run for the coordinator on a cluster, again and again if it dies; picklable.
 
     Attributes:
         run: With an absolute path.
@@ -75,7 +75,7 @@ class OpenSearch:
         fingerprint: Likewise.
         extent: Settings that the run remembers once its ledger is open.
         finals: Whether finalists are ordered too, or only the strategy's candidates.
-        me: Name of the controller, where there may be several: a desk that is made again is still the same.
+        me: Name of the controller, where there may be several: a coordinator that is made again is still the same.
     """
 
     run: RunDirectory

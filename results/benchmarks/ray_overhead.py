@@ -3,7 +3,7 @@
     python results/benchmarks/ray_overhead.py [--history 1000] [--window 200] [--tune 60]
 
 Evolution over 30 groups, budget macs<=50%, one worker. The gap between the starts of two evaluations is all that stands
-between candidates: the result to the desk, two writes to the ledger (one of them to the disk for good), the strategy,
+between candidates: the result to the coordinator, two writes to the ledger (one of them to the disk for good), the strategy,
 the projection on the budget, and the job back. Beside it, in the same Ray session: Tune with one trial per candidate.
 """
 
@@ -54,7 +54,7 @@ def problem() -> Problem:
 
 @dataclass(frozen=True)
 class OpenSearch:
-    """The search, here or at the desk."""
+    """The search, here or at the coordinator."""
 
     run: str
     trials: int
@@ -129,8 +129,8 @@ def report(history: int, window: int, count: int) -> str:
             (folder / "far").mkdir()
             run_cluster(OpenSearch(str(folder / "far"), total), Clocked(str(far)), cluster.share(1), folder / "ray")
             gaps = gaps_ms(far)
-            rows.append(row(f"**desk on Ray, trials {history} to {total}**", gaps[history:]))
-            rows.append(row(f"desk on Ray, trials 0 to {window}", gaps[:window]))
+            rows.append(row(f"**coordinator on Ray, trials {history} to {total}**", gaps[history:]))
+            rows.append(row(f"coordinator on Ray, trials 0 to {window}", gaps[:window]))
             rows.append(
                 row(f"Tune, a trial per candidate, {count} of them, reuse_actors", tune_alone(count, True, folder))
             )

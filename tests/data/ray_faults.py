@@ -1,4 +1,4 @@
-"""Fault schedules on a Ray cluster of one machine: workers, the controller's desk, or a whole node are killed."""
+"""Fault schedules on a Ray cluster of one machine: workers, the controller's coordinator, or a whole node are killed."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def on_ray(made, run, rng, what):
         made: The cluster.
         run: Where.
         rng: Of the moments.
-        what: "actors" (a worker, then the desk, in either order) or "node".
+        what: "actors" (a worker, then the coordinator, in either order) or "node".
     """
     from autoprune.workers.cluster import Share, run_cluster
 
     run.mkdir()
-    report, side, desks = faults.Report(), run.parent / "side.txt", run / "desk.txt"
+    report, side, desks = faults.Report(), run.parent / "side.txt", run / "coordinator.txt"
     first, second = rng.randint(4, 14), rng.randint(18, 30)
 
     def kill(path, at):

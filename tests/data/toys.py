@@ -208,7 +208,7 @@ def deadly(device):
 
 
 class OpenSearch:
-    """The same search for a desk on a Ray cluster; the pid of each desk is left in RUN/desk.txt."""
+    """The same search for a coordinator on a Ray cluster; the pid of each coordinator is left in RUN/coordinator.txt."""
 
     def __init__(self, run, num_trials=NUM_TRIALS, limit_s=60.0):
         self.run, self.num_trials, self.limit_s = run, num_trials, limit_s
@@ -219,7 +219,7 @@ class OpenSearch:
         from autoprune.schedule import Halving
         from autoprune.workers.cluster import Search
 
-        with open(f"{self.run}/desk.txt", "a") as file:
+        with open(f"{self.run}/coordinator.txt", "a") as file:
             file.write(f"{os.getpid()}\n")
         ledger = Ledger.open(self.run, GROUPS, {"seed": 3})
         controller = SearchController(ledger, Evolution(3), Halving(self.num_trials, (FINALISTS,)))

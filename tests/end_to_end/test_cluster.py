@@ -1,4 +1,4 @@
-"""A search on a Ray cluster loses nothing: workers, the desk and a whole node are really killed in the middle."""
+"""A search on a Ray cluster loses nothing: workers, the coordinator and a whole node are really killed in the middle."""
 
 import gc
 import json
@@ -145,17 +145,17 @@ def test_a_search_is_exact_and_tells_its_listener_and_callbacks(cluster, run, ca
     table = capfd.readouterr().out
     assert "| worker-0 " in table
     assert "best loss" in table
-    Ledger.open(run, toys.GROUPS, {"seed": 3}).close()  # the desk has let go of it
+    Ledger.open(run, toys.GROUPS, {"seed": 3}).close()  # the coordinator has let go of it
     assert not [p for p in (run / "ray").rglob("*") if p.name in ("progress.csv", "result.json")]  # no second record
 
 
 def test_a_killed_worker_and_a_killed_desk_cost_nothing_but_one_evaluation(cluster, run):
     when(run, 8, lambda: os.kill(int(lines(run)[-1].split()[1]), signal.SIGKILL))
-    when(run, 16, lambda: os.kill(int(lines(run, "desk.txt")[-1]), signal.SIGKILL))
+    when(run, 16, lambda: os.kill(int(lines(run, "coordinator.txt")[-1]), signal.SIGKILL))
     search(run, pause_s=0.1, crowd=3)
-    assert len(lines(run, "desk.txt")) == 2
+    assert len(lines(run, "coordinator.txt")) == 2
     assert len({line.split()[1] for line in lines(run)}) == 3
-    check_exact(run, in_flight=1)  # that of the worker: who lives keeps what it has when the desk is made again
+    check_exact(run, in_flight=1)  # that of the worker: who lives keeps what it has when the coordinator is made again
 
 
 @pytest.mark.slow

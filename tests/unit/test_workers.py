@@ -251,10 +251,10 @@ def test_a_worker_of_a_cluster_gives_back_its_free_pages_after_each_candidate(wi
     jobs, said = [Job(0, (1,), "proxy", None), Job(1, (2,), "proxy", None)], []
     answers = iter([*((job, math.inf) for job in jobs), (None, 0.0)])
     methods = {name: lambda *_: True for name in ("hello", "ready", "goodbye")} | {"exchange": lambda *_: next(answers)}
-    desk = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in methods.items()})
+    coordinator = SimpleNamespace(**{name: SimpleNamespace(remote=call) for name, call in methods.items()})
     monkeypatch.setattr(worker, "give_back", lambda: said.append("given back"))
     evaluate = SimpleNamespace(unpack=lambda: lambda device: lambda job: said.append(job.number) or {"loss": 1.0})
-    worker.work({"worker": "worker-0"}, desk=desk, payload=evaluate, threads=1)
+    worker.work({"worker": "worker-0"}, coordinator=coordinator, payload=evaluate, threads=1)
     assert said == [0, "given back", 1, "given back"]
 
 

@@ -3,8 +3,8 @@
 Ray is imported inside functions only: nothing here needs it before a cluster is asked for.
 """
 
-from autoprune.workers.cluster.desk import Desk as Desk
-from autoprune.workers.cluster.desk import Search as Search
+from autoprune.workers.cluster.coordinator import Coordinator as Coordinator
+from autoprune.workers.cluster.coordinator import Search as Search
 from autoprune.workers.cluster.finalists import Finals as Finals
 from autoprune.workers.cluster.reach import Cluster as Cluster
 from autoprune.workers.cluster.reach import Share as Share

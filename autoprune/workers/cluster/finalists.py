@@ -9,7 +9,7 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.labels import LOSS, Score
-from autoprune.workers.cluster.desk import MAX_DEATHS, Search
+from autoprune.workers.cluster.coordinator import MAX_DEATHS, Search
 from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.cluster.reach import Share
@@ -50,7 +50,7 @@ class Finals:
 
 
 def tune_finalists(
-    desk: Any, finals: Finals, share: Share, storage: Path, callbacks: Sequence[Any] = (), table: bool = False
+    coordinator: Any, finals: Finals, share: Share, storage: Path, callbacks: Sequence[Any] = (), table: bool = False
 ) -> bool:
     """Fine-tune all finalists that the ledger asks for; what was begun before goes on from its last checkpoint.
 
@@ -65,14 +65,14 @@ def tune_finalists(
     from ray.tune.schedulers import ASHAScheduler
 
     payload = Payload.pack(finals.open_search)
-    asked: list[tuple[Job, float]] = ray.get(desk.finalists.remote(payload))
+    asked: list[tuple[Job, float]] = ray.get(coordinator.finalists.remote(payload))
     if not asked:
         return False
     columns = {"loss": "loss", finals.score.name: finals.score.label}
     attempts = len(list(storage.glob("finalists-*")))
     jobs = {job.number: (job, limit_s, _last_checkpoint(storage, job.number)) for job, limit_s in asked}
     trainable = tune.with_parameters(
-        train, desk=desk, payload=Payload.pack(finals.make_trainer), jobs=jobs, rungs=finals.milestones,
+        train, coordinator=coordinator, payload=Payload.pack(finals.make_trainer), jobs=jobs, rungs=finals.milestones,
         every=finals.every, threads=share.cpus, scores=(*columns,),
     )  # fmt: skip
     numbers = tune.grid_search(sorted(jobs))
@@ -96,14 +96,14 @@ def tune_finalists(
             storage_path=str(storage),
             failure_config=tune.FailureConfig(max_failures=MAX_DEATHS - 1),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
-            callbacks=[_ends(desk, finals.steps, (*columns, "steps")), *callbacks],
+            callbacks=[_ends(coordinator, finals.steps, (*columns, "steps")), *callbacks],
             progress_reporter=reporter(steps="steps", **columns),
             verbose=1 if table else 0,
         ),
     )
     with tune_environment():
         tuner.fit()
-    if ray.get(desk.num_waiting.remote(sorted(jobs))):
+    if ray.get(coordinator.num_waiting.remote(sorted(jobs))):
         raise KeyboardInterrupt
     return True
 
@@ -118,22 +118,22 @@ def _last_checkpoint(storage: Path, number: int) -> str:
     return str(found[-1].parent) if found else ""
 
 
-def _ends(desk: Any, steps: int, told: tuple[str, ...]) -> Any:
-    """A callback that tells the desk who was stopped at a rung, and who has failed for good."""
+def _ends(coordinator: Any, steps: int, told: tuple[str, ...]) -> Any:
+    """A callback that tells the coordinator who was stopped at a rung, and who has failed for good."""
     import ray
     from ray import tune
 
     class Ends(tune.Callback):  # type: ignore[misc]
-        """Waits for the desk's answer. A trial that has told its own result keeps it: the first answer wins."""
+        """Waits for the coordinator's answer. A trial that has told its own result keeps it: the first answer wins."""
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             last = trial.last_result or {}
             if "loss" in last and last["steps"] < steps:
                 result = {k: last[k] for k in told if k in last} | {"abandoned": True}
-                ray.get(desk.tell.remote(trial.config["number"], result))
+                ray.get(coordinator.tell.remote(trial.config["number"], result))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             why = f"its fine-tune ended {MAX_DEATHS} times in the middle, at last: {reason(trial)}"
-            ray.get(desk.tell.remote(trial.config["number"], why))
+            ray.get(coordinator.tell.remote(trial.config["number"], why))
 
     return Ends()

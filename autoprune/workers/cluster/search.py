@@ -1,4 +1,4 @@
-"""One search on a cluster, from the driver's side: hire a desk, let Ray Tune start the workers, pass the news on."""
+"""One search on a cluster, from the driver's side: start a coordinator, let Ray Tune start the workers, pass the news on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from autoprune.controller import Listener
 from autoprune.errors import SearchStopped
 from autoprune.workers.attempt import Evaluate
-from autoprune.workers.cluster.desk import News, Search, hire
+from autoprune.workers.cluster.coordinator import News, Search, start_coordinator
 from autoprune.workers.cluster.environment import reason, reporter, tune_environment
 from autoprune.workers.cluster.finalists import Finals, tune_finalists
 from autoprune.workers.cluster.payload import Payload
@@ -36,7 +36,7 @@ def run_cluster(
 ) -> None:
     """Run a search to its end on the cluster that this process is connected to.
 
-    Nobody else may hold the ledger: the desk opens it, and has closed it when this returns.
+    Nobody else may hold the ledger: the coordinator opens it, and has closed it when this returns.
 
     Args:
         open_search: Opens the ledger and makes the controller; picklable.
@@ -57,27 +57,29 @@ def run_cluster(
     import ray
 
     storage = Path(storage).resolve()
-    with _lost_in_words(), hired(open_search, listener, say) as desk:
-        in_finals = finals is not None and ray.get(desk.in_finals.remote())
+    with _lost_in_words(), running_coordinator(open_search, listener, say) as coordinator:
+        in_finals = finals is not None and ray.get(coordinator.in_finals.remote())
         if not in_finals:
-            _run_workers(desk, make_evaluator, share, storage, callbacks, table)
-        if finals is not None and (in_finals or ray.get(desk.is_over.remote())):
-            while tune_finalists(desk, finals, share, storage, callbacks, table):
+            _run_workers(coordinator, make_evaluator, share, storage, callbacks, table)
+        if finals is not None and (in_finals or ray.get(coordinator.is_over.remote())):
+            while tune_finalists(coordinator, finals, share, storage, callbacks, table):
                 pass
 
 
 def _run_workers(
-    desk: Any,
+    coordinator: Any,
     make_evaluator: Callable[[str], Evaluate],
     share: Share,
     storage: Path,
     callbacks: Sequence[Any],
     table: bool,
 ) -> None:
-    """One Tune trial per worker, until the desk has nothing left."""
+    """One Tune trial per worker, until the coordinator has nothing left."""
     from ray import tune
 
-    trainable = tune.with_parameters(work, desk=desk, payload=Payload.pack(make_evaluator), threads=share.cpus)
+    trainable = tune.with_parameters(
+        work, coordinator=coordinator, payload=Payload.pack(make_evaluator), threads=share.cpus
+    )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": share.cpus, "gpu": share.gpus}),
         param_space={"worker": tune.grid_search([f"worker-{i}" for i in range(share.num_workers)])},
@@ -86,8 +88,8 @@ def _run_workers(
             name="workers",
             storage_path=str(storage),
             failure_config=tune.FailureConfig(max_failures=-1),
-            callbacks=[_watch(desk), *callbacks],
-            stop=_when_over(desk),
+            callbacks=[_watch(coordinator), *callbacks],
+            stop=_when_over(coordinator),
             progress_reporter=reporter(latest="candidate", candidates="count", best_loss="best loss"),
             verbose=1 if table else 0,
         ),
@@ -114,30 +116,32 @@ def _lost_in_words() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hired(open_search: Callable[[], Search], listener: Listener | None, say: Callable[[str], None]) -> Iterator[Any]:
-    """A desk for the time of the block; its news go to the listener, its error is raised here."""
+def running_coordinator(
+    open_search: Callable[[], Search], listener: Listener | None, say: Callable[[str], None]
+) -> Iterator[Any]:
+    """A coordinator for the time of the block; its news go to the listener, its error is raised here."""
     import ray
 
-    desk = hire(open_search)
+    coordinator = start_coordinator(open_search)
     try:
-        first: News = ray.get(desk.news.remote())
+        first: News = ray.get(coordinator.news.remote())
         if first.error is not None:
             raise first.error
-        with _listening(desk, listener, len(first.trials), say):
-            yield desk
-        last: News = ray.get(desk.news.remote())
+        with _listening(coordinator, listener, len(first.trials), say):
+            yield coordinator
+        last: News = ray.get(coordinator.news.remote())
         if last.error is not None:
             raise last.error
         if not last.over:  # Tune stops at the first Ctrl-C, in good order, and says nothing
             raise KeyboardInterrupt
     finally:
         with contextlib.suppress(Exception):  # the cluster may be gone; the ledger has all that was told
-            ray.get(desk.close.remote(), timeout=30)
-            ray.kill(desk)
+            ray.get(coordinator.close.remote(), timeout=30)
+            ray.kill(coordinator)
 
 
 @contextlib.contextmanager
-def _listening(desk: Any, listener: Listener | None, since: int, say: Callable[[str], None]) -> Iterator[None]:
+def _listening(coordinator: Any, listener: Listener | None, since: int, say: Callable[[str], None]) -> Iterator[None]:
     """Tells the listener what finishes during the block, and the user what he should know."""
     import ray
 
@@ -147,8 +151,8 @@ def _listening(desk: Any, listener: Listener | None, since: int, say: Callable[[
         seen, heard, last = since, 0, False
         while not last:
             last = ended.wait(NEWS_S)
-            with contextlib.suppress(Exception):  # no news: the desk is being made again
-                news: News = ray.get(desk.news.remote(seen), timeout=10)
+            with contextlib.suppress(Exception):  # no news: the coordinator is being made again
+                news: News = ray.get(coordinator.news.remote(seen), timeout=10)
                 for line in news.said[heard:]:
                     say(line)
                 heard = len(news.said)
@@ -170,23 +174,23 @@ def _name(trial: Any) -> str:
     return str(trial.config["worker"])
 
 
-def _watch(desk: Any) -> Any:
-    """A callback that tells the desk who died: a worker that never comes back must not keep its job."""
+def _watch(coordinator: Any) -> Any:
+    """A callback that tells the coordinator who died: a worker that never comes back must not keep its job."""
     import ray
     from ray import tune
 
     class Watch(tune.Callback):  # type: ignore[misc]
-        """Waits for the desk's answer: the successor is started only then."""
+        """Waits for the coordinator's answer: the successor is started only then."""
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            ray.get(desk.died.remote(_name(trial), reason(trial)))
+            ray.get(coordinator.died.remote(_name(trial), reason(trial)))
 
         on_trial_error = on_trial_recover
 
     return Watch()
 
 
-def _when_over(desk: Any) -> Any:
+def _when_over(coordinator: Any) -> Any:
     """A stopper: without it, Tune would wait for workers that find no place any more."""
     import time
 
@@ -194,7 +198,7 @@ def _when_over(desk: Any) -> Any:
     from ray import tune
 
     class Over(tune.Stopper):  # type: ignore[misc]
-        """Asks the desk, not too often; leaves the workers some seconds for their last rows."""
+        """Asks the coordinator, not too often; leaves the workers some seconds for their last rows."""
 
         def __init__(self) -> None:
             self._asked, self._stop = 0.0, False
@@ -211,10 +215,10 @@ def _when_over(desk: Any) -> Any:
             return self._stop
 
         def _ask(self) -> bool:
-            if not ray.get(desk.is_over.remote(), timeout=10):
+            if not ray.get(coordinator.is_over.remote(), timeout=10):
                 return False
             self._over_at = self._over_at or time.monotonic()
             late = time.monotonic() - self._over_at > GOODBYES_S
-            return late or bool(ray.get(desk.is_empty.remote(), timeout=10))
+            return late or bool(ray.get(coordinator.is_empty.remote(), timeout=10))
 
     return Over()

@@ -1,4 +1,4 @@
-"""What one finalist's Tune trial does: fine-tune with checkpoints, say at each rung how good it is, tell the desk."""
+"""What one finalist's Tune trial does: fine-tune with checkpoints, say at each rung how good it is, tell the coordinator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Trainer(Protocol):
 def train(
     config: dict[str, Any],
     *,
-    desk: Any,
+    coordinator: Any,
     payload: Payload,
     jobs: Mapping[int, tuple[Job, float, str]],
     rungs: tuple[int, ...],
@@ -46,7 +46,7 @@ def train(
 
     Args:
         config: "number" of the trial in the ledger.
-        desk: The actor.
+        coordinator: The actor.
         payload: (device, folder, steps between two states) -> `Trainer`.
         jobs: Number -> the job, the seconds it may take, and a checkpoint of an earlier attempt ("": none).
         rungs: Steps after which it is compared with the others.
@@ -88,13 +88,13 @@ def train(
             trainer: Trainer = payload.unpack()(settle(threads), str(folder), every)
         except (Exception, SystemExit) as error:  # another version, a lost file: no fault of this candidate
             why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
-            return ray.get(desk.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
-        with doomed(limit_s, partial(limit_now, desk, job.number)):
+            return ray.get(coordinator.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
+        with doomed(limit_s, partial(limit_now, coordinator, job.number)):
             try:
                 result = attempt(lambda job: trainer(job, listen), job)
             except DeviceBroken:
                 os._exit(1)  # Tune goes on from the last checkpoint, in another process
-        ray.get(desk.tell.remote(job.number, result))
+        ray.get(coordinator.tell.remote(job.number, result))
         if isinstance(result, dict):
             tune.report({"steps": config["steps"], **shown(result)})
 

@@ -16,7 +16,7 @@ from autoprune.controller import Job
 from autoprune.errors import DeviceBroken
 from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
-from autoprune.workers.cluster.desk import Result
+from autoprune.workers.cluster.coordinator import Result
 from autoprune.workers.cluster.payload import Payload
 from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.slots import MEMORY, allowed
@@ -27,12 +27,12 @@ FOREVER_S = 1e8  # a limit beyond it is none
 PAUSES_S = (0.01, 1.0)  # the first and the longest pause of a worker that has nothing to do
 
 
-def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -> None:
+def work(config: dict[str, Any], *, coordinator: Any, payload: Payload, threads: int) -> None:
     """The function that Ray Tune runs, one Tune trial per worker.
 
     Args:
         config: "worker" is its name.
-        desk: The actor.
+        coordinator: The actor.
         payload: device -> (job -> metrics).
         threads: CPU threads it may use.
     """
@@ -40,15 +40,15 @@ def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -
     from ray import tune
 
     worker, latest, count, best, told = config["worker"], -1, 0, math.inf, time.monotonic()
-    if not ray.get(desk.hello.remote(worker)):
+    if not ray.get(coordinator.hello.remote(worker)):
         return
     try:
         evaluate: Evaluate = payload.unpack()(settle(threads))
     except (Exception, SystemExit) as error:
         why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
         is_chance = out_of_memory(error) or device_broken(error)
-        return ray.get(desk.broken.remote(worker, why, is_chance))  # type: ignore[no-any-return]
-    ray.get(desk.ready.remote(worker))
+        return ray.get(coordinator.broken.remote(worker, why, is_chance))  # type: ignore[no-any-return]
+    ray.get(coordinator.ready.remote(worker))
 
     def row() -> dict[str, Any]:
         return {"worker": worker, "latest": latest, "candidates": count, "best_loss": best}
@@ -56,7 +56,7 @@ def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -
     number, pause_s = -1, PAUSES_S[0]
     result: Result = ""
     while True:
-        job, limit_s = ray.get(desk.exchange.remote(worker, number, result))
+        job, limit_s = ray.get(coordinator.exchange.remote(worker, number, result))
         if job is None:
             break
         if not isinstance(job, Job):
@@ -64,11 +64,11 @@ def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSES_S[1])
             continue
-        with doomed(limit_s, partial(limit_now, desk, job.number)):
+        with doomed(limit_s, partial(limit_now, coordinator, job.number)):
             try:
                 result = attempt(evaluate, job)
             except DeviceBroken as error:
-                ray.get(desk.breaks.remote(worker, str(error)))
+                ray.get(coordinator.breaks.remote(worker, str(error)))
                 os._exit(1)  # Tune starts another process; to take a broken device down in good order may hang
         give_back()
         number = latest = job.number
@@ -79,7 +79,7 @@ def work(config: dict[str, Any], *, desk: Any, payload: Payload, threads: int) -
             tune.report(row())
             told = time.monotonic()
     tune.report(row())  # returns when the driver has it
-    ray.get(desk.goodbye.remote(worker))
+    ray.get(coordinator.goodbye.remote(worker))
 
 
 def settle(threads: int) -> str:
@@ -122,7 +122,7 @@ def doomed(limit_s: float, ask: Callable[[], float]) -> Iterator[None]:
 
     def watch() -> None:
         while not ended.wait(AGAIN_S):
-            with suppress(Exception):  # the desk is being made again
+            with suppress(Exception):  # the coordinator is being made again
                 if arm(ask()):
                     return
 
@@ -138,8 +138,8 @@ def doomed(limit_s: float, ask: Callable[[], float]) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def limit_now(desk: Any, number: int) -> float:
-    """The seconds that a job may take, as its desk knows by now."""
+def limit_now(coordinator: Any, number: int) -> float:
+    """The seconds that a job may take, as its coordinator knows by now."""
     import ray
 
-    return float(ray.get(desk.limit_s.remote(number), timeout=10))
+    return float(ray.get(coordinator.limit_s.remote(number), timeout=10))

@@ -1,6 +1,6 @@
-"""The desk: the controller as an actor, which workers on any machine ask and tell.
+"""The coordinator: the controller as an actor, which workers on any machine ask and tell.
 
-It opens the ledger itself and holds nothing that the ledger does not say. A desk that was killed is therefore made
+It opens the ledger itself and holds nothing that the ledger does not say. A coordinator that was killed is therefore made
 again by Ray, anywhere in a search, and goes on; a call that it did not answer is simply repeated.
 """
 
@@ -21,14 +21,14 @@ from autoprune.schedule import Wait
 from autoprune.workers.cluster.payload import Payload
 
 MAX_FALSE_STARTS = 3  # times in a row that a worker may die before it is ready
-PATIENCE_S = 60.0  # for the ledger's lock: a head keeps the desk of a killed `ray://` driver for 30 s
+PATIENCE_S = 60.0  # for the ledger's lock: a head keeps the coordinator of a killed `ray://` driver for 30 s
 
 Result = Mapping[str, Any] | str
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a desk runs.
+    """What a coordinator runs.
 
     Attributes:
         ledger: Open for writing.
@@ -43,7 +43,7 @@ class Search:
 
 @dataclass(frozen=True)
 class News:
-    """What has happened at a desk.
+    """What has happened at a coordinator.
 
     Attributes:
         trials: Finished since, in the order they finished.
@@ -58,12 +58,12 @@ class News:
     said: tuple[str, ...] = ()
 
 
-class Desk:
+class Coordinator:
     """Answers workers until the search is over; every call may be repeated.
 
     Args:
         open_search: Opens the ledger and makes the controller.
-        again: Whether a desk of the same search stood here before and died: what is in flight then belongs to workers
+        again: Whether a coordinator of the same search stood here before and died: what is in flight then belongs to workers
             that live, and is not handed to others. Else it belonged to workers that went with their driver, which no
             candidate kills: nobody is blamed.
     """
@@ -157,7 +157,7 @@ class Desk:
         return (None if job is None else WAIT), 0.0
 
     def limit_s(self, number: int) -> float:
-        """The seconds that a job may take, as they are known by now; infinite after the desk was made again."""
+        """The seconds that a job may take, as they are known by now; infinite after the coordinator was made again."""
         return self._search.limit_s(self._jobs[number]) if number in self._jobs and self._error is None else math.inf
 
     def in_finals(self) -> bool:
@@ -270,7 +270,7 @@ def finalist(index: int) -> str:
 
 
 def _opened(open_search: Callable[[], Search]) -> Search:
-    """The search; the desk of a driver that was killed a moment ago may take half a minute to let go of the ledger."""
+    """The search; the coordinator of a driver that was killed a moment ago may take half a minute to let go of the ledger."""
     give_up = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -281,12 +281,12 @@ def _opened(open_search: Callable[[], Search]) -> Search:
             time.sleep(0.5)
 
 
-def hire(open_search: Callable[[], Search]) -> Any:
-    """A desk as an actor on the node of the driver (the run's directory is there), for ever made again if it dies."""
+def start_coordinator(open_search: Callable[[], Search]) -> Any:
+    """A coordinator as an actor on the node of the driver (the run's directory is there), for ever made again if it dies."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    class Actor(Desk):
+    class Actor(Coordinator):
         """The same, which knows whether it was here before."""
 
         def __init__(self, payload: Payload) -> None:

@@ -1,4 +1,4 @@
-"""The desk of a search on a cluster, asked as workers and drivers ask it; no Ray."""
+"""The coordinator of a search on a cluster, asked as workers and drivers ask it; no Ray."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from autoprune.controller import MAX_END_DEATHS, SearchController
 from autoprune.ledger import Ledger
 from autoprune.problem import TrialState
 from autoprune.schedule import Halving
-from autoprune.workers.cluster.desk import Desk, Search, finalist
+from autoprune.workers.cluster.coordinator import Coordinator, Search, finalist
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "data"))
@@ -42,9 +42,9 @@ def driver(tmp_path):
 def test_a_candidate_is_not_blamed_for_the_deaths_of_drivers(driver):
     numbers = set()
     for _ in range(MAX_END_DEATHS + 1):
-        desk = Desk(driver.open)
-        desk.hello("worker-0")
-        job, _ = desk.exchange("worker-0")
+        coordinator = Coordinator(driver.open)
+        coordinator.hello("worker-0")
+        job, _ = coordinator.exchange("worker-0")
         numbers.add(job.number)
         driver.die()
     assert numbers == {0}
@@ -53,42 +53,42 @@ def test_a_candidate_is_not_blamed_for_the_deaths_of_drivers(driver):
 
 
 def test_a_ledger_that_cannot_be_written_at_the_start_is_told_and_no_error_of_the_constructor(driver, monkeypatch):
-    Desk(driver.open).exchange("worker-0")
+    Coordinator(driver.open).exchange("worker-0")
     driver.die()
     monkeypatch.setattr(SearchController, "release", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    desk = Desk(driver.open)
-    assert "no space left" in str(desk.news().error)
-    assert desk.exchange("worker-0") == (None, 0.0)
+    coordinator = Coordinator(driver.open)
+    assert "no space left" in str(coordinator.news().error)
+    assert coordinator.exchange("worker-0") == (None, 0.0)
     driver.die()
 
 
 def test_a_candidate_is_blamed_for_the_deaths_of_workers(driver):
-    desk = Desk(driver.open)
+    coordinator = Coordinator(driver.open)
     for _ in range(3):
-        desk.hello("worker-0")
-        assert desk.exchange("worker-0")[0].number == 0
-        desk.died("worker-0", "segmentation fault")
-    assert desk.exchange("worker-0")[0].number == 1
+        coordinator.hello("worker-0")
+        assert coordinator.exchange("worker-0")[0].number == 0
+        coordinator.died("worker-0", "segmentation fault")
+    assert coordinator.exchange("worker-0")[0].number == 1
     assert "killed its worker 3 times, at last: segmentation fault" in Ledger.read(driver.run).trials[0].error
 
 
 def test_a_desk_that_was_made_again_leaves_every_job_to_its_worker(driver):
-    first = Desk(driver.open)
+    first = Coordinator(driver.open)
     job, _ = first.exchange("worker-0")
     driver.die()
-    desk = Desk(driver.open, again=True)
-    assert desk.exchange("worker-1")[0].number != job.number
-    assert desk.exchange("worker-0")[0] == job
+    coordinator = Coordinator(driver.open, again=True)
+    assert coordinator.exchange("worker-1")[0].number != job.number
+    assert coordinator.exchange("worker-0")[0] == job
 
 
 def test_a_limit_that_was_not_known_is_known_later(driver):
     driver.limit_s = float("inf")
-    desk = Desk(driver.open)
-    job, limit_s = desk.exchange("worker-0")
-    assert limit_s == desk.limit_s(job.number) == float("inf")
+    coordinator = Coordinator(driver.open)
+    job, limit_s = coordinator.exchange("worker-0")
+    assert limit_s == coordinator.limit_s(job.number) == float("inf")
     driver.limit_s = 3.0
-    assert desk.limit_s(job.number) == 3.0
-    assert desk.limit_s(99) == float("inf")
+    assert coordinator.limit_s(job.number) == 3.0
+    assert coordinator.limit_s(99) == float("inf")
 
 
 def test_a_finalist_is_told_by_its_number_and_kept_under_the_name_that_had_it(driver):
@@ -96,14 +96,14 @@ def test_a_finalist_is_told_by_its_number_and_kept_under_the_name_that_had_it(dr
         def unpack(self):
             return lambda: driver.open((toys.FINALISTS,))
 
-    desk, job = Desk(driver.open), None
+    coordinator, job = Coordinator(driver.open), None
     result = (-1, "")
-    while (job := desk.exchange("worker-0", *result)[0]) is not None:
+    while (job := coordinator.exchange("worker-0", *result)[0]) is not None:
         result = job.number, toys.measure(job) if sum(job.widths) % 17 else "the loss is NaN"
-    jobs = [job for job, _ in desk.finalists(Finals())]
+    jobs = [job for job, _ in coordinator.finalists(Finals())]
     assert set(driver.search.controller.in_flight) == {finalist(k) for k in range(len(jobs))}
     for job in reversed(jobs):
-        desk.tell(job.number, toys.measure(job))
+        coordinator.tell(job.number, toys.measure(job))
     told = {t.number: t.worker for t in Ledger.read(driver.run).trials}
     assert [told[job.number] for job in jobs] == ["finalist-0", "finalist-1", "finalist-2"]
 
@@ -113,61 +113,61 @@ def test_finalists_that_cannot_be_ordered_stop_the_search_with_the_reason(driver
         def unpack(self):
             raise OSError("no space left")
 
-    desk = Desk(driver.open)
-    assert desk.finalists(Finals()) == []
-    assert desk.is_over()
-    assert "no space left" in str(desk.news().error)
+    coordinator = Coordinator(driver.open)
+    assert coordinator.finalists(Finals()) == []
+    assert coordinator.is_over()
+    assert "no space left" in str(coordinator.news().error)
 
 
 def test_a_worker_that_cannot_be_started_again_is_given_up_and_the_others_go_on(driver):
-    desk = Desk(driver.open)
+    coordinator = Coordinator(driver.open)
     for worker in ("worker-0", "worker-1"):
-        assert desk.hello(worker)
-        desk.ready(worker)
-    desk.died("worker-0", "killed")  # at work: no false start
+        assert coordinator.hello(worker)
+        coordinator.ready(worker)
+    coordinator.died("worker-0", "killed")  # at work: no false start
     for count in range(3):
-        assert not desk.is_over()
-        assert desk.hello("worker-0")
-        desk.died("worker-0", f"killed while starting {count}")
-    assert not desk.hello("worker-0")  # Tune starts it once more: it goes at once
-    desk.died("worker-0", "whatever comes late")
-    assert desk.news().said == (
+        assert not coordinator.is_over()
+        assert coordinator.hello("worker-0")
+        coordinator.died("worker-0", f"killed while starting {count}")
+    assert not coordinator.hello("worker-0")  # Tune starts it once more: it goes at once
+    coordinator.died("worker-0", "whatever comes late")
+    assert coordinator.news().said == (
         "worker-0: died 3 times before it was ready, at last: killed while starting 2; its log is in Ray's session "
         "directory; the search goes on without it",
     )
-    assert desk.exchange("worker-1")[0].number == 0
-    assert (desk.is_over(), desk.news().error) == (False, None)
+    assert coordinator.exchange("worker-1")[0].number == 0
+    assert (coordinator.is_over(), coordinator.news().error) == (False, None)
     for count in range(4):  # the last one
-        desk.died("worker-1", "killed")
-        assert desk.is_over() == (count == 3)
-        assert desk.hello("worker-1") == (count < 3)
-    assert "worker-1: died 3 times before it was ready" in str(desk.news().error)
+        coordinator.died("worker-1", "killed")
+        assert coordinator.is_over() == (count == 3)
+        assert coordinator.hello("worker-1") == (count < 3)
+    assert "worker-1: died 3 times before it was ready" in str(coordinator.news().error)
 
 
 @pytest.mark.parametrize(("is_chance", "was_ready"), [(True, False), (False, True), (False, False)])
 def test_an_evaluator_that_cannot_be_built_stops_the_search_unless_that_was_chance(driver, is_chance, was_ready):
-    desk = Desk(driver.open)
+    coordinator = Coordinator(driver.open)
     for worker in ("worker-0", "worker-1"):
-        desk.hello(worker)
+        coordinator.hello(worker)
     if was_ready:
-        desk.ready("worker-1")
-        desk.hello("worker-1")
-    desk.broken("worker-1", "CUDA error: out of memory", is_chance)
-    assert desk.is_over() == (not is_chance and not was_ready)
-    assert ("worker-1: the evaluator cannot be built" in str(desk.news().error)) == desk.is_over()
-    desk.broken("worker-0", "CUDA error: out of memory", True)
-    assert desk.is_over()
+        coordinator.ready("worker-1")
+        coordinator.hello("worker-1")
+    coordinator.broken("worker-1", "CUDA error: out of memory", is_chance)
+    assert coordinator.is_over() == (not is_chance and not was_ready)
+    assert ("worker-1: the evaluator cannot be built" in str(coordinator.news().error)) == coordinator.is_over()
+    coordinator.broken("worker-0", "CUDA error: out of memory", True)
+    assert coordinator.is_over()
 
 
 def test_a_worker_whose_device_breaks_leaves_its_job_and_is_no_false_start(driver):
-    desk = Desk(driver.open)
+    coordinator = Coordinator(driver.open)
     for _ in range(5):
-        desk.hello("worker-0")
-        desk.ready("worker-0")
-        desk.exchange("worker-0")
-        desk.breaks("worker-0", "its device is broken: an illegal memory access")
-        desk.died("worker-0", "its process died")
-    assert not desk.is_over()
+        coordinator.hello("worker-0")
+        coordinator.ready("worker-0")
+        coordinator.exchange("worker-0")
+        coordinator.breaks("worker-0", "its device is broken: an illegal memory access")
+        coordinator.died("worker-0", "its process died")
+    assert not coordinator.is_over()
     assert [e.deaths for e in Ledger.read(driver.run).entries] == [3, 2]
     first = Ledger.read(driver.run).trials[0]
     assert first.error == "killed its worker 3 times, at last: its device is broken: an illegal memory access"
