@@ -49,7 +49,7 @@ class Ledger:
         record = opened.record
         self.entries, self.trials = list(record.entries), record.trials
         self.groups, self.fingerprint, self.notes = dict(record.groups), record.fingerprint, dict(record.notes)
-        self._opened, self._pages, self._crew, self._release = opened, opened.pages, opened.crew, release
+        self._opened, self._pages, self._membership, self._release = opened, opened.pages, opened.membership, release
         self._ids = list(opened.ids)
         self._distributions: dict[str, BaseDistribution] = {n: IntDistribution(0, c) for n, c in self.groups.items()}
         self._num_finished = 1 + max((e.order for e in self.entries), default=-1)
@@ -142,7 +142,7 @@ class Ledger:
     @property
     def me(self) -> str:
         """Name of this controller among several; empty where there can be one only."""
-        return self._crew.me if self._crew else ""
+        return self._membership.me if self._membership else ""
 
     def turn(self, learn: Callable[[list[Entry]], None], act: Callable[[], T]) -> T:
         """Act on the ledger as it is, while nobody else may; both may be repeated if the database goes away.
@@ -155,31 +155,31 @@ class Ledger:
             LedgerUnwritable: If the database does not come back.
             RunIsLive: If another controller has taken over meanwhile.
         """
-        crew = self._crew
-        if crew is None:
+        membership = self._membership
+        if membership is None:
             return act()
 
         def once() -> T:
-            with crew.turn():
+            with membership.turn():
                 learn(self._take_in())
                 return act()
 
-        return crew.steady(once)
+        return membership.steady(once)
 
     def lives(self, controller: str) -> bool:
         """Whether the controller of that name lives; within a turn."""
-        return self._crew is not None and self._crew.lives(controller)
+        return self._membership is not None and self._membership.lives(controller)
 
     def lead(self) -> bool:
         """Whether this controller leads, and delivers the winner; it takes over if the leader is gone."""
-        crew = self._crew
-        if crew is None or crew.leads:
+        membership = self._membership
+        if membership is None or membership.leads:
             return True
-        if not crew.steady(crew.lead):
+        if not membership.steady(membership.lead):
             return False
         lock = FileLock(self._opened.run / ".lock", f"run '{self._opened.run}'")
         self._release.callback(lock.release)
-        self.note(opening.LEAD, crew.me)
+        self.note(opening.LEAD, membership.me)
         return True
 
     def fresh_note(self, key: str) -> Any:
@@ -188,8 +188,8 @@ class Ledger:
 
     def hear(self, say: Callable[[str], None]) -> None:
         """Have what the user should know of the database told to `say`."""
-        if self._crew:
-            self._crew.say = say
+        if self._membership:
+            self._membership.say = say
 
     def start(
         self,
@@ -291,7 +291,7 @@ class Ledger:
         return round(self.worked_s, 3)
 
     def _steady(self, act: Callable[[], T]) -> T:
-        return self._crew.steady(act) if self._crew else act()
+        return self._membership.steady(act) if self._membership else act()
 
     def _set(self, number: int, **said: Any) -> None:
         with writing(f"trial {number}"):

@@ -15,11 +15,11 @@ from optuna.study import StudyDirection
 
 from autoprune.errors import LedgerUnwritable, RunIsLive
 from autoprune.ledger.arrays import Arrays, pack, unpack
-from autoprune.ledger.crew import LEAD as LEAD
-from autoprune.ledger.crew import Crew, new_name
 from autoprune.ledger.database import address, connect, shown, unreachable
 from autoprune.ledger.journal import Journal
 from autoprune.ledger.locks import FileLock
+from autoprune.ledger.membership import LEAD as LEAD
+from autoprune.ledger.membership import Membership, new_name
 from autoprune.ledger.pages import Pages, StoragePages
 from autoprune.ledger.records import FORMAT, HEAD, Record, check_same, frozen_trials, plain, read_record
 from autoprune.ledger.server import SERVERS, Disconnected, Session
@@ -65,7 +65,7 @@ class Opened:
         record: What it says.
         ids: Of its trials in the storage, by number.
         unsealed: Numbers of the trials that have a result but not their final state.
-        crew: The controllers of the study, where there may be several.
+        membership: The controllers of the study, where there may be several.
         discard: Takes the study back.
     """
 
@@ -75,7 +75,7 @@ class Opened:
     record: Record
     ids: list[int]
     unsealed: list[int]
-    crew: Crew | None
+    membership: Membership | None
     discard: Callable[[], None]
 
 
@@ -119,20 +119,20 @@ def _on_server(wanted: Wanted, url: str, stack: contextlib.ExitStack) -> Opened:
     except (sqlalchemy.exc.SQLAlchemyError, Disconnected) as error:
         raise unreachable(url, error) from error
     stack.callback(session.release)
-    crew = Crew(session, name, wanted.me or new_name())
-    with crew.turn():
-        if not wanted.join and not crew.lead():  # who joins leads only if nobody does when the search is over
+    membership = Membership(session, name, wanted.me or new_name())
+    with membership.turn():
+        if not wanted.join and not membership.lead():  # who joins leads only if nobody does when the search is over
             text = f"another controller is writing it in {shared}; stop it, or wait{JOIN}"
             raise RunIsLive(f"study '{name}': {text}")
         study = _begin(wanted, storage)
         tables = Tables(session, study)
-        others = [] if wanted.join else crew.others(tables)
+        others = [] if wanted.join else membership.others(tables)
         if others:
             text = f"{', '.join(others)} joined it in {shared} and still search; --join them, or stop them"
             raise RunIsLive(f"study '{name}': {text}")
-        opened = _opened(wanted, storage, study, tables, crew)
+        opened = _opened(wanted, storage, study, tables, membership)
         tables.last = max(opened.ids, default=0)
-        crew.sign(tables)
+        membership.sign(tables)
         return opened
 
 
@@ -159,13 +159,15 @@ def _begin(wanted: Wanted, storage: BaseStorage) -> int:
     return found
 
 
-def _opened(wanted: Wanted, storage: BaseStorage, study: int, pages: Pages, crew: Crew | None) -> Opened:
+def _opened(wanted: Wanted, storage: BaseStorage, study: int, pages: Pages, membership: Membership | None) -> Opened:
     record = read_record(storage, study, wanted.where)
     check_same(record.fingerprint, wanted.fingerprint, wanted.where)
     frozen = frozen_trials(storage, study)
     unsealed = [e.trial.number for e, t in zip(record.entries, frozen, strict=True) if e.order >= 0 > _state(t)]
     ids = [t._trial_id for t in frozen]
-    return Opened(wanted.run, wanted.name, pages, record, ids, unsealed, crew, lambda: storage.delete_study(study))
+    return Opened(
+        wanted.run, wanted.name, pages, record, ids, unsealed, membership, lambda: storage.delete_study(study)
+    )
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import sqlalchemy
 
-from autoprune.ledger.crew import CREW
 from autoprune.ledger.database import address, unreachable
 from autoprune.ledger.locks import holder
+from autoprune.ledger.membership import MEMBERS
 from autoprune.ledger.records import Record
 from autoprune.ledger.server import SERVERS, lock_key
 
@@ -37,7 +37,7 @@ def writers(run: str | Path, record: Record, url: str = "", study: str = "") -> 
     kind = address(url).partition(":")[0].partition("+")[0] if url else ""
     if kind not in SERVERS:
         return (here,) if here else ()
-    names = list(record.notes.get(CREW) or ())
+    names = list(record.notes.get(MEMBERS) or ())
     keys = {name: lock_key(f"{study}\nlives\n{name}") for name in names}
     engine = sqlalchemy.create_engine(address(url), poolclass=sqlalchemy.pool.NullPool)
     try:

@@ -69,28 +69,28 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     from autoprune.runs.measured import Measured
 
     record, config = run.record(), run.config
-    crew = writers(run.path, record, config.ledger, run.study)
+    alive = writers(run.path, record, config.ledger, run.study)
     began = datetime.fromtimestamp(lock.stat().st_mtime) if (lock := run.path / ".lock").exists() else None
-    activity = Activity.of(record, now_s(record, began) if crew else None)
+    activity = Activity.of(record, now_s(record, began) if alive else None)
     is_exported = (run.best / "architecture.json").is_file()
-    measured, at_work = Measured.of(record.notes), activity.at_work if crew else 0
-    images, tuning = Images.of(record.notes), Tuning.read(run.checkpoint) if crew else None
-    is_over = is_exported and not crew
+    measured, at_work = Measured.of(record.notes), activity.at_work if alive else 0
+    images, tuning = Images.of(record.notes), Tuning.read(run.checkpoint) if alive else None
+    is_over = is_exported and not alive
     outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, images, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), run.metric
     lines = {
         "run": str(run.path),
-        "state": _state(run, record, activity, crew, over, is_exported),
+        "state": _state(run, record, activity, alive, over, is_exported),
         "model": f"{config.model or 'an nn.Module object'}, {config.goal}",
-        "evaluated": f"{outlook} ({counts(record.trials, live=bool(crew))})",
+        "evaluated": f"{outlook} ({counts(record.trials, live=bool(alive))})",
         "limits": _limits(config, activity.now_s),
-        "ended": str(ending(run, record, bool(crew))),
+        "ended": str(ending(run, record, bool(alive))),
         "pace": activity.pace,
         "best": describe(leader, metric, run.labels.headline) if leader else "none yet",
         "delivered": _delivered(run) if is_exported else "",
         "front": summary(run, record),
-        "ETA": _eta(outlook, tuning if over else None) if crew else "",
+        "ETA": _eta(outlook, tuning if over else None) if alive else "",
         "files": "; ".join(stale(run, record)),
         "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
     }
@@ -102,18 +102,18 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
             grid.add_row(Text(label), Text(text))
     parts: list[RenderableType] = [grid]
     if activity.workers or activity.waiting:
-        parts += [Text(), workers_table(activity, bool(crew))]
+        parts += [Text(), workers_table(activity, bool(alive))]
     if activity.failures:
         parts += [Text(), failures_table(activity)]
-    return Group(*parts), bool(crew)
+    return Group(*parts), bool(alive)
 
 
 def _state(
-    run: RunDirectory, record: Record, activity: Activity, crew: tuple[str, ...], over: bool, is_exported: bool
+    run: RunDirectory, record: Record, activity: Activity, alive: tuple[str, ...], over: bool, is_exported: bool
 ) -> str:
-    if not crew:
+    if not alive:
         return "finished" if is_exported else "stopped"
-    running = f"running ({', '.join(crew)})"
+    running = f"running ({', '.join(alive)})"
     if silence_s := activity.silence_s(record):
         return f"{running}, but STALLED? Nothing has finished for {seconds(silence_s)}"
     if not record.entries:

@@ -18,7 +18,7 @@ from autoprune import controller as controllers
 from autoprune.config import RunConfig
 from autoprune.controller import WAIT, Job
 from autoprune.errors import LedgerMismatch, LedgerUnwritable, RunIsLive
-from autoprune.ledger import Ledger, crew, server
+from autoprune.ledger import Ledger, membership, server
 from autoprune.ledger.server import Disconnected, Session
 from autoprune.problem import TrialState
 from autoprune.runs.joining import joined_latency, joined_scores, shared
@@ -103,7 +103,7 @@ class Walk:
         self.alive, self.jobs, self.late, self.made = [], {}, [], 0
         self.told, self.evaluations, self.blamed = {}, 0, 0
         monkeypatch.setattr(controllers, "CHECK_S", 0.0)
-        monkeypatch.setattr(crew, "GRACE_S", 0.0)
+        monkeypatch.setattr(membership, "GRACE_S", 0.0)
 
     def join(self):
         self.made += 1
@@ -132,7 +132,7 @@ class Walk:
             self.blamed += 1
             c.lost(worker[1], "killed")
         elif what < 0.12:  # the connection breaks: before the next statement
-            c.ledger._crew._session._gone("broken by the test")
+            c.ledger._membership._session._gone("broken by the test")
         elif what < 0.15 and self.late and self.late[-1][0][0] in self.alive:
             (who, name), job = self.late.pop()  # a worker that was thought dead answers after all
             who.tell(name, job.number, attempt(toys.measure, job))
@@ -207,7 +207,7 @@ def test_whatever_is_repeated_after_a_broken_connection_is_written_once(db, tmp_
     run_here(whole, toys.measure)
     c = joint.control(tmp_path / "run", db.url, study=study)
     evaluated = []
-    unreliable = Unreliable(c.ledger._crew._session, 0.02, seed)
+    unreliable = Unreliable(c.ledger._membership._session, 0.02, seed)
     run_here(c, lambda job: evaluated.append(job.number) or toys.measure(job))
     assert unreliable.num_breaks > 10
     assert facts(c.trials) == facts(whole.trials) == facts(Ledger.read(tmp_path, url=db.url, study=study).trials)
@@ -219,7 +219,7 @@ def test_whatever_is_repeated_after_a_broken_connection_is_written_once(db, tmp_
 def test_a_death_counts_once_whatever_breaks(db, tmp_path, study):
     c = joint.control(tmp_path / "run", db.url, study=study)
     job = c.ask("w0")
-    Unreliable(c.ledger._crew._session, 0.2, 5)
+    Unreliable(c.ledger._membership._session, 0.2, 5)
     c.lost("w0", "killed")
     assert c.ask("w1") == job
     c.lost("w1", "killed")
@@ -322,11 +322,11 @@ def test_jobs_of_a_dead_controller_are_handed_out_again_until_five_have_died(db,
 
 def test_a_job_that_was_given_away_is_still_told_once(db, tmp_path, study, monkeypatch):
     monkeypatch.setattr(controllers, "CHECK_S", 0.0)
-    monkeypatch.setattr(crew, "GRACE_S", 0.0)
+    monkeypatch.setattr(membership, "GRACE_S", 0.0)
     first = joint.control(tmp_path / "a", db.url, study=study)
     second = joint.control(tmp_path / "b", db.url, study=study, join=True)
     job = first.ask("w0")
-    first.ledger._crew._session._gone("broken by the test")  # for the others it is dead now
+    first.ledger._membership._session._gone("broken by the test")  # for the others it is dead now
     given = {worker: second.ask(worker) for worker in ("w0", "w1", "w2")}  # the server may take a moment to notice
     while job not in given.values():
         second.release("w0")
@@ -393,7 +393,7 @@ def test_a_server_that_does_not_come_back_stops_the_search_resumably(db, tmp_pat
 def test_who_lost_the_lead_meanwhile_stops(db, tmp_path, study):
     old = joint.control(tmp_path / "a", db.url, study=study)
     job = old.ask("w0")
-    old.ledger._crew._session._gone("broken by the test")
+    old.ledger._membership._session._gone("broken by the test")
     new = eventually(lambda: joint.control(tmp_path / "b", db.url, study=study))
     with pytest.raises(RunIsLive, match="another controller has taken over in"):
         old.tell("w0", job.number, {"loss": 0.5})
@@ -404,7 +404,7 @@ def test_who_lost_the_lead_meanwhile_stops(db, tmp_path, study):
 
 def test_nothing_is_written_without_the_locks(db, tmp_path, study):
     c = joint.control(tmp_path / "a", db.url, study=study)
-    session = c.ledger._crew._session
+    session = c.ledger._membership._session
     assert isinstance(session, Session)
     session._connection.invalidate()  # as SQLAlchemy does; by itself it would connect again
     with pytest.raises(Disconnected, match="the connection is gone"):

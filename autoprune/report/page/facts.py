@@ -73,22 +73,22 @@ class Facts(Priced):
 
         record = run.record()
         measured = Measured.of(record.notes)
-        crew = writers(run.path, record, run.config.ledger, run.study)
-        end = ending(run, record, bool(crew))
+        alive = writers(run.path, record, run.config.ledger, run.study)
+        end = ending(run, record, bool(alive))
         return cls(
             path=run.path,
             config=run.config,
             space=run.space(),
             trials=tuple(t for t in record.trials if not is_cached(t)),
             fingerprint=record.fingerprint,
-            writer=", ".join(crew),
+            writer=", ".join(alive),
             export=read_architecture(run.best) if (run.best / "architecture.json").is_file() else None,
             latency=run.latency(),
             measurements=(*measured.past, *measured.every),
             tradeoff=run.tradeoff(record),
             winner=run.leader(record),
             versions_changed=told(seen_by(record)),
-            ending=end.why if crew else str(end),
+            ending=end.why if alive else str(end),
         )
 
     @property

@@ -22,7 +22,7 @@ from autoprune.ledger.tables import Tables
 
 T = TypeVar("T")
 
-LEAD, CREW = "lead", "controllers"  # notes of the study: who leads, who was there when the last one came
+LEAD, MEMBERS = "lead", "controllers"  # notes of the study: who leads, who was there when the last one came
 GRACE_S = 60.0  # after the server was away: the others may not have noticed yet that their locks are gone
 LONG_S = 60.0  # to wait for a turn without a word
 
@@ -32,7 +32,7 @@ def new_name() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class Crew:
+class Membership:
     """One controller's place among those of its study.
 
     Args:
@@ -58,7 +58,7 @@ class Crew:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """Nobody else of the crew reads or writes meanwhile."""
+        """Nobody else of the controllers reads or writes meanwhile."""
         waited = 0.0
         while not self._session.lock(f"{self._study}\nturn", 5.0):
             waited += 5.0
@@ -80,11 +80,11 @@ class Crew:
 
     def others(self, tables: Tables) -> list[str]:
         """Who else has signed in the study and lives; within a turn."""
-        return [name for name in tables.read_note(CREW) or () if name != self.me and self.lives(name)]
+        return [name for name in tables.read_note(MEMBERS) or () if name != self.me and self.lives(name)]
 
     def sign(self, tables: Tables) -> None:
         """Write who is here in the study; within a turn."""
-        tables.note(CREW, [*self.others(tables), self.me])
+        tables.note(MEMBERS, [*self.others(tables), self.me])
         if self.leads:
             tables.note(LEAD, self.me)
         self._tables = tables
