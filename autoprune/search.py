@@ -30,7 +30,7 @@ from autoprune.report import RunProgress, counted, ending, is_current, renew, re
 from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
-    Bench,
+    LatencyMeter,
     Measured,
     Origin,
     Prepared,
@@ -264,11 +264,11 @@ def _run(
             prepared = find_units(run, prepared, progress)
             recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)
             evaluate = recipe.evaluator(prepared.trained or prepared.model, prepared.task)
-        bench = Bench(prepared, prepared.problem.budgets, progress.say)
+        meter = LatencyMeter(prepared, prepared.problem.budgets, progress.say)
         while True:
             if share:
                 _on_cluster(run, prepared, recipe, progress, share, callbacks)
-            if result := _go(run, prepared, recipe, evaluate, progress, bench, fresh):
+            if result := _go(run, prepared, recipe, evaluate, progress, meter, fresh):
                 return result
     except KeyboardInterrupt as stop:
         progress.end()
@@ -315,7 +315,7 @@ def _go(
     recipe: Recipe,
     evaluate: Any,
     progress: RunProgress,
-    bench: Bench,
+    meter: LatencyMeter,
     fresh: bool,
 ) -> SearchResult | None:
     """All candidates that are left to evaluate, the finalists and the winner; None: more are left, for the cluster."""
@@ -338,7 +338,7 @@ def _go(
                 held = hold(
                     _candidates(ledger, run, prepared, recipe, evaluate, progress),
                     prepared,
-                    bench,
+                    meter,
                     before=lambda best: leave_to_leader(ledger, best, run.path) if config.join else None,
                     where=run.path,
                 )

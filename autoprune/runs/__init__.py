@@ -7,7 +7,6 @@ from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.allowing import allow as allow
 from autoprune.runs.allowing import allow_file as allow_file
 from autoprune.runs.attaching import attach as attach
-from autoprune.runs.bench import Bench as Bench
 from autoprune.runs.calls import calls_of as calls_of
 from autoprune.runs.calls import not_called as not_called
 from autoprune.runs.checking import counted_samples as counted_samples
@@ -37,6 +36,7 @@ from autoprune.runs.joining import joined_scores as joined_scores
 from autoprune.runs.joining import leave_to_leader as leave_to_leader
 from autoprune.runs.joining import say_delivered as say_delivered
 from autoprune.runs.joining import shared as shared
+from autoprune.runs.latency_meter import LatencyMeter as LatencyMeter
 from autoprune.runs.measured import Measured as Measured
 from autoprune.runs.prepare import Prepared as Prepared
 from autoprune.runs.prepare import check_delivery as check_delivery

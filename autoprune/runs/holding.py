@@ -10,8 +10,8 @@ from autoprune.controller import SearchController
 from autoprune.errors import SearchStopped
 from autoprune.problem import Problem, Trial
 from autoprune.report.tables import counted
-from autoprune.runs.bench import Bench
 from autoprune.runs.correcting import corrected, planned, used
+from autoprune.runs.latency_meter import LatencyMeter
 from autoprune.runs.measured import NOTE, Measured, Measurement
 from autoprune.runs.prepare import Prepared
 from autoprune.schedule import Halving, contenders, ranked
@@ -28,7 +28,7 @@ class Held:
     Attributes:
         trial: That has won.
         best: The best one before anything was measured: the same, or one that does not hold.
-        figures: By metric, what was measured of the winner for a budget on a latency (see `Bench.figures`).
+        figures: By metric, what was measured of the winner for a budget on a latency (see `LatencyMeter.figures`).
     """
 
     trial: Trial
@@ -37,7 +37,12 @@ class Held:
 
 
 def hold(
-    controller: SearchController, prepared: Prepared, bench: Bench, *, before: Callable[[Trial], None], where: object
+    controller: SearchController,
+    prepared: Prepared,
+    meter: LatencyMeter,
+    *,
+    before: Callable[[Trial], None],
+    where: object,
 ) -> Held | None:
     """The winner, once all that was asked for is evaluated; None: evaluate what is asked for now, then call it again.
 
@@ -49,7 +54,7 @@ def hold(
     Args:
         controller: Has nothing left to ask for (see `planned`); its ledger is open for writing.
         prepared: The problem.
-        bench: Measures for its budgets.
+        meter: Measures for its budgets.
         before: Called with the best candidate so far before anything is measured; may raise.
         where: The run's directory, for the way out of an error.
 
@@ -65,13 +70,13 @@ def hold(
         measured = Measured.of(ledger.notes)
         if extra := _further(problem, schedule, measured, ledger.trials):
             told, further = counted(measured.closed, "measured network"), counted(len(extra), "more candidate")
-            bench.say(f"predictor corrected by {told}: {further}")
+            meter.say(f"predictor corrected by {told}: {further}")
             note("candidates", widths=[list(widths) for widths in extra])
         return bool(extra)
 
-    best = contenders(ledger.trials, schedule.fidelities)[0] if bench.budgets else _chosen(controller)
+    best = contenders(ledger.trials, schedule.fidelities)[0] if meter.budgets else _chosen(controller)
     before(best)
-    if not bench.budgets:
+    if not meter.budgets:
         return Held(best, best)
     if more():
         return None
@@ -81,15 +86,15 @@ def hold(
         measured = Measured.of(ledger.notes)
         found = measured.find(trial.widths)
         if found is None and (measured.open < most or any(m.holds for m in measured.every)):  # that one may be beaten
-            found = bench(trial.widths, f"trial {trial.number}")
+            found = meter(trial.widths, f"trial {trial.number}")
             note("measured", **found.to_json())
         if found is not None and found.holds:
-            return Held(trial, best, bench.figures(found))
+            return Held(trial, best, meter.figures(found))
     measured = Measured.of(ledger.notes)
     if measured.rounds + 1 >= ROUNDS or not measured.open:
         note("gave up")
         again = f"loosen the budget, or measure again on a quieter machine: autoprune resume {where}"
-        raise SearchStopped(hopeless(bench, problem, measured.every, again))
+        raise SearchStopped(hopeless(meter, problem, measured.every, again))
     note("none held")
     more()  # if not: with the corrected predictor others may be finalists
     return None
@@ -112,13 +117,13 @@ def _further(problem: Problem, schedule: Halving, measured: Measured, trials: Se
     return tuple(widths for widths in dict.fromkeys(map(project, shapes)) if widths not in known)
 
 
-def hopeless(bench: Bench, problem: Problem, seen: Sequence[Measurement], way_out: str) -> str:
+def hopeless(meter: LatencyMeter, problem: Problem, seen: Sequence[Measurement], way_out: str) -> str:
     """The sentence for a device on which no network holds, about the one that came nearest."""
 
     def worst(found: Measurement) -> float:
-        return max(used(b, found.took[b.metric], problem.latency[b.metric].dense) for b in bench.budgets)
+        return max(used(b, found.took[b.metric], problem.latency[b.metric].dense) for b in meter.budgets)
 
-    nearest = bench.describe(min(seen, key=worst))
+    nearest = meter.describe(min(seen, key=worst))
     return (
         f"none of {len(seen)} networks held the latency budget when it was measured; the nearest: {nearest}; {way_out}"
     )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from autoprune.problem import Trial
-from autoprune.runs.bench import Bench
 from autoprune.runs.correcting import corrected
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.holding import ROUNDS, hopeless
+from autoprune.runs.latency_meter import LatencyMeter
 from autoprune.runs.measured import Measured
 from autoprune.runs.prepare import Prepared
 from objectives import Budget
@@ -49,24 +49,24 @@ def cut_until_held(
     Raises:
         ValueError: If it does not hold after `ROUNDS` cuts.
     """
-    bench, problem = Bench(prepared, budgets, say), replace(prepared.problem, budgets=budgets)
+    meter, problem = LatencyMeter(prepared, budgets, say), replace(prepared.problem, budgets=budgets)
     seen = list(Measured.of(run.record().notes).told)
     first = len(seen)
     for _ in range(ROUNDS):
         trial = cut(corrected(problem, seen).budgets)
-        if not bench.budgets:
+        if not meter.budgets:
             return trial, {}
-        found = bench(trial.widths)
+        found = meter(trial.widths)
         if found.holds:
-            return trial, bench.figures(found)
+            return trial, meter.figures(found)
         seen.append(found)
-    raise ValueError(hopeless(bench, problem, seen[first:], "ask for a looser budget"))
+    raise ValueError(hopeless(meter, problem, seen[first:], "ask for a looser budget"))
 
 
 def known_or_measured(
     run: RunDirectory, prepared: Prepared, trial: Trial, say: Callable[[str], None]
 ) -> Mapping[str, dict[str, float]]:
     """What a trial's network takes by metric, as the run has measured it; else it is measured, and not judged."""
-    bench = Bench(prepared, prepared.problem.budgets, say)
+    meter = LatencyMeter(prepared, prepared.problem.budgets, say)
     found = Measured.of(run.record().notes).find(trial.widths)
-    return bench.figures(found or bench(trial.widths, f"trial {trial.number}")) if bench.budgets else {}
+    return meter.figures(found or meter(trial.widths, f"trial {trial.number}")) if meter.budgets else {}

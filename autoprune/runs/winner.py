@@ -39,7 +39,7 @@ class Winner:
         costs: Per cost name, its "dense" and "pruned" value.
         metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "finalist_val",
             "after_finetune_val", "training" (see `recover`); "per_class" (see `telling`); by metric what was measured
-            for a budget on a latency (see `Bench.figures`).
+            for a budget on a latency (see `LatencyMeter.figures`).
     """
 
     model: nn.Module

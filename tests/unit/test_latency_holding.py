@@ -19,10 +19,10 @@ from autoprune.problem import Problem, Trial, TrialState
 from autoprune.report import RunProgress
 from autoprune.report.page.facts import Facts
 from autoprune.runs import RunDirectory
-from autoprune.runs.bench import Bench
 from autoprune.runs.correcting import SAFETY, binding, corrected, planned, used
 from autoprune.runs.holding import ROUNDS, hold
 from autoprune.runs.joining import leave_to_leader, say_delivered
+from autoprune.runs.latency_meter import LatencyMeter
 from autoprune.runs.measured import Measured, Measurement
 from autoprune.schedule import Halving, Order, best
 from objectives import parse
@@ -122,7 +122,7 @@ def test_the_winner_holds_although_the_predictor_is_wrong(run, capsys):
 
 def test_a_finished_run_measures_nothing_anew_and_more_trials_go_on(run, monkeypatch):
     before, fingerprint = told(run.run_dir), RunDirectory.open(run.run_dir).record().fingerprint
-    monkeypatch.setattr(Bench, "_compare", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(LatencyMeter, "_compare", lambda *_: pytest.fail("measured again"))
     assert resume(run.run_dir).trial == run.trial
     assert told(run.run_dir) == before
     monkeypatch.undo()
@@ -255,7 +255,7 @@ class Book:
 
 
 class Meter:
-    """A bench on which the networks `slow` break the budget."""
+    """A meter on which the networks `slow` break the budget."""
 
     def __init__(self, budgets, slow):
         self.budgets, self.slow, self.seen, self.say = budgets, slow, [], print
@@ -273,15 +273,15 @@ def test_a_better_finalist_of_a_later_resume_is_measured(problem, slow):
     """However many were measured before: one that holds may be beaten; one that was measured is not measured again."""
     budgets = (parse("latency<=60%@torch"),)
     every = [(*problem.space.full[:-1], n) for n in range(1, 8)]
-    book, bench = Book(), Meter(budgets, [every[n] for n in slow])
+    book, meter = Book(), Meter(budgets, [every[n] for n in slow])
     prepared = SimpleNamespace(problem=replace(problem, budgets=budgets), config=SimpleNamespace(schedule=Halving(3)))
     for n, widths in enumerate(every):  # a search, then resumes with one trial more; each finds a better finalist
         book.trials.append(Trial(n, widths, TrialState.COMPLETE, {"loss": 1 - n / 10}, "short"))
-        held = hold(book, prepared, bench, before=lambda _: None, where="run")
+        held = hold(book, prepared, meter, before=lambda _: None, where="run")
         assert held is not None
         assert held.best.number == n
         assert held.trial.number == max(m for m in range(n + 1) if m not in slow)
-    assert bench.seen == every
+    assert meter.seen == every
 
 
 def test_notes_are_folded_in_their_order(problem):
@@ -375,9 +375,9 @@ def test_a_device_that_is_slower_now_is_named_once(device, problem):
         problem=replace(problem, latency={slow_device.METRIC: latency}),
     )  # fmt: skip
     said = []
-    bench = Bench(prepared, [parse(slow_device.BUDGET)], said.append)
-    found = bench(problem.space.floor, "trial 3")
-    bench(problem.space.floor)
+    meter = LatencyMeter(prepared, [parse(slow_device.BUDGET)], said.append)
+    found = meter(problem.space.floor, "trial 3")
+    meter(problem.space.floor)
     assert sum("now, 0.2 ms when the predictor was made" in line for line in said) == 1
     assert any(line.startswith("trial 3: latency<=60%@slow_device") and line.endswith(": holds") for line in said)
     assert found.holds

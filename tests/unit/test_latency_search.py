@@ -35,7 +35,7 @@ def studies(monkeypatch):
 
     monkeypatch.setattr(needed, "study", study)
     as_predicted = Comparison(1.0, 0.01, 0.55, 0.01, 0.55, 0.001, 5)
-    monkeypatch.setattr("autoprune.runs.bench.compare", lambda *_: as_predicted)
+    monkeypatch.setattr("autoprune.runs.latency_meter.compare", lambda *_: as_predicted)
     return asked
 
 

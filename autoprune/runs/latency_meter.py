@@ -1,4 +1,4 @@
-"""`Bench`: measures networks of a run on the devices of its latency budgets."""
+"""`LatencyMeter`: measures networks of a run on the devices of its latency budgets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search_spaces import Widths
 PACE = 0.1  # the user is told if the dense network's time has changed by more
 
 
-class Bench:
+class LatencyMeter:
     """Measures candidates beside the dense network, from the same files that priced the predictor's samples.
 
     The device is the one that this process sees: that of the driver on a cluster, that of the leader where several
