@@ -335,22 +335,22 @@ def _go(
             ledger.note(NOTE, counted_samples(prepared.task).to_json())
         try:
             while True:
-                held = hold(
+                outcome = hold(
                     _candidates(ledger, run, prepared, recipe, evaluate, progress),
                     prepared,
                     meter,
                     before=lambda best: leave_to_leader(ledger, best, run.path) if config.join else None,
                     where=run.path,
                 )
-                if held:
+                if outcome:
                     break
                 if config.cluster:
                     return None
             progress.say(f"search ended: {ending(run, ledger, is_over=True)}")
-            trial = held.trial
-            winner = delivered(run, prepared, trial) or deliver_held(run, prepared, held, evaluate, progress)
+            trial = outcome.trial
+            winner = delivered(run, prepared, trial) or deliver_held(run, prepared, outcome, evaluate, progress)
             shutil.rmtree(run.trained, ignore_errors=True)
-            say_delivered(ledger, trial, run.path, held.best)
+            say_delivered(ledger, trial, run.path, outcome.best)
         except DeliveredElsewhere:
             shutil.rmtree(run.trained, ignore_errors=True)
             raise

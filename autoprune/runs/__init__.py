@@ -27,7 +27,7 @@ from autoprune.runs.driving import check_recovery as check_recovery
 from autoprune.runs.faults import resumable as resumable
 from autoprune.runs.finding import check_method as check_method
 from autoprune.runs.finding import find_units as find_units
-from autoprune.runs.holding import Held as Held
+from autoprune.runs.holding import Outcome as Outcome
 from autoprune.runs.holding import hold as hold
 from autoprune.runs.joining import agree_on_plan as agree_on_plan
 from autoprune.runs.joining import check_joined as check_joined

@@ -22,7 +22,7 @@ MOST = 3  # networks measured in a round, or as many as there are finalists
 
 
 @dataclass(frozen=True)
-class Held:
+class Outcome:
     """The end of a search.
 
     Attributes:
@@ -43,7 +43,7 @@ def hold(
     *,
     before: Callable[[Trial], None],
     where: object,
-) -> Held | None:
+) -> Outcome | None:
     """The winner, once all that was asked for is evaluated; None: evaluate what is asked for now, then call it again.
 
     Round after round: the best finalists are measured in the order of their loss, and the first one that holds has
@@ -77,7 +77,7 @@ def hold(
     best = contenders(ledger.trials, schedule.fidelities)[0] if meter.budgets else _chosen(controller)
     before(best)
     if not meter.budgets:
-        return Held(best, best)
+        return Outcome(best, best)
     if more():
         return None
     plan = planned(schedule, problem, ledger.notes)
@@ -89,7 +89,7 @@ def hold(
             found = meter(trial.widths, f"trial {trial.number}")
             note("measured", **found.to_json())
         if found is not None and found.holds:
-            return Held(trial, best, meter.figures(found))
+            return Outcome(trial, best, meter.figures(found))
     measured = Measured.of(ledger.notes)
     if measured.rounds + 1 >= ROUNDS or not measured.open:
         note("gave up")

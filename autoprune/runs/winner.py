@@ -22,7 +22,7 @@ from autoprune.report import RunProgress, counted
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import afterwards, drive_out, drives
-from autoprune.runs.holding import Held
+from autoprune.runs.holding import Outcome
 from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
@@ -134,17 +134,17 @@ def _recovered(
 
 
 def deliver_held(
-    run: RunDirectory, prepared: Prepared, held: Held, evaluate: Evaluator, progress: RunProgress
+    run: RunDirectory, prepared: Prepared, outcome: Outcome, evaluate: Evaluator, progress: RunProgress
 ) -> Winner:
     """Fine-tune and export the winner of a search, as a finalist if that is better.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
     """
-    trial, kept = held.trial, run.checkpoint / f"{held.trial.number}.pt"
+    trial, kept = outcome.trial, run.checkpoint / f"{outcome.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
-    more: dict[str, Any] = {"checkpoint": kept, "measured": held.figures}
+    more: dict[str, Any] = {"checkpoint": kept, "measured": outcome.figures}
     if evaluate.settings.parse(trial.fidelity).steps and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)
     try:

@@ -100,7 +100,7 @@ def predictor_chart(facts: Facts, metric: str) -> Chart | None:
     ]
     label = cost_label(metric)
     head = ("network", "measured", "predicted", "off by")
-    return Chart(f"predictor-{slug(metric)}", f"Held-out candidates, {label}", caption, 300, draw, head, rows)
+    return Chart(f"predictor-{slug(metric)}", f"BudgetRow-out candidates, {label}", caption, 300, draw, head, rows)
 
 
 def verdict(mape: float, spearman: float) -> str:

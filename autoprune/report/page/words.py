@@ -27,7 +27,7 @@ class Failure(NamedTuple):
     trials: str
 
 
-class Held(NamedTuple):
+class BudgetRow(NamedTuple):
     """A budget, "kept", "broken" or "unknown", and how much of it is used."""
 
     budget: str
@@ -98,17 +98,17 @@ def failures(trials: Iterable[Trial]) -> list[Failure]:
     return [Failure(text, len(n), _some(n)) for text, n in order[:ERRORS]]
 
 
-def budgets(facts: Facts) -> list[Held]:
+def budgets(facts: Facts) -> list[BudgetRow]:
     """Every budget, whether the network is within it, and what it uses of it."""
     if not (widths := facts.widths):
         return []
-    return [_held(facts, *asked, widths) for asked in zip(facts.config.budget, facts.budgets, strict=True)]
+    return [_budget_row(facts, *asked, widths) for asked in zip(facts.config.budget, facts.budgets, strict=True)]
 
 
-def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
+def _budget_row(facts: Facts, text: str, budget: Budget, widths: Widths) -> BudgetRow:
     if not facts.can_price(budget.metric):
         why = "latency.json is missing, so nothing is predicted" if budget.target else "its code is not called here"
-        return Held(text, "unknown", why)
+        return BudgetRow(text, "unknown", why)
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
     holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
     if took := took_of(facts, name, widths):
@@ -119,7 +119,7 @@ def _held(facts: Facts, text: str, budget: Budget, widths: Widths) -> Held:
         words = f"{100 * took.share:.1f} ± {100 * took.share_error:.1f} % of the dense network, predicted {predicted}"
     elif budget.target:
         words += ", as predicted"
-    return Held(text, "kept" if holds else "broken", words)
+    return BudgetRow(text, "kept" if holds else "broken", words)
 
 
 def no_ranking(facts: Facts) -> str:
