@@ -55,7 +55,7 @@ from autoprune.runs import (
     counted_samples,
     deliver_held,
     delivered,
-    doubt,
+    dense_warning,
     example_tensors,
     find_units,
     hold,
@@ -160,7 +160,7 @@ def search(
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
     check_method(config, prepared)
-    said = [line for line in (*notes_of(prepared), doubt(prepared), prepared.divisors) if line]
+    said = [line for line in (*notes_of(prepared), dense_warning(prepared), prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)

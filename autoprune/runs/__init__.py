@@ -17,7 +17,7 @@ from autoprune.runs.controlling import patience as patience
 from autoprune.runs.controlling import reserved as reserved
 from autoprune.runs.controlling import search_on_cluster as search_on_cluster
 from autoprune.runs.dense import about_dense as about_dense
-from autoprune.runs.dense import doubt as doubt
+from autoprune.runs.dense import dense_warning as dense_warning
 from autoprune.runs.dense import notes_of as notes_of
 from autoprune.runs.directory import RunDirectory as RunDirectory
 from autoprune.runs.directory import example_tensors as example_tensors

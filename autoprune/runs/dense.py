@@ -29,7 +29,7 @@ def about_dense(prepared: Prepared) -> list[str]:
     lines = [
         *task.about(),
         f"dense network: loss {decimals(found['loss'])}{also} on {counted(len(judged(prepared)), samples)}",
-        doubt(prepared),
+        dense_warning(prepared),
     ]
     if unused := unused_layers(prepared):
         names = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else "")
@@ -52,10 +52,10 @@ def notes_of(prepared: Prepared) -> list[str]:
     return lines
 
 
-def doubt(prepared: Prepared) -> str:
+def dense_warning(prepared: Prepared) -> str:
     """A warning, if the dense network knows next to nothing about its task; else ""."""
     config = change(prepared.config, metric="loss")
-    return prepared.task.doubt(
+    return prepared.task.warning(
         lambda task: _scored(prepared, task),
         lambda: ignorant(prepared.model, prepared.task, config),
         judged(prepared),

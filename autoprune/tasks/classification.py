@@ -105,7 +105,7 @@ class Classification(MapStyle):
         """Counts correct answers class by class."""
         return Right(self.data.num_classes)
 
-    def doubt(self, measure: Callable[[Task], Mapping[str, float]], worst: Callable[[], float], judged: Draw) -> str:
+    def warning(self, measure: Callable[[Task], Mapping[str, float]], worst: Callable[[], float], judged: Draw) -> str:
         """See `Task`: against always saying the most frequent class; whether plain pixels would do better."""
         labels, found = torch.cat([targets_of(batch) for batch in judged.batches(256)]).cpu(), measure(self)
         if not is_near_chance(labels, found["top1"], found["loss"]):

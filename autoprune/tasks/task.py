@@ -128,7 +128,7 @@ class Task(ABC):
             ValueError: Naming them.
         """
 
-    def doubt(self, measure: Callable[[Task], Mapping[str, float]], worst: Callable[[], float], judged: Draw) -> str:
+    def warning(self, measure: Callable[[Task], Mapping[str, float]], worst: Callable[[], float], judged: Draw) -> str:
         """A warning where the dense network knows next to nothing; else "".
 
         Args:

@@ -19,7 +19,7 @@ from autoprune.config import RunConfig
 from autoprune.data.sources import IMAGENET
 from autoprune.evaluation import measure
 from autoprune.report import RunProgress
-from autoprune.runs import about_dense, doubt, prepare
+from autoprune.runs import about_dense, dense_warning, prepare
 from autoprune.runs.dense import unused_layers
 from autoprune.tasks.classification import is_near_chance
 from autoprune.training import TrainingSettings, finetune
@@ -91,7 +91,7 @@ def test_the_profile_never_looks_at_the_test_images(trained):
 
 def test_another_metric_does_not_change_what_is_doubted(trained):
     prepared = prepare(RunConfig.make(**QUICK | {"metric": "top1"}), trained, data_sets.load("digits"))
-    assert doubt(prepared) == ""
+    assert dense_warning(prepared) == ""
 
 
 @pytest.mark.parametrize(
