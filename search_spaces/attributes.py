@@ -57,7 +57,7 @@ class Laws:
         self._frozen: set[int] = set()
         self._lines: dict[int, tuple[Tensor, Line]] = {}  # as long as nothing is united or frozen
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """Find what follows what; tie or freeze the channels of claims that do not hold."""
         self._look_again()
         while any([self._settle(claim) for claim in self.claims]) or self._give_up():

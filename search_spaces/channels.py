@@ -106,11 +106,11 @@ class Channels:
         """The code relies on `len(left) * left_factor == len(right) * right_factor` whatever is pruned.
 
         Without `right`: on `len(left) * left_factor * right_factor` being a whole number. What holds is only known
-        when all channels are united, so promises are kept in mind until `settle`.
+        when all channels are united, so promises are kept in mind until `resolve`.
         """
         self._promises.append((left, left_factor, right, right_factor, why))
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """Freeze the channels of every promise that does not hold."""
         for left, left_factor, right, right_factor, why in self._promises:
             if right is not None:

@@ -283,12 +283,12 @@ class Recorder:
         """The product of `terms` always equals the number of `ids` (without: it never changes), or else all freeze."""
         self.laws.claims.append(Claim(terms, ids, why))
 
-    def settle(self) -> None:
+    def resolve(self) -> None:
         """After the last pass: what all sizes follow, and which channels are frozen for what was promised of them."""
         self.doing = None
-        self.laws.settle()
-        self.channels.settle()
-        self.laws.settle()  # a frozen line is a constant
+        self.laws.resolve()
+        self.channels.resolve()
+        self.laws.resolve()  # a frozen line is a constant
         for attribute, ids in self.laws.follows.items():
             self.register(str(attribute), len(ids), ids, "attribute")
             if counts_heads(((attribute, 1),)):

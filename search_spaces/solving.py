@@ -26,7 +26,7 @@ class Solver:
     """Numbers the distinct lines of ids, finds the units on them, and counts."""
 
     def __init__(self, rec: Recorder) -> None:
-        rec.settle()
+        rec.resolve()
         self.rec = rec
         self.roots = rec.channels.roots
         self.reasons = rec.channels.reasons()

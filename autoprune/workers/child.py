@@ -110,7 +110,7 @@ def _serve(pipe: Connection, recipe: PickleFile, slot: Slot) -> None:
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     try:
-        _settle(slot)
+        _take_share(slot)
         evaluate = recipe.open()(slot.device)
     except (Exception, SystemExit) as error:
         pipe.send((BROKEN, (describe(error), out_of_memory(error) or device_broken(error))))
@@ -126,7 +126,7 @@ def _serve(pipe: Connection, recipe: PickleFile, slot: Slot) -> None:
             give_back()
 
 
-def _settle(slot: Slot) -> None:
+def _take_share(slot: Slot) -> None:
     """Keep to the slot."""
     import torch
 

@@ -56,7 +56,7 @@ def test_promises_are_judged_at_the_end():
     channels.promise(a, Fraction(1), b, Fraction(1), "not equal")
     channels.promise(a, Fraction(1), None, Fraction(1, 2), "not even")
     channels.unite(a, b, "")
-    channels.settle()
+    channels.resolve()
     assert set(channels.reasons().values()) == {"not even"}
 
 

@@ -178,11 +178,11 @@ import math, time
 from autoprune.workers.cluster import worker
 worker.AGAIN_S = 0.1
 answers = iter([math.inf, 3600.0])
-with worker.doomed(math.inf, lambda: next(answers, 3600.0)):
+with worker.time_limit(math.inf, lambda: next(answers, 3600.0)):
     time.sleep(0.2)
 print("well", flush=True)
 answers = iter([math.inf, OSError, 0.5])
-with worker.doomed(math.inf, lambda: next(answers)):
+with worker.time_limit(math.inf, lambda: next(answers)):
     time.sleep(3600)
 print("too late", flush=True)
 """

@@ -100,9 +100,9 @@ def test_a_broken_context_is_recognised():
 
 
 def _fill(slot, pipe):
-    from autoprune.workers.child import _settle
+    from autoprune.workers.child import _take_share
 
-    _settle(slot)
+    _take_share(slot)
     blocks = []
     try:
         while True:

@@ -217,13 +217,15 @@ def without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", there)
 
 
-@pytest.mark.parametrize("settle", [lambda: child._settle(Slot()), lambda: worker.settle(1)], ids=["child", "ray"])
-def test_a_worker_keeps_few_kernels_unless_the_user_says_how_many(settle, without_ray, monkeypatch):
+@pytest.mark.parametrize(
+    "take_share", [lambda: child._take_share(Slot()), lambda: worker.take_share(1)], ids=["child", "ray"]
+)
+def test_a_worker_keeps_few_kernels_unless_the_user_says_how_many(take_share, without_ray, monkeypatch):
     monkeypatch.setenv(memory.KERNELS, "7")
-    settle()
+    take_share()
     assert os.environ[memory.KERNELS] == "7"
     monkeypatch.delenv(memory.KERNELS)
-    settle()
+    take_share()
     assert os.environ[memory.KERNELS] == memory.MOST_KERNELS
     monkeypatch.setenv(memory.KERNELS, "7")  # what monkeypatch takes back in the end
 
@@ -286,9 +288,9 @@ def test_a_child_keeps_to_its_share_of_a_gpu(monkeypatch):
         "torch.cuda.set_per_process_memory_fraction", lambda share, device: told.append((share, str(device)))
     )
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (9 * 2**30, 10 * 2**30))
-    child._settle(Slot("cuda:1", 0.45, 1))
+    child._take_share(Slot("cuda:1", 0.45, 1))
     assert told == [("device", "cuda:1"), (0.4, "cuda:1")]  # of 10 GiB, and half a GiB is its context's
-    child._settle(Slot("cpu", 0.45, 1))
+    child._take_share(Slot("cpu", 0.45, 1))
     assert len(told) == 2
 
 

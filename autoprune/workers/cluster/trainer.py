@@ -16,7 +16,7 @@ from autoprune.controller import Job
 from autoprune.errors import DeviceBroken
 from autoprune.workers.attempt import attempt, describe
 from autoprune.workers.cluster.payload import Payload
-from autoprune.workers.cluster.worker import doomed, limit_now, settle
+from autoprune.workers.cluster.worker import limit_now, take_share, time_limit
 
 HISTORY = "history.json"  # [steps, metrics] at each rung so far
 
@@ -85,11 +85,11 @@ def train(
             tune.report({"steps": done, **metrics}, checkpoint=tune.Checkpoint.from_directory(folder))
 
         try:
-            trainer: Trainer = payload.unpack()(settle(threads), str(folder), every)
+            trainer: Trainer = payload.unpack()(take_share(threads), str(folder), every)
         except (Exception, SystemExit) as error:  # another version, a lost file: no fault of this candidate
             why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
             return ray.get(coordinator.broken.remote(name(job.number), why))  # type: ignore[no-any-return]
-        with doomed(limit_s, partial(limit_now, coordinator, job.number)):
+        with time_limit(limit_s, partial(limit_now, coordinator, job.number)):
             try:
                 result = attempt(lambda job: trainer(job, listen), job)
             except DeviceBroken:

@@ -43,7 +43,7 @@ def work(config: dict[str, Any], *, coordinator: Any, payload: Payload, threads:
     if not ray.get(coordinator.hello.remote(worker)):
         return
     try:
-        evaluate: Evaluate = payload.unpack()(settle(threads))
+        evaluate: Evaluate = payload.unpack()(take_share(threads))
     except (Exception, SystemExit) as error:
         why = f"on node {ray.util.get_node_ip_address()}: {describe(error)}"
         is_chance = out_of_memory(error) or device_broken(error)
@@ -64,7 +64,7 @@ def work(config: dict[str, Any], *, coordinator: Any, payload: Payload, threads:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSES_S[1])
             continue
-        with doomed(limit_s, partial(limit_now, coordinator, job.number)):
+        with time_limit(limit_s, partial(limit_now, coordinator, job.number)):
             try:
                 result = attempt(evaluate, job)
             except DeviceBroken as error:
@@ -82,7 +82,7 @@ def work(config: dict[str, Any], *, coordinator: Any, payload: Payload, threads:
     ray.get(coordinator.goodbye.remote(worker))
 
 
-def settle(threads: int) -> str:
+def take_share(threads: int) -> str:
     """Take the share that Ray gave: the threads, and the GPU with this worker's part of its memory; keep few kernels.
 
     Returns:
@@ -103,7 +103,7 @@ def settle(threads: int) -> str:
 
 
 @contextmanager
-def doomed(limit_s: float, ask: Callable[[], float]) -> Iterator[None]:
+def time_limit(limit_s: float, ask: Callable[[], float]) -> Iterator[None]:
     """Ends this process if the block takes longer: by a thread in C, which needs no lock that a hung call holds.
 
     Args:
