@@ -37,7 +37,7 @@ def prune(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Modul
 
 
 @dataclass(frozen=True)
-class Slot:
+class CutTensor:
     """One tensor of the dense network, how it is cut, and every table of the instance in which it hangs."""
 
     dense: Tensor
@@ -64,7 +64,7 @@ class Pack:
         slots: Their numbers, and the slots.
     """
 
-    def __init__(self, slots: Sequence[tuple[int, Slot]]) -> None:
+    def __init__(self, slots: Sequence[tuple[int, CutTensor]]) -> None:
         self._slots = slots
 
     def index(self, stays: Stays) -> IntArray:
@@ -80,14 +80,14 @@ class Pack:
             yield number, value.view(slot.dense.shape if slot.dense.dim() == 0 else -1).data
 
     @staticmethod
-    def _of(slot: Slot, stays: Stays) -> IntArray:
+    def _of(slot: CutTensor, stays: Stays) -> IntArray:
         size = slot.dense.numel()
         return stays.of(slot.cuts[0][1], size) if slot.cuts else np.arange(size)
 
     @classmethod
-    def of(cls, slots: Sequence[Slot]) -> list[Pack]:
+    def of(cls, slots: Sequence[CutTensor]) -> list[Pack]:
         """A pack for each kind."""
-        kinds: dict[torch.dtype, list[tuple[int, Slot]]] = {}
+        kinds: dict[torch.dtype, list[tuple[int, CutTensor]]] = {}
         for number, slot in enumerate(slots):
             if slot.dense.dim() < 2 and slot.dense.numel():
                 kinds.setdefault(slot.dense.dtype, []).append((number, slot))
@@ -115,12 +115,12 @@ class Dresser:
             raise ValueError(
                 f"this space was traced from another network: {type(model).__name__} has no '{min(missing)}'"
             )
-        slots: dict[int, Slot] = {}
+        slots: dict[int, CutTensor] = {}
         touched = dict.fromkeys(self.plan.statistics)
         for name, tensor in tensors:
             owner, _, leaf = name.rpartition(".")
             module = modules[owner]
-            slot = slots.setdefault(id(tensor), Slot(tensor, [], []))
+            slot = slots.setdefault(id(tensor), CutTensor(tensor, [], []))
             slot.cuts.extend(self.plan.tensors.get(name, []) if not slot.cuts else [])
             slot.places.append((module._parameters if leaf in module._parameters else module._buffers, leaf))
             if slot.cuts:

@@ -22,7 +22,7 @@ from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, load_task
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, as_task
-from autoprune.workers import Slot, share_out
+from autoprune.workers import Slot, assign_slots
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def slots(config: RunConfig) -> tuple[Slot, ...]:
     if not (config.workers or config.devices or config.per_device):
         return ()
     devices = config.devices or (config.device,)
-    return share_out(config.workers, devices, config.per_device)
+    return assign_slots(config.workers, devices, config.per_device)
 
 
 def at_home(config: RunConfig) -> RunConfig:

@@ -12,7 +12,7 @@ from autoprune.controller import Job, Listener, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.workers.child import BROKEN, DEAD, LOST, READY, Child, MakeEvaluator
 from autoprune.workers.pickle_file import PickleFile
-from autoprune.workers.slots import Slot, share_out
+from autoprune.workers.slots import Slot, assign_slots
 
 MAX_FALSE_STARTS = 3  # times that a child may be killed before it is ready
 PATIENCE_S = 5.0  # for a child to end by itself
@@ -43,7 +43,7 @@ def run_processes(
         SearchStopped: If an evaluator cannot be built, no worker is left, or too many candidates fail in a row.
         ValueError: If `make_evaluator` cannot be sent to another process, or there are no workers.
     """
-    slots = share_out(slots) if isinstance(slots, int) else slots
+    slots = assign_slots(slots) if isinstance(slots, int) else slots
     if not slots:
         raise ValueError("workers: need at least one, got 0; without worker processes, evaluate in this one")
     controller.listener = listener or controller.listener

@@ -55,7 +55,7 @@ class Machine:
         return cls((*found, "cpu"), cores, max(1, int(limit)) if limit.isdecimal() else cores)
 
 
-def share_out(
+def assign_slots(
     workers: int = 0, devices: Sequence[str] = (), per_device: int = 0, machine: Machine | None = None
 ) -> tuple[Slot, ...]:
     """The slot of each worker; they are dealt to the devices in turn.

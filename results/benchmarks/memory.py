@@ -43,7 +43,7 @@ from autoprune.workers import here as workers_here
 from autoprune.workers.child import READY, RESULT, Child
 from autoprune.workers.memory import KERNELS
 from autoprune.workers.pickle_file import PickleFile
-from autoprune.workers.slots import share_out
+from autoprune.workers.slots import assign_slots
 from search_spaces import trace
 from search_spaces.models import digits_cnn, resnet20
 
@@ -127,7 +127,7 @@ def watch(case: Case, keep: bool = False) -> list[Look]:
     pickle_file = PickleFile(Keeping(recipe) if keep else recipe)
     if keep:
         os.environ[KERNELS] = "1024"
-    child = Child("worker-0", pickle_file, share_out(1)[0])
+    child = Child("worker-0", pickle_file, assign_slots(1)[0])
     os.environ.pop(KERNELS, None)
     try:
         assert child.pipe.recv() == (READY, None)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from autoprune.workers.cluster import Share, connect
-from autoprune.workers.cluster.reach import share_out
+from autoprune.workers.cluster.reach import fair_share
 
 
 def node(cpus, gpus=0):
@@ -25,7 +25,7 @@ def node(cpus, gpus=0):
     ],
 )
 def test_the_largest_equal_share_is_given(nodes, asked, share):
-    assert share_out(nodes, *asked) == share
+    assert fair_share(nodes, *asked) == share
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_largest_equal_share_is_given(nodes, asked, share):
 )
 def test_a_cluster_that_is_too_small_is_named_with_the_cure(nodes, asked, said):
     with pytest.raises(ValueError, match=said):
-        share_out(nodes, *asked)
+        fair_share(nodes, *asked)
 
 
 def test_an_address_of_no_kind_is_refused():

@@ -10,7 +10,7 @@ import torch
 from small_images import SOME, data, evaluator
 
 from autoprune.evaluation.failures import device_broken, out_of_memory
-from autoprune.workers.slots import share_out
+from autoprune.workers.slots import assign_slots
 from search_spaces.models import resnet20
 
 pytestmark = [
@@ -113,7 +113,7 @@ def _fill(slot, pipe):
 
 
 def test_two_workers_on_a_card_keep_to_their_shares():
-    slots = share_out(2, (DEVICE,), 2)
+    slots = assign_slots(2, (DEVICE,), 2)
     total = torch.cuda.get_device_properties(DEVICE).total_memory
     children, ends = [], []
     for slot in slots:

@@ -9,18 +9,18 @@ import autoprune
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.runs import at_home, slots
-from autoprune.workers.slots import CONTEXT, MEMORY, Machine, Slot, allowed, share_out
+from autoprune.workers.slots import CONTEXT, MEMORY, Machine, Slot, allowed, assign_slots
 
 TWO = Machine(("cuda:0", "cuda:1", "cpu"), cores=16, most=16)
 NONE = Machine(("cpu",), cores=4, most=4)
 
 
 def homes(*args, machine=TWO):
-    return [slot.device for slot in share_out(*args, machine)]
+    return [slot.device for slot in assign_slots(*args, machine)]
 
 
 def test_the_example_of_the_manual():
-    slots = share_out(4, ("cuda:0,cuda:1",), 2, TWO)
+    slots = assign_slots(4, ("cuda:0,cuda:1",), 2, TWO)
     assert slots == (Slot("cuda:0", MEMORY / 2, 4), Slot("cuda:1", MEMORY / 2, 4)) * 2
 
 
@@ -44,9 +44,9 @@ def test_by_hand(workers, devices, per_device, expected):
 
 
 def test_without_a_gpu():
-    assert share_out(3, (), 0, NONE) == (Slot("cpu", MEMORY / 3, 1),) * 3
-    assert share_out(9, (), 0, NONE)[0].threads == 1
-    assert share_out(1, (), 0, Machine(("cpu",), cores=16, most=2))[0].threads == 2
+    assert assign_slots(3, (), 0, NONE) == (Slot("cpu", MEMORY / 3, 1),) * 3
+    assert assign_slots(9, (), 0, NONE)[0].threads == 1
+    assert assign_slots(1, (), 0, Machine(("cpu",), cores=16, most=2))[0].threads == 2
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_without_a_gpu():
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(workers, devices, per_device, words):
     with pytest.raises(ValueError, match=words):
-        share_out(workers, devices, per_device, TWO)
+        assign_slots(workers, devices, per_device, TWO)
 
 
 @given(
@@ -80,7 +80,7 @@ def test_every_worker_has_a_slot_and_no_device_is_promised_twice(workers, gpus, 
     machine = Machine((*(f"cuda:{i}" for i in range(gpus)), "cpu"), cores, most)
     places = machine.devices[:gpus] or ("cpu",)
     try:
-        slots = share_out(workers, places if named else (), per_device, machine)
+        slots = assign_slots(workers, places if named else (), per_device, machine)
     except ValueError:
         assert (per_device and workers > len(places) * per_device) or (named and 0 < workers < len(places))
         return
@@ -99,7 +99,7 @@ def test_this_machine():
     machine = Machine.here()
     assert "cpu" in machine.devices
     assert machine.most == 1  # tests run with OMP_NUM_THREADS=1
-    assert share_out(1)[0].device in machine.devices
+    assert assign_slots(1)[0].device in machine.devices
 
 
 def test_what_a_run_makes_of_its_settings(monkeypatch):
@@ -128,7 +128,7 @@ def test_a_search_refuses_before_it_does_anything(here, settings, words):
 
 def test_what_workers_may_take_leaves_room_for_their_contexts():
     """Four workers on a card of 8 GiB: 1.8 GiB each with their contexts, and 0.8 GiB for the parent's."""
-    share, total = share_out(0, ("cuda:0",), 4, TWO)[0].share, 8 * 2**30
+    share, total = assign_slots(0, ("cuda:0",), 4, TWO)[0].share, 8 * 2**30
     assert allowed(share, total, total) * total == pytest.approx(1.8 * 2**30 - CONTEXT)
     assert 4 * (allowed(share, total, total) * total + CONTEXT) <= total - CONTEXT
     assert allowed(share, 2**30, total) * total == pytest.approx(2**30)  # somebody else has the rest
@@ -144,7 +144,7 @@ def test_devices_of_other_kinds_are_refused_in_a_sentence(monkeypatch, kind):
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 1)
     assert Machine.here().devices == ("cpu",)
     with pytest.raises(ValueError, match=rf"'{kind}:0' does not exist on this machine; there are: cpu"):
-        share_out(1, (f"{kind}:0",))
+        assign_slots(1, (f"{kind}:0",))
     monkeypatch.setattr("torch.ones", lambda *size, device: torch.zeros(2) + 1)  # as if it were there
     with pytest.raises(ValueError, match=rf"device '{kind}': not supported: .*known good: auto, cpu, cuda"):
         Compute.choose(kind)

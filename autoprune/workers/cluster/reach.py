@@ -59,7 +59,7 @@ class Cluster:
         import ray
 
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return share_out(nodes, workers, per_device, device)
+        return fair_share(nodes, workers, per_device, device)
 
     def __enter__(self) -> Cluster:
         return self
@@ -71,7 +71,7 @@ class Cluster:
             ray.shutdown()
 
 
-def share_out(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
+def fair_share(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
     """The largest equal share of the nodes' cores that leaves room for all workers.
 
     Args:
