@@ -56,7 +56,7 @@ class Job:
     incumbent: tuple[float, ...] | None = None
 
 
-class Listener(Protocol):
+class SearchCallback(Protocol):
     """Who wants to see the search move (a progress bar)."""
 
     def on_asked(self, job: Job) -> None:
@@ -91,7 +91,7 @@ class SearchController:
         measured: bool = False,
     ) -> None:
         self.ledger = ledger
-        self.listener: Listener | None = None
+        self.listener: SearchCallback | None = None
         self._strategy, self._project = strategy, project
         self._announce = getattr(strategy, "asked", lambda trial: None)  # not all want to know what runs
         self._schedule = schedule if tradeoff is None else replace(schedule, choose=tradeoff.finalists)

@@ -63,7 +63,7 @@ class Activations:
             tap(modules[site[0]], site[1], self._ear(modules[site[0]], site))
 
     def begin(self, batch: Any, size: int) -> None:
-        """See `Listener`."""
+        """See `Observer`."""
         for rows in self.rows.values():
             rows.clear()
         self.images = size
@@ -71,7 +71,7 @@ class Activations:
         self.count += self.images
 
     def end(self, rows: int) -> None:
-        """See `Listener`.
+        """See `Observer`.
 
         Raises:
             ValueError: If none of a group's layers was called.

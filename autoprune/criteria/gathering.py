@@ -22,7 +22,7 @@ from autoprune.compute import Compute
 from autoprune.criteria.activations import Activations
 from autoprune.criteria.gradients import MaskGradients
 from autoprune.criteria.propagation import Propagation
-from autoprune.criteria.sites import Listener
+from autoprune.criteria.sites import Observer
 from autoprune.tasks import Pairs, Task, inputs_of, leaves, mapped, num_samples
 from autoprune.tasks.trees import placed
 from search_spaces import SearchSpace
@@ -80,7 +80,7 @@ def gather(
     masks = MaskGradients(space, modules, parameters) if "sample_gradients" in needs else None
     activations = Activations(space, modules, needs) if needs & Activations.KINDS else None
     propagation = Propagation(model, space, modules) if "importance" in needs else None
-    listeners: list[Listener] = [x for x in (masks, activations, propagation) if x is not None]
+    observers: list[Observer] = [x for x in (masks, activations, propagation) if x is not None]
     backwards = bool(needs & GRADIENTS)
     compute = Compute(device, amp=False, channels_last=False)
     count = 0
@@ -91,8 +91,8 @@ def gather(
             batch, floats = _ready(placed(found, compute), backwards)
             if backwards and not floats:  # token ids: gradients begin at the weights
                 net.requires_grad_(True)
-            for listener in listeners:
-                listener.begin(batch, size)
+            for observer in observers:
+                observer.begin(batch, size)
             if backwards:
                 outputs, loss = task.evaluate(net, batch)
                 _follow(loss, size, task).backward()  # type: ignore[no-untyped-call]
@@ -100,8 +100,8 @@ def gather(
                     task.check(outputs, batch)
             else:
                 task.call(net, batch)
-            for listener in listeners:
-                listener.end(1 if backwards and loss.dim() == 0 else size)
+            for observer in observers:
+                observer.end(1 if backwards and loss.dim() == 0 else size)
     if count == 0:
         raise ValueError("batches: criteria of gradients or activations need at least one sample, got none; a used-up "
                          "iterator must be made again")  # fmt: skip

@@ -59,11 +59,11 @@ class MaskGradients:
                 self.hooks.append(_watch(modules[site[0]], site, self.sums))
 
     def begin(self, batch: Any, size: int) -> None:
-        """See `Listener`."""
+        """See `Observer`."""
         self.sums.clear()
 
     def end(self, rows: int) -> None:
-        """See `Listener`."""
+        """See `Observer`."""
         for found, group, members in zip(self.found, self.space.groups, self.members, strict=True):
             # A site that was not called, or that the loss does not depend on, has no gradient.
             parts = list(of_units(members, self.modules, self.sums, rows))

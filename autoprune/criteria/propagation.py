@@ -52,12 +52,12 @@ class Propagation:
         _listen(modules, self.last, lambda value: self.rows.append(rows_of(value.detach(), -1, torch.mean).cpu()))
 
     def begin(self, batch: Any, size: int) -> None:
-        """See `Listener`."""
+        """See `Observer`."""
         self.rows.clear()
         self.images, self.example = size, inputs_of(part_of(batch, 0, 1))
 
     def end(self, rows: int) -> None:
-        """See `Listener`.
+        """See `Observer`.
 
         Raises:
             ValueError: If the last layer was not called.

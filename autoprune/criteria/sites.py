@@ -26,7 +26,7 @@ OWN = (
 )  # fmt: skip
 
 
-class Listener(Protocol):
+class Observer(Protocol):
     """What hangs its hooks into a network and is told when a batch begins and ends."""
 
     def begin(self, batch: Any, size: int) -> None:

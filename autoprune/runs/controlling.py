@@ -12,7 +12,7 @@ from typing import Any
 
 from autoprune.allocation import peer_rules
 from autoprune.config import RunConfig
-from autoprune.controller import Job, Listener, SearchController
+from autoprune.controller import Job, SearchCallback, SearchController
 from autoprune.finalists import Different
 from autoprune.ledger import Ledger, new_name
 from autoprune.problem import Problem, TrialState
@@ -184,7 +184,7 @@ def search_on_cluster(
     prepared: Prepared,
     recipe: Recipe,
     share: Share,
-    listener: Listener,
+    listener: SearchCallback,
     callbacks: Sequence[Any] = (),
     extent: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = print,

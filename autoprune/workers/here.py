@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from autoprune.controller import Job, Listener, SearchController
+from autoprune.controller import Job, SearchCallback, SearchController
 from autoprune.errors import CandidateFailed, DeviceBroken, SearchStopped
 from autoprune.ledger import plain
 from autoprune.workers.attempt import Evaluate, attempt
@@ -22,7 +22,7 @@ def run_here(
     controller: SearchController,
     evaluate: Evaluate,
     worker: str = "here",
-    listener: Listener | None = None,
+    listener: SearchCallback | None = None,
     several: Several | None = None,
     together: int = 1,
 ) -> None:

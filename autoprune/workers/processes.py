@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 
-from autoprune.controller import Job, Listener, SearchController
+from autoprune.controller import Job, SearchCallback, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.workers.child import BROKEN, DEAD, LOST, READY, Child, MakeEvaluator
 from autoprune.workers.pickle_file import PickleFile
@@ -23,7 +23,7 @@ def run_processes(
     make_evaluator: MakeEvaluator,
     slots: int | Sequence[Slot],
     timeout_s: float | Callable[[Job], float] = math.inf,
-    listener: Listener | None = None,
+    listener: SearchCallback | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Run a search to its end.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoprune.controller import Listener
+from autoprune.controller import SearchCallback
 from autoprune.errors import SearchStopped
 from autoprune.workers.attempt import Evaluate
 from autoprune.workers.cluster.coordinator import News, Search, start_coordinator
@@ -28,7 +28,7 @@ def run_cluster(
     share: Share,
     storage: str | Path,
     *,
-    listener: Listener | None = None,
+    listener: SearchCallback | None = None,
     finals: Finals | None = None,
     callbacks: Sequence[Any] = (),
     table: bool = False,
@@ -117,7 +117,7 @@ def _lost_in_words() -> Iterator[None]:
 
 @contextlib.contextmanager
 def running_coordinator(
-    open_search: Callable[[], Search], listener: Listener | None, say: Callable[[str], None]
+    open_search: Callable[[], Search], listener: SearchCallback | None, say: Callable[[str], None]
 ) -> Iterator[Any]:
     """A coordinator for the time of the block; its news go to the listener, its error is raised here."""
     import ray
@@ -141,7 +141,9 @@ def running_coordinator(
 
 
 @contextlib.contextmanager
-def _listening(coordinator: Any, listener: Listener | None, since: int, say: Callable[[str], None]) -> Iterator[None]:
+def _listening(
+    coordinator: Any, listener: SearchCallback | None, since: int, say: Callable[[str], None]
+) -> Iterator[None]:
     """Tells the listener what finishes during the block, and the user what he should know."""
     import ray
 
