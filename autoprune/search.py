@@ -31,7 +31,7 @@ from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
     LatencyMeter,
-    Measured,
+    Measurements,
     Origin,
     Prepared,
     Recipe,
@@ -294,9 +294,9 @@ def _on_cluster(
     config = run.config
     try:
         record = run.record()
-        trials, worked_s, measured = record.trials, record.worked_s, Measured.of(record.notes)
+        trials, worked_s, measured = record.trials, record.worked_s, Measurements.of(record.notes)
     except ValueError:  # it begins
-        trials, worked_s, measured = [], 0.0, Measured()
+        trials, worked_s, measured = [], 0.0, Measurements()
     if trials:
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
@@ -386,7 +386,7 @@ def _candidates(
     controller = make_controller(ledger, config, prepared.problem)
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
-    measured = Measured.of(ledger.notes)
+    measured = Measurements.of(ledger.notes)
     images = Images.of(ledger.notes)
     progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images, run.labels)
     if places:

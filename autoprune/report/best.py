@@ -64,10 +64,10 @@ def verdicts_of(run: RunDirectory, record: Record) -> dict[int, str]:
         ValueError: If the export cannot be read.
     """
     from autoprune.exporting import read_architecture
-    from autoprune.runs.measured import Measured
+    from autoprune.runs.measurements import Measurements
 
     numbers = {t.widths: t.number for t in sorted(ranked(record.trials), key=lambda t: t.number)}
-    measured = Measured.of(record.notes)
+    measured = Measurements.of(record.notes)
     holds = {m.widths: m.holds for m in (*measured.past, *measured.every)}  # as it was measured last
     said = {numbers[w]: "broke a latency budget" for w, held in holds.items() if not held and w in numbers}
     if leader := run.leader(record):

@@ -1,4 +1,4 @@
-"""Measured latency of a few models side by side, fair to each: their runs take turns."""
+"""Measurements latency of a few models side by side, fair to each: their runs take turns."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from autoprune.report.tables import counted, seconds
 from autoprune.schedule import is_cached, ranked
 
 if TYPE_CHECKING:
-    from autoprune.runs.measured import Measured
+    from autoprune.runs.measurements import Measurements
 
 
 FINE_TUNE = "the fine-tune"
@@ -56,7 +56,7 @@ class Outlook:
         worked_s: float = 0.0,
         workers: int = 0,
         over: bool = False,
-        measured: Measured | None = None,
+        measured: Measurements | None = None,
         images: Images | None = None,
         tuning: Tuning | None = None,
     ) -> Outlook:

@@ -31,7 +31,7 @@ from autoprune.report.pace import Images
 from autoprune.schedule import is_cached
 
 if TYPE_CHECKING:
-    from autoprune.runs.measured import Measured
+    from autoprune.runs.measurements import Measurements
 
 WIDE = 100  # columns of a terminal that has room for all of the bar
 EVERY_S = 30.0  # between two lines of a search that Python started, where there is no bar
@@ -54,7 +54,7 @@ class RunProgress:
         self._config = RunConfig()
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
-        self._measured: Measured | None = None
+        self._measured: Measurements | None = None
         self._images: Images | None = None
         self._labels = Labels()
         self._began = time.monotonic()
@@ -76,7 +76,7 @@ class RunProgress:
         config: RunConfig,
         trials: Iterable[Trial] = (),
         worked_s: float = 0.0,
-        measured: Measured | None = None,
+        measured: Measurements | None = None,
         images: Images | None = None,
         labels: Labels | None = None,
     ) -> None:

@@ -66,14 +66,14 @@ def follow(run: RunDirectory) -> None:
 def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     """What there is to see of a run at this moment, and whether anybody is at work."""
     from autoprune.runs.calls import not_called
-    from autoprune.runs.measured import Measured
+    from autoprune.runs.measurements import Measurements
 
     record, config = run.record(), run.config
     alive = writers(run.path, record, config.ledger, run.study)
     began = datetime.fromtimestamp(lock.stat().st_mtime) if (lock := run.path / ".lock").exists() else None
     activity = Activity.of(record, now_s(record, began) if alive else None)
     is_exported = (run.best / "architecture.json").is_file()
-    measured, at_work = Measured.of(record.notes), activity.at_work if alive else 0
+    measured, at_work = Measurements.of(record.notes), activity.at_work if alive else 0
     images, tuning = Images.of(record.notes), Tuning.read(run.checkpoint) if alive else None
     is_over = is_exported and not alive
     outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, images, tuning)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.problem import Problem
-from autoprune.runs.measured import Measured, Measurement
+from autoprune.runs.measurements import Measurement, Measurements
 from autoprune.schedule import Halving
 from objectives import Budget
 from objectives.latency import Comparison
@@ -102,7 +102,7 @@ def planned(schedule: Halving, problem: Problem, notes: Mapping[str, Any]) -> Ha
         problem: Of the run.
         notes: Of its ledger.
     """
-    measured = Measured.of(notes)
+    measured = Measurements.of(notes)
     if not measured.closed:  # after it gave up, too, what was asked besides the strategy does not count
         return replace(schedule, extra=measured.extra) if measured.extra else schedule
     known = {m.widths: m.holds for m in measured.every if m.holds} | {m.widths: m.holds for m in measured.told}

@@ -45,7 +45,7 @@ from autoprune.labels import Labels
 from autoprune.ledger import JOIN, SERVERS, Ledger, Record
 from autoprune.problem import Problem, Trial
 from autoprune.runs.calls import calls_of
-from autoprune.runs.measured import Measured
+from autoprune.runs.measurements import Measurements
 from autoprune.runs.origin import kept, located, write_origin
 from autoprune.schedule import best
 from autoprune.tradeoff import TradeOff
@@ -249,7 +249,7 @@ class RunDirectory:
 
         Where finalists were measured for a latency budget: of those that held it.
         """
-        tradeoff, measured = self.tradeoff(record), Measured.of(record.notes)
+        tradeoff, measured = self.tradeoff(record), Measurements.of(record.notes)
         trials = [t for t in record.trials if measured.may_win(t.widths)]
         return (tradeoff.best if tradeoff else best)(trials, self.config.schedule.fidelities)
 

@@ -12,7 +12,7 @@ from autoprune.problem import Problem, Trial
 from autoprune.report.tables import counted
 from autoprune.runs.correcting import corrected, planned, used
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measured import NOTE, Measured, Measurement
+from autoprune.runs.measurements import NOTE, Measurement, Measurements
 from autoprune.runs.prepare import Prepared
 from autoprune.schedule import Halving, contenders, ranked
 from search_spaces import Widths
@@ -64,10 +64,10 @@ def hold(
     problem, schedule, ledger = prepared.problem, prepared.config.schedule, controller.ledger
 
     def note(kind: str, **said: Any) -> None:
-        ledger.note(f"{NOTE}{Measured.of(ledger.notes).num_notes}", {"kind": kind, **said})
+        ledger.note(f"{NOTE}{Measurements.of(ledger.notes).num_notes}", {"kind": kind, **said})
 
     def more() -> bool:
-        measured = Measured.of(ledger.notes)
+        measured = Measurements.of(ledger.notes)
         if extra := _further(problem, schedule, measured, ledger.trials):
             told, further = counted(measured.closed, "measured network"), counted(len(extra), "more candidate")
             meter.say(f"predictor corrected by {told}: {further}")
@@ -83,14 +83,14 @@ def hold(
     plan = planned(schedule, problem, ledger.notes)
     most = max([MOST, *(count for count, _ in schedule.rungs[-1:])])
     for trial in contenders(plan.able(ledger.trials), plan.fidelities):
-        measured = Measured.of(ledger.notes)
+        measured = Measurements.of(ledger.notes)
         found = measured.find(trial.widths)
         if found is None and (measured.open < most or any(m.holds for m in measured.every)):  # that one may be beaten
             found = meter(trial.widths, f"trial {trial.number}")
             note("measured", **found.to_json())
         if found is not None and found.holds:
             return Outcome(trial, best, meter.figures(found))
-    measured = Measured.of(ledger.notes)
+    measured = Measurements.of(ledger.notes)
     if measured.rounds + 1 >= ROUNDS or not measured.open:
         note("gave up")
         again = f"loosen the budget, or measure again on a quieter machine: autoprune resume {where}"
@@ -106,7 +106,9 @@ def _chosen(controller: SearchController) -> Trial:
     return controller.best
 
 
-def _further(problem: Problem, schedule: Halving, measured: Measured, trials: Sequence[Trial]) -> tuple[Widths, ...]:
+def _further(
+    problem: Problem, schedule: Halving, measured: Measurements, trials: Sequence[Trial]
+) -> tuple[Widths, ...]:
     """The best proxies of the search itself on the corrected budgets, those that were not evaluated yet."""
     if not measured.closed:
         return ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from autoprune.runs.correcting import binding, used
-from autoprune.runs.measured import Measurement
+from autoprune.runs.measurements import Measurement
 from autoprune.runs.prepare import Prepared
 from objectives import Budget
 from objectives.latency import Backend, Build, Comparison, backends, compare, rebatched

@@ -10,7 +10,7 @@ from autoprune.runs.correcting import corrected
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.holding import ROUNDS, hopeless
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measured import Measured
+from autoprune.runs.measurements import Measurements
 from autoprune.runs.prepare import Prepared
 from objectives import Budget
 from objectives.latency import predictors
@@ -50,7 +50,7 @@ def cut_until_held(
         ValueError: If it does not hold after `ROUNDS` cuts.
     """
     meter, problem = LatencyMeter(prepared, budgets, say), replace(prepared.problem, budgets=budgets)
-    seen = list(Measured.of(run.record().notes).told)
+    seen = list(Measurements.of(run.record().notes).told)
     first = len(seen)
     for _ in range(ROUNDS):
         trial = cut(corrected(problem, seen).budgets)
@@ -68,5 +68,5 @@ def known_or_measured(
 ) -> Mapping[str, dict[str, float]]:
     """What a trial's network takes by metric, as the run has measured it; else it is measured, and not judged."""
     meter = LatencyMeter(prepared, prepared.problem.budgets, say)
-    found = Measured.of(run.record().notes).find(trial.widths)
+    found = Measurements.of(run.record().notes).find(trial.widths)
     return meter.figures(found or meter(trial.widths, f"trial {trial.number}")) if meter.budgets else {}

@@ -35,7 +35,7 @@ Measure = Callable[[Sequence[Widths]], tuple[float, list[float]]]
 
 
 @dataclass
-class Measured:
+class LatencySamples:
     """What sampled candidates took.
 
     Attributes:
@@ -85,7 +85,7 @@ def study(
     about = backend.about
     path = (folder or cache_folder()) / f"{key(about, sites, space, operations(model, example))}.json"
 
-    def learn(known: Measured) -> Latency:
+    def learn(known: LatencySamples) -> Latency:
         dense = float(np.median(known.dense))
         return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about, presence)
 
@@ -93,7 +93,7 @@ def study(
     if known is None:
         if say:
             say(f"measuring networks for the predictor of {name} (up to {most}, about {seconds:.0f} s; then kept) ...")
-        known = Measured()
+        known = LatencySamples()
         with backend.ready():
             measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)
             while len(known.shares) < most and (len(known.shares) < LEAST or time.monotonic() < end):
@@ -122,7 +122,7 @@ def _beside_dense(backend: Backend, build: Build, full: Widths, around: Around) 
     return measure
 
 
-def _look_again(known: Measured, latency: Latency, measure: Measure) -> None:
+def _look_again(known: LatencySamples, latency: Latency, measure: Measure) -> None:
     """Measure once more what was slower than learnt: the machine disturbed, or the device? The quicker one counts."""
     predicted = latency(np.array(known.widths)) / latency.dense
     doubtful = np.argsort(predicted / known.shares)[:AGAIN].tolist()
@@ -145,15 +145,15 @@ def key(about: dict[str, str], sites: tuple[Site, ...], space: SearchSpace, oper
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _read(path: Path) -> Measured | None:
+def _read(path: Path) -> LatencySamples | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return Measured(data["dense"], [tuple(w) for w in data["widths"]], data["shares"])
+        return LatencySamples(data["dense"], [tuple(w) for w in data["widths"]], data["shares"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or half of it: measured anew
 
 
-def _write(path: Path, measured: Measured, about: dict[str, str]) -> None:
+def _write(path: Path, measured: LatencySamples, about: dict[str, str]) -> None:
     data = {"about": about, "dense": measured.dense, "widths": measured.widths, "shares": measured.shares}
     with suppress(OSError):  # a cache that cannot be written costs time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)

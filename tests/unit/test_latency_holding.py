@@ -23,7 +23,7 @@ from autoprune.runs.correcting import SAFETY, binding, corrected, planned, used
 from autoprune.runs.holding import ROUNDS, hold
 from autoprune.runs.joining import leave_to_leader, say_delivered
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measured import Measured, Measurement
+from autoprune.runs.measurements import Measurement, Measurements
 from autoprune.schedule import Halving, Order, best
 from objectives import parse
 from objectives.latency import Comparison, Setting, compare, fit
@@ -94,7 +94,7 @@ def run(finished, here, device):
 
 def test_the_winner_holds_although_the_predictor_is_wrong(run, capsys):
     record = RunDirectory.open(run.run_dir).record()
-    measured = Measured.of(record.notes)
+    measured = Measurements.of(record.notes)
     first = measured.every[0]
     assert not first.holds, "the predictor is too hopeful: the first round has to fail"
     assert measured.rounds >= 1
@@ -127,7 +127,7 @@ def test_a_finished_run_measures_nothing_anew_and_more_trials_go_on(run, monkeyp
     assert told(run.run_dir) == before
     monkeypatch.undo()
     more = resume(run.run_dir, trials=6)
-    measured = Measured.of(RunDirectory.open(run.run_dir).record().notes)
+    measured = Measurements.of(RunDirectory.open(run.run_dir).record().notes)
     proposed = [t for t in more_trials(run) if t.fidelity == "proxy" and t.widths not in measured.extra]
     assert len(proposed) == 6, "extra candidates do not count"
     assert true_share(more.space, more.widths) <= 0.6
@@ -150,7 +150,7 @@ def test_afterwards_networks_are_measured_but_not_searched(run, capsys):
         other = export(run.run_dir, budget=batched, to="batched", progress=progress)
     assert "measuring networks for the predictor of" in "".join(capsys.readouterr())  # minutes on a real device
     assert json.loads((other / "architecture.json").read_text())["metrics"]
-    loser = Measured.of(RunDirectory.open(run.run_dir).record().notes).every[0]
+    loser = Measurements.of(RunDirectory.open(run.run_dir).record().notes).every[0]
     number = next(t.number for t in more_trials(run) if t.widths == loser.widths)
     said = json.loads((finetune(run.run_dir, trial=number) / "architecture.json").read_text())
     assert said["metrics"][slow_device.METRIC]["share"] > 0.6
@@ -185,7 +185,7 @@ def test_killed_while_it_measures_it_goes_on_as_if_nothing_had_been(model, devic
     _, notes = told(killed)
     assert [note["kind"] for note in notes.values()] == ["measured"]
     assert start(tmp_path, program, "resume", killed, "{}", 2 * LEAST + 2).end().code == -signal.SIGKILL
-    assert Measured.of(told(killed)[1]).rounds == 1
+    assert Measurements.of(told(killed)[1]).rounds == 1
     again = resume(killed)
     assert told(killed) == told(undisturbed.run_dir)
     assert (again.trial.number, again.metrics) == (undisturbed.trial.number, undisturbed.metrics)
@@ -292,20 +292,20 @@ def test_notes_are_folded_in_their_order(problem):
         {"kind": "candidates", "widths": [b, c]},
         {"kind": "measured", **Measurement(b, {}, True).to_json()},
     ]
-    folds = [Measured.of({f"measured.{i}": note for i, note in enumerate(notes[:n])}) for n in range(5)]
+    folds = [Measurements.of({f"measured.{i}": note for i, note in enumerate(notes[:n])}) for n in range(5)]
     assert [f.num_notes for f in folds] == [0, 1, 2, 3, 4]
     assert [f.closed for f in folds] == [0, 0, 1, 1, 1]
     assert [f.open for f in folds] == [0, 1, 0, 0, 1]
-    assert [Measured(rounds=n).level for n in (1, 2, 5)] == [0.5, 1, 1]
+    assert [Measurements(rounds=n).level for n in (1, 2, 5)] == [0.5, 1, 1]
     assert folds[4].extra == (b, c)
     assert [[f.may_win(w) for w in (a, b, c)] for f in (folds[0], folds[3], folds[4])] == [
         [True, True, True], [False, True, True], [False, True, False],
     ]  # fmt: skip
     plan = Halving(3)
     assert planned(plan, problem, {"measured.0": notes[0]}) is plan, "an open round changes nothing"
-    given_up = Measured.of({f"measured.{i}": note for i, note in enumerate([*notes[:3], {"kind": "gave up"}])})
+    given_up = Measurements.of({f"measured.{i}": note for i, note in enumerate([*notes[:3], {"kind": "gave up"}])})
     past = (Measurement(a, {}, False),)
-    assert given_up == Measured(extra=(b, c), num_notes=4, past=past)
+    assert given_up == Measurements(extra=(b, c), num_notes=4, past=past)
     assert [given_up.may_win(w) for w in (a, b, c)] == [False, True, True], "what failed is not the winner meanwhile"
     again = {f"measured.{i}": note for i, note in enumerate([*notes[:3], {"kind": "gave up"}])}
     assert planned(plan, problem, again) == replace(plan, extra=(b, c)), "and what was extra counts for nobody"
@@ -385,7 +385,7 @@ def test_a_device_that_is_slower_now_is_named_once(device, problem):
 
 @pytest.mark.parametrize(("best_number", "elsewhere"), [(7, True), (8, False)])
 def test_who_joins_late_hears_of_a_winner_that_is_not_the_best_one(best_number, elsewhere, tmp_path):
-    """Measured, trial 7 did not hold the budget, so trial 9 was delivered."""
+    """Measurements, trial 7 did not hold the budget, so trial 9 was delivered."""
     notes = {}
     leader = SimpleNamespace(me="leader", note=notes.__setitem__)
     say_delivered(leader, Trial(9, (1,)), tmp_path, Trial(7, (2,)))

@@ -24,7 +24,7 @@ from autoprune.report import (
 from autoprune.report.pace import Images, Tuning, passes, tuning_passes
 from autoprune.report.rows import recovery_rows
 from autoprune.report.trials import proxy_quality, write_csv
-from autoprune.runs.measured import Measured, Measurement
+from autoprune.runs.measurements import Measurement, Measurements
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
@@ -119,7 +119,7 @@ def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
 
 def test_candidates_besides_the_strategys_count_until_they_are_done():
     done = [proxy(n, 0.5 - n / 10) for n in range(4)]
-    asked = Measured(extra=((7,), (8,)))
+    asked = Measurements(extra=((7,), (8,)))
     first = Outlook.of(done, CONFIG, measured=asked)
     assert (first.proxies, first.eta) == ((4, 6), "2 s + 2 finalists")
     one = [*done, proxy(4, 0.9)]
@@ -134,7 +134,7 @@ def test_finalists_that_broke_a_latency_budget_have_others_in_their_place():
     done += [short(4, done[3]), short(5, done[2])]
     assert Outlook.of(done, CONFIG).finalists == (2, 2)
     broke = tuple(Measurement(trial.widths, {}, False) for trial in done[2:4])
-    asked = Measured(every=broke, closed=2, rounds=1)
+    asked = Measurements(every=broke, closed=2, rounds=1)
     assert Outlook.of(done, CONFIG, measured=asked).finalists == (2, 4)
     assert Outlook.of(done, CONFIG, measured=replace(asked, every=(*broke, replace(broke[0], holds=True)))).total == 7
 

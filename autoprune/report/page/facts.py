@@ -22,7 +22,7 @@ from search_spaces import SearchSpace, Widths
 
 if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
-    from autoprune.runs.measured import Measurement
+    from autoprune.runs.measurements import Measurement
     from autoprune.tradeoff import TradeOff
 
 
@@ -68,11 +68,11 @@ class Facts(Priced):
             ValueError: If its files cannot be read.
         """
         from autoprune.exporting import read_architecture
-        from autoprune.runs.measured import Measured
+        from autoprune.runs.measurements import Measurements
         from autoprune.runs.versions import seen_by, told
 
         record = run.record()
-        measured = Measured.of(record.notes)
+        measured = Measurements.of(record.notes)
         alive = writers(run.path, record, run.config.ledger, run.study)
         end = ending(run, record, bool(alive))
         return cls(

@@ -42,7 +42,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """All that was noted since the run last gave up.
 
     Attributes:
@@ -62,7 +62,7 @@ class Measured:
     past: tuple[Measurement, ...] = ()
 
     @classmethod
-    def of(cls, notes: Mapping[str, Any]) -> Measured:
+    def of(cls, notes: Mapping[str, Any]) -> Measurements:
         """From the notes of a ledger."""
         found = cls()
         for number in count():
