@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Entry, Ledger, plain
-from autoprune.limits import Limits, Watch
+from autoprune.limits import Limits, StoppingRule
 from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import WAIT as WAIT
 from autoprune.schedule import Halving, Order, Tally, Wait, best, is_cached, num_evaluations
@@ -96,7 +96,7 @@ class SearchController:
         self._announce = getattr(strategy, "asked", lambda trial: None)  # not all want to know what runs
         self._schedule = schedule if tradeoff is None else replace(schedule, choose=tradeoff.finalists)
         self._tradeoff, self._measured = tradeoff, measured
-        self._watch = Watch(limits, schedule.first)
+        self._watch = StoppingRule(limits, schedule.first)
         self._known: dict[Key, int] = {}  # the trial that answers for others of the same key
         self._copies: dict[int, list[int]] = {}  # trial -> running trials of the same widths that wait for its result
         self._best: dict[str, Trial] = {}  # fidelity -> the incumbent

@@ -60,7 +60,7 @@ class Limits:
     max_failure_rate: float = 1.0
 
 
-class Watch:
+class StoppingRule:
     """Holds a search to its limits.
 
     Args:

@@ -12,7 +12,7 @@ from autoprune.config import RunConfig
 from autoprune.controller import WAIT, Job, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.ledger import Ledger
-from autoprune.limits import FEWEST, Limits, Target, Watch, duration, longer, parse_target, parse_time
+from autoprune.limits import FEWEST, Limits, StoppingRule, Target, duration, longer, parse_target, parse_time
 from autoprune.problem import Proposal, Trial, TrialState
 from autoprune.schedule import Halving
 
@@ -120,7 +120,7 @@ def test_the_settings_of_a_run():
 def test_only_a_complete_candidate_of_the_search_reaches_the_target():
     others = [trial(TrialState.PRUNED), trial(TrialState.FAIL), trial(fidelity="short"), replace(trial(), probe=True)]
     others += [trial(loss=0.2), trial(loss=0.2, top1=0.8)]  # no top-1 told; not enough
-    watch = Watch(Limits(target=Target("top1", 0.9, at_least=True)), "proxy")
+    watch = StoppingRule(Limits(target=Target("top1", 0.9, at_least=True)), "proxy")
     for other in others:
         watch.learn(other)
         assert not watch.is_enough(0.0)
@@ -132,7 +132,7 @@ def test_only_a_complete_candidate_of_the_search_reaches_the_target():
 
 @given(st.lists(st.booleans(), max_size=60), st.sampled_from([0.0, 0.1, 0.5, 0.8, 1.0]))
 def test_a_failure_rate_is_one_of_at_least_twenty(outcomes, rate):
-    watch = Watch(Limits(max_failures=1000, max_failure_rate=rate), "proxy")
+    watch = StoppingRule(Limits(max_failures=1000, max_failure_rate=rate), "proxy")
     for failed in outcomes:
         watch.count(trial(TrialState.FAIL if failed else TrialState.COMPLETE))
     too_many = len(outcomes) >= FEWEST and sum(outcomes) / len(outcomes) > rate

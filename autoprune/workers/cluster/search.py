@@ -181,7 +181,7 @@ def _watch(coordinator: Any) -> Any:
     import ray
     from ray import tune
 
-    class Watch(tune.Callback):  # type: ignore[misc]
+    class DeathCallback(tune.Callback):  # type: ignore[misc]
         """Waits for the coordinator's answer: the successor is started only then."""
 
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -189,7 +189,7 @@ def _watch(coordinator: Any) -> Any:
 
         on_trial_error = on_trial_recover
 
-    return Watch()
+    return DeathCallback()
 
 
 def _when_over(coordinator: Any) -> Any:
