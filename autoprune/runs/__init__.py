@@ -37,7 +37,7 @@ from autoprune.runs.joining import leave_to_leader as leave_to_leader
 from autoprune.runs.joining import say_delivered as say_delivered
 from autoprune.runs.joining import shared as shared
 from autoprune.runs.latency_meter import LatencyMeter as LatencyMeter
-from autoprune.runs.measurements import Measured as Measurements
+from autoprune.runs.measurements import Measurements as Measurements
 from autoprune.runs.prepare import Prepared as Prepared
 from autoprune.runs.prepare import check_delivery as check_delivery
 from autoprune.runs.prepare import check_end as check_end

@@ -1,4 +1,4 @@
-"""The controller of a run, here or at a coordinator on a cluster."""
+"""The controller of a run, here or in the coordinator on a cluster."""
 
 from __future__ import annotations
 

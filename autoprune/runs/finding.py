@@ -49,9 +49,7 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     """
     config, method = run.config, _made(run.config, prepared)
     checkpoint = run.checkpoint / f"method-{config.method.replace(':', '-')}.pt"
-    net, steps = train_with(
-        method, prepared, phase_of(config), checkpoint, f"training with {config.method}", progress
-    )
+    net, steps = train_with(method, prepared, phase_of(config), checkpoint, f"training with {config.method}", progress)
     kept = method.kept()
     assert kept is not None  # of a method that finds
     net = net.eval()

@@ -4,7 +4,7 @@
     python results/benchmarks/memory.py --compare 200           # with and without what keeps it level
     python results/benchmarks/memory.py --candidates 0 --search 400    # a search without workers, with and without
 
-One child process as a search starts it, given a live network and live images (they go to it in a pickle file, as nothing
+One child process as a search starts it, given a live network and live images (they go to it in a file, as nothing
 says how to build them), evaluates random widths; its resident memory and its CPU time are read from /proc after every
 fiftieth part. Few images are scored, so that 2,000 candidates take minutes (digits_cnn, 8x8) or a quarter of an hour
 (ResNet-20, 50,000 images of 32x32 to hold) of one core; the images are random, which memory does not see. The table is

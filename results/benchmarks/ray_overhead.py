@@ -3,7 +3,7 @@
     python results/benchmarks/ray_overhead.py [--history 1000] [--window 200] [--tune 60]
 
 Evolution over 30 groups, budget macs<=50%, one worker. The gap between the starts of two evaluations is all that stands
-between candidates: the result to the coordinator, two writes to the ledger (one of them to the disk for good), the strategy,
+between candidates: the result to the coordinator, two writes to the ledger (one to the disk for good), the strategy,
 the projection on the budget, and the job back. Beside it, in the same Ray session: Tune with one trial per candidate.
 """
 

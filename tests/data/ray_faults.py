@@ -1,4 +1,4 @@
-"""Fault schedules on a Ray cluster of one machine: workers, the controller's coordinator, or a whole node are killed."""
+"""Fault schedules on a Ray cluster of one machine: workers, the coordinator, or a whole node are killed."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def deadly(device):
 
 
 class OpenSearch:
-    """The same search for a coordinator on a Ray cluster; the pid of each coordinator is left in RUN/coordinator.txt."""
+    """The same search for a coordinator on a Ray cluster; the pid of each is left in RUN/coordinator.txt."""
 
     def __init__(self, run, num_trials=NUM_TRIALS, limit_s=60.0):
         self.run, self.num_trials, self.limit_s = run, num_trials, limit_s

@@ -1,4 +1,4 @@
-"""A search on a Ray cluster loses nothing: workers, the coordinator and a whole node are really killed in the middle."""
+"""A search on a Ray cluster loses nothing: workers, the coordinator, a whole node are really killed in the middle."""
 
 import gc
 import json

@@ -1,7 +1,7 @@
 """The coordinator: the controller as an actor, which workers on any machine ask and tell.
 
-It opens the ledger itself and holds nothing that the ledger does not say. A coordinator that was killed is therefore made
-again by Ray, anywhere in a search, and goes on; a call that it did not answer is simply repeated.
+It opens the ledger itself and holds nothing that the ledger does not say. One that was killed is therefore made again
+by Ray, anywhere in a search, and goes on; a call that it did not answer is simply repeated.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Coordinator:
 
     Args:
         open_search: Opens the ledger and makes the controller.
-        again: Whether a coordinator of the same search stood here before and died: what is in flight then belongs to workers
-            that live, and is not handed to others. Else it belonged to workers that went with their driver, which no
+        again: Whether one of the same search was here before and died: what is in flight then belongs to workers that
+            live, and is not handed to others. Else it belonged to workers that went with their driver, which no
             candidate kills: nobody is blamed.
     """
 
@@ -270,7 +270,7 @@ def finalist(index: int) -> str:
 
 
 def _opened(open_search: Callable[[], Search]) -> Search:
-    """The search; the coordinator of a driver that was killed a moment ago may take half a minute to let go of the ledger."""
+    """The search; that of a driver that was killed a moment ago may take half a minute to let go of the ledger."""
     give_up = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -282,7 +282,7 @@ def _opened(open_search: Callable[[], Search]) -> Search:
 
 
 def start_coordinator(open_search: Callable[[], Search]) -> Any:
-    """A coordinator as an actor on the node of the driver (the run's directory is there), for ever made again if it dies."""
+    """The coordinator, an actor on the node of the driver (the run's directory is there), made again if it dies."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,4 +1,4 @@
-"""One search on a cluster, from the driver's side: start a coordinator, let Ray Tune start the workers, pass the news on."""
+"""One search on a cluster, from the driver's side: a coordinator, workers that Ray Tune starts, the news passed on."""
 
 from __future__ import annotations
 

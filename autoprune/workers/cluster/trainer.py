@@ -1,4 +1,4 @@
-"""What one finalist's Tune trial does: fine-tune with checkpoints, say at each rung how good it is, tell the coordinator."""
+"""What one finalist's Tune trial does: fine-tune with checkpoints, say at each rung how good it is, tell the result."""
 
 from __future__ import annotations
 
