@@ -13,7 +13,7 @@ from autoprune.report.best import verdicts_of
 from autoprune.report.console import rows_of
 from autoprune.report.fronts import goal_table
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.measured import Measurement
+from autoprune.runs.measurements import Measurement
 from autoprune.tradeoff import TradeOff
 from objectives import Feasibility
 from objectives.latency import Comparison

@@ -26,7 +26,7 @@ from autoprune.report.page.tiles import tiles
 from autoprune.report.page.words import budgets, nothing
 from autoprune.report.status import print_status
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.measured import Measurement
+from autoprune.runs.measurements import Measurement
 from objectives.latency import Comparison, Latency, Quality
 from objectives.latency.features import NUM_TERMS
 from objectives.latency.sites import Site
