@@ -60,7 +60,8 @@ def print_result(result: Result) -> None:
     """The winner against the dense network, and where its files are."""
     out = console()
     _print_source(out, result.origin.architecture)
-    out.print(comparison_table("dense and pruned", rows_of(result.metrics, result.costs)))
+    labels = Labels.of(result.run_dir)
+    out.print(comparison_table("dense and pruned", rows_of(result.metrics, result.costs, labels)))
     out.print(f"run     {result.run_dir}", markup=False, soft_wrap=True)
     _print_files(out, result.run_dir / "best")
 

@@ -101,7 +101,9 @@ def _finer(config: RunConfig) -> str:
 
 def resuming(run: RunDirectory, **settings: Any) -> str:
     """What a user types to let a run go on: a command or, where nothing on disk names its objects, a call in Python."""
-    given = [name for name in ("model", "data") if not getattr(run.config, name)]
+    given = [
+        name for name, named in (("model", run.config.model), ("data", run.config.data or run.config.task)) if not named
+    ]
     given += [name for name in OBJECTS if is_lost(getattr(run.config, name))]
     if given:
         told = [repr(str(run.path)), *(f"{k}={v!r}" for k, v in settings.items()), *(f"{k}=..." for k in given)]

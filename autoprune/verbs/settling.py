@@ -60,6 +60,7 @@ def settled(
         given.setdefault("budget", config.budget)
     found = {"model": given.pop("model", None), "data": given.pop("data", None)}
     found |= {name: value for name, value in (("model", model), ("data", data)) if value is not None}
+    found = {name: None if isinstance(value, str) and not value else value for name, value in found.items()}
     if given.get("task") and found["data"] is not None:
         raise ValueError("task: says what the network is for, and so do the data; give one of them")
     for name, value in found.items():
