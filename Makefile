@@ -39,7 +39,7 @@ gpu:
 
 docs: .venv/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "documentation: site/index.html"
+	@echo "documentation: site/index.html (with its search: $(BIN)/python -m http.server --directory site)"
 
 lint: .venv/.installed-dev
 	@$(BIN)/ruff check .

@@ -16,6 +16,7 @@ Exit codes: 0 done · 1 a search or a training had to stop (it can be resumed) �
 written · 130 Ctrl-C · 143 SIGTERM · 129 SIGHUP.
 
 """
+ANOTHER = {("export", "epochs")}  # flags of the name of a setting that mean something else
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
@@ -31,12 +32,11 @@ def page(root: Path) -> str:
 def _verb(name: str, sub: argparse.ArgumentParser) -> str:
     own, settings = [], []
     for action in sub._actions:
-        said, about = (action.help or "").replace("%%", "%"), SETTINGS.get(action.dest)
-        hidden = action.help == argparse.SUPPRESS
-        if about and (hidden or said.startswith(about.help)):
+        about, hidden = SETTINGS.get(action.dest), action.help == argparse.SUPPRESS
+        if about and about.is_taken_by(name) and (name, about.name) not in ANOTHER:
             settings += [about.name] * about.is_shown_by(name)
         elif not hidden and not isinstance(action, argparse._HelpAction):
-            own.append([code(_shown(action)), plain(said)])
+            own.append([code(_shown(action)), plain((action.help or "").replace("%%", "%"))])
     text = f"## autoprune {name} {{ #{name} }}\n\n{plain(sub.description or '')}\n"
     if own:
         text += "\n" + table(["argument", "what it is"], own)

@@ -74,4 +74,5 @@ def _subject(text: str) -> str:
     for sign in ("'", ":", "⟨", ",", ";", "("):
         head = head.partition(sign)[0]
     words = head.split()
-    return " ".join(words[:2]).strip().capitalize() if 0 < len(words) <= 3 else "Other"
+    named = 0 < len(words) <= 3 and any(c.isalpha() for c in head)
+    return " ".join(words[:2]) if named else "Other"
