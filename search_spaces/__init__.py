@@ -4,6 +4,8 @@ from search_spaces.contents import tensors_in as tensors_in
 from search_spaces.inputs import kept_inputs as kept_inputs
 from search_spaces.inputs import select_inputs as select_inputs
 from search_spaces.masking import mask as mask
+from search_spaces.nesting import NestedNetwork as NestedNetwork
+from search_spaces.nesting import Sliced as Sliced
 from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
 from search_spaces.shrinkable import Shrinkable as Shrinkable
 from search_spaces.space import Axis as Axis

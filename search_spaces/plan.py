@@ -72,6 +72,13 @@ class Plan:
             gone.append(np.flatnonzero(~stays))
         return [np.concatenate([index[gone[group]].ravel() for group, index in parts]) for parts in self._lines]
 
+    def contents(self, line: Line, size: int, order: Sequence[IntArray] | None) -> IntArray:
+        """[size] which position of an axis stands in each place, with the units of each group in this order [C]."""
+        found = np.arange(size)
+        for group, index in self._lines[line] if order is not None else ():
+            found[index] = index[order[group]]
+        return found
+
 
 class Stays:
     """Which positions of which axes stay in one candidate: as numbers, and on its device, where one copy sends all.

@@ -23,7 +23,7 @@ class Shrinkable(Protocol):
     out_channels: int
 
     def shrink(self, kept_in: NDArray[np.int64], kept_out: NDArray[np.int64]) -> None:
-        """Keep these channels of the *dense* module only (called again for every candidate).
+        """Keep these channels of the *dense* module only, in this order (called again for every candidate).
 
         What it makes of the indices goes into buffers, which are then moved to the network's device.
         """
@@ -54,7 +54,7 @@ class PaddedShortcut(nn.Module):
 
     def shrink(self, kept_in: NDArray[np.int64], kept_out: NDArray[np.int64]) -> None:
         """See `Shrinkable.shrink`."""
-        if len(kept_in) == self.in_channels and len(kept_out) == self.out_channels:
+        if np.array_equal(kept_in, range(self.in_channels)) and np.array_equal(kept_out, range(self.out_channels)):
             self.source = None  # type: ignore[assignment]
             return
         new_index = np.full(self.out_channels, len(kept_in))  # by default: the appended zero channel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -36,10 +36,11 @@ def prune(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Modul
     return Dresser(model, space).dress(kept)
 
 
-@dataclass(frozen=True)
+@dataclass
 class CutTensor:
     """One tensor of the dense network, how it is cut, and every table of the instance in which it hangs."""
 
+    name: str
     dense: Tensor
     cuts: list[tuple[int, Line]]
     places: list[tuple[Any, Any]]
@@ -120,7 +121,7 @@ class Dresser:
         for name, tensor in tensors:
             owner, _, leaf = name.rpartition(".")
             module = modules[owner]
-            slot = slots.setdefault(id(tensor), CutTensor(tensor, [], []))
+            slot = slots.setdefault(id(tensor), CutTensor(name, tensor, [], []))
             slot.cuts.extend(self.plan.tensors.get(name, []) if not slot.cuts else [])
             slot.places.append((module._parameters if leaf in module._parameters else module._buffers, leaf))
             if slot.cuts:
@@ -134,7 +135,7 @@ class Dresser:
         self._selection = selection_of(model)
         self._channels = sum(m.index.size for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT)
         self._slots = list(slots.values())
-        self._device, self._packs = tensors[0][1].device, Pack.of(self._slots)
+        self.device, self._packs = tensors[0][1].device, Pack.of(self._slots)
         self._axes = sorted({(line, slot.dense.shape[axis]) for slot in self._slots for axis, line in slot.cuts})
         self._refits = [
             Refit(modules[name], self.plan.grouped.get(name), self.plan.statistics.get(name)) for name in touched
@@ -148,7 +149,7 @@ class Dresser:
             for name, adapter in reversed(adapt(self.instance).items())
         ]
         self._declared = [(modules[name], lines) for name, lines in self.plan.declared.items()]
-        self._tensors = {name: slots[id(tensor)] for name, tensor in tensors}
+        self._named = {name: slots[id(tensor)] for name, tensor in tensors}
         self._absences = Absences(self.instance, space) if space.vanishing else None
 
     def stays(self, kept: Sequence[Any], packed: bool = False) -> Stays:
@@ -162,14 +163,42 @@ class Dresser:
             ValueError: If `kept` does not fit the space.
         """
         kept = check_kept(self.space, kept)
-        stays = Stays(self.plan.removed(kept), self._axes, self._device, [len(k) for k in kept])
+        stays = Stays(self.plan.removed(kept), self._axes, self.device, [len(k) for k in kept])
         return stays.send([pack.index(stays) for pack in self._packs] if packed else ())
 
-    def dress(self, kept: Sequence[Any] | Stays) -> nn.Module:
+    def slot(self, name: str) -> CutTensor:
+        """How the tensor of this name is cut."""
+        return self._named[name]
+
+    def forget(self, names: Container[str]) -> None:
+        """Let go of the values of these dense tensors: from now on `dress` is given them.
+
+        Raises:
+            ValueError: If what a module computes its weight from must be known.
+        """
+        for adapted in self._adapted:
+            if adapted.adapter.computes:
+                raise ValueError(f"'{adapted.name}': computes its weight anew from the dense network's for every width, so "
+                                 "it cannot be a part of another one")  # fmt: skip
+            adapted.dense = {name: value.detach().to("meta") for name, value in adapted.dense.items()}
+        for slot in self._slots:
+            if slot.name in names:
+                found = slot.dense.detach().to("meta")
+                kind = isinstance(slot.dense, nn.Parameter)
+                slot.dense = nn.Parameter(found, slot.dense.requires_grad) if kind else found
+
+    def dress(
+        self,
+        kept: Sequence[Any] | Stays,
+        tensors: Callable[[CutTensor, Stays], Tensor] | None = None,
+        order: Sequence[IntArray] | None = None,
+    ) -> nn.Module:
         """The candidate's network: always the same module object, with fresh parameters and buffers each time.
 
         Args:
             kept: Per group the indices of the units that stay, or what `stays` has made of them.
+            tensors: Gives the tensors; default what stays of the dense ones.
+            order: Where the units of `tensors` stand in another order: per group [C] the one in each place.
         """
         stays = kept if isinstance(kept, Stays) else self.stays(kept)
         if self._absences is not None:
@@ -182,17 +211,17 @@ class Dresser:
             for number, slot in enumerate(self._slots):
                 value = vectors.get(number)
                 if value is None:
-                    value = slot.cut(stays)
+                    value = slot.cut(stays) if tensors is None else tensors(slot, stays)
                 if isinstance(slot.dense, nn.Parameter):
                     value = nn.Parameter(value, slot.dense.requires_grad)
                 for table, key in slot.places:
                     table[key] = value
         for shrinkable, lines in self._declared:
             cast(Shrinkable, shrinkable).shrink(*(
-                stays.of(lines[axis], size) if axis in lines else np.arange(size)
+                self.plan.contents(lines[axis], size, order)[stays.of(lines[axis], size)] if axis in lines else np.arange(size)
                 for axis, size in ((1, shrinkable.in_channels), (0, shrinkable.out_channels))
             ))  # fmt: skip
-            shrinkable.to(self._device)  # what it made of the indices
+            shrinkable.to(self.device)  # what it made of the indices
         for refit in self._refits:
             refit(stays.removed)
         for attribute in self._attributes:
@@ -203,10 +232,10 @@ class Dresser:
                 module.fit(stays.on_device)
         if absent:
             assert self._absences is not None
-            self._absences.fill(absent, lambda name: self._tensors[name].cut(stays))
+            self._absences.fill(absent, lambda name: self._named[name].cut(stays))
         if self.plan.inputs is not None:
             axis, line = self.plan.inputs
-            kept_in = stays.of(line, self._channels)
+            kept_in = self.plan.contents(line, self._channels, order)[stays.of(line, self._channels)]
             set_selection(self.instance, composed(self._selection, kept_in, self._channels, axis))
         return self.instance
 

@@ -86,10 +86,12 @@ class Adapter(ABC):
     Attributes:
         opaque: The operations inside are not traced (True), or as everywhere (False).
         estimates: In training it computes with estimates of its own, as batch-norm does; `verify` leaves it in eval.
+        computes: What stays follows from the values of the dense tensors, not from their places alone.
     """
 
     opaque: bool = True
     estimates: bool = False
+    computes: bool = False
 
     @abstractmethod
     def handles(self, module: nn.Module) -> bool:

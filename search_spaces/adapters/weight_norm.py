@@ -40,6 +40,8 @@ def _norm(weight: Tensor, dim: int) -> Tensor:
 class WeightNormAdapter(ComputedWeightAdapter):
     """`g v / |v|` (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868): `v` is cut, and `g` with its length."""
 
+    computes = True
+
     def source(self, module: nn.Module) -> str | None:
         """See `ComputedWeightAdapter.source`."""
         if _only(module, _WeightNorm, WeightNorm) is None:
@@ -80,6 +82,8 @@ class SpectralNormAdapter(ComputedWeightAdapter):
 
     In training, `u` and `v` turn to the largest singular value of what stays, as they do in the dense network.
     """
+
+    computes = True
 
     estimates = True
 

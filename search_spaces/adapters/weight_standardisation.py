@@ -40,6 +40,8 @@ class StandardConv2d(nn.Conv2d):
 class StandardisedAdapter(ComputedWeightAdapter):
     """Qiao et al. 2019, https://arxiv.org/abs/1903.10520; with a gain: Brock et al. 2021, arxiv.org/abs/2101.08692."""
 
+    computes = True
+
     def source(self, module: nn.Module) -> str | None:
         """By the name of the class: timm need not be there."""
         kind = type(module)

@@ -20,6 +20,7 @@ from autoprune.training.methods.method import Plan as Plan
 from autoprune.training.methods.method import Pruning as Pruning
 from autoprune.training.methods.method import Step as Step
 from autoprune.training.methods.morphnet import MorphNet as MorphNet
+from autoprune.training.methods.nested import Nested as Nested
 from autoprune.training.methods.orthoreg import OrthoReg as OrthoReg
 from autoprune.training.methods.polarization import Polarization as Polarization
 from autoprune.training.methods.reweighted import Reweighted as Reweighted

@@ -28,6 +28,7 @@ class Pruning:
         kept: Per group the units that stay, for a method that is given them.
         project: Makes widths hold the budgets; None: there are none.
         problem: Budgets and costs, for a method that finds the units that stay.
+        levels: Name of each level -> its widths, from the largest to the smallest, for several networks in one.
     """
 
     space: SearchSpace
@@ -35,6 +36,7 @@ class Pruning:
     kept: Kept | None = None
     project: Callable[[Widths], Widths] | None = None
     problem: Problem | None = None
+    levels: Mapping[str, Widths] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,10 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """Its own settings as plain values: a checkpoint of others is refused."""
         return {}
+
+    def network(self, net: nn.Module) -> nn.Module:
+        """What is trained in the place of `net`, by whoever calls the loop: that itself."""
+        return net
 
     def begin(self, net: nn.Module, plan: Plan) -> None:  # noqa: B027, most hooks of most methods do nothing
         """Before the first step, and again before the first step after a resume, ahead of `load`.
