@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from autoprune.runs import SearchResult
     from autoprune.study import Candidate, Study
     from autoprune.tasks import Task
-    from autoprune.verbs import adapt, attach, compare, export, finetune, profile, report, resume, search, status, train
+    from autoprune.verbs import attach, compare, export, finetune, profile, report, resume, search, status, train
     from search_spaces import kept_inputs, select_inputs
 
 __all__ = [
@@ -46,7 +46,6 @@ __all__ = [
     "Study",
     "Task",
     "__version__",
-    "adapt",
     "attach",
     "compare",
     "export",

@@ -67,12 +67,30 @@ def _check_parts(data: Mapping[str, Any]) -> None:
             raise ValueError(f"'{name}': expected numbers, found {str(table)[:60]}")
     if not _are_counts(data["widths"]) or not isinstance(data["kept"], list):
         raise ValueError("widths and kept: expected lists of whole numbers")
+    if "levels" in data:
+        _check_levels(data)
     names = data.get("groups", data["widths"])
     if not (isinstance(names, list) and len(names) == len(data["widths"]) == len(data["kept"])):
         raise ValueError("groups, widths and kept: expected as many of each")
     for name, cost in data.get("costs", {}).items():
         if not all(isinstance(cost.get(which), (int, float)) for which in ("dense", "pruned")):
             raise ValueError(f"costs: expected numbers of '{name}', dense and pruned")
+
+
+def _check_levels(data: Mapping[str, Any]) -> None:
+    """Check that several networks in one are told as their reader expects."""
+    levels, order = data["levels"], data.get("order")
+    if not (isinstance(levels, list) and levels and all(isinstance(level, dict) for level in levels)):
+        raise ValueError("levels: expected a list of tables")
+    for level in levels:
+        if not isinstance(level.get("name"), str) or not _are_counts(level.get("widths")):
+            raise ValueError("levels: expected a name and widths of each")
+        if not all(isinstance(level.get(part), dict) for part in ("costs", "metrics")):
+            raise ValueError(f"level '{level['name']}': expected tables of costs and metrics")
+    if len({level["name"] for level in levels}) < len(levels) or levels[0]["widths"] != data["widths"]:
+        raise ValueError("levels: expected names that differ, and the widths of the first to be those of the export")
+    if not (isinstance(order, list) and len(order) == len(data["widths"]) and all(map(_are_counts, order))):
+        raise ValueError("order: expected a list of units for each group")
 
 
 def _are_counts(row: Any) -> bool:

@@ -35,7 +35,7 @@ from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export, why_not
 from autoprune.reference import ModelReference, broken_weight, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
-from search_spaces import Kept, SearchSpace, Widths, prune
+from search_spaces import Kept, NestedNetwork, SearchSpace, Widths, prune
 from search_spaces.inputs import described_inputs
 
 FORMATS = ("model.onnx", "model.pt2")
@@ -57,6 +57,8 @@ def export(
     example_inputs: Any = None,
     onnx: bool = False,
     pt2: bool = False,
+    nested: NestedNetwork | None = None,
+    levels: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write a pruned network so that `load` rebuilds it anywhere; the directory appears whole or not at all.
 
@@ -75,6 +77,8 @@ def export(
         example_inputs: One batch, needed for ONNX and torch.export.
         onnx: Also write model.onnx (checked against torch).
         pt2: Also write model.pt2 (torch.export).
+        nested: Several networks in one, of which `model` is the largest: then their weights are written, in one file.
+        levels: What is told of each of them: name, widths, costs, metrics.
 
     Returns:
         The directory.
@@ -85,7 +89,7 @@ def export(
     """
     directory = Path(directory)
     check_target(directory)
-    if broken := broken_weight(model):
+    if broken := broken_weight(nested or model):
         raise ValueError(f"'{directory}': not exported, since {broken}; train with a smaller learning rate")
     widths: Widths = tuple(len(k) for k in kept)
     architecture: dict[str, Any] = {
@@ -101,9 +105,12 @@ def export(
         "output": dict(outputs or {}),
         "space": space.to_json(),
     }
+    if nested is not None:
+        order = [np.asarray(o).tolist() for o in nested.order]
+        architecture |= {"levels": list(levels), "order": order, "own_scales": nested.scales}
     failures = []
     with whole_directory(directory) as scratch:
-        save_weights(model, scratch / "weights.safetensors")
+        save_weights(nested or model, scratch / "weights.safetensors")
         for name, asked, write in (("model.onnx", onnx, to_onnx), ("model.pt2", pt2, to_torch_export)):
             try:
                 if asked:
@@ -161,7 +168,8 @@ def load(
     """Rebuild an exported network, in eval mode, on the CPU. Needs the code of the dense model, no data.
 
     It wants images normalised as in its training: "input" in architecture.json says how (shape, mean, std, formula);
-    the ONNX and torch.export files want the same.
+    the ONNX and torch.export files want the same. Where a run has trained several networks in one (`--method nested`),
+    it is a `search_spaces.NestedNetwork`: `net.switch("macs<=15%")`.
 
     Args:
         directory: What `export` wrote, e.g. "results/<run>/best".
@@ -189,7 +197,8 @@ def load(
             dense = reference.build()
     else:
         dense = model if isinstance(model, nn.Module) else _made(model)
-    pruned = rebuild(architecture, dense, str(directory))
+    make = rebuild_nested if "levels" in architecture else rebuild
+    pruned = make(architecture, dense, str(directory))
     check_state(pruned, state, str(directory / "weights.safetensors"))
     load_weights(pruned, state, str(directory / "weights.safetensors"))
     return pruned.eval()
@@ -219,6 +228,23 @@ def rebuild(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> nn
     except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:  # positions that a tensor does not have
         why = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(f"'{where}': its space does not fit the network ({why}); export again") from error
+
+
+def rebuild_nested(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> NestedNetwork:
+    """The network of several levels of an export, in eval mode, with weights cut out of the dense one.
+
+    Raises:
+        ValueError: If the dense network is another one, or the levels are damaged.
+    """
+    space = space_of(architecture, where)
+    check_fits(dense, space, where)
+    levels = {level["name"]: tuple(level["widths"]) for level in architecture["levels"]}
+    order = [np.array(o, dtype=np.int64) for o in architecture["order"]]
+    try:
+        return NestedNetwork(dense, space.standing, order, levels, bool(architecture.get("own_scales"))).eval()
+    except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        why = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(f"'{where}': its levels do not fit the network ({why}); export again") from error
 
 
 def copy_export(
@@ -253,11 +279,21 @@ def copy_export(
     network = load(source, model or (reference.build if reference else None), trust=trust)
     if reference:
         architecture = {**architecture, "model": reference.to_json()}
-    return export_again(target, network, architecture, example_inputs, onnx=onnx, pt2=pt2)
+    nested = network if isinstance(network, NestedNetwork) else None
+    if nested is not None:
+        network, _ = nested.alone(nested.names[0])
+    return export_again(target, network, architecture, example_inputs, onnx=onnx, pt2=pt2, nested=nested)
 
 
 def export_again(
-    target: Path, network: nn.Module, architecture: Mapping[str, Any], example_inputs: Any, *, onnx: bool, pt2: bool
+    target: Path,
+    network: nn.Module,
+    architecture: Mapping[str, Any],
+    example_inputs: Any,
+    *,
+    onnx: bool,
+    pt2: bool,
+    nested: NestedNetwork | None = None,
 ) -> Path:
     """Export a network whose architecture was exported before; all but the weights is taken from there.
 
@@ -276,6 +312,8 @@ def export_again(
         example_inputs=example_inputs,
         onnx=onnx,
         pt2=pt2,
+        nested=nested,
+        levels=architecture.get("levels", ()),
     )
 
 
@@ -312,8 +350,8 @@ def _compact_json(data: Mapping[str, Any]) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    if key in ("kept", "groups") and value:
-        return "[\n" + ",\n".join(f"  {json.dumps(v)}" for v in value) + "\n ]"
+    if key in ("kept", "groups", "order", "levels") and value:
+        return "[\n" + ",\n".join(f"  {json.dumps(v, default=_plain)}" for v in value) + "\n ]"
     if isinstance(value, Mapping) and key != "space":
         return _indented(value)
     return json.dumps(value, default=_plain)

@@ -1,4 +1,4 @@
-"""Several networks in one set of weights: each smaller one's units are the first ones of the larger one, in every group.
+"""Several networks in one set of weights: a smaller one's units are the first ones of the larger one's, in every group.
 
 The units of every group are put into one order, those of the smallest network first. Then a filter, a batch-norm or a
 reader of a smaller network is a slice of the larger one's tensor, and switching copies nothing. Where the positions of
@@ -14,6 +14,7 @@ https://arxiv.org/abs/1812.08928.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from search_spaces.plan import Stays
 from search_spaces.space import IntArray, Kept, SearchSpace, Widths
-from search_spaces.surgery import Dresser, CutTensor
+from search_spaces.surgery import CutTensor, Dresser
 
 SCALES = ("weight", "bias")  # of a normalisation
 
@@ -80,6 +81,10 @@ class NestedNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network of this level answers."""
         return self._ready(*args, **kwargs)
+
+    @property
+    def _own(self) -> list[_Own]:
+        return [own for own in self.own if isinstance(own, _Own)]
 
     @property
     def network(self) -> nn.Module:
@@ -201,7 +206,7 @@ class NestedNetwork(nn.Module):
     def _value(self, slot: CutTensor, level: str) -> Tensor:
         """A tensor of a level: its own, or its part of the largest one's."""
         number = self.names.index(level)
-        if number and (own := self.own[number - 1].found(slot.name)) is not None:
+        if number and (own := self._own[number - 1].of(slot.name)) is not None:
             return own
         owner, _, leaf = slot.name.rpartition(".")
         return self.sliced(getattr(self.largest.get_submodule(owner), leaf), slot, level)
@@ -260,9 +265,10 @@ class _Own(nn.Module):
                 continue
             self.known[name] = key
 
-    def found(self, name: str) -> Tensor | None:
+    def of(self, name: str) -> Tensor | None:
         """The tensor of this name in the network; None: it has none of its own."""
-        return getattr(self, self.known[name]) if name in self.known else None
+        found: Tensor | None = getattr(self, self.known[name]) if name in self.known else None
+        return found
 
 
 def _ordered(dresser: Dresser, order: Kept, slot: CutTensor, stays: Stays) -> Tensor:
@@ -287,11 +293,11 @@ def _check(net: NestedNetwork) -> None:
     for group, units in zip(net.space.groups, net.order, strict=True):
         if sorted(units.tolist()) != list(range(group.size)):
             raise ValueError(f"group '{group.name}': the order must name each of its {group.size} units once")
-    for larger, smaller in zip(names, names[1:], strict=False):
+    for larger, smaller in itertools.pairwise(names):
         for group, a, b in zip(net.space.groups, net.levels[larger], net.levels[smaller], strict=True):
             if b > a:
                 raise ValueError(f"level '{smaller}': keeps {b} units of group '{group.name}', more than the {a} of "
                                  f"'{larger}', so it is not nested in it")  # fmt: skip
     if empty := [g.name for g, w in zip(net.space.groups, net.levels[names[-1]], strict=True) if not w]:
-        raise ValueError(f"level '{names[-1]}': group '{empty[0]}' has no units left; levels are widths of all branches, so "
+        raise ValueError(f"level '{names[-1]}': group '{empty[0]}' has no units left, and levels keep all branches; "
                          "leave depth off")  # fmt: skip

@@ -75,8 +75,9 @@ class Plan:
     def contents(self, line: Line, size: int, order: Sequence[IntArray] | None) -> IntArray:
         """[size] which position of an axis stands in each place, with the units of each group in this order [C]."""
         found = np.arange(size)
-        for group, index in self._lines[line] if order is not None else ():
-            found[index] = index[order[group]]
+        if order is not None:
+            for group, index in self._lines[line]:
+                found[index] = index[order[group]]
         return found
 
 

@@ -178,7 +178,7 @@ class Dresser:
         """
         for adapted in self._adapted:
             if adapted.adapter.computes:
-                raise ValueError(f"'{adapted.name}': computes its weight anew from the dense network's for every width, so "
+                raise ValueError(f"'{adapted.name}': computes its weight from the dense network's for every width, so "
                                  "it cannot be a part of another one")  # fmt: skip
             adapted.dense = {name: value.detach().to("meta") for name, value in adapted.dense.items()}
         for slot in self._slots:
@@ -218,7 +218,7 @@ class Dresser:
                     table[key] = value
         for shrinkable, lines in self._declared:
             cast(Shrinkable, shrinkable).shrink(*(
-                self.plan.contents(lines[axis], size, order)[stays.of(lines[axis], size)] if axis in lines else np.arange(size)
+                self._contents(lines[axis], size, stays, order) if axis in lines else np.arange(size)
                 for axis, size in ((1, shrinkable.in_channels), (0, shrinkable.out_channels))
             ))  # fmt: skip
             shrinkable.to(self.device)  # what it made of the indices
@@ -235,9 +235,13 @@ class Dresser:
             self._absences.fill(absent, lambda name: self._named[name].cut(stays))
         if self.plan.inputs is not None:
             axis, line = self.plan.inputs
-            kept_in = self.plan.contents(line, self._channels, order)[stays.of(line, self._channels)]
+            kept_in = self._contents(line, self._channels, stays, order)
             set_selection(self.instance, composed(self._selection, kept_in, self._channels, axis))
         return self.instance
+
+    def _contents(self, line: Line, size: int, stays: Stays, order: Sequence[IntArray] | None) -> IntArray:
+        """The channels of an axis that stay, as the dense network counts them."""
+        return self.plan.contents(line, size, order)[stays.of(line, size)]
 
 
 class Adapted:

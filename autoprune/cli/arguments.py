@@ -153,16 +153,6 @@ def parser() -> Parser:
         run=False,
     )
     profile.add_argument("--latency", action="store_true", help="time the dense network, too: every backend, per layer")
-    adapt = verb("adapt", commands.adapt, "train the dense network to serve narrow ones, before a search", run=False)
-    adapt.add_argument(
-        "--steps", type=int, metavar="STEPS", help="SGD steps of weight-sharing adaptation (default: 100)"
-    )
-    adapt.add_argument(
-        "--to",
-        metavar="FILE",
-        required=True,
-        help="where the weights go, e.g. adapted.safetensors; their scores are put beside it",
-    )
     verb("search", commands.search, "search, fine-tune the winner and export it", run=False)
     verb(
         "train",

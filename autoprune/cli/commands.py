@@ -69,23 +69,6 @@ def train(arguments: dict[str, Any]) -> None:
     print_result(train(progress=_progress(), **given))
 
 
-def adapt(arguments: dict[str, Any]) -> None:
-    """`autoprune adapt`."""
-    from pathlib import Path
-
-    from autoprune.runs import scores_beside
-    from autoprune.verbs import adapt
-
-    extra = {name: arguments.pop(name) for name in ("steps", "to") if name in arguments}
-    given = settings(arguments)
-    _complete(given)
-    progress = _progress()
-    adapt(progress=progress, **extra, **given)
-    progress.say(
-        f"search it with --weights {extra['to']} --criterion {scores_beside(Path(extra['to']))}, all else as here"
-    )
-
-
 def search(arguments: dict[str, Any]) -> None:
     """`autoprune search`."""
     from autoprune.report import print_result

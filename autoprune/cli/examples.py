@@ -24,9 +24,6 @@ autoprune <command> --help explains a command and its settings.""",
   autoprune profile {DIGITS}
   autoprune profile {DIGITS} \\
     --latency""",
-    "adapt": f"""\
-  autoprune adapt {DIGITS} \\
-    --budget "macs<=15%" --to results/adapted.safetensors""",
     "search": f"""\
   autoprune search {DIGITS} \\
     --budget "macs<=50%"
@@ -36,7 +33,9 @@ autoprune <command> --help explains a command and its settings.""",
     --front macs,params --name sizes""",
     "train": f"""\
   autoprune train {DIGITS} \\
-    --method slimming --method-epochs 5 --budget "macs<=50%" --name slim""",
+    --method slimming --method-epochs 5 --budget "macs<=50%" --name slim
+  autoprune train {DIGITS} \\
+    --method nested --budget "macs<=50%" --budget-list 30%,15%""",
     "resume": """\
   autoprune resume results/small18               (after Ctrl-C, kill -9 ...)
   autoprune resume results/small18 --trials 200  (more candidates)
@@ -77,5 +76,5 @@ def examples_of(verb: str, units: bool = False) -> str:
     if not verb or not text:
         return text
     made = f" {MADE}" if DIGITS in text else ""
-    below = f"\n\n{UNITS}" if units and verb in ("profile", "search", "train", "adapt", "export") else ""
+    below = f"\n\n{UNITS}" if units and verb in ("profile", "search", "train", "export") else ""
     return f"{'examples' if text.count('autoprune ') > 1 else 'example'}:{made}\n{text}{below}"

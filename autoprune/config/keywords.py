@@ -33,6 +33,7 @@ class SearchKeywords(TypedDict, total=False):
     data_workers: int | str
     task: str
     input: str
+    budget_list: str | Sequence[str]
     front: str | Sequence[str]
     latency_command: str
     criterion: CriterionLike
@@ -98,48 +99,6 @@ class SearchKeywords(TypedDict, total=False):
     timeout: float
     onnx: bool
     pt2: bool
-    device: str
-    amp: str
-
-
-class AdaptKeywords(TypedDict, total=False):
-    """Of `adapt`."""
-
-    model_args: Mapping[str, Any]
-    weights: str
-    data_args: Mapping[str, Any]
-    data_memory: str
-    data_workers: int | str
-    task: str
-    input: str
-    front: str | Sequence[str]
-    latency_command: str
-    criterion: CriterionLike
-    score_samples: int
-    score_per: str
-    divisor: int | str
-    depth: str
-    min_keep: float
-    prune_inputs: bool
-    freeze: str | Sequence[str]
-    seed: int
-    batch_size: int
-    lr: float
-    optimizer: OptimizerLike
-    optimizer_args: Mapping[str, Any]
-    momentum: float
-    weight_decay: float
-    decay_biases: bool
-    lr_schedule: ScheduleLike
-    warmup: float
-    lr_milestones: str | Sequence[str]
-    lr_gamma: float
-    label_smoothing: float
-    mixup: float
-    ema: float
-    clip: float
-    accumulate: int
-    deterministic: bool
     device: str
     amp: str
 

@@ -62,7 +62,7 @@ class RunConfig(TrainingSettings):
         "the network was trained with; 0 and 1 leave pixels in 0..1), val_images=5000 and seed=0 (of the split), "
         "augmentation=random-resized-crop+flip+randaugment (crop-flip, crop, none ...), skip_damaged=true (leave out "
         "image files that cannot be read; they are counted)", verbs=AGAIN,
-        common="search profile train adapt", brief="how they are loaded (repeatable): image_size=224 ...")
+        common="search profile train", brief="how they are loaded (repeatable): image_size=224 ...")
     data_memory: str = problem("", "SIZE",
         "images of a folder, or a data set of your own, that take more than this in memory are streamed: decoded and "
         "augmented by processes whenever they are wanted, and only samples that score are kept; 4GiB, 500MB, 10%, or 0 "
@@ -73,7 +73,7 @@ class RunConfig(TrainingSettings):
     task: str = problem("", "REF",
         "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
         "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN,
-        common="search profile train adapt", brief="a task of your own instead: package.module:Name")
+        common="search profile train", brief="a task of your own instead: package.module:Name")
     input: str = problem("", "NxCxHxW",
         "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",
@@ -83,6 +83,9 @@ class RunConfig(TrainingSettings):
         "latency<=3.5ms@torch (backends: onnxruntime, torch, compile, tensorrt, command)",
         kind=tuple, usual="macs<=50%; none with front",
         common="*", brief="what must hold (repeatable): macs<=50%, params<=1.5M, latency<=3ms@onnxruntime")
+    budget_list: tuple[str, ...] = problem((), "BUDGET",
+        "budgets of the smaller networks that --method nested trains with the one of --budget, from the largest to the "
+        "smallest (comma separated or repeatable): 30%,15%, or macs<=30%")
     front: tuple[str, ...] = problem((), "COST",
         "search the whole trade-off of the loss against these costs (comma separated or repeatable), e.g. "
         "macs,latency@onnxruntime: one run, many budgets. Unless they are given, the strategy is then nsga2 and no "
@@ -94,7 +97,7 @@ class RunConfig(TrainingSettings):
         "which channels matter: group_fisher (finalists may keep those of magnitude instead, if they train better), "
         "taylor, obd, orthoreg, l1, l2, magnitude, lamp, bn_scale, "
         "geometric_median, leverage, exemplar, apoz, mean_activation, hrank, thinet, nisp, random, "
-        "package.module:Name, or a file of scores (as autoprune adapt writes it: FILE.scores.safetensors)",
+        "package.module:Name, or a file of scores (as --method sandwich writes it: FILE.scores.safetensors)",
         kind=object, named=_named,
         common="search profile train", brief="which channels matter: taylor, l1, magnitude ...")
     score_samples: int = problem(2048, "SAMPLES", "training samples whose gradients score the channels",
@@ -176,11 +179,13 @@ class RunConfig(TrainingSettings):
         common="finetune", brief="your own trainer: package.module:function")
     method: str = recovery("", "NAME",
         "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
-        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; or package.module:Name of an "
+        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; sandwich (the dense weights learn to "
+        "serve every width); nested (several networks in one, see --budget-list); or package.module:Name of an "
         "autoprune.training.Method (the verb train)",
         common="train", brief="what finds them: slimming, polarization, greg2, increg, chex, mest, gap, morphnet, "
-        "reweighted, threshold, gates, fisher, or package.module:Name")
-    method_epochs: float = recovery(5.0, "EPOCHS", "epochs of that training; the final fine-tune comes after it",
+        "reweighted, threshold, gates, fisher, sandwich, nested, or package.module:Name")
+    method_epochs: float = recovery(5.0, "EPOCHS",
+        "epochs of that training; the final fine-tune comes after it (nested: its epochs train all levels, too)",
         low=0, high=10_000, common="train")
     method_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the method (repeatable), e.g. strength=1e-4", common="train")
@@ -214,7 +219,7 @@ class RunConfig(TrainingSettings):
         "(without worker processes; for a GPU)", low=1, high=1000, verbs="resume")
     deterministic: bool = run(False, "",
         "on a GPU, too, the same bits each time: only algorithms that give them, 10-30 % slower in training",
-        verbs="resume finetune adapt")
+        verbs="resume finetune")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
         "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume",
@@ -253,6 +258,9 @@ class RunConfig(TrainingSettings):
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
         if self.method:
             self._check_method()
+        if bool(self.budget_list) != (self.method == "nested"):
+            raise ValueError("budget_list: goes with --method nested, which trains a network for each budget in one "
+                             "set of weights; e.g. --budget 'macs<=50%' --budget-list 30%,15%")  # fmt: skip
         if self.front:
             self._check_front()
 
@@ -263,6 +271,9 @@ class RunConfig(TrainingSettings):
         if self.workers or self.devices or self.per_device or self.cluster or self.join:
             raise ValueError(f"method '{self.method}': trains one network in this process; leave out workers, devices, "
                              "per_device, cluster and join")  # fmt: skip
+        if self.budget_list and (self.trainer or self.depth == "on"):
+            raise ValueError("method 'nested': trains all levels by itself to the end, and each keeps every branch; "
+                             "leave out trainer and depth")  # fmt: skip
         if self.recovery != "cut":
             raise ValueError(f"method '{self.method}': finds and drives out units itself; leave recovery at cut")
 

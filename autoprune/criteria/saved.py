@@ -20,7 +20,7 @@ SUFFIX = ".safetensors"  # what `--criterion` takes for a file and not for a nam
 
 
 class SavedScores(Criterion, registered=False):
-    """A file with a tensor [C] for each group, by name: what `autoprune adapt` writes, or any program of the user's.
+    """A file with a tensor [C] for each group, by name: what the method `sandwich` leaves, or any program of yours.
 
     Args:
         path: The file.

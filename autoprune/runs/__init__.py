@@ -1,7 +1,5 @@
 """One run: its directory, its problem as prepared, what workers are sent, its winner's way out, what comes after."""
 
-from autoprune.runs.adapting import adapt as adapt
-from autoprune.runs.adapting import scores_beside as scores_beside
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.allowing import allow as allow

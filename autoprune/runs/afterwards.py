@@ -26,6 +26,7 @@ from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import beside, check_recovery
 from autoprune.runs.finding import find_units
+from autoprune.runs.levels import export_level, refuse_levels
 from autoprune.runs.nested import evaluated, learnt_ranking, rebudget, searches_front, why_this
 from autoprune.runs.prepare import Prepared, check_delivery, check_end
 from autoprune.runs.recutting import cut_until_held, known_or_measured, priced
@@ -79,6 +80,7 @@ def finetune(
     target = as_path("to", to or run.path / ("finetuned" if trial is None else f"finetuned-{trial}"))
     check_target(target)
     check_end(changed.config)
+    refuse_levels(run.best, "finetune")
     chosen = run.trial(trial)
     prepared, progress = (
         _same(run, reopen(named(run, settings), "finetune", model, data)),
@@ -153,6 +155,15 @@ def export_run(
     check_target(target)
     check_end(changed.config)
     progress = progress or RunProgress(quiet=True)
+    if budgets and run.config.budget_list:
+        config = changed.config
+        if len(budgets) > 1 or trial is not None:
+            raise ValueError(f"run '{run.path}': give the one --budget of a level, and no --trial")
+        if settings.keys() & REFERENCES and config.model:
+            allow_named(changed, settings)
+        named_model = ModelReference(config.model, config.model_args) if settings.keys() & REFERENCES else None
+        told: dict[str, Any] = {"onnx": config.onnx, "pt2": config.pt2, "trust": trust}
+        return export_level(run.best, target, budgets[0], model, run.example(), reference=named_model, **told)
     if budgets or trial is not None:
         allow(changed, trust, settings, model, data)
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}

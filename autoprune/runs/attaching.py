@@ -26,6 +26,7 @@ from autoprune.report import RunProgress, apart, renew
 from autoprune.runs.allowing import allow
 from autoprune.runs.beside import attached, keep_beside
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.levels import refuse_levels
 from autoprune.runs.prepare import check_formats, load_task
 from autoprune.runs.reopening import by_name, changed_run, unnamed
 from autoprune.runs.trained import (
@@ -107,6 +108,7 @@ def _attach(
 ) -> Path:
     architecture = read_architecture(target)
     check_target(target)
+    refuse_levels(target, "attach")
     space = space_of(architecture, target)
     if space.fingerprint != run.space().fingerprint:
         raise ValueError(f"'{target}': is not an export of the run '{run.path}'; give --to one of its own")
@@ -120,7 +122,8 @@ def _attach(
     except ValueError:
         _say_whose(run, target, architecture, dense, trained, where)
         raise
-    formats = {name: getattr(config, name) or (target / f"model.{name}").is_file() for name in ("onnx", "pt2")}
+    asked = {name: getattr(config, name) or (target / f"model.{name}").is_file() for name in ("onnx", "pt2")}
+    formats: dict[str, Any] = asked
     if _holds(target, network):
         say(f"'{target}': holds these very weights already, so nothing was measured again")
         return export_again(target, network, architecture, run.example(), **formats)

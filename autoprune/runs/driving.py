@@ -12,10 +12,11 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.printable import decimals
 from autoprune.report import RunProgress
+from autoprune.runs.levels import check_levels
 from autoprune.runs.prepare import Prepared
 from autoprune.training import Checkpoints, Method, Pruning, TrainingSettings, finetune, plan_of, steps_of
 from autoprune.training.methods import make
-from search_spaces import Kept
+from search_spaces import Kept, NestedNetwork
 
 CUT = "cut"  # the method that does nothing: then all epochs come after the cut
 
@@ -60,7 +61,10 @@ def check_recovery(config: RunConfig, prepared: Prepared) -> None:
 def begin(method: Method, prepared: Prepared, config: RunConfig) -> None:
     """Let a method begin on a copy of the network: what it refuses, it refuses now."""
     plan, _ = plan_of(prepared.task, TrainingSettings.of(config), Compute.choose("cpu"))
-    method.begin(copy.deepcopy(prepared.model).train(), plan)
+    net = method.network(copy.deepcopy(prepared.model).train())
+    if isinstance(net, NestedNetwork):
+        check_levels(net, prepared.example)
+    method.begin(net, plan)
 
 
 def drive_out(
@@ -106,7 +110,7 @@ def train_with(
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
     """
-    task, net = prepared.task.without("test"), copy.deepcopy(prepared.model)
+    task, net = prepared.task.without("test"), method.network(copy.deepcopy(prepared.model))
     steps = steps_of(task, phase)
     progress.begin(doing, steps)
     finetune(

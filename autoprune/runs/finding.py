@@ -9,19 +9,29 @@ import numpy as np
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.criteria import score_all
+from autoprune.criteria.saved import save_scores
+from autoprune.reference import save_weights
 from autoprune.report import RunProgress
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import begin, pruning_of, train_with
+from autoprune.runs.levels import levels_of
 from autoprune.runs.prepare import Prepared
 from autoprune.training import Method
 from autoprune.training.methods import make
+from search_spaces import NestedNetwork
 
+NESTED = "nested"
+ADAPTED = "adapted.safetensors"  # in the run: the dense weights that serve every width, and their scores beside
 FINDING = ("greg2", "increg", "slimming", "polarization", "chex")
 
 
 def phase_of(config: RunConfig) -> RunConfig:
-    """The settings of the training in which units are found: no average of weights, some of which are half gone."""
-    return change(config, epochs=config.method_epochs, ema=0.0)
+    """The settings of the training in which units are found: no average of weights, some of which are half gone.
+
+    The levels of one network are trained together to the end: nothing comes after it.
+    """
+    epochs = config.method_epochs + (config.epochs if config.method == NESTED else 0)
+    return change(config, epochs=epochs, ema=0.0)
 
 
 def check_method(config: RunConfig, prepared: Prepared) -> None:
@@ -52,17 +62,30 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     net, steps = train_with(method, prepared, phase_of(config), checkpoint, f"training with {config.method}", progress)
     kept = method.kept()
     assert kept is not None  # of a method that finds
-    net = net.eval()
+    net, widths = net.eval(), tuple(len(k) for k in kept)
+    if method.ordered:
+        nested = net if isinstance(net, NestedNetwork) else None
+        progress.say(f"trained with {config.method} in {steps} steps")
+        if nested is not None:
+            net = nested.spread(prepared.model)
+        elif not (path := run.path / ADAPTED).exists():
+            save_scores(path.with_suffix(".scores.safetensors"), prepared.space, prepared.problem.scores)
+            save_weights(net, path)
+            progress.say(f"other budgets: search the network that serves every width with --weights {path} --criterion "
+                         f"{path.with_suffix('.scores.safetensors')}")  # fmt: skip
+        return replace(prepared, problem=replace(prepared.problem, found=widths), trained=net, nested=nested)
     norms = score_all("magnitude", net, prepared.space)
     # What is kept comes first; at another budget, the larger filters of it.
     scores = tuple(
         np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
     )
-    widths = tuple(len(k) for k in kept)
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
     return replace(prepared, problem=problem, trained=net)
 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:
-    return make(config.method, pruning_of(prepared, None), **config.method_args)
+    pruning = pruning_of(prepared, None)
+    if config.method == NESTED:
+        pruning = replace(pruning, levels=levels_of(config, prepared.problem))
+    return make(config.method, pruning, **config.method_args)

@@ -39,7 +39,7 @@ from autoprune.tasks import Task, as_task, resolve_metric
 from objectives import find
 from objectives.latency import Latency
 from objectives.plugins import running
-from search_spaces import SearchSpace, trace
+from search_spaces import NestedNetwork, SearchSpace, trace
 
 RESIDENT = ("digits", "cifar10", "cifar100", "tabular")  # kinds of data that are always in memory
 
@@ -56,6 +56,7 @@ class Prepared:
         example: The example input.
         problem: Space, budgets and scores.
         trained: The dense network as a method has trained it, which is cut in place of `model`; None: there is none.
+        nested: The network of several levels that a method has trained; None: there is none.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
 
@@ -67,6 +68,7 @@ class Prepared:
     problem: Problem
     begun_with: Mapping[str, str] | None = None
     trained: nn.Module | None = None
+    nested: NestedNetwork | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -103,6 +105,7 @@ class Prepared:
             **({"score_per": self.problem.score_per} if self.problem.score_per else {}),
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             **({"method": [config.method, config.method_epochs, dict(config.method_args)]} if config.method else {}),
+            **({"budget_list": list(config.budget_list)} if config.budget_list else {}),
             "metric": config.metric,
             "seed": config.seed,
             "evaluation": [config.bn_samples, config.batch_size, config.short_steps, config.lr, config.abandon],

@@ -23,11 +23,12 @@ from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import afterwards, drive_out, drives
 from autoprune.runs.holding import Outcome
+from autoprune.runs.levels import about_levels
 from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from autoprune.runs.versions import decisive, versions
-from search_spaces import Kept, prune
+from search_spaces import Kept, NestedNetwork, prune
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,10 @@ def deliver(
     price = prepared.problem.feasibility.price
     whole, pruned = price(space.full), price(trial.widths)
     costs = {name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}
+    levels: dict[str, Any] = {} if prepared.nested is None else {
+        "nested": prepared.nested.eval(),
+        "levels": about_levels(prepared.nested, prepared.problem, task, config, progress.say),
+    }
     keep_attached(target, progress.say)
     export(
         target,
@@ -106,6 +111,7 @@ def deliver(
         example_inputs=prepared.example,
         onnx=config.onnx,
         pt2=config.pt2,
+        **levels,
     )
     return Winner(model.eval(), costs, metrics)
 
@@ -124,6 +130,8 @@ def _recovered(
     finalist: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Kept, dict[str, dict[str, Any]]]:
     """The network of a trial, trained; the units that it keeps; and what was measured on the way."""
+    if prepared.nested is not None:  # all levels have been trained to the end
+        return *prepared.nested.alone(prepared.nested.names[0]), {}
     config, dense = run.config, prepared.trained or prepared.model
     kept = prepared.space.kept(trial.widths, scores_of(prepared.problem, trial))
     if drives(config):
@@ -160,6 +168,8 @@ def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | N
         model, said = load(run.best, prepared.model), read_architecture(run.best)
     except ValueError:
         return None
+    if isinstance(model, NestedNetwork):
+        model, _ = model.alone(model.names[0])
     if said.get("provenance", {}).get("trial") != trial.number or tuple(said["widths"]) != trial.widths:
         return None
     formats = (run.config.onnx, "model.onnx"), (run.config.pt2, "model.pt2")

@@ -32,8 +32,8 @@ class Setting:
         low: The least value of a number,
         high: and the largest.
         usual: The default in words; empty where there is nothing to say.
-        verbs: That take it besides "search": "resume", "finetune", "export" and "attach" may change it, "adapt" begins
-            with it; "profile", which takes every setting, uses it.
+        verbs: That take it besides "search": "resume", "finetune", "export" and "attach" may change it;
+            "profile", which takes every setting, uses it.
         common: The verbs whose `--help` lists it; "*": of all that show it. `--help-all` lists the others, too.
         brief: What `--help` says of it; empty: `help`.
         name: Of its field.
@@ -126,7 +126,7 @@ class Group:
 
 
 GROUPS = {  # in the order of the help
-    "problem": Group("problem", "adapt profile"),
+    "problem": Group("problem", "profile"),
     "search": Group("search"),
     "recovery": Group("recovery"),
     "run": Group("run"),

@@ -9,7 +9,6 @@ from autoprune.settings.setting import GROUPS, LATER, MOST, named_of, settings_o
 
 problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "recovery", "run"))
 TAKERS = "finetune export"  # verbs that train what they deliver
-ALL = f"{TAKERS} adapt"  # and those that train what is searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,41 +25,42 @@ class TrainingSettings:
     # fmt: off
     epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
         low=0, high=10_000, verbs=TAKERS, common="*")
-    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=ALL, common="*")
+    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=TAKERS, common="*")
     optimizer: str | Any = recovery("sgd", "NAME",  # noqa: RUF009
         "sgd (Nesterov), adamw, or package.module:Name of torch.optim's kind, e.g. torch.optim:RAdam",
-        kind=object, named=named_of, verbs=f"{ALL} resume",
+        kind=object, named=named_of, verbs=f"{TAKERS} resume",
         common="finetune", brief="sgd, adamw, or package.module:Name")
     optimizer_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
-        "another argument of it (repeatable), e.g. betas=(0.9,0.98)", verbs=ALL)
-    momentum: float = recovery(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=ALL)
+        "another argument of it (repeatable), e.g. betas=(0.9,0.98)", verbs=TAKERS)
+    momentum: float = recovery(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=TAKERS)
     weight_decay: float = recovery(5e-4, "DECAY", "times the weights, added to their gradients (adamw: decoupled)",
-        low=0, high=1000, verbs=ALL)
+        low=0, high=1000, verbs=TAKERS)
     decay_biases: bool = recovery(True, "",
-        "weight decay on biases and on scales of normalisation too, not on weights only", verbs=ALL)
+        "weight decay on biases and on scales of normalisation too, not on weights only", verbs=TAKERS)
     lr_schedule: str | Any = recovery("linear", "NAME",  # noqa: RUF009
         "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step, or "
         "package.module:function of (step, steps) that gives a factor of lr",
-        kind=object, named=named_of, verbs=f"{ALL} resume",
+        kind=object, named=named_of, verbs=f"{TAKERS} resume",
         common="finetune", brief="linear, cosine, constant, step, or package.module:function")
     warmup: float = recovery(0.1, "STEPS",
         "steps in which the learning rate rises to lr, or below 1 their fraction (steps: of the final fine-tune; short "
-        "ones take a tenth)", low=0, high=MOST, verbs=ALL)
+        "ones take a tenth)", low=0, high=MOST, verbs=TAKERS)
     lr_milestones: tuple[str, ...] = recovery(("0.5", "0.75"), "STEP",
-        "where step lowers it: steps, or below 1 fractions of them (repeatable)", verbs=ALL)
-    lr_gamma: float = recovery(0.1, "FACTOR", "by which step lowers it", low=0, high=1, verbs=ALL)
+        "where step lowers it: steps, or below 1 fractions of them (repeatable)", verbs=TAKERS)
+    lr_gamma: float = recovery(0.1, "FACTOR", "by which step lowers it", low=0, high=1, verbs=TAKERS)
     label_smoothing: float = recovery(0.0, "SHARE",
         "share of the probability that goes to all classes alike, where targets are class numbers",
-        low=0, high=1, verbs=ALL)
+        low=0, high=1, verbs=TAKERS)
     mixup: float = recovery(0.0, "ALPHA",
         "each sample is mixed with another, with a weight from Beta(ALPHA, ALPHA), where targets are class numbers "
-        "(0: not; usual 0.2)", low=0, high=1000, verbs=ALL)
+        "(0: not; usual 0.2)", low=0, high=1000, verbs=TAKERS)
     ema: float = recovery(0.0, "DECAY",
         "deliver the moving average of the weights, of this decay for a step, e.g. 0.999 (0: the last weights)",
-        low=0, high=1, verbs=ALL)
-    clip: float = recovery(0.0, "NORM", "largest norm of the gradients of a step (0: any)", low=0, high=MOST, verbs=ALL)
+        low=0, high=1, verbs=TAKERS)
+    clip: float = recovery(0.0, "NORM", "largest norm of the gradients of a step (0: any)",
+        low=0, high=MOST, verbs=TAKERS)
     accumulate: int = recovery(1, "BATCHES", "batches whose gradients are averaged for one step", low=1, high=MOST,
-        verbs=ALL)
+        verbs=TAKERS)
     distill: float = recovery(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs=TAKERS,
         common="finetune export")
@@ -68,14 +68,14 @@ class TrainingSettings:
         "of that distillation, where answers are class scores (Hinton et al. 2015)", low=1e-3, high=1000, verbs=TAKERS)
     batch_size: int = search(128, "SAMPLES",
         "samples per batch, in the search and in the fine-tune; a loader's are as it makes them",
-        low=1, high=MOST, verbs="profile finetune adapt", common="*", brief="samples per batch")
+        low=1, high=MOST, verbs="profile finetune", common="*", brief="samples per batch")
     seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1,
-        common="search profile train adapt", brief="of everything random")
-    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export adapt attach",
+        common="search profile train", brief="of everything random")
+    device: str = run("auto", "DEVICE", "auto, cpu, cuda, cuda:1 ...", verbs="resume finetune export attach",
         common="*")
     amp: str = run("auto", "WHEN",
         "bfloat16 in forward and backward passes: auto (where the device multiplies it natively), on or off",
-        verbs="resume finetune export adapt attach")
+        verbs="resume finetune export attach")
     # fmt: on
 
     def __post_init__(self) -> None:

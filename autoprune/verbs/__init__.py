@@ -11,7 +11,6 @@ from autoprune.verbs.looking import compare as compare
 from autoprune.verbs.looking import profile as profile
 from autoprune.verbs.looking import report as report
 from autoprune.verbs.looking import status as status
-from autoprune.verbs.searching import adapt as adapt
 from autoprune.verbs.searching import resume as resume
 from autoprune.verbs.searching import search as search
 from autoprune.verbs.searching import train as train

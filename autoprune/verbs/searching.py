@@ -1,4 +1,4 @@
-"""`search`, `train`, `resume`, `adapt`: the verbs that train and evaluate."""
+"""`search`, `train`, `resume`: the verbs that train and evaluate."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from typing_extensions import Unpack
 
-from autoprune import runs
 from autoprune.config import SETTINGS, RunConfig, explained
 from autoprune.config.keywords import (
-    AdaptKeywords,
     CriterionLike,
     MetricLike,
     ResumeKeywords,
@@ -22,7 +19,6 @@ from autoprune.config.keywords import (
 from autoprune.modes import with_gradients
 from autoprune.report import RunProgress, showing
 from autoprune.runs import SearchResult
-from autoprune.runs.adapting import STEPS
 from autoprune.search import resume as go_on
 from autoprune.search import search as begin
 from autoprune.verbs.settling import Budget, Data, Model, brought, names, settled
@@ -180,54 +176,3 @@ def resume(
     with showing(progress) as shown, offering(names(criterion, strategy, metric)):
         net, source = brought(run, model, data, settings)
         return go_on(run, net, source, progress=shown, callbacks=callbacks, **told, **settings)
-
-
-@explained(AdaptKeywords)
-@with_gradients
-def adapt(
-    model: Model | None = None,
-    data: Data | None = None,
-    budget: Budget | None = None,
-    *,
-    to: str | Path,
-    steps: int = STEPS,
-    config: RunConfig | str | Path | None = None,
-    trust: bool = False,
-    example_inputs: Any = None,
-    progress: RunProgress | bool | None = None,
-    **settings: Unpack[AdaptKeywords],
-) -> nn.Module:
-    """Weight-sharing adaptation: a network of the same shape whose narrower versions are better. Search that one.
-
-    In each step the dense network learns the labels, and three narrower ones learn its answers (see
-    `autoprune.recovery.adapt`); one of them keeps to the budget. The narrower ones keep the channels with the highest
-    scores, so the search must keep them in the same order: give it the scores, too. Candidates are better before they
-    are trained; after a final fine-tune that is as many steps longer they are not (results/benchmarks/equal_images.md).
-
-    Args:
-        model: As in `search`; left as it is.
-        data: As in `search`; only training images are used, and the validation images to say what came out.
-        budget: As in `search`: the one that will be searched.
-        to: File of the adapted weights, "adapted.safetensors"; the scores are put beside it, as
-            "adapted.scores.safetensors".
-        steps: SGD steps, of `batch_size` images; each takes as long as four or more of a narrow network.
-        config: As in `search`.
-        trust: As in `search`.
-        example_inputs: As in `search`.
-        progress: As in `search`.
-        **settings: See below.
-
-    Returns:
-        The adapted network, in eval mode, on the CPU.
-
-    Raises:
-        ValueError: If something is wrong with what was given; nothing has been written then.
-        Diverged: If a loss becomes NaN or infinite.
-
-    Example:
-        adapted = autoprune.adapt(model, data, "macs<=15%", to="adapted.safetensors")
-        result = autoprune.search(adapted, data, "macs<=15%", criterion="adapted.scores.safetensors")
-    """
-    model, data, given = settled("adapt", config, model, data, budget, settings, trust)
-    with showing(progress) as shown:
-        return runs.adapt(model, data, to=to, steps=steps, example_inputs=example_inputs, progress=shown, **given)

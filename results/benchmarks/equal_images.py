@@ -55,7 +55,7 @@ CONCLUSION = """
 56.6), and after the final steps, which are 100 fewer, level: 72.4 ± 0.7 and 72.4 ± 0.8. At 50 % (one seed) it loses
 before and after (79.5 and 84.0, against 82.5 and 84.9): the adapted dense network itself is a point worse than the
 trained one. In seconds it is dear: 100 steps of adaptation take 84 to 92 s, 100 steps of the final training 13 to 30 s.
-So it is no part of the default; `autoprune adapt` does it for whoever wants it.
+So it is no part of the default; `autoprune train --method sandwich` does it for whoever wants it.
 
 - Reconstruction needs no labels and no training, and is worth more than anything that trains: at 15 % 72.4 ± 0.8 with
   it, 65.2 to 67.5 without (one seed). The candidates that it likes must then also begin there: trained from pruned

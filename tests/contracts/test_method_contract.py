@@ -22,7 +22,7 @@ from search_spaces import prune
 CLASSES = [c for _, c in inspect.getmembers(methods, inspect.isclass) if issubclass(c, Method)]
 CONCRETE = [c for c in CLASSES if not inspect.isabstract(c) and c is not Method]
 FINDING = [c for c in CONCRETE if issubclass(c, FindingUnits)]
-PRUNING = [c for c in CONCRETE if c.name not in ("cut", "sandwich")]
+PRUNING = [c for c in CONCRETE if c.name not in ("cut", "sandwich", "nested")]
 IMAGES = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(5))
 
 

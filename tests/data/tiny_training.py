@@ -62,15 +62,18 @@ def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1):
     problem = Problem(space, tuple(map(parse, budgets)), scores)
     if kept is None:
         kept = space.kept(problem.project(space.full), scores)
-    return Pruning(space, scores, kept, problem.project, problem)
+    large = problem.project(space.full)
+    levels = {"large": large, "small": space.clip(w / 2 for w in large)}
+    return Pruning(space, scores, kept, problem.project, problem, levels)
 
 
 def trained(method, net, steps=PER_EPOCH * EPOCHS, settings=SETTINGS, checkpoint=None, listener=None):
     """A copy of the network after a training with the method, which is used up."""
-    net = copy.deepcopy(net)
+    data = task(net.head.weight.dtype)
+    net = copy.deepcopy(net) if method is None else method.network(copy.deepcopy(net))
     kept = None if checkpoint is None else Checkpoints(checkpoint, every=5)
     said = None if listener is None else lambda done, total, loss: listener(net, done)
-    finetune(net, task(net.head.weight.dtype), settings, steps=steps, method=method, checkpoints=kept, listener=said)
+    finetune(net, data, settings, steps=steps, method=method, checkpoints=kept, listener=said)
     return net
 
 

@@ -63,7 +63,7 @@ def test_every_command_is_one_that_exists(command):
 
 def test_every_verb_is_shown():
     shown = {words[1] for c in autoprune_commands() if len(words := c.split()) > 1 and not words[1].startswith("-")}
-    assert shown >= set("profile adapt search train resume status export finetune attach report compare".split())
+    assert shown >= set("profile search train resume status export finetune attach report compare".split())
 
 
 def test_every_flag_in_the_text_is_one_that_exists():

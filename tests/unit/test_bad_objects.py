@@ -13,7 +13,7 @@ DATA = r"data '.* object': expected \(train, test\), .*; got "
 RUN = r"run: expected the path of a file or a directory, got "
 
 
-@pytest.mark.parametrize("verb", [autoprune.search, autoprune.profile, autoprune.adapt])
+@pytest.mark.parametrize("verb", [autoprune.search, autoprune.profile])
 @pytest.mark.parametrize(
     ("model", "data", "message"),
     [
@@ -35,10 +35,9 @@ RUN = r"run: expected the path of a file or a directory, got "
     ],
 )
 def test_what_begins_a_run(verb, model, data, message, here):
-    more = {"to": "x.safetensors"} if verb is autoprune.adapt else {}
     settings = {name: value for name, value in QUICK.items() if name not in ("trials", "finalists", "epochs")}
     with pytest.raises(ValueError, match=message):
-        verb(model, data, **settings, **more)
+        verb(model, data, **settings)
     assert list(here.iterdir()) == []
 
 

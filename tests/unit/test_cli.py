@@ -36,7 +36,7 @@ def test_flags_win_over_the_file(tmp_path):
     assert (config.trials, config.seed, config.budget) == (9, 3, ("macs<=20%",))
 
 
-VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "report", "compare", "demo"]
+VERBS = ["profile", "search", "train", "resume", "status", "export", "finetune", "report", "compare", "demo"]
 
 
 def helped(verb, capsys, flag="--help-all"):
@@ -52,7 +52,7 @@ def test_the_help_of_a_verb_shows_its_own_examples_and_settings(verb, capsys):
     shown = re.findall(r"^  autoprune (\w+)", text, re.M)
     assert set(shown) <= {verb}
     assert 1 <= len(shown) <= 3 or verb == "demo"
-    assert ("multiply-adds (one" in text) == (verb in ("profile", "search", "train", "adapt", "export"))
+    assert ("multiply-adds (one" in text) == (verb in ("profile", "search", "train", "export"))
     listed = set(re.findall(r"^  --([a-z0-9-]+)", text, re.M))
     for name, about in SETTINGS.items():
         assert (about.flag[2:] in listed) == about.is_shown_by(verb) or (verb, name) in OTHERS
@@ -120,7 +120,6 @@ def test_the_help_names_what_the_facades_hold():
         (["search", "--trails", "3"], "--trails 3 (did you mean --trials?)"),
         (["--debug"], "next: autoprune --debug --help"),
         (["resume", "--trials", "3"], "required: run; see autoprune resume --help; next: autoprune demo"),
-        (["adapt", "--data", "digits"], "next: autoprune adapt --data digits --to FILE"),
     ],
 )
 def test_a_flag_that_is_wrong_ends_with_2_and_one_sentence(arguments, message, capsys):

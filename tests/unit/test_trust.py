@@ -217,7 +217,7 @@ def test_where_nothing_can_be_remembered_trust_still_works(elsewhere, monkeypatc
 def test_a_configuration_from_a_stranger_calls_nothing_unasked(marker, tmp_path, named, capsys):
     config = RunConfig.make(**{"data": "digits", **plain(**named)})
     (tmp_path / "run.toml").write_text(config.to_toml())
-    for verb in (["search"], ["profile"], ["adapt", "--to=a.safetensors"]):
+    for verb in (["search"], ["profile"], ["train"]):
         assert main([*verb, "--config=run.toml"]) == 2
         said = capsys.readouterr().err
         assert said.startswith("autoprune: configuration 'run.toml': would ")

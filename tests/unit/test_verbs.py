@@ -24,7 +24,7 @@ QUICK = {
     "val_samples": 64,
     "bn_samples": 64,
 }
-VERBS = ["profile", "adapt", "search", "train", "resume", "status", "export", "finetune", "attach", "report", "compare"]
+VERBS = ["profile", "search", "train", "resume", "status", "export", "finetune", "attach", "report", "compare"]
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def test_the_facade_lists_what_it_holds():
     assert all(callable(getattr(autoprune, name)) for name in autoprune.__all__ if name != "__version__")
 
 
-@pytest.mark.parametrize("verb", ["search", "adapt", "resume", "finetune", "export", "attach"])
+@pytest.mark.parametrize("verb", ["search", "resume", "finetune", "export", "attach"])
 def test_the_keywords_that_editors_know_are_the_settings(verb):
     typed = getattr(keywords, f"{verb.title()}Keywords").__annotations__
-    named = {"model", "data"} | ({"budget"} if verb in ("search", "adapt") else set())
+    named = {"model", "data"} | ({"budget"} if verb == "search" else set())
     assert list(typed) == [name for name in names_of(verb) if name not in named]
     plain = {str: "str", int: "int", float: "float", bool: "bool", int | str: "int | str"}
     loose = {tuple: "str | Sequence[str]", dict: "Mapping[str, Any]"}
@@ -112,8 +112,6 @@ def test_what_is_missing_or_wrong_is_named(given, message, here):
 def test_a_verb_refuses_settings_that_are_not_its_own(run):
     with pytest.raises(ValueError, match="resume: seed may not change"):
         autoprune.resume(run, seed=3, progress=False)
-    with pytest.raises(ValueError, match="adapt: takes no trials; it takes model"):
-        autoprune.adapt(FACTORY, "digits", to="x.safetensors", trials=3, progress=False)
 
 
 def test_what_the_looking_verbs_give_back(run, here):

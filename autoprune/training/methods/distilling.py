@@ -8,7 +8,6 @@ between learn what it answered, without a weight that would have to be chosen. A
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor, nn
 

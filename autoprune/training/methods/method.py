@@ -85,11 +85,13 @@ class Method(ABC):
     Attributes:
         name: What the command line calls it.
         finds: Whether it finds the units that stay, under the budgets; else it is given them, or prunes nothing.
+        ordered: Whether the units that stay are those of the plan's highest scores, at any widths.
         pruning: What it may prune; None where it prunes nothing.
     """
 
     name: ClassVar[str]
     finds: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
 
     def __init__(self, pruning: Pruning | None = None) -> None:
         self.pruning = pruning

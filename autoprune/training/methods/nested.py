@@ -32,6 +32,7 @@ class Nested(Method):
 
     name: ClassVar[str] = "nested"
     finds: ClassVar[bool] = True
+    ordered: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, scales: bool = False) -> None:
         super().__init__(pruning)

@@ -42,6 +42,7 @@ class Sandwich(Method):
 
     name: ClassVar[str] = "sandwich"
     finds: ClassVar[bool] = True
+    ordered: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, smallest: float = SMALLEST) -> None:
         super().__init__(pruning)
