@@ -6,6 +6,7 @@ from autoprune.allocation.closing import closings as closings
 from autoprune.allocation.exemplars import exemplars as exemplars
 from autoprune.allocation.exemplars import factors as factors
 from autoprune.allocation.global_ranking import global_ranking as global_ranking
+from autoprune.allocation.iterative import iterative_scores as iterative_scores
 from autoprune.allocation.knapsack import knapsack as knapsack
 from autoprune.allocation.loads import loads as loads
 from autoprune.allocation.multiple_choice import multiple_choice as multiple_choice

@@ -38,6 +38,8 @@ class SearchKeywords(TypedDict, total=False):
     latency_command: str
     criterion: CriterionLike
     score_samples: int
+    score_rounds: int
+    score_steps: float
     score_per: str
     divisor: int | str
     depth: str

@@ -19,6 +19,7 @@ from autoprune.criteria.scoring import make as make_criterion
 from autoprune.errors import LedgerMismatch
 from autoprune.evaluation import Fidelity
 from autoprune.problem import Problem
+from autoprune.runs.scoring import scored
 from autoprune.tasks import Task
 from objectives import Budget, Feasibility, parse
 from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
@@ -97,9 +98,8 @@ def make_problem(
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
     Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     if scores is None:
-        scores = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
-        if space.vanishing is not None:
-            scores = criteria.with_branch_losses(scores, dense, space, batches(), task)
+        unscored = Problem(space, budgets, (), None, measured, config.front)
+        scores = scored(config, dense, unscored, batches, task, say)
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
     norms = criteria.score_all("magnitude", dense, space, (), config.seed)

@@ -1,0 +1,92 @@
+"""The scores of a run's criterion: on the dense network, then in rounds of pruning and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from autoprune import criteria
+from autoprune.allocation import iterative_scores
+from autoprune.compute import Compute
+from autoprune.config import RunConfig
+from autoprune.criteria.scoring import Batches, Scores, make
+from autoprune.errors import Diverged
+from autoprune.problem import Problem
+from autoprune.recovery import reestimate_evenly
+from autoprune.report.tables import counted
+from autoprune.settings import TrainingSettings
+from autoprune.tasks import Task
+from autoprune.training import finetune
+
+SMALLEST = 0.1  # where a front is searched, how far from the smallest network the rounds go
+
+
+def scored(
+    config: RunConfig,
+    dense: nn.Module,
+    problem: Problem,
+    batches: Callable[[], Batches | None],
+    task: Task | None,
+    say: Callable[[str], None] | None,
+) -> Scores:
+    """The scores of every unit.
+
+    Args:
+        config: Criterion, rounds and steps.
+        dense: The dense network, in eval mode.
+        problem: Space and budgets; without scores.
+        batches: Gives what criteria of gradients or activations need, anew in each round.
+        task: That the batches are of; None: nothing can be trained, so there is one round.
+        say: Called with a line before something takes minutes.
+    """
+    space = problem.space
+    found = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
+    looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
+    if task is not None and looks_at_data and config.score_rounds > 1 and space.groups:
+        say = say or (lambda line: None)
+        say(f"scoring in {config.score_rounds} rounds, {counted(steps_of(config), 'training step')} between them")
+        try:
+            found = iterative_scores(
+                _towards(replace(problem, scores=found)),
+                dense,
+                config.score_rounds,
+                lambda net: criteria.score_all(config.criterion, net, space, batches(), config.seed, task),
+                lambda net: _adapt(net, task, config),
+            )
+        except Diverged as error:
+            say(f"scores are of the dense network, as training between rounds diverged ({error}); a lower --lr helps")
+    if space.vanishing is not None:
+        found = criteria.with_branch_losses(found, dense, space, batches(), task)
+    return found
+
+
+def steps_of(config: RunConfig) -> int:
+    """Training steps between two rounds; none where a run trains nothing else either."""
+    if config.epochs <= 0 and config.finalists <= 0 and not config.fidelity.startswith("short"):
+        return 0
+    given = config.score_steps
+    return round(given * config.short_steps if given < 1 else given)
+
+
+def _towards(problem: Problem) -> Problem:
+    """The problem whose budgets the rounds end at: of a front, near the smallest network."""
+    if not problem.front:
+        return problem
+    limits, smallest = problem.feasibility.limits, problem.feasibility.price(problem.space.floor)
+    return problem.tighter({m: smallest[m] + SMALLEST * (limits[m] - smallest[m]) for m in problem.front})
+
+
+def _adapt(net: nn.Module, task: Task, config: RunConfig) -> None:
+    """Train what a round has left, as a long training begins; or renew the statistics of its batch-norms."""
+    if (steps := steps_of(config)) and any(p.requires_grad for p in net.parameters()):
+        settings = replace(TrainingSettings.of(config), lr_schedule="constant", warmup=0, ema=0.0)
+        finetune(net, task, settings, steps=steps)
+        return
+    compute = Compute.choose(config.device, config.amp)
+    placed = task.on(compute)
+    net.to(compute.device)
+    reestimate_evenly(
+        net, placed, placed.draw("calibration", config.bn_samples, config.seed), config.batch_size, compute
+    )
