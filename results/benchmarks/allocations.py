@@ -19,6 +19,8 @@ from search_spaces import SearchSpace, Widths
 ProblemOf = Callable[[str], Problem]  # by criterion
 Build = Callable[[ProblemOf], Widths]
 FISHER = "group_fisher"
+IN_ROUNDS = " in rounds"  # of a criterion: scored while the network is pruned and trained, as a search does
+ROUNDS = FISHER + IN_ROUNDS
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ ALLOCATIONS: dict[str, Allocation] = {
     "taylor ranking, streams kept": Allocation("global ranking, streams kept", kept(global_ranking, "taylor")),
     "equal loss": Allocation("equal loss", free(equal_loss)),
     "equal loss, units by norms": Allocation("equal loss", free(equal_loss), "magnitude"),
+    "equal loss in rounds": Allocation("equal loss", free(equal_loss, ROUNDS), ROUNDS),
+    "equal loss, units in rounds": Allocation("equal loss", free(equal_loss), ROUNDS),
+    "equal loss in rounds, units at once": Allocation("equal loss", free(equal_loss, ROUNDS)),
     "equal loss, streams kept": Allocation("equal loss, streams kept", kept(equal_loss)),
     "equal loss by taylor, streams kept": Allocation("equal loss, streams kept", kept(equal_loss, "taylor")),
     "norms in rounds": Allocation("ranking in rounds", free(rounds, "magnitude")),
@@ -163,6 +168,7 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
     ("resnet20", "15%"): {
         "FastNAS": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16")),
         "FastNAS, units by norms": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16"), "magnitude"),
+        "FastNAS, units in rounds": Allocation("peer", told("16 1 1 2 6 32 2 2 26 64 6 16"), ROUNDS),
         "default search before kinds": Allocation("search", told("12 1 1 4 7 24 4 3 25 36 23 30")),
         "default search before kinds s1": Allocation("search", told("8 1 1 5 14 27 5 2 28 44 13 20")),
         "default search before kinds s2": Allocation("search", told("10 1 2 4 8 21 2 5 30 40 29 19")),

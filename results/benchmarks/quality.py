@@ -46,12 +46,15 @@ from torch import nn
 import autoprune
 from autoprune import criteria
 from autoprune.compute import Compute
+from autoprune.config import RunConfig
+from autoprune.criteria.scoring import Scores
 from autoprune.data import ImageData
 from autoprune.evaluation import EvaluationSettings, Evaluator, measure
 from autoprune.exporting import read_architecture
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.recovery import reestimate_evenly
+from autoprune.runs.scoring import scored
 from autoprune.tasks import as_task
 from autoprune.training import Checkpoints, TrainingSettings, finetune
 from objectives import parse
@@ -124,15 +127,24 @@ class Bench:
         return Problem(space, (parse(f"macs<={self.budget}"),), even, criteria.distances(self.dense, space))
 
     def problem(self, criterion: str) -> Problem:
-        """With the scores of a criterion, from 2,048 training images."""
+        """With the scores of a criterion, from 2,048 training images; those of rounds are of this budget."""
         path = PIECES / self.network / f"scores-{criterion}.json"
+        if criterion.endswith(allocations.IN_ROUNDS):
+            path = path.parent / self.budget.rstrip("%") / f"{path.stem.replace(' ', '-')}.scores"  # no piece
         if not path.is_file():
-            batches = self.data.train.sample(SCORE_SAMPLES, 0).batches(BATCH)
-            normal = ((self.data.normalise(b.images), b.labels) for b in batches)
-            found = criteria.score_all(criterion, copy.deepcopy(self.dense), self.bare.space, normal, 0)
+            found = self.scores(criterion)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps([s.tolist() for s in found]))
         return replace(self.bare, scores=tuple(np.array(s) for s in json.loads(path.read_text())))
+
+    def scores(self, criterion: str) -> Scores:
+        """As a search makes them, with its default rounds where the name says so."""
+        name = criterion.removesuffix(allocations.IN_ROUNDS)
+        rounds = {} if name != criterion else {"score_rounds": 1}
+        config = RunConfig.make(criterion=name, budget=f"macs<={self.budget}", lr=RATE, **rounds)
+        task = as_task(self.data.without_test())
+        batches = lambda: task.draw("calibration", SCORE_SAMPLES, 0).batches(BATCH)  # noqa: E731
+        return scored(config, self.dense, self.bare, batches, task, None)
 
     @cached_property
     def widths(self) -> dict[str, Widths]:
