@@ -122,7 +122,7 @@ def test_the_help_names_what_the_facades_hold():
         (["resume", "--trials", "3"], "required: run; see autoprune resume --help; next: autoprune demo"),
     ],
 )
-def test_a_flag_that_is_wrong_ends_with_2_and_one_sentence(arguments, message, capsys):
+def test_a_flag_that_is_wrong_ends_with_2_and_one_sentence(arguments, message, capsys, here):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
