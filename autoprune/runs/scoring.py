@@ -44,7 +44,7 @@ def scored(
     space = problem.space
     found = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
     looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
-    if task is not None and looks_at_data and config.score_rounds > 1 and space.groups:
+    if task is not None and looks_at_data and config.score_rounds > 1 and space.groups and not config.method:
         say = say or (lambda line: None)
         say(f"scoring in {config.score_rounds} rounds, {counted(steps_of(config), 'training step')} between them")
         try:

@@ -83,7 +83,7 @@ def test_rounds_train_copies_and_give_a_strict_order(posed):
     assert said == ["scoring in 4 rounds, 4 training steps between them"]
 
 
-@pytest.mark.parametrize("given", [{"score_rounds": 1}, {"criterion": "l1"}])
+@pytest.mark.parametrize("given", [{"score_rounds": 1}, {"criterion": "l1"}, {"method": "slimming"}])
 def test_one_round_is_the_criterion_itself(posed, given):
     net, problem, batches, task = posed
     config = settings(**given)
