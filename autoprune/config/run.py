@@ -104,10 +104,10 @@ class RunConfig(TrainingSettings):
         low=1, high=MOST)
     score_rounds: int = problem(4, "ROUNDS",
         "rounds of pruning and a short training in which criteria that look at data score the channels, so that what "
-        "others make up for goes (1: once, on the dense network)", low=1, high=100)
+        "others make up for goes (1, and where a run trains nothing: once, on the dense network)", low=1, high=100)
     score_steps: float = problem(0.2, "STEPS",
-        "SGD steps between two of these rounds, or below 1 their fraction of short_steps (0, and where a run trains "
-        "nothing: only batch-norm is renewed)", low=0, high=MOST)
+        "SGD steps between two of these rounds, or below 1 their fraction of short_steps (0: only batch-norm is "
+        "renewed)", low=0, high=MOST)
     score_per: str = problem("", "COST",
         "what a channel's score is divided by in the knapsack, a closed form that most searches begin with: what it "
         "frees of macs, params, activations (the memory of Group Fisher) or a latency@... that a budget names; or "

@@ -43,15 +43,14 @@ def scored(
     """
     space = problem.space
     found = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
-    looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
-    if task is not None and looks_at_data and config.score_rounds > 1 and space.groups and not config.method:
+    if task is not None and (rounds := rounds_of(config)) > 1 and space.groups:
         say = say or (lambda line: None)
-        say(f"scoring in {config.score_rounds} rounds, {counted(steps_of(config), 'training step')} between them")
+        say(f"scoring in {rounds} rounds, {counted(steps_of(config), 'training step')} between them")
         try:
             found = iterative_scores(
                 _towards(replace(problem, scores=found)),
                 dense,
-                config.score_rounds,
+                rounds,
                 lambda net: criteria.score_all(config.criterion, net, space, batches(), config.seed, task),
                 lambda net: _adapt(net, task, config),
             )
@@ -62,10 +61,15 @@ def scored(
     return found
 
 
+def rounds_of(config: RunConfig) -> int:
+    """Rounds of scoring: one where nothing else is trained, or where a method finds the units."""
+    trains = config.epochs > 0 or config.finalists > 0 or config.fidelity.startswith("short")
+    looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
+    return config.score_rounds if trains and looks_at_data and not config.method else 1
+
+
 def steps_of(config: RunConfig) -> int:
-    """Training steps between two rounds; none where a run trains nothing else either."""
-    if config.epochs <= 0 and config.finalists <= 0 and not config.fidelity.startswith("short"):
-        return 0
+    """Training steps between two rounds."""
     given = config.score_steps
     return round(given * config.short_steps if given < 1 else given)
 
