@@ -98,6 +98,7 @@ class SearchKeywords(TypedDict, total=False):
     together: int
     deterministic: bool
     cluster: str
+    train_workers: int
     timeout: float
     onnx: bool
     pt2: bool
@@ -128,6 +129,7 @@ class ResumeKeywords(TypedDict, total=False):
     together: int
     deterministic: bool
     cluster: str
+    train_workers: int
     timeout: float
     onnx: bool
     pt2: bool
@@ -167,6 +169,8 @@ class FinetuneKeywords(TypedDict, total=False):
     distill: float
     temperature: float
     deterministic: bool
+    cluster: str
+    train_workers: int
     onnx: bool
     pt2: bool
     device: str

@@ -228,8 +228,12 @@ class RunConfig(TrainingSettings):
         verbs="resume finetune")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "
-        "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume",
+        "'autoprune[ray]'; '': not, e.g. in a resume)", verbs="resume finetune",
         common="search resume", brief="let Ray run the workers: auto, local, ray://host:port")
+    train_workers: int = run(0, "N",
+        "processes of that cluster that train the delivered network together, each on its part of every batch (Ray "
+        "Train); 0: this process alone, or those that torchrun has started", low=0, high=10_000,
+        verbs="resume finetune")
     timeout: float = run(0.0, "SECONDS",
         "seconds that one candidate may take in a worker process before the worker is replaced (0: automatic)",
         low=0, high=MOST, verbs="resume")
@@ -262,6 +266,8 @@ class RunConfig(TrainingSettings):
             _ = self.limits
         if not (self.budget or self.front):
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
+        if self.train_workers:
+            self._check_train_workers()
         if self.method:
             self._check_method()
         if bool(self.budget_list) != (self.method == "nested"):
@@ -269,6 +275,15 @@ class RunConfig(TrainingSettings):
                              "set of weights; e.g. --budget 'macs<=50%' --budget-list 30%,15%")  # fmt: skip
         if self.front:
             self._check_front()
+
+    def _check_train_workers(self) -> None:
+        """Refuse them where Ray Train does not run the training."""
+        if not self.cluster:
+            raise ValueError("train_workers: Ray starts them; give cluster, e.g. auto, or leave them out and start "
+                             "`torchrun --nproc-per-node N -m autoprune finetune RUN` yourself")  # fmt: skip
+        if self.trainer:
+            raise ValueError(f"train_workers: the trainer '{self.trainer}' is yours and starts its own processes; "
+                             "leave one of the two out")  # fmt: skip
 
     def _check_method(self) -> None:
         """Refuse what makes no sense where a method finds one network, here."""

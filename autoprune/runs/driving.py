@@ -14,7 +14,8 @@ from autoprune.printable import decimals
 from autoprune.report import RunProgress
 from autoprune.runs.levels import check_levels
 from autoprune.runs.prepare import Prepared
-from autoprune.training import Checkpoints, Method, Pruning, TrainingSettings, finetune, plan_of, steps_of
+from autoprune.runs.training import train
+from autoprune.training import Method, Pruning, TrainingSettings, plan_of, steps_of
 from autoprune.training.methods import make
 from search_spaces import Kept, NestedNetwork
 
@@ -113,14 +114,14 @@ def train_with(
     task, net = prepared.task.without("test"), method.network(copy.deepcopy(prepared.model))
     steps = steps_of(task, phase)
     progress.begin(doing, steps)
-    finetune(
+    train(
+        phase,
         net,
         task,
-        phase,
         steps=steps,
         teacher=prepared.model if phase.distill else None,
         method=method,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
+        checkpoint=checkpoint,
         listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
     )
     progress.end()

@@ -27,9 +27,10 @@ from autoprune.report.tables import seconds
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.telling import TRAINING, curve
 from autoprune.runs.trainer import TrainerRun, trained_by
+from autoprune.runs.training import train
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, goal_of
-from autoprune.training import Checkpoints, finetune, steps_of
+from autoprune.training import steps_of
 from search_spaces import Kept
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
@@ -114,15 +115,9 @@ def _finetune(
         left_s = watch(done, total).left_s
         progress.step(done, f"loss {decimals(loss)}", seconds(left_s) if left_s else "")
 
-    log = finetune(
-        model,
-        prepared.task.without("test"),
-        config,
-        steps=steps,
-        teacher=prepared.model if config.distill else None,
-        checkpoints=None if checkpoint is None else Checkpoints(checkpoint),
-        listener=listen,
-    )
+    teacher = prepared.model if config.distill else None
+    task = prepared.task.without("test")
+    log = train(config, model, task, steps=steps, teacher=teacher, checkpoint=checkpoint, listener=listen)
     progress.end()
     return {**curve(log.losses), "distill": config.distill}
 

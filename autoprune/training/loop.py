@@ -60,12 +60,14 @@ class Checkpoints:
         strict: Whether one that is no use or cannot be written is an error; if not, the training begins at the start,
             or goes on without it.
         resume: Whether to go on from the file if it exists.
+        told: Called with the steps done, in every process, once such a state is written.
     """
 
     path: Path
     every: int = 200
     strict: bool = True
     resume: bool = True
+    told: Callable[[int], None] | None = None
 
     def __post_init__(self) -> None:
         """Take the name of a file, too."""
@@ -129,6 +131,8 @@ def finetune(
             with nullcontext() if checkpoints.strict else suppress(DiskError):
                 if run.processes.is_first:
                     checkpoint.save(checkpoints.path, run.state())
+                if checkpoints.told:
+                    checkpoints.told(run.step)
     run.end()
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)

@@ -108,7 +108,9 @@ class Processes:
 
 
 def starts_first() -> bool:
-    """Whether this is the process that speaks, of those that torchrun has started, or the only one."""
+    """Whether this is the process that speaks: of those that torchrun or Ray Train has started, or the only one."""
+    if distributed.is_available() and distributed.is_initialized():
+        return Processes.here().is_first
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
