@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from autoprune.errors import SearchStopped
+from autoprune.fidelity import PROXY, Fidelity
 from autoprune.ledger import Entry, Ledger, plain
 from autoprune.limits import Limits, StoppingRule
 from autoprune.problem import Proposal, Trial, TrialState
@@ -45,14 +46,14 @@ class Job:
     Attributes:
         number: Of its trial.
         widths: Kept units per group.
-        fidelity: "proxy" or "short".
+        fidelity: How well it is to be evaluated.
         incumbent: Losses per validation batch of the best complete trial of this fidelity when the job was first
             handed out, to abandon a hopeless candidate early; None for the first one.
     """
 
     number: int
     widths: Widths
-    fidelity: str = "proxy"
+    fidelity: Fidelity = PROXY
     incumbent: tuple[float, ...] | None = None
 
 

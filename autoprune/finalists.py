@@ -39,7 +39,7 @@ class Different:
             count: How many go on.
         """
         order = ranked(below)
-        if any(t.fidelity.startswith("short") for t in order):
+        if any(t.fidelity.trains for t in order):
             return order[:count]  # trained: kinds compare
         given_up = [t for t in below if t.state is TrialState.PRUNED and t.widths in self.peers and not is_cached(t)]
         key = (count, *(t.number for t in (*order, *given_up)))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoprune.fidelity import PROXY, Fidelity
 from autoprune.printable import printable
 from objectives import Budget, Feasibility
 from objectives.latency import Latency
@@ -51,7 +52,7 @@ class Trial:
         widths: Kept units per group.
         state: Where it stands.
         metrics: "loss" (mean over validation samples), scores of the task, costs, whatever the evaluator measured.
-        fidelity: "proxy", or "short" for a finalist that was fine-tuned for some steps.
+        fidelity: How it was evaluated; stored as its word.
         worker: Who evaluated it.
         seconds: Wall time of the evaluation.
         error: Why it failed.
@@ -63,7 +64,7 @@ class Trial:
     widths: Widths
     state: TrialState = TrialState.RUNNING
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    fidelity: str = "proxy"
+    fidelity: Fidelity = PROXY
     worker: str = ""
     seconds: float = 0.0
     error: str = ""
@@ -72,8 +73,9 @@ class Trial:
 
     def __post_init__(self) -> None:
         """Make harmless what others have written: the terminal, the page and the table show it as it is."""
-        for name in ("error", "worker", "fidelity"):
+        for name in ("error", "worker"):
             object.__setattr__(self, name, printable(getattr(self, name)))
+        object.__setattr__(self, "fidelity", Fidelity(printable(self.fidelity)))
 
     @property
     def loss(self) -> float:

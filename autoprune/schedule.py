@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from autoprune.fidelity import FINAL, PROXY, Fidelity
 from autoprune.problem import Trial, TrialState
 from search_spaces import Widths
 
@@ -25,7 +26,7 @@ WAIT = Wait.WAIT
 class Order:
     """The next trial: its fidelity, and its widths unless the strategy is to choose them."""
 
-    fidelity: str
+    fidelity: Fidelity
     widths: Widths | None = None
 
 
@@ -58,7 +59,7 @@ def every(widths: Widths) -> bool:
     return True
 
 
-Rungs = tuple[tuple[int, str], ...]  # (how many, fidelity), the last one decides
+Rungs = tuple[tuple[int, Fidelity], ...]  # (how many, fidelity), the last one decides
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class Halving:
     """
 
     num_trials: int
-    rungs: Rungs = ((3, "short"),)
-    first: str = "proxy"
+    rungs: Rungs = ((3, FINAL),)
+    first: Fidelity = PROXY
     extra: tuple[Widths, ...] = ()
     allowed: Callable[[Widths], bool] = every
     choose: Callable[[Sequence[Trial], int], Sequence[Trial]] = lowest
 
     @property
-    def fidelities(self) -> tuple[str, ...]:
+    def fidelities(self) -> tuple[Fidelity, ...]:
         """From the last rung down to the proxies."""
         return (*(fidelity for _, fidelity in reversed(self.rungs)), self.first)
 
@@ -143,8 +144,8 @@ def halving(finalists: int, steps: int, rungs: int = 1) -> Rungs:
     A rung below trains for a third of the steps, as the usual reduction by three (Li et al. 2018, Hyperband,
     https://arxiv.org/abs/1603.06560); halving the number instead keeps more of a poor judge's choice.
     """
-    lower = ((finalists * 2**k, f"short:{max(1, steps // 3**k)}") for k in range(rungs - 1, 0, -1))
-    return (*lower, (finalists, "short"))
+    lower = ((finalists * 2**k, Fidelity(f"short:{max(1, steps // 3**k)}")) for k in range(rungs - 1, 0, -1))
+    return (*lower, (finalists, FINAL))
 
 
 def is_cached(trial: Trial) -> bool:

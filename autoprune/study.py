@@ -15,6 +15,7 @@ from autoprune.config import RunConfig, names_of
 from autoprune.controller import Job
 from autoprune.criteria.scoring import Batches
 from autoprune.errors import SearchStopped
+from autoprune.fidelity import PROXY
 from autoprune.labels import Labels
 from autoprune.ledger import Ledger
 from autoprune.modes import with_gradients
@@ -29,7 +30,7 @@ SETTINGS = (
     "criterion divisor depth min_keep prune_inputs freeze seed strategy encoding warm_starts score_per latency_command "
     "trials name"
 )
-FIDELITY = "proxy"  # what the ledger calls the one fidelity there is: the user's own
+FIDELITY = PROXY  # what the ledger calls the one fidelity there is: the user's own
 
 
 class Candidate(nn.Module):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.fidelity import Fidelity
 from autoprune.labels import Labels
 from autoprune.settings import GROUPS, Setting, TrainingSettings, settings_of, toml
 from autoprune.settings.setting import LATER, MOST, named_of
@@ -250,6 +251,7 @@ class RunConfig(TrainingSettings):
             object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
         if not self.strategy:
             object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
+        object.__setattr__(self, "fidelity", Fidelity.parse(self.fidelity))
         if self.rungs is None:
             object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 3)
         if self.divisor != "auto" and isinstance(self.divisor, str):
@@ -330,8 +332,9 @@ class RunConfig(TrainingSettings):
 
         if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
             rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
-            return Halving(self.trials, rungs, self.fidelity)
-        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs), self.fidelity)
+            return Halving(self.trials, rungs, Fidelity(self.fidelity))
+        rungs = halving(self.finalists, self.short_steps, self.rungs)
+        return Halving(self.trials, rungs, Fidelity(self.fidelity))
 
     @property
     def limits(self) -> Limits:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from autoprune.compute import Compute, Stopwatch
 from autoprune.data import ImageData
 from autoprune.errors import CandidateFailed, Diverged
-from autoprune.evaluation.fidelity import Fidelity
 from autoprune.evaluation.folding import Folded, find_pairs
 from autoprune.evaluation.memory import activation_bytes, within_memory
+from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.evaluation.ready import ready
 from autoprune.evaluation.settings import EvaluationSettings
 from autoprune.evaluation.starts import Start, starts_of
@@ -40,7 +40,7 @@ class Evaluator:
     All candidates meet the same images in the same order, and in "short" the same batches, crops and flips (common
     random numbers): they differ by their widths only, and the same widths always get the same metrics (on one kind of
     GPU, as another one has other kernels; trained there, with `compute.same_bits`).
-    `autoprune.evaluation.fidelity` lists the fidelities.
+    `autoprune.fidelity` lists the fidelities.
 
     A candidate that runs out of memory is tried once more, from the start, with everything halved that passes at once:
     batches of validation and of batch-norm; the images that reconstruct (half of them serve); and each training batch
@@ -114,7 +114,7 @@ class Evaluator:
         """
         start, clock = time.perf_counter(), self.compute.stopwatch()
         settings = self.settings
-        plan = settings.parse(fidelity)
+        plan = settings.plan(fidelity)
         kept = self.space.kept(widths, self.scores)
         rival = incumbent if settings.abandon else None
         files = state_files(settings, kept, plan)
@@ -154,7 +154,7 @@ class Evaluator:
         Raises:
             CandidateFailed: As when it is called.
         """
-        plan, kept = self.settings.parse(fidelity), self.space.kept(widths, self.scores)
+        plan, kept = self.settings.plan(fidelity), self.space.kept(widths, self.scores)
         with suppress(ValueError):
             if (file := trained_file(self.settings, kept, plan)) is not None:
                 return read_weights(file)
@@ -179,7 +179,7 @@ class Evaluator:
             widths: [G] legal widths.
             state: Its weights so far.
         """
-        plan = self.settings.parse("short")
+        plan = self.settings.plan("short")
         net = self.compute.place(prune(self.dense, self.space, self.space.kept(widths, self.scores))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
@@ -194,7 +194,7 @@ class Evaluator:
         """
 
         def score(batch: int) -> dict[str, Any]:
-            return self._validate(self.dense, Fidelity(), parts=self.settings.batch_size // batch)
+            return self._validate(self.dense, EvaluationPlan(), parts=self.settings.batch_size // batch)
 
         try:
             metrics = within_memory(score, self.settings.batch_size, self.compute.device, "with the dense network")
@@ -218,7 +218,7 @@ class Evaluator:
     def _score(
         self,
         widths: Sequence[int],
-        plan: Fidelity,
+        plan: EvaluationPlan,
         incumbent: Sequence[float] | None,
         clock: Stopwatch,
         batch: int,
@@ -279,7 +279,7 @@ class Evaluator:
         return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(
-        self, net: nn.Module, plan: Fidelity, micro_batches: int, file: Path | None, listener: StepListener | None
+        self, net: nn.Module, plan: EvaluationPlan, micro_batches: int, file: Path | None, listener: StepListener | None
     ) -> TrainingLog:
         """Train for some steps, or for those that are left."""
         settings = self.settings
@@ -292,7 +292,7 @@ class Evaluator:
     def _validate(
         self,
         net: nn.Module,
-        plan: Fidelity,
+        plan: EvaluationPlan,
         rival: Sequence[float] | None = None,
         clock: Stopwatch | None = None,
         parts: int = 1,
@@ -301,7 +301,7 @@ class Evaluator:
         size = self.pass_size(plan)
         return validate(net, self.task, self.val, self.compute, size, self.goal, rival, clock, parts)
 
-    def pass_size(self, plan: Fidelity) -> int:
+    def pass_size(self, plan: EvaluationPlan) -> int:
         """Samples of one pass without gradients."""
         counts = [count for count in (plan.fit_samples, plan.bn_samples, len(self.val)) if count]
         return self.compute.pass_size(self.settings.batch_size, counts, activation_bytes(self.space))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autoprune.evaluation.fidelity import Fidelity
+from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.settings import TrainingSettings
 
 SHORT_WARMUP = 0.1  # of the steps, where the final fine-tune's warm-up is so many steps
@@ -66,12 +66,11 @@ class EvaluationSettings:
         warmup = self.training.warmup if self.training.warmup < 1 else SHORT_WARMUP
         return replace(self.training, distill=0.0, warmup=warmup, **own)  # type: ignore[arg-type]
 
-    def parse(self, fidelity: str) -> Fidelity:
+    def plan(self, fidelity: str) -> EvaluationPlan:
         """What a fidelity means under these settings.
 
         Raises:
             ValueError: If there is no such fidelity.
         """
         numbers = {"short_steps": self.short_steps, "bn_samples": self.bn_samples, "fit_samples": self.fit_samples}
-        found = Fidelity.parse(fidelity, **numbers)
-        return replace(found, fit_samples=self.fit_samples) if self.reconstruct and found.starts else found
+        return EvaluationPlan.of(fidelity, reconstruct=self.reconstruct, **numbers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from autoprune.evaluation.fidelity import Fidelity
+from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.problem import Problem, Trial
 from objectives.products import Floats
 
@@ -26,7 +26,7 @@ class Start(NamedTuple):
     units: str = ""
 
 
-def starts_of(plan: Fidelity, others: Iterable[str]) -> tuple[Start, ...]:
+def starts_of(plan: EvaluationPlan, others: Iterable[str]) -> tuple[Start, ...]:
     """Those of a fidelity that trains: as cut; of a finalist, with the layers fitted or other criteria's units, too."""
     more = [*([Start(fitted=True)] if plan.fit_samples else []), *(Start(units=name) for name in others)]
     return (Start(), *(more if plan.starts else []))

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from autoprune.evaluation.fidelity import Fidelity
+from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.evaluation.settings import EvaluationSettings
 from search_spaces import Kept
 
 
-def state_files(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> dict[int, Path]:
+def state_files(settings: EvaluationSettings, kept: Kept, plan: EvaluationPlan) -> dict[int, Path]:
     """Batch size (the whole one, and half of it: trainings of their own) -> file; empty where none is to be kept.
 
     The name follows from what is trained, not from who trains it.
@@ -26,14 +26,14 @@ def state_files(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> dic
     return {batch: folder / f"{name}-{batch}.pt" for batch in (settings.batch_size, settings.batch_size // 2)}
 
 
-def trained_file(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> Path | None:
+def trained_file(settings: EvaluationSettings, kept: Kept, plan: EvaluationPlan) -> Path | None:
     """Where the weights lie that a finalist was scored with; None if none are kept."""
     if not settings.trained or not plan.steps:
         return None
     return Path(settings.trained) / f"{_name(settings, kept, plan)}.safetensors"
 
 
-def _name(settings: EvaluationSettings, kept: Kept, plan: Fidelity) -> str:
+def _name(settings: EvaluationSettings, kept: Kept, plan: EvaluationPlan) -> str:
     digest = hashlib.sha256(repr((plan, settings.seed)).encode())
     for units in kept:
         digest.update(units.tobytes() + b";")

@@ -54,7 +54,7 @@ class Together:
             CandidateFailed: If they run out of memory: then one at a time may do.
         """
         start, evaluator = time.perf_counter(), self._evaluator
-        plan = evaluator.settings.parse(fidelity)
+        plan = evaluator.settings.plan(fidelity)
         if plan.steps:
             raise ValueError(f"together: fidelity '{fidelity}' trains, each candidate for itself")
         if (gone := [widths for widths in candidates if 0 in widths]) and len(gone) < len(candidates):

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from autoprune.fidelity import Fidelity
 from autoprune.ledger import opening
 from autoprune.ledger.arrays import Arrays
 from autoprune.ledger.locks import FileLock
@@ -226,7 +227,7 @@ class Ledger:
             trial_id = self._pages.start(template)
         metrics = {} if same_as is None else {"cached": True}
         found = tuple(params.values())
-        trial = Trial(number, found, TrialState.RUNNING, metrics, fidelity, worker, genes=genes, probe=probe)
+        trial = Trial(number, found, TrialState.RUNNING, metrics, Fidelity(fidelity), worker, genes=genes, probe=probe)
         self._ids.append(trial_id)
         self._running.add(number)
         self.trials.append(trial)

@@ -13,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from autoprune.errors import LedgerMismatch
+from autoprune.fidelity import Fidelity
 from autoprune.problem import Trial, TrialState
 
 HEAD = "autoprune"  # the study attribute with format, groups and fingerprint; a study without it was never begun
@@ -170,7 +171,7 @@ def begun(
         number=number,
         widths=tuple(int(params[name]) for name in groups),
         metrics={"cached": True} if "same_as" in said else {},
-        fidelity=said["fidelity"],
+        fidelity=Fidelity(said["fidelity"]),
         genes=tuple(said.get("genes", ())),
         probe=said.get("probe", False),
     )

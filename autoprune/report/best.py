@@ -38,7 +38,7 @@ def best_table(
         table.add_column(column, justify="left" if column in ("fidelity", "verdict") else "right")
     table.add_column("widths", no_wrap=True, min_width=11)  # the first of them tell candidates apart
     order = ranked(trials)
-    for fidelity in sorted({t.fidelity for t in order}, key="short".__ne__):
+    for fidelity in sorted({t.fidelity for t in order}, reverse=True):
         for place, trial in enumerate(t for t in order if t.fidelity == fidelity):
             if place >= shown and trial.number not in verdicts:
                 continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoprune.fidelity import FINAL
 from autoprune.labels import TOP1, Score
 from autoprune.ledger import Record
 from autoprune.printable import decimals
@@ -58,7 +59,7 @@ def print_front(out: Out, run: RunDirectory, record: Record) -> None:
     if tradeoff is None:
         return
     metric = run.metric
-    for fidelity in dict.fromkeys([run.config.fidelity, "short"]):
+    for fidelity in dict.fromkeys([run.config.fidelity, FINAL]):
         if table := goal_table(tradeoff, record.trials, fidelity, metric, run.labels.headline):
             out.print(table)
     if said := summary(run, record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoprune.config import RunConfig
+from autoprune.fidelity import Fidelity
 from autoprune.report.tables import counted
 
 WAYS = {
@@ -14,10 +15,8 @@ WAYS = {
 
 def scored(fidelity: str, config: RunConfig) -> str:
     """How candidates of a fidelity are scored: "after 100 training steps"."""
-    kind, _, number = fidelity.partition(":")
-    if kind == "short":
-        return f"after {counted(int(number or config.short_steps), 'training step')}"
-    return WAYS[kind]
+    asked = Fidelity(fidelity)
+    return f"after {counted(asked.amount or config.short_steps, 'training step')}" if asked.trains else WAYS[asked.kind]
 
 
 def key(config: RunConfig) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from autoprune.config import RunConfig
+from autoprune.fidelity import FINAL
 from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import limit_reached
 from autoprune.report.pace import Images, Tuning, passes, tuning_passes
@@ -97,7 +98,7 @@ class Outlook:
                 left = max(0, later, (count if left else min(count, len(leaders))) - len(tried - broken))
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
-            name = "finalist" if fidelity == "short" else f"at {fidelity}"
+            name = "finalist" if fidelity == FINAL else f"at {fidelity}"
             parts.append(Part(name, left, _pace(here), _passes(fidelity, config, images)))
             below = here
         shorts = [t for t in done if t.fidelity != plan.first]

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,15 @@ class Images:
 
 def passes(fidelity: str, config: RunConfig, images: Images) -> int:
     """Images that pass through a candidate, forwards; those of training steps count three times."""
-    from autoprune.evaluation import EvaluationSettings  # here, because settings are shown without torch
-    from autoprune.evaluation.fidelity import Fidelity
+    from autoprune.evaluation import (  # here, because settings are shown without torch
+        EvaluationPlan,
+        EvaluationSettings,
+    )
     from autoprune.evaluation.starts import starts_of
 
     numbers = {"bn_samples": config.bn_samples, "short_steps": config.short_steps}
-    plan = Fidelity.parse(fidelity, fit_samples=EvaluationSettings.fit_samples, **numbers)
-    if plan.steps and config.reconstruct:
-        plan = replace(plan, fit_samples=EvaluationSettings.fit_samples)
+    numbers["fit_samples"] = EvaluationSettings.fit_samples
+    plan = EvaluationPlan.of(fidelity, reconstruct=config.reconstruct, **numbers)
     once = sum(min(count, images.train) for count in (plan.bn_samples, plan.fit_samples))
     starts = len(starts_of(plan, ["magnitude"] if config.criterion == "group_fisher" else []))
     steps = plan.steps + (starts * plan.trial_steps if starts > 1 else 0)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from autoprune.fidelity import FINAL
 from autoprune.files import write_text
 from autoprune.labels import TOP1, Score
 from autoprune.printable import decimals
@@ -139,7 +140,7 @@ def proxy_quality(trials: Iterable[Trial], metric: str = "loss") -> str:
     short: dict[tuple[int, ...], float] = {}
     for trial in trials:
         if trial.state is TrialState.COMPLETE:
-            if trial.fidelity == "short":
+            if trial.fidelity == FINAL:
                 short[trial.widths] = trial.loss
             else:
                 first.setdefault(trial.widths, trial.loss)  # the lower rungs come later

@@ -17,7 +17,6 @@ from autoprune.criteria.saved import SavedScores
 from autoprune.criteria.scoring import Batches
 from autoprune.criteria.scoring import make as make_criterion
 from autoprune.errors import LedgerMismatch
-from autoprune.evaluation import Fidelity
 from autoprune.problem import Problem
 from autoprune.runs.scoring import scored
 from autoprune.tasks import Task
@@ -44,7 +43,6 @@ def check_names(config: RunConfig, scored: bool = False, known: Iterable[str] = 
     strategies.needs(config.strategy, config.encoding)
     if config.front:
         strategies.check_front(config.strategy, config.encoding, bool(config.budget))
-    Fidelity.parse(config.fidelity)
 
 
 def budgets_of(config: RunConfig) -> tuple[Budget, ...]:

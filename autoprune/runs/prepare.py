@@ -25,6 +25,7 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.data import ImageData, ImageStream, Streaming
 from autoprune.data.memory import parse_size, settled
+from autoprune.fidelity import Fidelity
 from autoprune.formats import check_network
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
@@ -213,7 +214,7 @@ def check_formats(config: RunConfig) -> None:
 
 def trains(config: RunConfig) -> bool:
     """Whether a search with these settings trains anything."""
-    return config.epochs > 0 or config.finalists > 0 or config.fidelity.startswith("short")
+    return config.epochs > 0 or config.finalists > 0 or Fidelity(config.fidelity).trains
 
 
 def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> None:

@@ -153,7 +153,7 @@ def deliver_held(
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
     more: dict[str, Any] = {"checkpoint": kept, "measured": outcome.figures}
-    if evaluate.settings.parse(trial.fidelity).steps and not drives(run.config):  # which may keep other units
+    if trial.fidelity.trains and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)
     try:
         return deliver(run, prepared, trial, run.best, progress, **more)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autoprune.data import load
-from autoprune.evaluation import FIDELITIES, EvaluationSettings, Evaluator
+from autoprune.evaluation import EvaluationSettings, Evaluator
+from autoprune.fidelity import KINDS
 from search_spaces import trace
 from search_spaces.models import digits_cnn
 
@@ -38,7 +39,7 @@ def metrics(evaluator, widths, fidelity):
     return {k: v for k, v in found.items() if not k.startswith("seconds")}
 
 
-@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("fidelity", KINDS)
 def test_the_same_widths_get_the_same_metrics_whatever_came_before(evaluator, parts, fidelity):
     space = parts[2]
     some, other = (space.sample(np.random.default_rng(s)) for s in (1, 2))
@@ -49,7 +50,7 @@ def test_the_same_widths_get_the_same_metrics_whatever_came_before(evaluator, pa
     assert metrics(evaluator, other, fidelity)["loss"] != first["loss"]
 
 
-@pytest.mark.parametrize("fidelity", FIDELITIES)
+@pytest.mark.parametrize("fidelity", KINDS)
 def test_metrics_are_plain_and_complete(evaluator, parts, fidelity):
     found = evaluator(parts[2].floor, fidelity)
     assert json.loads(json.dumps(found)) == found

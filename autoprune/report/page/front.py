@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.fidelity import FINAL
 from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
@@ -65,7 +66,7 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
     first = [t for t in complete if t.fidelity == facts.config.fidelity]
     if not first:
         return None
-    best, short = line(first, cost), [t for t in complete if t.fidelity == "short"]
+    best, short = line(first, cost), [t for t in complete if t.fidelity == FINAL]
     ends = _ends(facts, metric)
     low, high = _frame(facts, complete, [y for _, y in ends.values()])
     scale = LossAxis(low, high, bool(facts.config.front) and low > 0 and high > WIDE * low)

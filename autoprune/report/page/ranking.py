@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from autoprune.fidelity import FINAL
 from autoprune.printable import decimals
 from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
@@ -22,7 +23,7 @@ def pairs(trials: Iterable[Trial], fidelity: str) -> list[tuple[Trial, Trial]]:
     first: dict[tuple[int, ...], Trial] = {}
     short: dict[tuple[int, ...], Trial] = {}
     for trial in trials:
-        if trial.state is TrialState.COMPLETE and trial.fidelity in (fidelity, "short"):
+        if trial.state is TrialState.COMPLETE and trial.fidelity in (fidelity, FINAL):
             (first if trial.fidelity == fidelity else short).setdefault(trial.widths, trial)
     return [(first[w], short[w]) for w in short if w in first]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from autoprune.fidelity import FINAL
 from autoprune.problem import Trial
 from autoprune.report.gloss import scored
 from autoprune.report.page.facts import Facts
@@ -49,7 +50,7 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     ]
     for count, fidelity in config.schedule.rungs:
         if count:
-            name = "Finalists" if fidelity == "short" else "Then"
+            name = "Finalists" if fidelity == FINAL else "Then"
             best = "the best" if count == 1 else f"the best {count}"
             rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
     return [*rows, ("Seed", str(config.seed))]
