@@ -251,7 +251,7 @@ class RunConfig(TrainingSettings):
             object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
         if not self.strategy:
             object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
-        object.__setattr__(self, "fidelity", Fidelity.parse(self.fidelity))
+        Fidelity.parse(self.fidelity)
         if self.rungs is None:
             object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 3)
         if self.divisor != "auto" and isinstance(self.divisor, str):
