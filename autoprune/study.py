@@ -18,12 +18,12 @@ from autoprune.errors import SearchStopped
 from autoprune.fidelity import PROXY
 from autoprune.labels import Labels
 from autoprune.ledger import Ledger
+from autoprune.ledger.versions import decisive
 from autoprune.modes import with_gradients
 from autoprune.problem import Trial, TrialState
 from autoprune.reference import fingerprint
 from autoprune.runs import RunDirectory, copied, example_tensors, make_controller, note_versions, run_path
 from autoprune.runs.posing import check_names, make_problem
-from autoprune.runs.versions import decisive
 from search_spaces import Widths, prune, trace
 
 SETTINGS = (

@@ -64,7 +64,7 @@ def verdicts_of(run: RunDirectory, record: Record) -> dict[int, str]:
         ValueError: If the export cannot be read.
     """
     from autoprune.exporting import read_architecture
-    from autoprune.runs.measurements import Measurements
+    from autoprune.ledger.measurements import Measurements
 
     numbers = {t.widths: t.number for t in sorted(ranked(record.trials), key=lambda t: t.number)}
     measured = Measurements.of(record.notes)

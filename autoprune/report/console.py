@@ -83,8 +83,8 @@ def print_export(directory: str | Path) -> None:
 @reading()
 def print_report(run: RunDirectory, out: Out | None = None) -> None:
     """What a run did; writes its trials.csv anew from the ledger, or says why that cannot be."""
-    from autoprune.runs.calls import not_called
-    from autoprune.runs.versions import seen_by, told
+    from autoprune.config.calls import not_called
+    from autoprune.ledger.versions import seen_by, told
 
     out = out or console()
     record, metric, score = run.record(), run.metric, run.labels.headline

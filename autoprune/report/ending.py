@@ -156,7 +156,7 @@ def _failing(trials: Sequence[Trial], config: RunConfig) -> str:
 
 def _gave_up(notes: Mapping[str, Any]) -> bool:
     """Whether the last that was noted of measured networks is that none held."""
-    from autoprune.runs.measurements import NOTE, Measurements
+    from autoprune.ledger.measurements import NOTE, Measurements
 
     last = Measurements.of(notes).num_notes - 1
     return last >= 0 and notes[f"{NOTE}{last}"]["kind"] == "gave up"

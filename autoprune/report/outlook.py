@@ -17,7 +17,7 @@ from autoprune.report.tables import counted, seconds
 from autoprune.schedule import is_cached, ranked
 
 if TYPE_CHECKING:
-    from autoprune.runs.measurements import Measurements
+    from autoprune.ledger.measurements import Measurements
 
 
 FINE_TUNE = "the fine-tune"

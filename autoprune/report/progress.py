@@ -31,7 +31,7 @@ from autoprune.report.pace import Images
 from autoprune.schedule import is_cached
 
 if TYPE_CHECKING:
-    from autoprune.runs.measurements import Measurements
+    from autoprune.ledger.measurements import Measurements
 
 WIDE = 100  # columns of a terminal that has room for all of the bar
 EVERY_S = 30.0  # between two lines of a search that Python started, where there is no bar

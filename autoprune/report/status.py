@@ -65,8 +65,8 @@ def follow(run: RunDirectory) -> None:
 @reading()
 def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     """What there is to see of a run at this moment, and whether anybody is at work."""
-    from autoprune.runs.calls import not_called
-    from autoprune.runs.measurements import Measurements
+    from autoprune.config.calls import not_called
+    from autoprune.ledger.measurements import Measurements
 
     record, config = run.record(), run.config
     alive = writers(run.path, record, config.ledger, run.study)

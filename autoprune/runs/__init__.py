@@ -1,12 +1,15 @@
 """One run: its directory, its problem as prepared, what workers are sent, its winner's way out, what comes after."""
 
+from autoprune.config.calls import calls_of as calls_of
+from autoprune.config.calls import not_called as not_called
+from autoprune.ledger.measurements import Measurements as Measurements
+from autoprune.ledger.versions import agreed as agreed
+from autoprune.ledger.versions import note_versions as note_versions
 from autoprune.runs.afterwards import export_run as export_run
 from autoprune.runs.afterwards import finetune as finetune
 from autoprune.runs.allowing import allow as allow
 from autoprune.runs.allowing import allow_file as allow_file
 from autoprune.runs.attaching import attach as attach
-from autoprune.runs.calls import calls_of as calls_of
-from autoprune.runs.calls import not_called as not_called
 from autoprune.runs.checking import counted_samples as counted_samples
 from autoprune.runs.controlling import check_callbacks as check_callbacks
 from autoprune.runs.controlling import check_sendable as check_sendable
@@ -35,7 +38,6 @@ from autoprune.runs.joining import leave_to_leader as leave_to_leader
 from autoprune.runs.joining import say_delivered as say_delivered
 from autoprune.runs.joining import shared as shared
 from autoprune.runs.latency_meter import LatencyMeter as LatencyMeter
-from autoprune.runs.measurements import Measurements as Measurements
 from autoprune.runs.prepare import Prepared as Prepared
 from autoprune.runs.prepare import check_delivery as check_delivery
 from autoprune.runs.prepare import check_end as check_end
@@ -55,8 +57,6 @@ from autoprune.runs.restarting import set_aside as set_aside
 from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
 from autoprune.runs.trainer import TrainerRun as TrainerRun
-from autoprune.runs.versions import agreed as agreed
-from autoprune.runs.versions import note_versions as note_versions
 from autoprune.runs.winner import Winner as Winner
 from autoprune.runs.winner import deliver_held as deliver_held
 from autoprune.runs.winner import delivered as delivered

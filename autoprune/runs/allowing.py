@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoprune.config import RunConfig
-from autoprune.runs.calls import calls_of
+from autoprune.config.calls import calls_of
 from autoprune.runs.directory import RunDirectory
 from autoprune.trust import Call, remember, require
 

@@ -15,13 +15,13 @@ from autoprune.config import RunConfig
 from autoprune.controller import Job, SearchCallback, SearchController
 from autoprune.finalists import Different
 from autoprune.ledger import Ledger, new_name
+from autoprune.ledger.versions import note_versions
 from autoprune.problem import Problem, TrialState
 from autoprune.runs.correcting import binding, planned
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.joining import shared
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
-from autoprune.runs.versions import note_versions
 from autoprune.schedule import Halving
 from autoprune.strategies import Strategy, make, open_with
 from autoprune.strategies.found import Found

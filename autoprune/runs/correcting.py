@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.ledger.measurements import Measurement, Measurements, used
 from autoprune.problem import Problem
-from autoprune.runs.measurements import Measurement, Measurements
 from autoprune.schedule import Halving
 from objectives import Budget
-from objectives.latency import Comparison
 from search_spaces import Widths
 
 SAFETY = 1.01  # what the next network may be slower than predicted, beyond what those so far were
@@ -21,25 +20,6 @@ SAFETY = 1.01  # what the next network may be slower than predicted, beyond what
 def binding(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
     """Those that have to be measured; 100 % of the dense network always holds."""
     return tuple(b for b in budgets if b.target and not (b.relative and b.limit >= 1))
-
-
-def used(budget: Budget, took: Comparison, dense_ms: float) -> float:
-    """How much of a latency budget a network uses up, allowing for the error of its measurement: at most 1 = it holds.
-
-    The network and the dense one were measured in the same minutes, so a slow spell of the machine cancels in the
-    share. A percentage is a limit of that share. Milliseconds are counted at the pace of the machine when the predictor
-    was made, or as they are measured now, whichever is quicker: a machine that is slower today than it was then is not
-    held against the network (the user is told how much slower), and one that is quicker is a gain: what takes 3 ms now
-    holds a budget of 3 ms.
-
-    Args:
-        budget: On a latency.
-        took: What was measured.
-        dense_ms: What the dense network took when the predictor was made.
-    """
-    if budget.relative:
-        return took.upper / budget.limit
-    return took.upper * min(took.dense_ms, dense_ms) / budget.limit
 
 
 def corrected(problem: Problem, measured: Iterable[Measurement], level: float = 1.0) -> Problem:

@@ -39,13 +39,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autoprune.config import RunConfig, replace
+from autoprune.config.calls import calls_of
 from autoprune.exporting import check_target
 from autoprune.files import as_path, check_plain, disk, read_json, save_tensors, whole_directory, write_text
 from autoprune.labels import Labels
 from autoprune.ledger import JOIN, SERVERS, Ledger, Record
+from autoprune.ledger.measurements import Measurements
 from autoprune.problem import Problem, Trial
-from autoprune.runs.calls import calls_of
-from autoprune.runs.measurements import Measurements
 from autoprune.runs.origin import kept, located, write_origin
 from autoprune.schedule import best
 from autoprune.tradeoff import TradeOff

@@ -8,11 +8,11 @@ from typing import Any
 
 from autoprune.controller import SearchController
 from autoprune.errors import SearchStopped
+from autoprune.ledger.measurements import NOTE, Measurement, Measurements, used
 from autoprune.problem import Problem, Trial
 from autoprune.report.tables import counted
-from autoprune.runs.correcting import corrected, planned, used
+from autoprune.runs.correcting import corrected, planned
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measurements import NOTE, Measurement, Measurements
 from autoprune.runs.prepare import Prepared
 from autoprune.schedule import Halving, contenders, ranked
 from search_spaces import Widths

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
-from autoprune.runs.correcting import binding, used
-from autoprune.runs.measurements import Measurement
+from autoprune.ledger.measurements import Measurement, used
+from autoprune.runs.correcting import binding
 from autoprune.runs.prepare import Prepared
 from objectives import Budget
 from objectives.latency import Backend, Build, Comparison, backends, compare, rebatched

@@ -27,6 +27,7 @@ from autoprune.data import ImageData, ImageStream, Streaming
 from autoprune.data.memory import parse_size, settled
 from autoprune.fidelity import Fidelity
 from autoprune.formats import check_network
+from autoprune.ledger.versions import decisive
 from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import passes, tuning_passes
@@ -34,7 +35,6 @@ from autoprune.report.tables import counted
 from autoprune.runs.checking import check_answers, check_loaders, counted_samples, worst_of
 from autoprune.runs.example import example_of
 from autoprune.runs.posing import check_names, make_problem
-from autoprune.runs.versions import decisive
 from autoprune.settings import TrainingSettings, settings_of
 from autoprune.tasks import Task, as_task, resolve_metric
 from objectives import find

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from autoprune.ledger.measurements import Measurements
 from autoprune.problem import Trial
 from autoprune.runs.correcting import corrected
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.holding import ROUNDS, hopeless
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measurements import Measurements
 from autoprune.runs.prepare import Prepared
 from objectives import Budget
 from objectives.latency import predictors

@@ -16,6 +16,7 @@ from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.evaluation.starts import scores_of
 from autoprune.exporting import copy_export, export, load, read_architecture
+from autoprune.ledger.versions import decisive, versions
 from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, counted
@@ -27,7 +28,6 @@ from autoprune.runs.levels import about_levels
 from autoprune.runs.prepare import Prepared, unusual
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
-from autoprune.runs.versions import decisive, versions
 from search_spaces import Kept, NestedNetwork, prune
 
 

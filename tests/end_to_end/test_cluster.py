@@ -308,8 +308,8 @@ def test_a_latency_budget_holds_as_measured_although_the_driver_was_killed_while
 ):
     """Killed in the second finalist; what the corrected predictor asks for then is evaluated on the cluster, too."""
     import autoprune
+    from autoprune.ledger.measurements import NOTE
     from autoprune.runs import RunDirectory
-    from autoprune.runs.measurements import NOTE
     from objectives.latency.comparing import LEAST
 
     monkeypatch.setattr("objectives.latency.needed.study", slow_device.study)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from autoprune.config import RunConfig
+from autoprune.ledger.measurements import Measurement
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
 from autoprune.report import best_table, cost_rows, front_table
@@ -13,7 +14,6 @@ from autoprune.report.best import verdicts_of
 from autoprune.report.console import rows_of
 from autoprune.report.fronts import goal_table
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.measurements import Measurement
 from autoprune.tradeoff import TradeOff
 from objectives import Feasibility
 from objectives.latency import Comparison

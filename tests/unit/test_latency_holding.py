@@ -15,15 +15,15 @@ import torch
 from autoprune import export, finetune, resume, search
 from autoprune.cli import main
 from autoprune.errors import DeliveredElsewhere, SearchStopped
+from autoprune.ledger.measurements import Measurement, Measurements, used
 from autoprune.problem import Problem, Trial, TrialState
 from autoprune.report import RunProgress
 from autoprune.report.page.facts import Facts
 from autoprune.runs import RunDirectory
-from autoprune.runs.correcting import SAFETY, binding, corrected, planned, used
+from autoprune.runs.correcting import SAFETY, binding, corrected, planned
 from autoprune.runs.holding import ROUNDS, hold
 from autoprune.runs.joining import leave_to_leader, say_delivered
 from autoprune.runs.latency_meter import LatencyMeter
-from autoprune.runs.measurements import Measurement, Measurements
 from autoprune.schedule import Halving, Order, best
 from objectives import parse
 from objectives.latency import Comparison, Setting, compare, fit

@@ -33,7 +33,6 @@ OPTIONAL = {  # package -> the only places that may import it, inside functions
 }
 # Seconds that every command, worker and test process would wait for: only inside functions.
 SLOW = ("cmaes.", "pandas.", "scipy.stats.", "sklearn.", "torch._dynamo.", "torch._inductor.", "torchvision.")
-KNOT = {"report": {"runs"}}  # inside functions: what a run was measured by and called with; to be untied
 FILES = [path for package in STOREYS for path in sorted((ROOT / package).rglob("*.py"))]
 
 
@@ -111,11 +110,7 @@ def test_no_circles_between_the_rooms_of_a_floor():
     edges: dict[str, set[str]] = {name: set() for name in FLOORS}
     for path in (p for p in FILES if p.parts[len(ROOT.parts)] == "autoprune"):
         home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
-        found = imports(path.read_text(encoding="utf-8"))
-        known = KNOT.get(home, set())
-        edges[home] |= {
-            room(m) for m, at_top in found if m.startswith("autoprune.") and (at_top or room(m) not in known)
-        }
+        edges[home] |= {room(m) for m, _ in imports(path.read_text(encoding="utf-8")) if m.startswith("autoprune.")}
         edges[home] -= {home, "__init__"}
     check_no_circle(edges)
 

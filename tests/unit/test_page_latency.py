@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoprune.config import RunConfig
+from autoprune.ledger.measurements import Measurement
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
 from autoprune.report.compare import print_compare, read_runs, run_table, share_of
@@ -26,7 +27,6 @@ from autoprune.report.page.tiles import tiles
 from autoprune.report.page.words import budgets, nothing
 from autoprune.report.status import print_status
 from autoprune.runs.directory import RunDirectory
-from autoprune.runs.measurements import Measurement
 from objectives.latency import Comparison, Latency, Quality
 from objectives.latency.features import NUM_TERMS
 from objectives.latency.sites import Site

@@ -135,7 +135,7 @@ def test_a_study_that_is_gone_from_its_database_is_missed(here, capsys):
 
 def test_other_versions_are_refused_or_allowed_and_recorded(run, here, capsys, monkeypatch):
     began = torch.__version__
-    monkeypatch.setattr("autoprune.runs.versions.torch.__version__", "9.9.9")
+    monkeypatch.setattr("autoprune.ledger.versions.torch.__version__", "9.9.9")
     with pytest.raises(
         LedgerMismatch, match=rf"made with torch {began[:4]}.*here is torch 9\.9\.9.*--allow-version-ch"
     ):

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from autoprune.config import RunConfig, metric_label
+from autoprune.ledger.measurements import Measurement, Measurements
 from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report import (
@@ -24,7 +25,6 @@ from autoprune.report import (
 from autoprune.report.pace import Images, Tuning, passes, tuning_passes
 from autoprune.report.rows import recovery_rows
 from autoprune.report.trials import proxy_quality, write_csv
-from autoprune.runs.measurements import Measurement, Measurements
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 

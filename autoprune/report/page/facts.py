@@ -21,8 +21,8 @@ from objectives.latency import Latency
 from search_spaces import SearchSpace, Widths
 
 if TYPE_CHECKING:
+    from autoprune.ledger.measurements import Measurement
     from autoprune.runs.directory import RunDirectory
-    from autoprune.runs.measurements import Measurement
     from autoprune.tradeoff import TradeOff
 
 
@@ -68,8 +68,8 @@ class Facts(Priced):
             ValueError: If its files cannot be read.
         """
         from autoprune.exporting import read_architecture
-        from autoprune.runs.measurements import Measurements
-        from autoprune.runs.versions import seen_by, told
+        from autoprune.ledger.measurements import Measurements
+        from autoprune.ledger.versions import seen_by, told
 
         record = run.record()
         measured = Measurements.of(record.notes)

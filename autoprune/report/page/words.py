@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from autoprune.fidelity import FINAL
+from autoprune.ledger.measurements import used as used_up
 from autoprune.problem import Trial
 from autoprune.report.gloss import scored
 from autoprune.report.page.facts import Facts
@@ -113,8 +114,6 @@ def _budget_row(facts: Facts, text: str, budget: Budget, widths: Widths) -> Budg
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
     holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
     if took := took_of(facts, name, widths):
-        from autoprune.runs.correcting import used as used_up
-
         holds = used_up(budget, took, facts.latency[name].dense) <= 1
         predicted = percent(used, facts.price(name, facts.space.full))
         words = f"{100 * took.share:.1f} ± {100 * took.share_error:.1f} % of the dense network, predicted {predicted}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any
 
+from objectives import Budget
 from objectives.latency import Comparison
 from search_spaces import Widths
 
@@ -39,6 +40,25 @@ class Measurement:
         """The inverse of `to_json`."""
         took = {metric: Comparison(**said) for metric, said in data["took"].items()}
         return cls(tuple(data["widths"]), took, data["holds"])
+
+
+def used(budget: Budget, took: Comparison, dense_ms: float) -> float:
+    """How much of a latency budget a network uses up, allowing for the error of its measurement: at most 1 = it holds.
+
+    The network and the dense one were measured in the same minutes, so a slow spell of the machine cancels in the
+    share. A percentage is a limit of that share. Milliseconds are counted at the pace of the machine when the predictor
+    was made, or as they are measured now, whichever is quicker: a machine that is slower today than it was then is not
+    held against the network (the user is told how much slower), and one that is quicker is a gain: what takes 3 ms now
+    holds a budget of 3 ms.
+
+    Args:
+        budget: On a latency.
+        took: What was measured.
+        dense_ms: What the dense network took when the predictor was made.
+    """
+    if budget.relative:
+        return took.upper / budget.limit
+    return took.upper * min(took.dense_ms, dense_ms) / budget.limit
 
 
 @dataclass(frozen=True)
