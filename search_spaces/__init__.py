@@ -1,6 +1,8 @@
 """What may be pruned in a network, and how to build what is left."""
 
 from search_spaces.contents import tensors_in as tensors_in
+from search_spaces.groups import ChannelGroup as ChannelGroup
+from search_spaces.groups import Member as Member
 from search_spaces.inputs import kept_inputs as kept_inputs
 from search_spaces.inputs import select_inputs as select_inputs
 from search_spaces.masking import mask as mask
@@ -9,10 +11,8 @@ from search_spaces.nesting import Sliced as Sliced
 from search_spaces.shrinkable import PaddedShortcut as PaddedShortcut
 from search_spaces.shrinkable import Shrinkable as Shrinkable
 from search_spaces.space import Axis as Axis
-from search_spaces.space import ChannelGroup as ChannelGroup
 from search_spaces.space import Kept as Kept
 from search_spaces.space import Layer as Layer
-from search_spaces.space import Member as Member
 from search_spaces.space import SearchSpace as SearchSpace
 from search_spaces.space import TensorShape as TensorShape
 from search_spaces.space import Widths as Widths

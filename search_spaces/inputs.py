@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.contents import tensors_in
-from search_spaces.space import IntArray
+from search_spaces.groups import IntArray
 
 INPUT: Final = "input"  # tensor and role of the group's member, and so its name
 

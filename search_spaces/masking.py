@@ -16,13 +16,14 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from search_spaces.adapters import adapted, owner_of
+from search_spaces.groups import IntArray
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules import reductions
 from search_spaces.rules.attention import ARGUMENTS
 from search_spaces.rules.layers import bind
 from search_spaces.rules.products import PRODUCTS, aten
-from search_spaces.space import IntArray, SearchSpace
+from search_spaces.space import SearchSpace
 
 
 def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module:

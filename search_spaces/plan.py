@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_spaces.space import ChannelGroup, IntArray, Kept, SearchSpace
+from search_spaces.groups import ChannelGroup, IntArray
+from search_spaces.space import Kept, SearchSpace
 
 # The number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...).
 Line = int

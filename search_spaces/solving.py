@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from search_spaces.branches import with_branches
 from search_spaces.channels import CONSTANT
+from search_spaces.groups import ChannelGroup, Member
 from search_spaces.recorder import Recorder
-from search_spaces.space import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape
+from search_spaces.space import Axis, Layer, SearchSpace, TensorShape
 
 Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its components
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches
+from search_spaces.groups import IntArray
 from search_spaces.inputs import INPUT, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
 from search_spaces.shrinkable import Shrinkable
-from search_spaces.space import IntArray, SearchSpace
+from search_spaces.space import SearchSpace
 
 SIZES = ("num_features", "num_channels", "normalized_shape")  # of normalisers
 

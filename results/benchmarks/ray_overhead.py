@@ -37,7 +37,8 @@ from autoprune.workers import run_here
 from autoprune.workers.cluster import Search, connect, run_cluster
 from objectives import parse
 from search_spaces import SearchSpace
-from search_spaces.space import Axis, ChannelGroup, Layer
+from search_spaces.groups import ChannelGroup
+from search_spaces.space import Axis, Layer
 
 GROUPS = 30
 BAR_MS = 10

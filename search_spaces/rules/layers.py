@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from search_spaces.companions import along, constant, line_of
 from search_spaces.counts import ChannelCount, Size, plain
+from search_spaces.groups import layer_of
 from search_spaces.recorder import Recorder
-from search_spaces.space import layer_of
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
