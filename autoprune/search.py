@@ -26,7 +26,7 @@ from autoprune.limits import longer
 from autoprune.printable import decimals
 from autoprune.problem import TrialState
 from autoprune.reference import size_of
-from autoprune.report import RunProgress, counted, ending, is_current, renew, resuming, so_far, write_csv
+from autoprune.report import RunProgress, counted, ending, renew, resuming, so_far
 from autoprune.report.pace import NOTE, Images
 from autoprune.runs import (
     REFERENCES,
@@ -79,6 +79,7 @@ from autoprune.runs import (
     slots,
     trains,
     with_memory,
+    write_table,
 )
 from autoprune.schedule import ranked
 from autoprune.tasks import Task
@@ -360,22 +361,10 @@ def _go(
                 run.remove()
             raise
         finally:
-            _write_table(run, prepared, ledger, progress)
+            write_table(run, prepared, ledger, progress)
     origin = Origin.of(run, winner.model, recipe.model, recipe.task)
     found: dict[str, Any] = {"example": prepared.example, "costs": winner.costs, "metrics": winner.metrics}
     return SearchResult(trial.widths, trial, run.path, prepared.space, winner.model, **found, origin=origin)
-
-
-def _write_table(run: RunDirectory, prepared: Prepared, ledger: Ledger, progress: RunProgress) -> None:
-    """Write trials.csv if it is not what the ledger says; all of it stands there, so a full disk is no error."""
-    table = run.path / "trials.csv"
-    if not run.path.exists() or is_current(table, ledger.trials):
-        return
-    costs = {t.number: prepared.problem.feasibility.price(t.widths) for t in ledger.trials}
-    try:
-        write_csv(table, ledger.trials, costs, list(ledger.groups), run.metric, run.labels.headline)
-    except DiskError as error:
-        progress.say(f"{error}; `autoprune report {run.path}` writes it anew")
 
 
 def _candidates(

@@ -141,7 +141,7 @@ def test_a_table_that_cannot_be_written_costs_nothing_else(flags, tmp_path, monk
     def full(path, *_):
         raise DiskError(f"'{path}': cannot be written (No space left on device); free some space")
 
-    monkeypatch.setattr(importlib.import_module("autoprune.search"), "write_csv", full)
+    monkeypatch.setattr(importlib.import_module("autoprune.runs.table"), "write_csv", full)
     assert main(["search", *flags, f"--name={tmp_path / 'run'}"]) == 0
     said = capsys.readouterr().out
     assert "trials.csv': cannot be written (No space left on device); free some space; `autoprune report" in said
