@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,22 +17,27 @@ from autoprune.config import RunConfig, names_of
 from autoprune.controller import Job
 from autoprune.criteria.scoring import Batches
 from autoprune.errors import SearchStopped
-from autoprune.fidelity import PROXY
+from autoprune.files import write_text
 from autoprune.labels import Labels
 from autoprune.ledger import Ledger
 from autoprune.ledger.versions import decisive
 from autoprune.modes import with_gradients
 from autoprune.problem import Trial, TrialState
 from autoprune.reference import fingerprint
+from autoprune.report.ending import STUDY
 from autoprune.runs import RunDirectory, copied, example_tensors, make_controller, note_versions, run_path
 from autoprune.runs.posing import check_names, make_problem
+from autoprune.tasks import Pairs, Task
+from autoprune.tasks.draws import first_of
+from autoprune.tasks.trees import targets_of
 from search_spaces import Widths, prune, trace
 
 SETTINGS = (
     "criterion divisor depth min_keep prune_inputs freeze seed strategy encoding warm_starts score_per latency_command "
     "trials name"
 )
-FIDELITY = PROXY  # what the ledger calls the one fidelity there is: the user's own
+DEFAULT = "l1"  # criterion: it looks at the weights only
+FIDELITY = "proxy"  # what the ledger calls the one fidelity there is: the user's own
 
 
 class Candidate(nn.Module):
@@ -66,7 +73,10 @@ class Study:
         example_inputs: What it is called with: a tensor, or a tuple or dictionary of tensors.
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...
         criterion: Which channels stay; the default looks at the weights only.
-        batches: Pairs of (inputs, class numbers), for a criterion that needs gradients or activations.
+        batches: For a criterion that needs gradients or activations: a list or a `DataLoader` of batches as `Task.of`
+            takes them: (inputs, targets) or a dictionary; inputs are a tensor, a tuple, a dictionary or a list.
+        loss: Of those batches, a function of (outputs, targets). Without it: cross-entropy where the targets are class
+            numbers, else what the network itself computes when it is given the targets, too.
         **settings: strategy, trials, name, seed, encoding, warm_starts, divisor, depth, min_keep, prune_inputs, freeze,
             score_per, latency_command; see `autoprune.RunConfig`.
 
@@ -89,8 +99,9 @@ class Study:
         example_inputs: Any,
         budget: str | list[str] | tuple[str, ...] = "macs<=50%",
         *,
-        criterion: Any = "l1",
+        criterion: Any = DEFAULT,
         batches: Batches | None = None,
+        loss: Callable[..., Any] | None = None,
         **settings: Any,
     ) -> None:
         known = SETTINGS.split()
@@ -112,8 +123,10 @@ class Study:
         if run:
             divisors = [group.divisor for group in run.space().groups]
             saved = {"scores": run.scores(), "latency": run.latency(), "divisors": divisors}
-        self._problem = make_problem(config, self._dense, space, example, lambda: batches, **saved)
+        task = None if batches is None else _task(batches, loss)
+        self._problem = make_problem(config, self._dense, space, example, lambda: batches, task=task, **saved)
         self.run_dir = (run or RunDirectory.create(path, config, self._problem, example, Labels("sample", ()))).path
+        write_text(self.run_dir / STUDY, json.dumps(_arguments(config, path)))
         groups = {group.name: group.size for group in self._problem.space.groups}
         self._ledger = Ledger.open(self.run_dir, groups, self._fingerprint(config))
         with contextlib.ExitStack() as stack:
@@ -212,3 +225,24 @@ class Study:
             "seed": config.seed,
             "versions": dict(decisive()),
         }
+
+
+def _task(batches: Batches, loss: Callable[..., Any] | None) -> Task:
+    """What the batches are of.
+
+    Raises:
+        ValueError: If they cannot be read again, or are none.
+    """
+    given = Task.of(batches, batches, loss=loss, name="study: batches")
+    first = first_of(given.read("train"), "study: batches", 0)
+    targets = None if isinstance(first, Mapping) else targets_of(first)
+    numbers = isinstance(targets, Tensor) and targets.dim() == 1 and not targets.is_floating_point()
+    return Pairs() if loss is None and numbers else given
+
+
+def _arguments(config: RunConfig, path: Path) -> dict[str, Any]:
+    """What goes on with a study, where it is not as usual."""
+    usual = RunConfig.make(budget=config.budget, criterion=DEFAULT)
+    told = {name: getattr(config, name) for name in SETTINGS.split() if name != "name"}
+    told = {name: value for name, value in told.items() if value != getattr(usual, name)}
+    return {"budget": list(config.budget), **told, "name": str(path) if path.parent != Path("results") else path.name}

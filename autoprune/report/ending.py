@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from autoprune.runs.directory import RunDirectory
 
 EXPORTED = "architecture.json"
+STUDY = "study.json"  # the arguments of a study
 
 
 class Told(Protocol):
@@ -99,8 +101,19 @@ def _finer(config: RunConfig) -> str:
     return ", or --divisor 1" if by_device or config.divisor not in ("auto", 1) else ""
 
 
+def study_call(run: RunDirectory, **settings: Any) -> str:
+    """Of a study (see `autoprune.Study`) the call that goes on with it; of a run that searches by itself ""."""
+    file = run.path / STUDY
+    if not file.is_file():
+        return ""
+    told = {**json.loads(file.read_text(encoding="utf-8")), **settings}
+    return f"autoprune.Study(model, example_inputs, {', '.join(f'{k}={v!r}' for k, v in told.items())})"
+
+
 def resuming(run: RunDirectory, **settings: Any) -> str:
     """What a user types to let a run go on: a command or, where nothing on disk names its objects, a call in Python."""
+    if call := study_call(run, **settings):
+        return call
     given = [
         name for name, named in (("model", run.config.model), ("data", run.config.data or run.config.task)) if not named
     ]

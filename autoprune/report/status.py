@@ -15,7 +15,7 @@ from rich.text import Text
 from autoprune.config import RunConfig
 from autoprune.ledger import Record, writers
 from autoprune.report.activity import Activity, now_s
-from autoprune.report.ending import ending
+from autoprune.report.ending import ending, study_call
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
@@ -92,6 +92,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "front": summary(run, record),
         "ETA": _eta(outlook, tuning if over else None) if alive else "",
         "files": "; ".join(stale(run, record)),
+        "go on": f"a study, in Python: {call}" if (call := study_call(run)) else "",
         "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
     }
     grid = Table.grid(padding=(0, 1))

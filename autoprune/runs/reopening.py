@@ -10,6 +10,7 @@ from torch import nn
 from autoprune.config import OBJECTS, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
+from autoprune.report.ending import study_call
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, prepare
 from autoprune.tasks import Task
@@ -69,7 +70,14 @@ def named(run: RunDirectory, settings: Mapping[str, Any]) -> RunDirectory:
 
 
 def changed_run(run: RunDirectory, verb: str, settings: Mapping[str, Any], without: Sequence[str] = ()) -> RunDirectory:
-    """The run with other settings, those that a verb may change (`without` some)."""
+    """The run with other settings, those that a verb may change (`without` some).
+
+    Raises:
+        ValueError: If one may not change, or the run is a study.
+    """
+    if call := study_call(run):
+        raise ValueError(f"{verb}: '{run.path}' is a study, whose candidates your own code trains and evaluates; go on "
+                         f"in Python: study = {call}; its best network is study.best.model")  # fmt: skip
     allowed = [name for name in names_of(verb) if name not in without]
     if unfit := settings.keys() - set(allowed):
         raise ValueError(f"{verb}: {', '.join(sorted(unfit))} may not change; only {', '.join(allowed)} may")

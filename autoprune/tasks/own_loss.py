@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,13 +37,25 @@ def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
             return outputs, loss
     else:
         inputs, targets = inputs_of(batch), targets_of(batch)
+        given = (*(inputs if isinstance(inputs, tuple) else (inputs,)), targets)
         with as_in_training(model):
-            losses = model(*(inputs if isinstance(inputs, tuple) else (inputs,)), targets)
+            losses = model(*given) if _takes(model, given) else None
         if isinstance(losses, Mapping) and losses and all(isinstance(v, Tensor) for v in losses.values()):
             loss = torch.stack([v.float().sum() for v in losses.values()]).sum()
             return None if model.training or torch.is_grad_enabled() else called(model, inputs), loss
     raise ValueError(f"{where}: the network says none when it is given the targets, too; give the task a loss of "
                      "(outputs, targets)")  # fmt: skip
+
+
+def _takes(model: nn.Module, given: tuple[Any, ...]) -> bool:
+    """Whether it can be called with so many arguments."""
+    try:
+        inspect.signature(model.forward).bind(*given)
+    except TypeError:
+        return False
+    except ValueError:  # no signature to be had: see what it says
+        pass
+    return True
 
 
 @contextmanager

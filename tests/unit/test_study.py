@@ -1,6 +1,7 @@
 """Ask and tell: a search whose candidates somebody else evaluates."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune import cli
 from autoprune.errors import LedgerMismatch, RunIsLive, SearchStopped
 from autoprune.problem import TrialState
 from objectives.costs import Macs
@@ -180,3 +182,82 @@ def test_its_directory_is_that_of_a_run(here):
     assert autoprune.status("results/mine").best.loss == min(t.loss for t in study().trials)
     autoprune.report("results/mine")
     assert (here / "results/mine/report.html").is_file()
+
+
+class Pair(nn.Module):
+    """Two inputs by name; with its targets it says its own loss, as Hugging Face's networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 8), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, left, right, labels=None):
+        said = {"logits": self.head(torch.relu(self.left(left) + self.right(right)))}
+        return said if labels is None else {**said, "loss": nn.functional.cross_entropy(said["logits"], labels)}
+
+
+class Ordered(Pair):
+    def forward(self, left, right):
+        return super().forward(left, right)["logits"]
+
+
+class Listed(nn.Module):
+    """Images of different sizes in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 2)
+
+    def forward(self, images):
+        return torch.stack([self.head(torch.relu(self.conv(image[None])).mean((2, 3)))[0] for image in images])
+
+
+LEFT, RIGHT = torch.randn(8, 4), torch.randn(8, 6)
+CLASSES = torch.arange(8) % 3
+IMAGES = [torch.randn(3, 8, 8), torch.randn(3, 10, 6)]
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "group_fisher", "apoz"])
+@pytest.mark.parametrize(
+    ("net", "example", "batch", "loss"),
+    [
+        (Pair, {"left": LEFT[:1], "right": RIGHT[:1]}, {"left": LEFT, "right": RIGHT, "labels": CLASSES}, None),
+        (Ordered, (LEFT[:1], RIGHT[:1]), ((LEFT, RIGHT), CLASSES), None),
+        (Ordered, (LEFT[:1], RIGHT[:1]), ((LEFT, RIGHT), torch.randn(8, 3)), nn.functional.mse_loss),
+        (Listed, (IMAGES,), (IMAGES, torch.randn(2, 2)), nn.functional.mse_loss),
+    ],
+    ids=["names", "several", "regression", "list"],
+)  # fmt: skip
+def test_batches_of_any_kind_score_its_channels(here, net, example, batch, loss, criterion):
+    with autoprune.Study(net(), example, "params<=60%", criterion=criterion, batches=[batch], loss=loss) as found:
+        candidate = found.ask()
+        assert candidate.costs["params"] < 0.61 * sum(p.numel() for p in net().parameters())
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "study: batches.*: is empty"),
+        (iter([(LEFT, 0)]), "study: batches.*: can be iterated once only"),
+        (3, "study: batches.*: must give batches each time"),
+        ([((LEFT, RIGHT), torch.randn(8, 3))], "study: batches.*the network says none when it is given the targets"),
+    ],
+)
+def test_batches_that_say_nothing_are_refused_before_anything_is_written(here, batches, said):
+    with pytest.raises(ValueError, match=said):
+        autoprune.Study(Ordered(), (LEFT[:1], RIGHT[:1]), "params<=60%", criterion="taylor", batches=batches)
+    assert not list(here.iterdir())
+
+
+def test_the_verbs_of_a_run_say_what_to_type(here, capsys):
+    run(study(strategy="random", seed=4)).close()
+    call = "autoprune.Study(model, example_inputs, budget=['macs<=50%'], seed=4, strategy='random', trials=12, "
+    for verb in (autoprune.resume, autoprune.finetune, autoprune.export):
+        with pytest.raises(ValueError, match=re.escape(call)) as found:
+            verb("results/mine")
+        assert "\n" not in str(found.value)
+    assert cli.main(["status", "results/mine"]) == 0
+    assert "a study, in Python" in capsys.readouterr().out
+    told = re.search(r"autoprune\.Study\(.*\)", str(found.value))[0]
+    with eval(told, {"autoprune": autoprune, "model": network(), "example_inputs": EXAMPLE}) as again:
+        assert again.ask() is None  # the very same one, and it is over
