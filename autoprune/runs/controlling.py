@@ -146,6 +146,8 @@ def reserved(config: RunConfig) -> Iterator[Share | None]:
     if config.devices or config.join:
         raise ValueError("cluster: Ray chooses the devices and there is one controller; leave out devices and join")
     with connect(config.cluster) as cluster:
+        if config.train_workers:
+            cluster.share(config.train_workers, config.per_device, config.device, "--train-workers")
         yield cluster.share(config.workers, config.per_device, config.device)
 
 

@@ -13,7 +13,10 @@ from autoprune.config import RunConfig
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
 from autoprune.training import Checkpoints, Method, StepListener, TrainingLog, finetune
+from autoprune.training.loop import batches_of
+from autoprune.training.parallel import Processes
 from autoprune.workers.cluster import connect
+from autoprune.workers.cluster.data_parallel import Training, train_on_cluster
 
 
 def train(
@@ -64,11 +67,11 @@ def _on_cluster(
     """Bring the training's state to its last step, unless it is there: `finetune` finds nothing left to do."""
     if path.exists():
         return
+    settings = TrainingSettings.of(config)
+    Processes(size=config.train_workers).check(batches_of(task, settings).size)
     with connect(config.cluster) as cluster:
-        from autoprune.workers.cluster.data_parallel import Training, train_on_cluster
-
-        share = cluster.share(config.train_workers, config.per_device, config.device)
-        training = Training(model.cpu(), task, TrainingSettings.of(config), steps, teacher, method)
+        share = cluster.share(config.train_workers, config.per_device, config.device, "--train-workers")
+        training = Training(model.cpu(), task, settings, steps, teacher, method)
         train_on_cluster(training, share, path, listener=listener)
 
 

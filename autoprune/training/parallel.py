@@ -46,6 +46,16 @@ class Processes:
         """Whether this is the one that writes."""
         return self.rank == 0
 
+    def check(self, batch: int) -> None:
+        """Check that a batch of so many samples can be shared.
+
+        Raises:
+            ValueError: If not.
+        """
+        if batch < self.size:
+            raise ValueError(f"training: the {batch} samples of a batch cannot be shared by {self.size} processes; "
+                             "give a larger batch_size, or fewer processes")  # fmt: skip
+
     def part(self, batch: Any) -> Any:
         """This process's samples of a batch; None: it has fewer samples than there are processes."""
         if self.size == 1:

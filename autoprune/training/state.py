@@ -46,9 +46,7 @@ class TrainingState:
         settings = plan.settings
         self.plan, self.micro_batches, self.method = plan, micro_batches, method
         self.processes = processes = Processes.here()
-        if plan.batch < processes.size:
-            raise ValueError(f"training: the {plan.batch} samples of a batch cannot be shared by {processes.size} "
-                             "processes; give a larger batch_size, or fewer processes")  # fmt: skip
+        processes.check(plan.batch)
         self.model = plan.compute.place(model)
         processes.agree_on(model)
         self.teacher = None if teacher is None else plan.compute.place(teacher).eval()

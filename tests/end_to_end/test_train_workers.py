@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import autoprune
+from autoprune.exporting import read_architecture
 from autoprune.training import Checkpoints, finetune
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
@@ -74,3 +76,20 @@ def test_an_error_of_the_loop_comes_back_as_it_is(cluster, tmp_path, monkeypatch
     monkeypatch.setattr("autoprune.workers.cluster.data_parallel.MAX_DEATHS", 1)
     with pytest.raises(ValueError, match=r"^broken by the test$"):
         train_together(tmp_path / "training.pt", Fatal(tmp_path, 2, "break"))
+
+
+def test_finetune_trains_on_a_cluster(cluster, digits_weights, here):
+    model = {"model": "search_spaces.models:digits_cnn", "data": "digits", "weights": str(digits_weights)}
+    quick = {"trials": 1, "finalists": 0, "warm_starts": "none", "strategy": "random", "criterion": "l1", "epochs": 0}
+    autoprune.search(**model, **quick, name="r", device="cpu", reconstruct=False)
+    told = {"epochs": 0.5, "batch_size": 64, "lr": 0.005}
+    autoprune.finetune("results/r", **told, cluster="auto", train_workers=2)
+    autoprune.finetune("results/r", **told, to="alone")
+    losses = [read_architecture(Path(p))["metrics"]["training"]["loss"] for p in ("results/r/finetuned", "alone")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.3)  # batch-norm normalises by each process's part
+    assert losses[0] != losses[1]
+    assert list((here / "results/r/finetune").iterdir()) == []
+    with pytest.raises(ValueError, match=r"cannot be shared by 64 processes"):
+        autoprune.finetune("results/r", **told | {"batch_size": 32}, cluster="auto", train_workers=64)
+    with pytest.raises(ValueError, match="give --train-workers 2"):
+        autoprune.finetune("results/r", **told, cluster="auto", train_workers=3)

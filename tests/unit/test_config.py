@@ -160,3 +160,16 @@ def test_a_bad_setting_of_a_training_is_named(settings, message):
     for kind in (TrainingSettings, RunConfig):
         with pytest.raises(ValueError, match=f"^{message}"):
             kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "train_workers: Ray starts them; give cluster"),
+        ({"cluster": "auto", "trainer": "mine:train"}, "train_workers: the trainer 'mine:train' is yours"),
+        ({"cluster": "auto", "train_workers": -1}, "train_workers: must be at least 0"),
+    ],
+)
+def test_processes_that_train_together_are_those_of_a_cluster(settings, said):
+    with pytest.raises(ValueError, match=said):
+        RunConfig.make(**{"train_workers": 2, **settings})

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import SearchStopped
+from autoprune.errors import Diverged, SearchStopped
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
 from autoprune.training import Checkpoints, Method, StepListener, finetune
@@ -89,6 +89,8 @@ def train_on_cluster(
             result = trainer.fit()
     except WorkerGroupError as error:
         raise _cause(error) from error
+    if isinstance(result.return_value, Diverged):
+        raise result.return_value
     if result.checkpoint is None or not result.metrics or result.metrics["step"] < training.steps:
         raise KeyboardInterrupt  # Ray Train stops at the first Ctrl-C, in good order, and says nothing
     with result.checkpoint.as_directory() as there:
@@ -98,7 +100,7 @@ def train_on_cluster(
     shutil.rmtree(own, ignore_errors=True)
 
 
-def _train(config: dict[str, Any]) -> None:
+def _train(config: dict[str, Any]) -> Diverged | None:
     """What each process does."""
     from ray import train
     from ray.train.torch import get_device
@@ -118,16 +120,20 @@ def _train(config: dict[str, Any]) -> None:
             state = train.Checkpoint.from_directory(str(kept)) if first else None
             train.report({"step": step}, checkpoint=state)
 
-        finetune(
-            training.model,
-            training.task.loading(config["threads"]),
-            replace(training.settings, device=str(get_device())),
-            steps=training.steps,
-            teacher=training.teacher,
-            method=training.method,
-            checkpoints=Checkpoints(kept / STATE, config["every"], told=report),
-            listener=(lambda *step: config["news"].put(step)) if first else None,
-        )
+        try:
+            finetune(
+                training.model,
+                training.task.loading(config["threads"]),
+                replace(training.settings, device=str(get_device())),
+                steps=training.steps,
+                teacher=training.teacher,
+                method=training.method,
+                checkpoints=Checkpoints(kept / STATE, config["every"], told=report),
+                listener=(lambda *step: config["news"].put(step)) if first else None,
+            )
+        except Diverged as error:  # all of them see it: no death to begin again after
+            return error
+    return None
 
 
 @contextlib.contextmanager

@@ -45,13 +45,14 @@ class Cluster:
     address: str
     ours: bool
 
-    def share(self, workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
+    def share(self, workers: int = 0, per_device: int = 0, device: str = "auto", flag: str = "--workers") -> Share:
         """What each of so many workers gets.
 
         Args:
             workers: 0: one per GPU, or per core if there is no GPU (or it is not wanted).
             per_device: Workers that share one GPU; 0: one.
             device: "cpu" reserves no GPUs.
+            flag: What asked for so many, for errors.
 
         Raises:
             ValueError: If the cluster is too small.
@@ -59,7 +60,7 @@ class Cluster:
         import ray
 
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return fair_share(nodes, workers, per_device, device)
+        return fair_share(nodes, workers, per_device, device, flag)
 
     def __enter__(self) -> Cluster:
         return self
@@ -71,7 +72,9 @@ class Cluster:
             ray.shutdown()
 
 
-def fair_share(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 0, device: str = "auto") -> Share:
+def fair_share(
+    nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 0, device: str = "auto", flag: str = "--workers"
+) -> Share:
     """The largest equal share of the nodes' cores that leaves room for all workers.
 
     Args:
@@ -79,6 +82,7 @@ def fair_share(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 
         workers: As `Cluster.share`.
         per_device: Likewise.
         device: Likewise.
+        flag: Likewise.
 
     Raises:
         ValueError: If there is no room for them.
@@ -90,7 +94,7 @@ def fair_share(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 
     num = workers or (sum(gpus) * each if on_gpu else sum(cores))
     if on_gpu and num > sum(gpus) * each:
         needed, fewer = -(-num // each), sum(gpus) * each
-        cure = f"--workers {fewer}, or more workers on each with --per-device" if fewer else "--device cpu"
+        cure = f"{flag} {fewer}, or more workers on each with --per-device" if fewer else "--device cpu"
         raise ValueError(
             f"cluster: {num} workers, {each} per GPU, need {needed} GPUs, but it has {sum(gpus)}; give {cure}"
         )
@@ -101,7 +105,7 @@ def fair_share(nodes: list[dict[str, Any]], workers: int = 0, per_device: int = 
     room = sum(min(c, g * each) if on_gpu else c for c, g in zip(cores, gpus, strict=True))
     raise ValueError(
         f"cluster: {num} workers need a core each{' beside their GPU' if on_gpu else ''}, but its {len(nodes)} nodes "
-        f"with {sum(cores)} cores have room for {room}; give --workers {room}" + (" or add nodes" if not room else "")
+        f"with {sum(cores)} cores have room for {room}; give {flag} {room}" + (" or add nodes" if not room else "")
     )
 
 
