@@ -16,7 +16,7 @@ from autoprune.evaluation.failures import out_of_memory
 from autoprune.reference import broken_weight
 from autoprune.report.pace import Images
 from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, part_of, placed, shapes
-from autoprune.tasks.draws import first_of
+from autoprune.tasks.draws import Draw, first_of
 from autoprune.tasks.streamed import Streamed
 from objectives.plugins import PluginError, described
 
@@ -108,7 +108,12 @@ def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
     """Raises what a metric raises, while nothing has been spent."""
     goal = Goal.of(config.metric, task)
     draw = task.draw("val", FEW, config.seed)
-    found = validate(model, task, draw, task.compute, FEW, goal)
+    found = _validated(model, task, draw, goal)
+    if unsaid := [score.name for score in task.labels().scores if score.name not in found]:  # of so few, perhaps
+        found = _validated(model, task, task.draw("val", config.val_samples, config.seed), goal)
+        if unsaid := [name for name in unsaid if name not in found]:
+            raise ValueError(f"{task.where('val')}: metric '{unsaid[0]}' of the dense network is NaN or infinite; "
+                             "check its divisions by zero, or leave it out")  # fmt: skip
     target = config.limits.target
     if target is None or target.metric == "loss":
         return
@@ -120,6 +125,21 @@ def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
         better = "more" if score.higher_is_better else "less"
         raise ValueError(f"target '{target}': of {score.label} {better} is better, so say "
                          f"{target.metric}{'>=' if score.higher_is_better else '<='}{target.limit:g}")  # fmt: skip
+
+
+def _validated(model: nn.Module, task: Task, draw: Draw, goal: Goal) -> dict[str, Any]:
+    """What a candidate would score.
+
+    Raises:
+        ValueError: Naming the split whose samples fit neither the network nor the loss nor a metric.
+    """
+    try:
+        return validate(model, task, draw, task.compute, FEW, goal)
+    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        if isinstance(error, PluginError) or out_of_memory(error):
+            raise
+        raise ValueError(f"{task.where('val')}: does not fit the network or the loss, as train does "
+                         f"({shapes(draw.whole(1))}): {described(error)}") from error  # fmt: skip
 
 
 def counted_samples(task: Task) -> Images:

@@ -14,6 +14,7 @@ from autoprune.tasks.own_loss import own_loss
 from autoprune.tasks.task import Task
 
 Sample = tuple[Tensor, dict[str, Tensor]]  # image [3, H, W] of 0..1, {"boxes": [n, 4] x1 y1 x2 y2, "labels": [n]}
+BRIGHTEST = 10.0  # of an image of 0..1, however it was normalised
 
 
 class Detection(Task):
@@ -55,19 +56,34 @@ class Detection(Task):
     ) -> None:
         self.spec, self.batch_size, self.seed, self.flip = name or self.kind, batch_size, seed, flip
         self.parts = {"train": train, "val": val} | ({} if test is None else {"test": test})
-        labels = [int(t["labels"].max()) for _, t in _some(train) if len(t.get("labels", ()))]
-        self.num_classes = num_classes or 1 + max(labels, default=0)
+        self.num_classes = num_classes or 0
         for split, part in self.parts.items():
             if not len(part):
                 raise ValueError(f"{self.where(split)}: is empty, it gives no image")
-            for number, (image, target) in enumerate(_some(part)):
-                self._check(f"{self.where(split)}: image {number}", image, target)
+            found = [self._labels(f"{self.where(split)}: image {n}", sample) for n, sample in enumerate(_some(part))]
+            if len(part) == len(found) and not any(map(len, found)):
+                raise ValueError(f"{self.where(split)}: no image has an object; a detector learns nothing from it")
+            self.num_classes = self.num_classes or 1 + max((int(x.max()) for x in found if len(x)), default=0)
+            for number, labels in enumerate(found):
+                self._check_range(f"{self.where(split)}: image {number}", labels)
 
-    def _check(self, where: str, image: Any, target: Any) -> None:
+    def _labels(self, where: str, sample: Any) -> Tensor:
+        """The class numbers of a sample, which is checked."""
+        if not (isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[1], Mapping)):
+            raise ValueError(f'{where}: must be a pair (image, {{"boxes": [n, 4], "labels": [n]}}), got '
+                             f"{type(sample).__name__} {str(sample)[:40]!r}")  # fmt: skip
+        labels = sample[1].get("labels")
+        if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+            kind = f"{labels.dtype} {list(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise ValueError(f'{where}: "labels" must be class numbers (integers) [n], got {kind}')
+        image, target = sample
         if not isinstance(image, Tensor) or image.dim() != 3 or not image.is_floating_point():
             raise ValueError(f"{where}: must be a float tensor [3, H, W] of 0..1, got "
                              f"{list(image.shape) if isinstance(image, Tensor) else type(image).__name__}")  # fmt: skip
-        boxes, labels = target.get("boxes"), target.get("labels")
+        if not bool(image.isfinite().all()) or float(image.abs().max()) > BRIGHTEST:
+            raise ValueError(f"{where}: has values from {float(image.min()):g} to {float(image.max()):g}; they must be "
+                             "numbers of 0..1, so divide bytes by 255")  # fmt: skip
+        boxes = target.get("boxes")
         if not isinstance(boxes, Tensor) or boxes.dim() != 2 or boxes.shape[-1] != 4 or len(boxes) != len(labels):
             raise ValueError(f'{where}: needs "boxes" [n, 4] and "labels" [n]; of an image without objects [0, 4]')
         if len(boxes):
@@ -78,10 +94,13 @@ class Detection(Task):
             if float(boxes.min()) < 0 or float(x2.max()) > width + 1 or float(y2.max()) > height + 1:
                 raise ValueError(f"{where}: has a box outside of its {width} x {height} pixels; boxes are x1, y1, "
                                  "x2, y2 in pixels")  # fmt: skip
-            if int(labels.min()) < 1 or int(labels.max()) >= self.num_classes:
-                odd = int(labels.min()) if int(labels.min()) < 1 else int(labels.max())
-                raise ValueError(f"{where}: has the label {odd}; with {self.num_classes} classes they run from 1 to "
-                                 f"{self.num_classes - 1} (0 is the background)")  # fmt: skip
+        return labels
+
+    def _check_range(self, where: str, labels: Tensor) -> None:
+        if len(labels) and (int(labels.min()) < 1 or int(labels.max()) >= self.num_classes):
+            odd = int(labels.min()) if int(labels.min()) < 1 else int(labels.max())
+            raise ValueError(f"{where}: has the label {odd}; with {self.num_classes} classes they run from 1 to "
+                             f"{self.num_classes - 1} (0 is the background)")  # fmt: skip
 
     def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
         """(images, targets), two lists; training in an order of the epoch, mirrored by chance."""

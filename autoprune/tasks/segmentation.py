@@ -43,6 +43,9 @@ class Segmentation(Arrays):
     ) -> None:
         self.num_classes = num_classes or count_classes(train, ignored)
         self.ignored = ignored
+        if self.num_classes < 2:
+            raise ValueError(f"task '{self.kind}': train: the masks tell of no class but one (besides {ignored}, which "
+                             "does not count); give num_classes")  # fmt: skip
         super().__init__(train, val, test, **settings)
 
     def check_targets(self, where: str, samples: Columns) -> None:
