@@ -122,7 +122,8 @@ class StreamedDetection(MapStyle, Detection):
         for split, part in self.parts.items():
             few = part.selection.few(64)
             for image, target in zip(few.images, few.targets, strict=True):
-                self._check(f"{self.where(split)}: an image", image.float() / 255, target)
+                where = f"{self.where(split)}: an image"
+                self._check_range(where, self._labels(where, (image.float() / 255, target)))
 
     def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
         """See `MapStyle`."""

@@ -64,24 +64,28 @@ def train_on_cluster(
         SearchStopped: If its processes die again and again.
         KeyboardInterrupt: If it was stopped.
     """
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
+    import ray.train.torch
+    from ray.train import WorkerGroupError
     from ray.util.queue import Queue
+
+    api: Any = ray.train  # as it is when it runs: type checkers are shown the API before it
 
     path, news = path.resolve(), Queue(actor_options={"num_cpus": 0})
     own = path.with_suffix(".ray")
     resources = {"CPU": share.cpus, **({"GPU": share.gpus} if share.gpus else {})}
     told = {"payload": Payload.pack(training), "every": every, "threads": share.cpus, "news": news}
-    trainer = TorchTrainer(
+    trainer = api.torch.TorchTrainer(
         _train,
         train_loop_config=told,
-        scaling_config=ScalingConfig(share.num_workers, use_gpu=bool(share.gpus), resources_per_worker=resources),
-        run_config=RunConfig(
+        scaling_config=api.ScalingConfig(
+            num_workers=share.num_workers, use_gpu=bool(share.gpus), resources_per_worker=resources
+        ),
+        run_config=api.RunConfig(
             name=own.name,
             storage_path=str(own.parent),
-            failure_config=FailureConfig(max_failures=MAX_DEATHS),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-            logging_config=LoggingConfig("ERROR"),
+            failure_config=api.FailureConfig(max_failures=MAX_DEATHS),
+            checkpoint_config=api.CheckpointConfig(num_to_keep=2),
+            logging_config=api.LoggingConfig("ERROR"),
         ),
     )
     try:
