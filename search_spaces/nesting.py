@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
+from search_spaces.groups import IntArray
 from search_spaces.plan import Stays
-from search_spaces.space import IntArray, Kept, SearchSpace, Widths
+from search_spaces.space import Kept, SearchSpace, Widths
 from search_spaces.surgery import CutTensor, Dresser
 
 SCALES = ("weight", "bias")  # of a normalisation
