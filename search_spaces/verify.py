@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -142,7 +142,8 @@ class Subject:
         self.model, self.tolerance = model, tolerance
         self.args, self.kwargs = as_call(example_inputs)
         settle_norms(model, self.args, self.kwargs)
-        self.answer, _ = self._ask(copy.deepcopy(model))
+        dense = copy.deepcopy(model)
+        self.answer, _ = self._ask(dense)
         if self.answer.is_narrowed:
             self.tolerance *= IN_SINGLE
         if not self.answer.holds_numbers:
@@ -153,7 +154,7 @@ class Subject:
         # None: it cannot train on the example alone. What it draws at random cannot be compared.
         self.trained: Answer | None = None
         with contextlib.suppress(*FAILURES):
-            self.trained, self.draws = self._ask(training(copy.deepcopy(model)))
+            self.trained, self.draws = self._ask(training(dense))
 
     def _ask(self, model: nn.Module) -> tuple[Answer, bool]:
         """What the model answers, and whether it draws random numbers."""
@@ -167,26 +168,24 @@ class Subject:
         Returns:
             Infinity if the pruned network fails; NaN if the masked one answers no finite number.
         """
-        worst = self._difference(space, kept, self.answer, lambda model: model)
+        try:
+            pruned = prune(self.model, space, kept)
+        except FAILURES:
+            return math.inf
+        masked = mask(self.model, space, kept)
+        worst = self._difference(pruned, masked, self.answer)
         if self.trained is not None:
-            worst = max(worst, self._difference(space, kept, self.trained, training, compared=not self.draws))
+            worst = max(worst, self._difference(training(pruned), training(masked), self.trained, not self.draws))
         return worst
 
-    def _difference(
-        self,
-        space: SearchSpace,
-        kept: Kept,
-        dense: Answer,
-        mode: Callable[[nn.Module], nn.Module],
-        compared: bool = True,
-    ) -> float:
+    def _difference(self, pruned: nn.Module, masked: nn.Module, dense: Answer, compared: bool = True) -> float:
         try:
-            found, _ = self._ask(mode(prune(self.model, space, kept)))
+            found, _ = self._ask(pruned)
         except FAILURES:
             return math.inf
         if not compared:
             return 0.0
-        expected, _ = self._ask(mode(mask(self.model, space, kept)))
+        expected, _ = self._ask(masked)
         return found.apart(expected, dense) if expected.is_finite(torch.any) else math.nan
 
 

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -47,6 +49,7 @@ def watched(rec: Recorder) -> Iterator[None]:
         yield
 
 
+@functools.cache
 def _functions() -> dict[int, tuple[Any, Any]]:
     """The id of a function that reads numbers unasked -> (it, what stands in for it)."""
     originals = [f for name, f in vars(math).items() if callable(f) and not name.startswith("_")]
@@ -98,15 +101,9 @@ def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
 
     for module_name, module in list(sys.modules.items()):
         top = module_name.partition(".")[0]
-        if not isinstance(module, type(sys)) or top in LIBRARIES or top in sys.stdlib_module_names:
-            continue
-        for name, value in list(vars(module).items()):
-            if type(value) is cached or id(value) in functions:
-                exchange(module, name, value)
-            elif isinstance(value, type) and value.__module__ == module_name:
-                for inner, attribute in list(vars(value).items()):
-                    if type(attribute) is cached:
-                        exchange(value, inner, attribute)
+        if isinstance(module, type(sys)) and top not in LIBRARIES and top not in sys.stdlib_module_names:
+            for place in _places(module, functions):
+                exchange(*place)
     for owner, names in ((math, list(vars(math))), (np, NUMPY), (builtins, ["range"])):
         for name in names:
             if id(value := getattr(owner, name)) in functions:
@@ -116,6 +113,27 @@ def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
     finally:
         for owner, name, value in reversed(places):
             setattr(owner, name, value)
+
+
+_known: WeakKeyDictionary[ModuleType, tuple[int, list[tuple[Any, str, Any]]]] = WeakKeyDictionary()
+
+
+def _places(module: ModuleType, functions: dict[int, tuple[Any, Any]]) -> list[tuple[Any, str, Any]]:
+    """Owner, name and value of what is to be exchanged in a module; looked for again once it holds something else."""
+    holds = vars(module)
+    state = hash(tuple(map(id, holds.values())))
+    known = _known.get(module)
+    if known is not None and known[0] == state:
+        return known[1]
+    found: list[tuple[Any, str, Any]] = []
+    cached = functools._lru_cache_wrapper
+    for name, value in list(holds.items()):
+        if type(value) is cached or id(value) in functions:
+            found.append((module, name, value))
+        elif isinstance(value, type) and value.__module__ == module.__name__:
+            found += [(value, inner, v) for inner, v in list(vars(value).items()) if type(v) is cached]
+    _known[module] = state, found
+    return found
 
 
 # Layer -> its size attributes, each with the axis of its weight that it counts. Surgery changes the same ones.
