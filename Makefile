@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Else each run parses all tests anew, in each of its processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 EXTRAS := dev,docs,onnx,ray,report,tasks
 
 .PHONY: demo docs test test-all test-oldest torture gpu lint clean help

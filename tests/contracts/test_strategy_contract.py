@@ -17,6 +17,7 @@ from search_spaces.branch import Branch, StandIn
 STRATEGIES = list(strategies.STRATEGIES.values())
 # Those that draw conclusions from what others proposed; the rest follow a plan of their own or none.
 SEARCHING = [c for c in STRATEGIES if c.opens and c not in (strategies.Random, strategies.LeGR)]
+LASTING = (strategies.AMC, strategies.GP)  # they train, or fit a Gaussian process, after each trial
 SIZES = (8, 12, 16, 16, 24, 32, 32, 48)
 
 
@@ -90,8 +91,7 @@ def test_ask_is_idempotent(cls, told, problem):
 
 
 @pytest.mark.parametrize("cls", STRATEGIES)
-@pytest.mark.parametrize("divisor", [1, 8])
-@pytest.mark.parametrize("budgets", [("macs<=50%",), ("macs<=60%", "params<=40%")])
+@pytest.mark.parametrize(("budgets", "divisor"), [(["macs<=50%"], 1), (["macs<=60%", "params<=40%"], 8)])
 def test_asks_for_feasible_widths_that_use_the_budget_up(cls, budgets, divisor):
     problem = problem_of(*budgets, divisor=divisor)
     for trial in run(cls(problem, seed=0), separable(problem, 0), 30):
@@ -178,8 +178,8 @@ def test_copes_with_trials_of_no_use(cls, problem):
 
 @pytest.mark.parametrize("cls", STRATEGIES)
 def test_does_not_ask_twice_for_the_same(cls, problem):
-    trials = run(cls(problem, seed=0), separable(problem, 0), 60)
-    assert len({t.widths for t in trials}) >= 58
+    trials = run(cls(problem, seed=0), separable(problem, 0), 45)
+    assert len({t.widths for t in trials}) >= 43
 
 
 @pytest.mark.parametrize("cls", STRATEGIES)
@@ -221,7 +221,7 @@ def best_of(cls, seed):
 
 @pytest.mark.parametrize(
     "cls",
-    [pytest.param(c, marks=[pytest.mark.slow] * (c is strategies.AMC)) for c in SEARCHING if c.fills],  # it trains
+    [pytest.param(c, marks=[pytest.mark.slow] * (c in LASTING)) for c in SEARCHING if c.fills],
 )
 def test_beats_projected_random_search_at_equal_evaluations(cls):
     """Geometric mean over problems of best loss / best loss of random search."""

@@ -1,6 +1,7 @@
 """A small network with coupled layers, a task and a problem, for methods that prune while they train."""
 
 import copy
+import functools
 
 import numpy as np
 import torch
@@ -55,9 +56,15 @@ def task(dtype=torch.float32):
     return Task.of(pairs, pairs[:2], loss=nn.functional.cross_entropy)
 
 
+@functools.cache
+def space_of(dtype):
+    """What may be pruned in a network of these numbers."""
+    return trace(Tiny().to(dtype), torch.zeros(1, 3, 6, 6, dtype=dtype))
+
+
 def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1):
     """What may be pruned, the units that the scores keep at the budgets included."""
-    space = trace(net, torch.zeros(1, 3, 6, 6, dtype=net.head.weight.dtype)).with_limits(divisor=divisor)
+    space = space_of(net.head.weight.dtype).with_limits(divisor=divisor)
     scores = tuple(np.random.default_rng(3).random(g.size) for g in space.groups)
     problem = Problem(space, tuple(map(parse, budgets)), scores)
     if kept is None:

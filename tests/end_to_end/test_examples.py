@@ -16,7 +16,8 @@ FOLDER = Path(__file__).parents[2] / "examples"
 KINDS = ("classification", "image_to_image", "keypoints", "multi_label", "signals", "tabular")
 NAMES = ("detection", "regression", "segmentation", "text", *KINDS)
 QUICK = {"trials": 2, "finalists": 1, "short_steps": 2, "epochs": 0.1, "warm_starts": "none", "strategy": "random",
-         "device": "cpu", "batch_size": 32, "progress": False, "criterion": "l1", "score_samples": 64}  # fmt: skip
+         "device": "cpu", "batch_size": 32, "progress": False, "criterion": "l1", "score_samples": 64,
+         "fidelity": "proxy", "bn_samples": 64, "val_samples": 64}  # fmt: skip
 
 
 @pytest.fixture

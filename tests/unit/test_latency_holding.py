@@ -175,6 +175,7 @@ def test_a_hopeless_device_says_so_and_can_be_resumed(here, model, device, monke
     assert true_share(result.space, result.widths) <= 0.6
 
 
+@pytest.mark.slow
 def test_killed_while_it_measures_it_goes_on_as_if_nothing_had_been(model, device, tmp_path, start):
     """Killed in the second network of the first round, and again in the first one of the next."""
     settings = {**model, "budget": slow_device.BUDGET, **QUICK, "finalists": 0}

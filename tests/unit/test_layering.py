@@ -1,6 +1,7 @@
 """Who may import whom: search_spaces <- objectives <- autoprune, and inside autoprune the floors of DESIGN.md."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,13 @@ SLOW = ("cmaes.", "pandas.", "scipy.stats.", "sklearn.", "torch._dynamo.", "torc
 FILES = [path for package in STOREYS for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+parsed = cache(ast.parse)
+
+
+@cache
 def imports(source: str) -> list[tuple[str, bool]]:
     """Every imported module, and whether it is imported at the top of the file (TYPE_CHECKING blocks do not run)."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     found = []
 
     def visit(node: ast.AST, at_top: bool) -> None:
@@ -86,24 +91,24 @@ def test_every_room_has_a_floor():
     assert rooms - {"__pycache__"} <= FLOORS.keys()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_imports_only_what_is_below_it(path):
-    assert offences(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) == []
+def test_a_file_imports_only_what_is_below_it():
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
+    assert [offence for path, text in texts.items() for offence in offences(path, text)] == []
 
 
 WORLD = {"cross_entropy", "ImageData", "Split", "class_scores"}  # of the user's world: tasks/ alone knows it
 GIVEN = ("verbs", "search", "runs", "evaluation", "recovery", "training", "demo")  # take images where a task is wanted
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_tasks_know_what_an_image_or_a_label_is(path):
-    home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
-    names = {n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(ast.parse(path.read_text("utf-8")))
-             if isinstance(n, (ast.Attribute, ast.Name))}  # fmt: skip
-    known = names & WORLD
-    if home in GIVEN:
-        known -= {"ImageData"}
-    assert home in ("tasks", "data") or not known, f"{path.name} names {known}: ask the task"
+def test_only_tasks_know_what_an_image_or_a_label_is():
+    for path in FILES:
+        home = room(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
+        names = {n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(parsed(path.read_text("utf-8")))
+                 if isinstance(n, (ast.Attribute, ast.Name))}  # fmt: skip
+        known = names & WORLD
+        if home in GIVEN:
+            known -= {"ImageData"}
+        assert home in ("tasks", "data") or not known, f"{path.relative_to(ROOT)} names {known}: ask the task"
 
 
 def test_no_circles_between_the_rooms_of_a_floor():

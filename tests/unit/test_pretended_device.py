@@ -32,7 +32,9 @@ def test_a_gpu_gives_what_a_cpu_gives(patch, fidelity):
     assert answer["batch_losses"] == pytest.approx(expected["batch_losses"], rel=1e-3)
 
 
-@pytest.mark.parametrize(("fidelity", "most"), [("proxy", 1000), ("reconstructed", 4000)])
+@pytest.mark.parametrize(
+    ("fidelity", "most"), [pytest.param("proxy", 1000, marks=pytest.mark.slow), ("reconstructed", 4000)]
+)
 def test_a_candidate_of_resnet56_launches_few_kernels_and_hardly_waits(patch, fidelity, most):
     """A tenth of the default images in as many passes as those take."""
     settings = replace(SOME, bn_samples=100, fit_samples=50, val_samples=200, batch_size=10, amp="auto")

@@ -119,7 +119,7 @@ PARTS = (
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from([2, 4, 6])), min_size=1, max_size=5),
     st.booleans(),

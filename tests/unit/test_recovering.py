@@ -29,6 +29,7 @@ from autoprune.training import Checkpoints
 from search_spaces import prune
 
 QUICK = {"criterion": "l1", "budget": ("macs<=50%",), "batch_size": 64, "bn_samples": 128, "device": "cpu"}
+QUICK |= {"val_samples": 256}
 ONE_STEP = 0.06  # epochs
 BEFORE, FINALIST, AFTER = "before_finetune_val", "finalist_val", "after_finetune_val"
 
@@ -174,7 +175,7 @@ def architecture(export):
 
 
 def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense, data, here, capsys):
-    quick = QUICK | {"trials": 1, "finalists": 0, "warm_starts": "none"}
+    quick = QUICK | {"trials": 1, "finalists": 0, "warm_starts": "none", "fidelity": "proxy"}
     with RunProgress(Console(width=300)) as progress:
         result = autoprune.search(dense, data, name="r", epochs=1, lr=5.0, progress=progress, **quick)
     wanted = f"loss from {result.metrics[BEFORE]['loss']:.4g} to {result.metrics[AFTER]['loss']:.4g}: the network from"
@@ -209,7 +210,7 @@ def search_until_killed(*arguments):
 def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weights, here, lr, start):
     flags = ["--model=search_spaces.models:digits_cnn", f"--weights={digits_weights}", "--data=digits", f"--lr={lr}"]
     flags += ["--criterion=l1", "--device=cpu", "--trials=1", "--finalists=0", "--epochs=0.5", "--batch-size=16"]
-    flags += ["--warm-starts=none", "--seed=1", "--bn-samples=128"]
+    flags += ["--warm-starts=none", "--seed=1", "--bn-samples=128", "--val-samples=128", "--fidelity=proxy"]
     assert main(["search", *flags, "--name=whole"]) == 0
     killed = here / "results/killed"
     program = f"{__file__}:search_until_killed"
@@ -224,6 +225,7 @@ def test_killed_in_the_final_fine_tune_and_resumed_delivers_the_same(digits_weig
 
 
 SMALL = QUICK | {"trials": 3, "finalists": 2, "short_steps": 20, "warm_starts": "none", "lr": 0.05, "seed": 1}
+SMALL |= {"fidelity": "proxy"}
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
