@@ -79,6 +79,8 @@ class SearchKeywords(TypedDict, total=False):
     weight_decay: float
     decay_biases: bool
     lr_schedule: ScheduleLike
+    lr_original: str
+    lr_original_epochs: float
     warmup: float
     lr_milestones: str | Sequence[str]
     lr_gamma: float
@@ -158,6 +160,8 @@ class FinetuneKeywords(TypedDict, total=False):
     weight_decay: float
     decay_biases: bool
     lr_schedule: ScheduleLike
+    lr_original: str
+    lr_original_epochs: float
     warmup: float
     lr_milestones: str | Sequence[str]
     lr_gamma: float
@@ -194,6 +198,8 @@ class ExportKeywords(TypedDict, total=False):
     weight_decay: float
     decay_biases: bool
     lr_schedule: ScheduleLike
+    lr_original: str
+    lr_original_epochs: float
     warmup: float
     lr_milestones: str | Sequence[str]
     lr_gamma: float

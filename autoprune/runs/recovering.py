@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
+from autoprune.config import replace as change
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import Evaluator, measure
 from autoprune.labels import Labels
@@ -31,7 +32,8 @@ from autoprune.runs.training import train
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, goal_of
 from autoprune.training import steps_of
-from search_spaces import Kept
+from autoprune.training.schedules import ADAPTIVE, adaptive_start
+from search_spaces import Kept, prune
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
 # 500 gave 0.4 points after an epoch.
@@ -95,13 +97,32 @@ def recover(
         model = _by_trainer(config, prepared, model.cpu(), checkpoint, progress)
         nets["after_finetune"], found["after_finetune"] = model, _validate(model, task, config)
     elif steps:
-        told[TRAINING] = _finetune(config, prepared, model, steps, checkpoint, progress)
+        told[TRAINING] = _finetune(_adapted(config, prepared, kept), prepared, model, steps, checkpoint, progress)
         nets["after_finetune"], found["after_finetune"] = model, _settle(model, task, config)
     best = _best(found, config)
     if steps and best != "after_finetune":
         progress.say(_harm(best, found, config, task.labels()))
     told |= {f"{name}_val": {**_finite(said), "delivered": name == best} for name, said in found.items()}
     return nets[best], told
+
+
+def _adapted(config: RunConfig, prepared: Prepared, kept: Kept) -> RunConfig:
+    """With the peak rate that an adaptive schedule takes for this cut."""
+    if config.lr_schedule != ADAPTIVE:
+        return config
+    dense = prepared.trained or prepared.model
+    whole, left = (
+        [p.detach() for p in net.parameters() if p.dim() > 1] for net in (dense, prune(dense, prepared.space, kept))
+    )
+    squares, counts = ([float(sum(f(p) for p in found)) for found in (whole, left)] for f in (_square, Tensor.numel))
+    change_of_weights = math.sqrt(max(0.0, 1 - squares[1] / max(squares[0], 1e-30)))
+    share = config.epochs / config.lr_original_epochs if config.lr_original_epochs else 0.0
+    factor = adaptive_start(change_of_weights, 1 - counts[1] / counts[0], share)
+    return change(config, lr=config.lr * factor)
+
+
+def _square(weights: Tensor) -> float:
+    return float(weights.double().square().sum())
 
 
 def _finetune(

@@ -38,10 +38,16 @@ class TrainingSettings:
     decay_biases: bool = recovery(True, "",
         "weight decay on biases and on scales of normalisation too, not on weights only", verbs=TAKERS)
     lr_schedule: str | Any = recovery("linear", "NAME",  # noqa: RUF009
-        "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step, or "
-        "package.module:function of (step, steps) that gives a factor of lr",
+        "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step; as the "
+        "dense training's: scaled (all of it, shorter), rewind (its last epochs); adaptive (linear, from a rate that "
+        "is lower the less the cut changed); or package.module:function of (step, steps) that gives a factor of lr",
         kind=object, named=named_of, verbs=f"{TAKERS} resume",
         common="finetune", brief="linear, cosine, constant, step, or package.module:function")
+    lr_original: str = recovery("step", "NAME",
+        "the schedule of the dense network's training, for scaled and rewind: linear, cosine, constant, step",
+        verbs=TAKERS)
+    lr_original_epochs: float = recovery(0.0, "EPOCHS",
+        "its epochs, for rewind, and for the lowest rate of adaptive (0: unknown)", low=0, high=MOST, verbs=TAKERS)
     warmup: float = recovery(0.1, "STEPS",
         "steps in which the learning rate rises to lr, or below 1 their fraction (steps: of the final fine-tune; short "
         "ones take a tenth)", low=0, high=MOST, verbs=TAKERS)

@@ -167,7 +167,7 @@ def check(model: nn.Module, task: Task, settings: TrainingSettings) -> None:
         ValueError: Naming the setting that does not fit the network, the task or the length of the training.
     """
     if steps := steps_of(task, settings):
-        schedule_of(settings, steps)
+        schedule_of(settings, steps, max(1, batches_of(task, settings).per_epoch // settings.accumulate))
     optimizer_of(model, settings)
     Softening.of(task, model, settings.label_smoothing, settings.mixup, settings.seed)
 

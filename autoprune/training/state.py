@@ -50,7 +50,7 @@ class TrainingState:
         self.model = plan.compute.place(model)
         processes.agree_on(model)
         self.teacher = None if teacher is None else plan.compute.place(teacher).eval()
-        self._factor = schedule_of(settings, plan.steps)
+        self._factor = schedule_of(settings, plan.steps, plan.per_epoch)
         self._optimizer = optimizer_of(model, settings)
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._soften = Softening.of(plan.task, model, settings.label_smoothing, settings.mixup, settings.seed)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from tiny_training import EPOCHS, PER_EPOCH, equal, network, pruning, trained
+from tiny_training import EPOCHS, PER_EPOCH, Normed, equal, network, pruning, trained
 
 from autoprune.training import methods
 from autoprune.training.methods import METHODS, Method
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.units import kept_of
-from search_spaces import prune
+from search_spaces import mask, prune
 
 CLASSES = [c for _, c in inspect.getmembers(methods, inspect.isclass) if issubclass(c, Method)]
 CONCRETE = [c for c in CLASSES if not inspect.isabstract(c) and c is not Method]
@@ -172,3 +172,19 @@ def test_settings_are_plain_and_complete(cls, net):
 def test_says_what_is_missing(cls, net):
     with pytest.raises(ValueError, match=f"method '{cls.name}': "):
         trained(cls(None), net)
+
+
+@pytest.mark.parametrize("cls", PRUNING)
+def test_networks_of_layer_norms(cls):
+    net = Normed()
+    method = cls(pruning(net))
+    after = trained(method, net)
+    hold(method)
+    space, kept = method.space, method.kept()
+    # a layer-norm of the stream looks at all channels, or at the kept ones: compared as `verify` does
+    expected = answers(mask(after, space, kept))
+    torch.testing.assert_close(answers(prune(after, space, kept)), expected, rtol=1e-4, atol=1e-5)
+    # inside the block nothing does: there the cut changes no answer
+    inner = tuple(k if g.name == "rise" else np.arange(g.size) for g, k in zip(space.groups, kept, strict=True))
+    assert sum(map(len, inner)) <= sum(space.full)
+    torch.testing.assert_close(answers(prune(after, space, inner)), answers(after), rtol=1e-4, atol=1e-5)

@@ -34,6 +34,22 @@ class Tiny(nn.Module):
         return self.head(torch.relu(self.bn4(self.conv4(x))).flatten(1))
 
 
+class Normed(nn.Module):
+    """Patches, a block with layer-norms as in a transformer, and a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.patches, self.norm1, self.norm2 = nn.Conv2d(3, 8, 3, 3), nn.LayerNorm(8), nn.LayerNorm(8)
+            self.rise, self.fall, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.fall(torch.relu(self.rise(self.norm1(x))))
+        return self.head(self.norm2(x).mean(1))
+
+
 def network(seed=0):
     """The network with batch-norms as after some training."""
     with torch.random.fork_rng():

@@ -169,7 +169,7 @@ def test_divergence_is_said_and_not_stored(data, tmp_path):
         ({"epochs": 0}, None, "at least one step"),
         ({}, 0, "at least one step"),
         ({"lr": 0}, 1, "above 0"),
-        ({"lr_schedule": "staircase"}, 1, "known: constant, cosine, linear"),
+        ({"lr_schedule": "staircase"}, 1, "known: adaptive, constant, cosine, linear"),
         ({"distill": 2.0}, 1, "distill: must lie between 0 and 1"),
         ({"device": "nowhere"}, 1, "device 'nowhere'"),
         ({"amp": "maybe"}, 1, "'auto', 'on' or 'off'"),

@@ -7,6 +7,8 @@ from autoprune.training.methods.asfp import Asfp as Asfp
 from autoprune.training.methods.asrfp import Asrfp as Asrfp
 from autoprune.training.methods.chex import Chex as Chex
 from autoprune.training.methods.cut import Cut as Cut
+from autoprune.training.methods.early_bird import EarlyBird as EarlyBird
+from autoprune.training.methods.epi import Epi as Epi
 from autoprune.training.methods.fisher import Fisher as Fisher
 from autoprune.training.methods.gap import Gap as Gap
 from autoprune.training.methods.gates import Gates as Gates

@@ -1,0 +1,103 @@
+"""What the methods have in common that wait until what would be pruned has stopped changing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.method import Plan, Pruning, Step
+
+
+class WaitingUnits(FindingUnits):
+    """Plain training until the choice has settled; then what is not chosen goes, and the rest trains on.
+
+    After each epoch the units are chosen that the budgets would leave now; when the choices of the last epochs are
+    alike enough, it is made for good, at the latest at the last step. From then on the units that are out stay zero,
+    and so do the weights that read them, in the same training at the same rate.
+
+    Attributes:
+        last: Earlier epochs that are compared.
+        history: [all units] of the last epochs' choices, what would go.
+        out_since: Epochs that were trained before units went; 0: they are all there.
+    """
+
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("history", "out_since")
+
+    def __init__(self, pruning: Pruning | None = None, *, last: int) -> None:
+        super().__init__(pruning)
+        self.last = last
+
+    def begin(self, net: nn.Module, plan: Plan) -> None:
+        """See `FindingUnits`.
+
+        Raises:
+            ValueError: If no epoch is compared with, or as `FindingUnits`.
+        """
+        super().begin(net, plan)
+        if self.last < 1:
+            raise ValueError(f"method '{self.name}': last must be at least 1, the epoch before, got {self.last}")
+        self.history: list[Tensor] = []
+        self.out_since = 0
+        self.choose()  # refuses what it cannot choose from
+
+    def least(self) -> int:
+        """Two epochs: one is compared with the other."""
+        return 2 * self.per_epoch
+
+    @abstractmethod
+    def choose(self) -> tuple[Tensor, ...]:
+        """Per group [C] what would go now."""
+
+    @abstractmethod
+    def is_settled(self) -> bool:
+        """Whether the choices of the last epochs are alike."""
+
+    def after_step(self, net: nn.Module, step: Step) -> None:
+        """What is out stays out."""
+        if self.out_since:
+            self.mask()
+        super().after_step(net, step)
+
+    def end_epoch(self, net: nn.Module, epoch: int) -> None:
+        """Choose, and compare with the epochs before."""
+        if self.out_since or self.done >= self.steps:
+            return
+        gone = self.choose()
+        self.history.append(torch.cat(gone).cpu())
+        if self.is_settled():
+            self.pruned, self.out_since = gone, epoch + 1
+            self.mask()
+
+    def leave(self) -> None:
+        """At the latest now."""
+        if not self.out_since:
+            self.pruned = self.choose()
+        super().leave()
+
+    def gone(self) -> tuple[Tensor, ...]:
+        """See `Method`: what is out now."""
+        return self.pruned
+
+    def widths(self, choice: Tensor) -> Tensor:
+        """[G] how many units stay in each group, by what would go [all units]."""
+        return torch.stack([(~part).sum() for part in choice.split([u.size for u in self.units])])
+
+
+def alike(one: Tensor, other: Tensor) -> float:
+    """1 - the mean over the groups of |a - b| / (a + b), of widths [G]."""
+    a, b = one.double(), other.double()
+    return float(1 - ((a - b).abs() / (a + b).clamp(min=1)).mean())
+
+
+def stability(widths: Sequence[Tensor], last: int) -> list[float]:
+    """For each epoch after the first: how alike its widths [G] are to those of up to `last` epochs before, a mean."""
+    found = []
+    for number in range(1, len(widths)):
+        before = widths[max(0, number - last) : number]
+        found.append(sum(alike(widths[number], w) for w in before) / len(before))
+    return found
