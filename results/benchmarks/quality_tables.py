@@ -51,6 +51,9 @@ stopped.
   the best search so far at 67.9. The widths of `equal_loss` by the dense scores with units in rounds: 70.5. On
   ResNet-56 at 15 %: **78.9**, above everything measured there (`equal_loss` with units of the norms 78.7, FastNAS with
   its own units 78.2, Torch-Pruning 77.2), but by less than two seeds may differ.
+- **The default search, run to its end on ResNet-20 at 15 % (seed 0, 114 trainings and candidates in 18 minutes of one
+  core), ends at 71.2** after the epoch from weights as cut: 1.3 above the closed form in rounds, 3.3 above the best
+  search before, 7.8 above FastNAS. It is ahead of its warm starts from the rung of 100 steps on (1.00 against 1.02).
 - How many rounds and steps (ResNet-20, loss after 100 steps from weights as cut; the dense scores 1.18): 4 rounds of 60
   steps 1.02 and 1.02 (two seeds), 2 of 60 1.03, 3 of 60 1.07, 4 of 120 1.06, 8 of 30 1.08, 8 of 100 1.09; 8 rounds
   without training, batch-norm re-estimated, 1.15. So most of it is the training, and more of it adds nothing.
@@ -92,8 +95,8 @@ stopped.
   ResNet-20 (a run without finalists) the best by reconstruction without bottlenecks is 12 1 1 4 6 24 2 2 26 51 14 26,
   near the networks that the search before kinds found, and yet behind them: 1.74, 1.56 and 1.34 after 25, 50 and 100
   steps, where the training was stopped. So reconstruction does not choose within that kind either; which of the
-  others training would choose is open. **This default has not been run to its end on any of the networks**, nor has
-  any search since the kinds on ResNet-56: its figure there is that of a candidate.
+  others training would choose is open. All this was found with dense scores; on ResNet-56 no search has been run to
+  its end since.
 - float32 in place of bf16 changes nothing that matters: the search before kinds ends at 67.85 (bf16: 67.94),
   `equal_loss` with the units of the norms has 1.25, 0.94, 0.79 after 25, 50, 100 steps (bf16: 1.29, 0.95, 0.79).
 

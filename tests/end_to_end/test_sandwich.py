@@ -22,6 +22,7 @@ def problem(digits_weights):
     return [f"--model={MODEL}", "--data=digits", "--budget=macs<=15%", f"--weights={digits_weights}"]
 
 
+@pytest.mark.slow
 def test_adapted_weights_are_searched_in_the_order_they_were_adapted_in(problem, digits_weights, here, capsys):
     train = ["train", *problem, *QUICK, "--method=sandwich", "--method-epochs=2", "--epochs=0", "--name=shared"]
     assert main(train) == 0
