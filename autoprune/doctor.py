@@ -36,7 +36,7 @@ EXTRAS = {  # of pyproject.toml: what each is for
     "dashboard": "optuna-dashboard on a run's ledger.log",
     "zoo": "networks of timm and transformers",
 }
-OTHERS = ("bench", "peers", "dev", "all")  # for work on autoprune itself
+OTHERS = ("bench", "peers", "docs", "dev", "all")  # for work on autoprune itself
 State = Literal["ok", "missing", "broken"]
 
 

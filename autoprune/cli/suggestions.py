@@ -62,7 +62,7 @@ def welcome() -> str:
 autoprune prunes a trained PyTorch network to a budget.
 
   autoprune doctor     what is installed here, and what is missing for what
-  autoprune demo       train a small network, halve its multiply-adds, compare: about a minute
+  autoprune demo       train a small network and halve its multiply-adds: a minute
   autoprune search     prune a network of yours (autoprune search --help)
   autoprune --help     all commands
 

@@ -183,6 +183,7 @@ def to_bytes(where: str, pixels: Tensor) -> Tensor:
         way = "divide by the largest value there can be"
     else:
         way = "leave out the normalisation, autoprune does it (give mean and std)"
+        way += "; loaders that keep theirs are a task (Task.of, --task)"
     found = f"{str(pixels.dtype).removeprefix('torch.')} from {low:.4g} to {high:.4g}"
     raise ValueError(f"{where}: pixels must be bytes (uint8) or floats in 0..1, found {found}; {way}")
 

@@ -30,7 +30,11 @@ class Sheet:
 
     def __repr__(self) -> str:
         text = io.StringIO()
-        self.show(Console(file=text, highlight=False, width=WIDTH, no_color=True, force_terminal=False))
+        plain = Console(
+            file=text, highlight=False, width=WIDTH, no_color=True, force_terminal=False,
+            force_jupyter=False,  # else a notebook displays it here
+        )  # fmt: skip
+        self.show(plain)
         return text.getvalue().rstrip("\n")
 
     def _repr_html_(self) -> str:

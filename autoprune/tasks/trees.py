@@ -96,12 +96,12 @@ def placed(batch: Any, compute: Compute) -> Any:
 
 
 def on_cpu(value: Any) -> Any:
-    """Tensors as metrics see them: on the CPU, no half precision."""
+    """Tensors as metrics see them: on the CPU, no half precision, and without gaps, as some take views of them."""
 
     def bring(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        leaf = leaf.detach().cpu()
+        leaf = leaf.detach().cpu().contiguous()
         return leaf.float() if leaf.dtype in (torch.bfloat16, torch.float16) else leaf
 
     return mapped(bring, value)

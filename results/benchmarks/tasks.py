@@ -25,7 +25,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1] / "examples"), str(HERE.parents[1])]
+EXAMPLES = HERE.parents[1] / "examples"
+sys.path[:0] = [*map(str, EXAMPLES.iterdir()), str(HERE.parents[1])]
 
 import torch  # noqa: E402
 

@@ -14,6 +14,7 @@ from autoprune import doctor
 from autoprune.cli import main, parser
 from autoprune.cli.completion import script
 from autoprune.cli.suggestions import latest_run
+from autoprune.report import Sheet
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -130,6 +131,17 @@ def test_servers_and_data_that_are_named_are_looked_for(here, capsys):
     (there,) = (one for one in doctor.Checkup(ledger=f"sqlite:///{here}/book.db").findings if one.part == "ledger")
     assert there.state == "ok"
     assert list(here.iterdir()) == []  # and nothing was made
+
+
+def test_in_a_notebook_tables_are_shown_once(monkeypatch):
+    displayed = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *parts: displayed.append(parts))
+    sheet = Sheet()
+    sheet.print("what is [in] it", markup=False)
+    assert repr(sheet) == "what is [in] it"
+    assert sheet._repr_html_() == "<pre>what is [in] it</pre>"
+    assert displayed == []  # what is shown is what these give, not what is printed while they are made
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

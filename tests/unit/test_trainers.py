@@ -171,11 +171,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize("library", ["lightning", "accelerate"])
-def test_the_examples_are_short_and_train(library, dense, run, monkeypatch):
-    path = EXAMPLES / f"{library}_trainer.py"
-    assert len(path.read_text().splitlines()) <= 80
+def test_the_examples_train(library, dense, run, monkeypatch):
     pytest.importorskip(library)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(EXAMPLES / f"{library}_trainer"))
     small = replace(run, settings=TrainingSettings(batch_size=64, epochs=0.3, lr=0.01, device="cpu"))
     found = trained_by(f"{library}_trainer:train", dense, small)
     assert not torch.equal(next(found.parameters()), next(dense.parameters()))
