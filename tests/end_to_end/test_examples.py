@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir() and path.name != "notebooks")
 SMALL = {"trials": 1, "steps": 2, "images": 40, "epochs": 0.5, "counts": (4,)}  # of what their `main` takes
 # Within two seconds of processor time, and each another part of the engine; all others are slow.
-FAST = ("tabular", "new_criterion", "new_strategy", "new_task")
+FAST = ("tabular", "new_strategy", "new_task")
 OPTIONAL = ("accelerate", "faster_coco_eval", "lightning", "onnxruntime", "onnxscript", "ray", "timm", "torchmetrics")
 TASKS = [path for path in FOLDERS if "def make(" in (path / f"{path.name}.py").read_text(encoding="utf-8")]
 
@@ -117,7 +117,8 @@ def test_every_built_in_kind_has_one(name, example):
     assert task.labels().headline.name
 
 
-@pytest.mark.parametrize("name", [pytest.param("regression", marks=pytest.mark.slow), "text"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["regression", "text"])
 def test_it_is_exported_as_onnx(name, example, here):
     pytest.importorskip("torchmetrics")
     pytest.importorskip("onnxscript")
