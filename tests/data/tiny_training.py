@@ -73,14 +73,14 @@ def task(dtype=torch.float32):
 
 
 @functools.cache
-def space_of(dtype):
-    """What may be pruned in a network of these numbers."""
-    return trace(Tiny().to(dtype), torch.zeros(1, 3, 6, 6, dtype=dtype))
+def space_of(kind, dtype):
+    """What may be pruned in a network of this class and these numbers."""
+    return trace(kind().to(dtype), torch.zeros(1, 3, 6, 6, dtype=dtype))
 
 
 def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1):
     """What may be pruned, the units that the scores keep at the budgets included."""
-    space = space_of(net.head.weight.dtype).with_limits(divisor=divisor)
+    space = space_of(type(net), net.head.weight.dtype).with_limits(divisor=divisor)
     scores = tuple(np.random.default_rng(3).random(g.size) for g in space.groups)
     problem = Problem(space, tuple(map(parse, budgets)), scores)
     if kept is None:
