@@ -43,10 +43,10 @@ class Segmentation(Arrays):
     ) -> None:
         self.num_classes = num_classes or count_classes(train, ignored)
         self.ignored = ignored
+        super().__init__(train, val, test, **settings)
         if self.num_classes < 2:
             raise ValueError(f"task '{self.kind}': train: the masks tell of no class but one (besides {ignored}, which "
                              "does not count); give num_classes")  # fmt: skip
-        super().__init__(train, val, test, **settings)
 
     def check_targets(self, where: str, samples: Columns) -> None:
         """Masks of class numbers, of the images' size."""

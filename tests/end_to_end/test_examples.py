@@ -26,7 +26,8 @@ TASKS = [path for path in FOLDERS if "def make(" in (path / f"{path.name}.py").r
 @pytest.fixture
 def example():
     """Imports the script of a folder, as Python does that runs it; skips where a package is missing that it needs."""
-    before = sys.path[:], {*sys.modules}
+    names = [path.name for path in FOLDERS]
+    before = sys.path[:], {name: sys.modules.pop(name) for name in names if name in sys.modules}  # others' of that name
 
     def load(name):
         sys.path.insert(0, str(ROOT / "examples" / name))
@@ -39,9 +40,9 @@ def example():
 
     yield load
     sys.path[:] = before[0]
-    for name in {*sys.modules} - before[1]:
-        if name in [path.name for path in FOLDERS]:
-            del sys.modules[name]
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(before[1])
 
 
 def test_there_is_one_for_every_job():

@@ -7,7 +7,7 @@ import torch
 from autoprune.config import RunConfig
 from autoprune.controller import Job
 from autoprune.data import load
-from autoprune.evaluation import EvaluationSettings, Evaluator, Fidelity
+from autoprune.evaluation import EvaluationPlan, EvaluationSettings, Evaluator
 from autoprune.evaluation.starts import Start, other_scores, scores_of, starts_of
 from autoprune.problem import Problem, Trial
 from autoprune.runs.controlling import CandidateTrainer
@@ -48,17 +48,17 @@ def strengths(model, space):
 
 @pytest.mark.parametrize(("steps", "expected"), [(400, 50), (100, 25), (20, 5), (1, 1), (0, 0)])
 def test_an_eighth_of_the_steps_and_a_few_at_least(steps, expected):
-    assert Fidelity(steps=steps).trial_steps == expected
+    assert EvaluationPlan(steps=steps).trial_steps == expected
 
 
 def test_every_start_is_tried_of_a_finalist():
-    assert starts_of(Fidelity(steps=10, starts=True), ()) == (Start(),)
-    assert starts_of(Fidelity(steps=10, fit_samples=5, starts=True), ("magnitude",)) == (
+    assert starts_of(EvaluationPlan(steps=10, starts=True), ()) == (Start(),)
+    assert starts_of(EvaluationPlan(steps=10, fit_samples=5, starts=True), ("magnitude",)) == (
         Start(),
         Start(True),
         Start(False, "magnitude"),
     )
-    assert starts_of(Fidelity(steps=10), ("magnitude",)) == (Start(),)
+    assert starts_of(EvaluationPlan(steps=10), ("magnitude",)) == (Start(),)
 
 
 def test_the_better_units_are_kept_whoever_names_them(dense, data, space):

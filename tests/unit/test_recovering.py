@@ -15,7 +15,6 @@ from torch import nn
 
 import autoprune
 from autoprune import data as data_sets
-from autoprune import training
 from autoprune.cli import main
 from autoprune.config import RunConfig
 from autoprune.controller import SearchController
@@ -25,6 +24,7 @@ from autoprune.reference import ModelReference
 from autoprune.report import RunProgress, apart
 from autoprune.runs import prepare, recovering
 from autoprune.runs.recovering import recover
+from autoprune.runs.training import train
 from autoprune.training import Checkpoints
 from search_spaces import prune
 
@@ -95,13 +95,13 @@ def test_a_fine_tune_that_does_good_is_delivered_without_a_word(recovered, data)
 def test_a_network_that_answers_nan_is_not_delivered(recovered, data, monkeypatch):
     """As after a last step that is far too large: the training itself notices nothing."""
 
-    def ruin(model, *args, **settings):
-        log = training.finetune(model, *args, **settings)
+    def ruin(config, model, *args, **settings):
+        log = train(config, model, *args, **settings)
         for parameter in model.parameters():
             nn.init.constant_(parameter, math.nan)
         return log
 
-    monkeypatch.setattr(recovering, "finetune", ruin)
+    monkeypatch.setattr(recovering, "train", ruin)
     found, metrics, said = recovered(epochs=ONE_STEP)
     assert math.isfinite(measure(found, data, "val", device="cpu")["loss"])
     assert "to nan: the network from before it is delivered" in said
@@ -194,7 +194,7 @@ def test_a_run_whose_fine_tune_does_harm_says_so_wherever_it_is_looked_at(dense,
 
 def search_until_killed(*arguments):
     """Killed in step 25 of 40: the last checkpoint is that of step 20."""
-    Checkpoints.__init__.__defaults__ = (10, True, True)
+    Checkpoints.__init__.__defaults__ = (10, True, True, None)
     step, steps = torch.optim.SGD.step, itertools.count(1)
 
     def counted(*args, **settings):
