@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -31,6 +32,12 @@ def task():
     return Task.of(pairs, pairs[:1], loss=nn.functional.cross_entropy)
 
 
+def wait_for(file, seconds=120):
+    give_up = time.monotonic() + seconds
+    while not file.exists() and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+
 class Fatal(Method):
     """Kills the second process once, or breaks in both of them; leaves a line for each step that was done.
 
@@ -54,5 +61,6 @@ class Fatal(Method):
         if step.number == self.at and self.how == "break":
             raise ValueError("broken by the test")
         if step.number == self.at and not Processes.here().is_first and not (self.folder / "killed").exists():
+            wait_for(self.folder / "training.ray" / "checkpoint_manager_snapshot.json")  # Ray has the checkpoint
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
