@@ -38,12 +38,13 @@ def scored(
         dense: The dense network, in eval mode.
         problem: Space and budgets; without scores.
         batches: Gives what criteria of gradients or activations need, anew in each round.
-        task: That the batches are of; None: nothing can be trained, so there is one round.
+        task: That the batches are of; None: nothing can be trained, so there is one round, as for a frozen network.
         say: Called with a line before something takes minutes.
     """
     space = problem.space
     found = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
-    if task is not None and (rounds := rounds_of(config)) > 1 and space.groups:
+    rounds = rounds_of(config) if space.groups and any(p.requires_grad for p in dense.parameters()) else 1
+    if task is not None and rounds > 1:
         say = say or (lambda line: None)
         say(f"scoring in {rounds} rounds, {counted(steps_of(config), 'training step')} between them")
         try:
@@ -84,7 +85,7 @@ def _towards(problem: Problem) -> Problem:
 
 def _adapt(net: nn.Module, task: Task, config: RunConfig) -> None:
     """Train what a round has left, as a long training begins; or renew the statistics of its batch-norms."""
-    if (steps := steps_of(config)) and any(p.requires_grad for p in net.parameters()):
+    if steps := steps_of(config):
         settings = replace(TrainingSettings.of(config), lr_schedule="constant", warmup=0, ema=0.0)
         finetune(net, task, settings, steps=steps)
         return

@@ -75,6 +75,7 @@ def test_the_whole_way_of_a_front(run_front, here, capsys):
     assert "no candidate of the front keeps to that; the smallest one" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_front_that_was_stopped_goes_on_as_if_it_had_not_been(run_front):
     class Stops(RunProgress):
         """Ctrl-C after so many trials."""

@@ -200,6 +200,7 @@ def test_the_name_of_a_run_is_only_a_name(browser, pages):
     page.close()
 
 
+@pytest.mark.slow
 def test_a_page_says_where_the_run_was_made_and_the_ledger_does_not_ask(pages):
     """A run may go on on another machine: only the versions that a result depends on make it another problem."""
     provenance = json.loads((pages["one"].parent / "best" / "architecture.json").read_text())["provenance"]

@@ -95,7 +95,7 @@ def test_what_is_no_export(place, finished, monkeypatch):
         autoprune.load(place)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("mode", [pytest.param(torch.no_grad, marks=pytest.mark.slow), torch.inference_mode])
 def test_the_mode_of_the_caller_is_not_that_of_the_search(mode, here):
     """Gradients score and train, though the caller has switched them off."""
     settings = QUICK | {"criterion": "taylor", "epochs": 0.02}
