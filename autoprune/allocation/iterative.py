@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.allocation.sensitivity import equal_loss
+from autoprune.criteria.scoring import Scores
 from autoprune.problem import Problem
 from objectives import Budget
 from search_spaces import Kept, mask, prune
 from search_spaces.scattering import scatter
 
-Scores = tuple[NDArray[np.float64], ...]
 Masks = tuple[NDArray[np.bool_], ...]
 STEP = 1e-6  # by which a unit is worth more than the one that went before it, at least
 

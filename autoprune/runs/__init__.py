@@ -43,7 +43,6 @@ from autoprune.runs.prepare import check_delivery as check_delivery
 from autoprune.runs.prepare import check_end as check_end
 from autoprune.runs.prepare import copied as copied
 from autoprune.runs.prepare import prepare as prepare
-from autoprune.runs.prepare import trains as trains
 from autoprune.runs.prepare import with_memory as with_memory
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
@@ -56,6 +55,7 @@ from autoprune.runs.restarting import check_begun as check_begun
 from autoprune.runs.restarting import set_aside as set_aside
 from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
+from autoprune.runs.scoring import trains as trains
 from autoprune.runs.table import write_table as write_table
 from autoprune.runs.trainer import TrainerRun as TrainerRun
 from autoprune.runs.winner import Winner as Winner

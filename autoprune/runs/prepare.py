@@ -25,7 +25,6 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.data import ImageData, ImageStream, Streaming
 from autoprune.data.memory import parse_size, settled
-from autoprune.fidelity import Fidelity
 from autoprune.formats import check_network
 from autoprune.ledger.versions import decisive
 from autoprune.problem import Problem
@@ -210,11 +209,6 @@ def check_formats(config: RunConfig) -> None:
     """
     if config.onnx and (missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]):
         raise ValueError(f"--onnx: needs {', '.join(missing)}; pip install 'autoprune[onnx]'")
-
-
-def trains(config: RunConfig) -> bool:
-    """Whether a search with these settings trains anything."""
-    return config.epochs > 0 or config.finalists > 0 or Fidelity(config.fidelity).trains
 
 
 def check_delivery(config: RunConfig, prepared: Prepared, *, trains: bool) -> None:

@@ -13,6 +13,7 @@ from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.criteria.scoring import Batches, Scores, make
 from autoprune.errors import Diverged
+from autoprune.fidelity import Fidelity
 from autoprune.problem import Problem
 from autoprune.recovery import reestimate_evenly
 from autoprune.report.tables import counted
@@ -64,9 +65,13 @@ def scored(
 
 def rounds_of(config: RunConfig) -> int:
     """Rounds of scoring: one where nothing else is trained, or where a method finds the units."""
-    trains = config.epochs > 0 or config.finalists > 0 or config.fidelity.startswith("short")
     looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
-    return config.score_rounds if trains and looks_at_data and not config.method else 1
+    return config.score_rounds if trains(config) and looks_at_data and not config.method else 1
+
+
+def trains(config: RunConfig) -> bool:
+    """Whether a search with these settings trains anything."""
+    return config.epochs > 0 or config.finalists > 0 or Fidelity(config.fidelity).trains
 
 
 def steps_of(config: RunConfig) -> int:
