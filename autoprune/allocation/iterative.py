@@ -21,7 +21,7 @@ from search_spaces import Kept, mask, prune
 from search_spaces.scattering import scatter
 
 Masks = tuple[NDArray[np.bool_], ...]
-STEP = 1e-6  # by which a unit is worth more than the one that went before it, at least
+STEP = 1e-9  # by which a unit is worth more than the one that went before it, of the largest score
 
 
 def iterative_scores(
@@ -36,17 +36,18 @@ def iterative_scores(
     A score of the dense network takes every unit alone: of two that do the same, each can be spared, and both go. So
     the network is cut in rounds, along a geometric schedule from its full costs to the budgets, each time by
     `equal_loss` over scores of what the last rounds have left and a short training has adapted. The weights that were
-    trained serve the scores only. A unit's score is that of the round in which it goes, and never less than that of one
-    of its group which went before; so any widths keep those units that went last.
+    trained serve the scores only. The order in which a group's units go is what the rounds find: the group keeps the
+    values of its dense scores, which tell how wide it should be, the least for the unit that went first.
 
     Source: pruning, training and scoring in turns is Molchanov et al. 2017 (https://arxiv.org/abs/1611.06440) and Liu
-    et al. 2021 (https://arxiv.org/abs/2108.00708); that the units found so are worth more even with the weights that
-    they had in the dense network was measured here (results/benchmarks/quality.md).
+    et al. 2021 (https://arxiv.org/abs/2108.00708). That such units are worth more even with the weights that they
+    had in the dense network, but the widths less than those by the dense scores, was measured here
+    (results/benchmarks/quality.md).
 
     Args:
         problem: Space, budgets and the dense network's scores, with which the first round begins.
         dense: The dense network, on the CPU; left as it is.
-        rounds: How many; 1 gives the dense network's scores in their order.
+        rounds: How many; 1 gives the dense network's scores.
         score: The criterion's scores of a network of the dense one's size in which what is gone is masked.
         train: Adapts a pruned network in place.
 
@@ -55,12 +56,11 @@ def iterative_scores(
     """
     net, space, scores = copy.deepcopy(dense), problem.space, tuple(problem.scores)
     alive = tuple(np.ones(g.size, dtype=bool) for g in space.groups)
-    worth = tuple(np.zeros(g.size) for g in space.groups)
+    left = tuple(np.zeros(g.size) for g in space.groups)  # when a unit goes
     for number in range(1, rounds + 1):
         kept = cut(problem, scores, number / rounds)
         stay = masks(problem, kept)
-        going = tuple(a & ~s for a, s in zip(alive, stay, strict=True))
-        _follow(worth, scores, going, tuple(~a for a in alive))
+        _leave(left, number, scores, tuple(a & ~s for a, s in zip(alive, stay, strict=True)))
         alive = stay
         if number < rounds:
             small = prune(net, space, kept)
@@ -68,8 +68,8 @@ def iterative_scores(
             scatter(small.cpu(), net, space, kept)
             found = score(mask(net, space, kept))
             scores = tuple(np.where(a, f, min(f.min(), 0.0) - 1) for a, f in zip(alive, found, strict=True))
-    _follow(worth, scores, alive, tuple(~a for a in alive))
-    return worth
+    _leave(left, rounds + 1, scores, alive)
+    return tuple(_in_order(values, when) for values, when in zip(problem.scores, left, strict=True))
 
 
 def masks(problem: Problem, kept: Kept) -> Masks:
@@ -87,16 +87,15 @@ def cut(problem: Problem, scores: Scores, share: float) -> Kept:
     return problem.space.kept(equal_loss(now), scores)
 
 
-def _follow(worth: Scores, scores: Scores, going: Masks, gone: Masks) -> None:
-    """Give the units that go now their worth: their score, but more than that of all in their group that went before.
+def _leave(left: Scores, number: int, scores: Scores, going: Masks) -> None:
+    """Write down for the units that go in this round when they do, the least score first; a later round counts."""
+    for mine, score, now in zip(left, scores, going, strict=True):
+        units = np.flatnonzero(now)
+        mine[units[np.argsort(score[units], kind="stable")]] = number * len(now) + np.arange(len(units))
 
-    Args:
-        worth: Per group [C]; changed in place.
-        scores: Per group [C], of now.
-        going: Per group [C], which units go.
-        gone: Per group [C], which went before.
-    """
-    for mine, score, now, before in zip(worth, scores, going, gone, strict=True):
-        last = mine[before].max(initial=-np.inf)
-        for unit in np.flatnonzero(now)[np.argsort(score[now], kind="stable")]:
-            last = mine[unit] = max(score[unit], last + STEP * abs(last) if np.isfinite(last) else last)
+
+def _in_order(values: NDArray[np.float64], when: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C] the values, the least for the unit that goes first, and none like another."""
+    worth = np.empty(len(values))
+    worth[np.argsort(when)] = np.sort(values) + np.arange(len(values)) * STEP * (np.abs(values).max() or 1.0)
+    return worth

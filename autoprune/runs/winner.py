@@ -92,10 +92,14 @@ def deliver(
     price = prepared.problem.feasibility.price
     whole, pruned = price(space.full), price(trial.widths)
     costs = {name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}
-    levels: dict[str, Any] = {} if prepared.nested is None else {
-        "nested": prepared.nested.eval(),
-        "levels": about_levels(prepared.nested, prepared.problem, task, config, progress.say),
-    }
+    levels: dict[str, Any] = (
+        {}
+        if prepared.nested is None
+        else {
+            "nested": prepared.nested.eval(),
+            "levels": about_levels(prepared.nested, prepared.problem, task, config, progress.say),
+        }
+    )
     keep_attached(target, progress.say)
     export(
         target,
