@@ -135,9 +135,7 @@ ALLOCATIONS: dict[str, Allocation] = {
     "taylor ranking, streams kept": Allocation("global ranking, streams kept", kept(global_ranking, "taylor")),
     "equal loss": Allocation("equal loss", free(equal_loss)),
     "equal loss, units by norms": Allocation("equal loss", free(equal_loss), "magnitude"),
-    "equal loss in rounds": Allocation("equal loss", free(equal_loss, ROUNDS), ROUNDS),
     "equal loss, units in rounds": Allocation("equal loss", free(equal_loss), ROUNDS),
-    "equal loss in rounds, units at once": Allocation("equal loss", free(equal_loss, ROUNDS)),
     "equal loss, streams kept": Allocation("equal loss, streams kept", kept(equal_loss)),
     "equal loss by taylor, streams kept": Allocation("equal loss, streams kept", kept(equal_loss, "taylor")),
     "norms in rounds": Allocation("ranking in rounds", free(rounds, "magnitude")),
@@ -163,6 +161,7 @@ ALLOCATIONS: dict[str, Allocation] = {
 FASTNAS = told("16 1 1 2 1 1 1 2 6 1 16 32 2 2 2 2 2 2 2 2 22 64 16 3 6 10 16 22 13 26")
 TORCH_PRUNING = told("16 1 1 2 1 1 1 3 2 2 3 32 2 2 4 4 1 6 4 4 18 64 23 15 29 18 16 9 4 7")
 SEARCHED = told("10 4 3 2 1 1 2 4 5 2 17 20 6 6 6 6 5 6 6 2 35 56 13 13 6 15 14 12 15 27")
+ROUND_VALUES = told("13 2 2 5 8 24 3 2 24 42 9 20")  # each score that of the round in which its unit goes
 EARLY = told("15 1 2 1 1 1 1 4 5 1 16 31 1 1 1 1 1 1 1 1 39 61 20 15 17 17 17 15 9 15")
 FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> what peers and searches have found
     ("resnet20", "15%"): {
@@ -176,7 +175,13 @@ FOUND: dict[tuple[str, str], dict[str, Allocation]] = {  # (network, budget) -> 
         "default search with kinds": Allocation("search", told("10 1 1 3 6 29 1 1 46 29 25 51")),
         "default search, first by 100 steps": Allocation("search", told("12 1 1 4 5 25 6 2 23 47 14 25")),
         "default search, refined by 22 steps": Allocation("search", told("11 2 2 4 8 22 3 5 21 44 16 22")),
+        "equal loss, values in rounds": Allocation("equal loss", ROUND_VALUES, ROUNDS),
+        "equal loss, values in rounds, units at once": Allocation("equal loss", ROUND_VALUES),
+        "default search, values in rounds": Allocation("search", told("9 1 3 6 15 17 4 3 47 30 13 29"), ROUNDS),
         "without bottlenecks, by reconstruction": Allocation("search", told("12 1 1 4 6 24 2 2 26 51 14 26")),
+    },
+    ("resnet20", "50%"): {
+        "equal loss, values in rounds": Allocation("equal loss", told("15 5 8 9 18 30 16 13 47 58 39 43"), ROUNDS),
     },
     ("resnet56", "15%"): {
         "FastNAS": Allocation("peer", FASTNAS),
