@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,19 @@ class Compute:
         if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # Conv3d knows no such layout
             model.to(memory_format=torch.channels_last)
         return model
+
+    @contextmanager
+    def placed(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The model on the device, its weights laid out for it; they are laid out as before afterwards.
+
+        It may be the user's own, and formats like safetensors refuse weights that lie channels last.
+        """
+        usual = all(p.is_contiguous() for p in model.parameters() if p.dim() == 4)
+        try:
+            yield self.place(model)
+        finally:
+            if usual:
+                model.to(memory_format=torch.contiguous_format)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of a forward pass; keep one open over many batches and each weight is cast only once."""

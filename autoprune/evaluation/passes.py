@@ -60,8 +60,9 @@ def measure_by_class(
     goal_of(metric, task)
     own = resolve_metric(metric, task)
     meter, losses = task.meter({} if own is None else {metric: own}), Losses()
-    net, right = compute.place(model).eval(), task.right()
-    with torch.inference_mode(), compute.autocast():
+    right = task.right()
+    with compute.placed(model) as net, torch.inference_mode(), compute.autocast():
+        net.eval()
         for batch in task.once(split, batch_size):
             outputs, loss = task.evaluate(net, batch)
             losses.add(loss, num_samples(batch))

@@ -201,7 +201,8 @@ def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: 
     compute = Compute.choose(config.device, config.amp)
     dense = compute.place(copy.deepcopy(prepared.model)).eval()
     fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_SAMPLES, compute, config.seed)
-    fit(compute.place(model).eval(), kept)
+    with compute.placed(model) as net:
+        fit(net.eval(), kept)
 
 
 def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:
@@ -209,7 +210,8 @@ def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:
     compute = Compute.choose(config.device, config.amp)
     task = task.without("test").on(compute)
     drawn = task.draw("calibration", config.bn_samples, config.seed)
-    reestimate_evenly(compute.place(model), task, drawn, config.batch_size, compute)
+    with compute.placed(model) as net:
+        reestimate_evenly(net, task, drawn, config.batch_size, compute)
 
 
 def _settle(model: nn.Module, task: Task, config: RunConfig) -> dict[str, float]:

@@ -117,23 +117,25 @@ def finetune(
         raise ValueError(f"training: needs at least one step at a rate above 0, got {total} steps at {settings.lr}")
     if not 1 <= micro_batches <= batch:
         raise ValueError(f"training: micro_batches must lie between 1 and the batch of {batch}, got {micro_batches}")
-    run = TrainingState(model, plan, micro_batches, teacher if settings.distill else None, method or Cut())
-    if checkpoints is not None and checkpoints.resume:
-        with nullcontext() if checkpoints.strict else suppress(ValueError):
-            _restore(run, checkpoints.path)
-    resumed_from = run.step
-    batches = training.between(run.step * settings.accumulate, total * settings.accumulate)
-    while found := list(itertools.islice(batches, settings.accumulate)):
-        run.advance(found)
-        if listener is not None:
-            listener(run.step, total, run.losses[-1])
-        if checkpoints is not None and (run.step % checkpoints.every == 0 or run.step == total):
-            with nullcontext() if checkpoints.strict else suppress(DiskError):
-                if run.processes.is_first:
-                    checkpoint.save(checkpoints.path, run.state())
-                if checkpoints.told:
-                    checkpoints.told(run.step)
-    run.end()
+    teacher = teacher if settings.distill else None
+    with compute.placed(model), nullcontext() if teacher is None else compute.placed(teacher):
+        run = TrainingState(model, plan, micro_batches, teacher, method or Cut())
+        if checkpoints is not None and checkpoints.resume:
+            with nullcontext() if checkpoints.strict else suppress(ValueError):
+                _restore(run, checkpoints.path)
+        resumed_from = run.step
+        batches = training.between(run.step * settings.accumulate, total * settings.accumulate)
+        while found := list(itertools.islice(batches, settings.accumulate)):
+            run.advance(found)
+            if listener is not None:
+                listener(run.step, total, run.losses[-1])
+            if checkpoints is not None and (run.step % checkpoints.every == 0 or run.step == total):
+                with nullcontext() if checkpoints.strict else suppress(DiskError):
+                    if run.processes.is_first:
+                        checkpoint.save(checkpoints.path, run.state())
+                    if checkpoints.told:
+                        checkpoints.told(run.step)
+        run.end()
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
 

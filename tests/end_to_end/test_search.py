@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import tomllib
 import torch
 from torch import nn
@@ -67,6 +68,7 @@ def test_the_winner_keeps_every_budget_and_really_is_smaller(dense, result):
     macs = Macs(result.space)
     assert macs(result.widths) <= 0.5 * macs(result.space.full)
     counted = sum(p.numel() for p in result.model.parameters())
+    assert safetensors.torch.save(result.model.state_dict())  # refuses weights that lie channels last
     assert counted == result.costs["params"]["pruned"] <= 0.6 * sum(p.numel() for p in dense.parameters())
 
 

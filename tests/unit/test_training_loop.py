@@ -1,3 +1,4 @@
+import copy
 import os
 import resource
 import signal
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from autoprune.data import Split, load
 from autoprune.errors import Diverged
+from autoprune.evaluation import measure
 from autoprune.training import SCHEDULES, Checkpoints, Cut, Method, TrainingSettings, checkpoint, finetune
 from autoprune.training.schedules import schedule_of
 
@@ -46,6 +48,17 @@ def test_it_learns_and_reports(data, uninterrupted):
     assert log.steps == len(log.losses) == 40
     assert sum(log.losses[-5:]) < 0.75 * sum(log.losses[:5])
     assert 0 < log.seconds_compute < log.seconds_total
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_lie_as_before(data, layout):
+    wide = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+    net, teacher = (copy.deepcopy(wide).to(memory_format=layout) for _ in range(2))
+    finetune(net, data, replace(SETTINGS, distill=0.5), steps=2, teacher=teacher)
+    measure(net, data, "val")
+    for found in (net, teacher):
+        assert all(t.is_contiguous(memory_format=layout) for t in found.state_dict().values() if t.dim() == 4)
+    assert not net[1].weight.is_contiguous() or layout == torch.contiguous_format  # which formats of files refuse
 
 
 def test_the_seed_decides_everything(data, uninterrupted):
