@@ -31,14 +31,22 @@ def check_begun(run: RunDirectory) -> str:
         return ""
     url = run.config.ledger
     place = f"database '{shown(url)}'" if url else f"'{run.path / 'ledger.log'}'"
-    if traces := [name for name in TRACES if os.path.lexists(run.path / name)]:
+    training = bool(run.config.method) and not _has_tuned(run)  # a method trains before there is a candidate
+    if traces := [n for n in TRACES if os.path.lexists(run.path / n) and not (training and n == run.checkpoint.name)]:
         held = f"no study '{run.study}'" if url else "no trial"
         raise ValueError(
             f"run '{run.path}': {place} holds {held}, but the run has been at work (there is {traces[-1]}); restore "
             f"the ledger from a copy, or begin anew with `autoprune resume {run.path} --restart`, which keeps what "
             f"there is in {_fresh(run.path)}"
         )
+    if training and run.checkpoint.is_dir():
+        return f"run {run.path}: was stopped in its training with {run.config.method}; it goes on"
     return f"run {run.path}: was stopped before its first trial; it begins"
+
+
+def _has_tuned(run: RunDirectory) -> bool:
+    """Whether there are states of a candidate's training: they bear its number."""
+    return run.checkpoint.is_dir() and any(path.name[0].isdecimal() for path in run.checkpoint.iterdir())
 
 
 def set_aside(run: RunDirectory) -> str:

@@ -1,5 +1,7 @@
 """`train`: a method finds the units under the budgets, and what it leaves is a run like a search's."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 import autoprune
 from autoprune.architecture import kept_of, read_architecture
 from autoprune.runs import RunDirectory
+from autoprune.training import Checkpoints
 from autoprune.training.state import TrainingState
 
 MODEL = "search_spaces.models:digits_cnn"
@@ -44,6 +47,7 @@ def test_what_it_finds_is_delivered_and_holds_every_budget(here, digits_weights)
 def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights, monkeypatch):
     whole = train(digits_weights, method="greg2", method_args={"every": 1}, name="a")
     advance, count = TrainingState.advance, 0
+    monkeypatch.setattr("autoprune.runs.training.Checkpoints", functools.partial(Checkpoints, every=4))
 
     def stopping(self, batch):
         nonlocal count
@@ -56,6 +60,8 @@ def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights,
         patch.setattr(TrainingState, "advance", stopping)
         with pytest.raises(KeyboardInterrupt):
             train(digits_weights, method="greg2", method_args={"every": 1}, name="b")
+    assert (here / "results/b/finetune/method-greg2.pt").exists()
+    assert not (here / "results/b/ledger.log").exists()
     again = autoprune.resume("results/b", progress=False)
     one, other = (kept_of(read_architecture(r.run_dir / "best")) for r in (whole, again))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
