@@ -50,6 +50,25 @@ class Normed(nn.Module):
         return self.head(self.norm2(x).mean(1))
 
 
+class Coupled(nn.Module):
+    """Two streams: blocks add to the first, one of them reads both, and so does the head."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem1, self.norm1 = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+            self.stem2, self.norm2 = nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5)
+            self.conv1, self.conv2 = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(11, 6, 1)
+            self.head = nn.Linear(11, 4)
+
+    def forward(self, x):
+        one, other = torch.relu(self.norm1(self.stem1(x))), torch.relu(self.norm2(self.stem2(x)))
+        one = torch.relu(one + self.conv1(one))
+        one = torch.relu(one + self.conv2(torch.cat([one, other], 1)))
+        return self.head(torch.cat([one, other], 1).mean((2, 3)))
+
+
 def network(seed=0):
     """The network with batch-norms as after some training."""
     with torch.random.fork_rng():
@@ -78,9 +97,9 @@ def space_of(kind, dtype):
     return trace(kind().to(dtype), torch.zeros(1, 3, 6, 6, dtype=dtype))
 
 
-def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1):
+def pruning(net, budgets=("macs<=60%",), kept=None, divisor=1, depth=False):
     """What may be pruned, the units that the scores keep at the budgets included."""
-    space = space_of(type(net), net.head.weight.dtype).with_limits(divisor=divisor)
+    space = space_of(type(net), net.head.weight.dtype).with_limits(divisor=divisor, depth=depth)
     scores = tuple(np.random.default_rng(3).random(g.size) for g in space.groups)
     problem = Problem(space, tuple(map(parse, budgets)), scores)
     if kept is None:
