@@ -69,6 +69,8 @@ class SearchKeywords(TypedDict, total=False):
     method: str
     method_epochs: float
     method_args: Mapping[str, Any]
+    prune_when: str
+    prune_when_args: Mapping[str, Any]
     prune_share: float
     recovery: str
     epochs: float

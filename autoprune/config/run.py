@@ -186,17 +186,25 @@ class RunConfig(TrainingSettings):
         common="finetune", brief="your own trainer: package.module:function")
     method: str = recovery("", "NAME",
         "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
-        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; epi, early-bird (plain "
-        "training until the choice has settled); sandwich (the dense weights learn to "
+        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; imp (in phases); epi, early-bird "
+        "(plain training until the choice has settled); sandwich (the dense weights learn to "
         "serve every width); nested (several networks in one, see --budget-list); or package.module:Name of an "
         "autoprune.training.Method (the verb train)",
         common="train", brief="what finds them: slimming, polarization, greg2, increg, chex, mest, gap, morphnet, "
-        "reweighted, threshold, gates, fisher, epi, early-bird, sandwich, nested, or package.module:Name")
+        "reweighted, threshold, gates, fisher, imp, epi, early-bird, sandwich, nested, or package.module:Name")
     method_epochs: float = recovery(5.0, "EPOCHS",
         "epochs of that training; the final fine-tune comes after it (nested: its epochs train all levels, too)",
         low=0, high=10_000, common="train")
     method_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the method (repeatable), e.g. strength=1e-4", common="train")
+    prune_when: str = recovery("", "RULE",
+        "as early as is safe: the method makes its last choice as soon as what the budgets would leave has settled, "
+        "and the rest trains on: epi (the widths have) or early-bird (the units have); without a method, in plain "
+        "training",
+        common="train", brief="let it choose as early as is safe: epi, early-bird")
+    prune_when_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+        "a setting of the rule (repeatable): last=3 epochs that are compared with, tau=0.983 (epi), distance=0.1 "
+        "(early-bird)")
     prune_share: float = recovery(0.5, "FRACTION",
         "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
         low=0, high=1, verbs="finetune")
@@ -273,6 +281,11 @@ class RunConfig(TrainingSettings):
             self._check_train_workers()
         if self.method:
             self._check_method()
+        if self.prune_when and not self.method:
+            raise ValueError("prune_when: says when a method chooses the units while it trains; use it in `autoprune "
+                             "train`, or --prune-share, which says how long a search's --recovery takes")  # fmt: skip
+        if self.prune_when_args and not self.prune_when:
+            raise ValueError("prune_when_args: settings of a rule, and there is none; e.g. --prune-when epi")
         if bool(self.budget_list) != (self.method == "nested"):
             raise ValueError("budget_list: goes with --method nested, which trains a network for each budget in one "
                              "set of weights; e.g. --budget 'macs<=50%' --budget-list 30%,15%")  # fmt: skip

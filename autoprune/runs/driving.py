@@ -25,7 +25,8 @@ CUT = "cut"  # the method that does nothing: then all epochs come after the cut
 def phase_of(config: RunConfig) -> RunConfig:
     """The settings of the part of the final training in which a method drives units out: at a constant rate."""
     part = config.epochs * config.prune_share
-    return change(config, epochs=part, lr_schedule="constant", ema=0.0)  # an average has units that are half gone
+    # an average has units that are half gone; weights are rescaled once what goes is gone
+    return change(config, epochs=part, lr_schedule="constant", ema=0.0, rescale=0)
 
 
 def afterwards(config: RunConfig) -> RunConfig:

@@ -18,6 +18,8 @@ from autoprune.runs.levels import levels_of
 from autoprune.runs.prepare import Prepared
 from autoprune.training import Method
 from autoprune.training.methods import make
+from autoprune.training.methods.sooner import Sooner
+from autoprune.training.methods.waiting import WaitingUnits
 from search_spaces import NestedNetwork
 
 NESTED = "nested"
@@ -31,7 +33,7 @@ def phase_of(config: RunConfig) -> RunConfig:
     The levels of one network are trained together to the end: nothing comes after it.
     """
     epochs = config.method_epochs + (config.epochs if config.method == NESTED else 0)
-    return change(config, epochs=epochs, ema=0.0)
+    return change(config, epochs=epochs, ema=0.0, rescale=0)
 
 
 def check_method(config: RunConfig, prepared: Prepared) -> None:
@@ -79,7 +81,9 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     scores = tuple(
         np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
     )
-    progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps")
+    early = method.out_since if isinstance(method, (Sooner, WaitingUnits)) else 0
+    settled = f"; the choice had settled after {early} epochs" if early else ""
+    progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
     return replace(prepared, problem=problem, trained=net)
 
@@ -88,4 +92,11 @@ def _made(config: RunConfig, prepared: Prepared) -> Method:
     pruning = pruning_of(prepared, None)
     if config.method == NESTED:
         pruning = replace(pruning, levels=levels_of(config, prepared.problem))
-    return make(config.method, pruning, **config.method_args)
+    method = make(config.method, pruning, **config.method_args)
+    if not config.prune_when:
+        return method
+    rule = make(config.prune_when, pruning, **config.prune_when_args)
+    if not isinstance(rule, WaitingUnits):
+        raise ValueError(f"prune_when '{config.prune_when}': is a method that prunes, and does not say when another "
+                         "one does; epi or early-bird")  # fmt: skip
+    return Sooner(method, rule)

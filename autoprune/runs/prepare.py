@@ -105,6 +105,7 @@ class Prepared:
             **({"score_per": self.problem.score_per} if self.problem.score_per else {}),
             "strategy": [config.strategy, config.encoding, config.warm_starts, config.fidelity],
             **({"method": [config.method, config.method_epochs, dict(config.method_args)]} if config.method else {}),
+            **({"prune_when": [config.prune_when, dict(config.prune_when_args)]} if config.prune_when else {}),
             **({"budget_list": list(config.budget_list)} if config.budget_list else {}),
             "metric": config.metric,
             "seed": config.seed,

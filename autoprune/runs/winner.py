@@ -202,6 +202,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
         },
         "finetune": {
             **({"method": config.method, "method_epochs": config.method_epochs} if config.method else {}),
+            **({"prune_when": config.prune_when} if config.prune_when else {}),
             "recovery": config.recovery,
             **({"prune_share": config.prune_share} if drives(config) else {}),
             "reconstruct": afterwards(config).reconstruct,

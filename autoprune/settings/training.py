@@ -60,6 +60,10 @@ class TrainingSettings:
     mixup: float = recovery(0.0, "ALPHA",
         "each sample is mixed with another, with a weight from Beta(ALPHA, ALPHA), where targets are class numbers "
         "(0: not; usual 0.2)", low=0, high=1000, verbs=TAKERS)
+    rescale: int = recovery(0, "STEPS",
+        "steps in which a factor for every weight is learnt before the training, so that its first step helps most "
+        "(GradInit, the rescaled initialisation of ToST, published 390; with label_smoothing its other part)",
+        low=0, high=MOST, verbs=TAKERS)
     ema: float = recovery(0.0, "DECAY",
         "deliver the moving average of the weights, of this decay for a step, e.g. 0.999 (0: the last weights)",
         low=0, high=1, verbs=TAKERS)

@@ -123,6 +123,8 @@ def finetune(
         if checkpoints is not None and checkpoints.resume:
             with nullcontext() if checkpoints.strict else suppress(ValueError):
                 _restore(run, checkpoints.path)
+        if settings.rescale and not run.step:
+            run.rescale(training.between(0, settings.rescale + 1))
         resumed_from = run.step
         batches = training.between(run.step * settings.accumulate, total * settings.accumulate)
         while found := list(itertools.islice(batches, settings.accumulate)):

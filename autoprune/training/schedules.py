@@ -8,8 +8,10 @@ adaptive; and FT is constant, at the last rate of the dense training.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from autoprune.settings import TrainingSettings
@@ -98,6 +100,28 @@ def schedule_of(settings: TrainingSettings, steps: int, per_epoch: int = 0) -> S
         after = partial(after, milestones=settings.milestones, gamma=settings.lr_gamma)
     after = partial(after, warmup=warmup) if name in RULES else partial(_given, after, name)
     return lambda step, steps: (step + 1) / warmup if step < warmup else after(step, steps)
+
+
+def in_cycles(settings: TrainingSettings, steps: int, per_epoch: int, cycles: int) -> Schedule:
+    """The schedule of a training that goes through it so many times, each time in as many steps.
+
+    Raises:
+        ValueError: As `schedule_of`.
+    """
+    starts = starts_of(steps, cycles)
+    parts = [schedule_of(settings, end - start, per_epoch) for start, end in pairwise([*starts, steps])]
+
+    def factor(step: int, steps: int) -> float:
+        number = bisect_right(starts, step) - 1
+        end = [*starts, steps][number + 1]
+        return parts[number](step - starts[number], end - starts[number])
+
+    return factor
+
+
+def starts_of(steps: int, cycles: int) -> list[int]:
+    """The first step of each of so many equal parts of a training."""
+    return [round(number * steps / cycles) for number in range(cycles)]
 
 
 def warmup_of(settings: TrainingSettings, steps: int) -> int:

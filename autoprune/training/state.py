@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from autoprune.training.dropout import dropout
 from autoprune.training.methods import Method, Plan, Step
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.parallel import Processes
-from autoprune.training.schedules import schedule_of
+from autoprune.training.rescaling import rescale
+from autoprune.training.schedules import in_cycles
 from objectives.plugins import described
 
 PLACES = ("epochs", "device", "batch_size", "distill")  # of the settings: not what decides, or said otherwise
@@ -50,7 +51,7 @@ class TrainingState:
         self.model = plan.compute.place(model)
         processes.agree_on(model)
         self.teacher = None if teacher is None else plan.compute.place(teacher).eval()
-        self._factor = schedule_of(settings, plan.steps, plan.per_epoch)
+        self._factor = in_cycles(settings, plan.steps, plan.per_epoch, method.cycles())
         self._optimizer = optimizer_of(model, settings)
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._soften = Softening.of(plan.task, model, settings.label_smoothing, settings.mixup, settings.seed)
@@ -110,6 +111,17 @@ class TrainingState:
         device = self.plan.compute.device
         self.method.load(mapped(lambda v: v.to(device) if isinstance(v, Tensor) else v, state["method"]))
         self.step, self.losses = state["step"], list(state["losses"])
+
+    def rescale(self, batches: Iterable[Any]) -> None:
+        """Before the first step: every weight times a factor that is learnt (`rescaling`), in all processes.
+
+        Raises:
+            ValueError: If this network cannot be rescaled.
+        """
+        plan = self.plan
+        with dropout(plan.settings.seed, 0, plan.compute, 0), torch.enable_grad():
+            rescale(self.model, plan.task, batches)
+        self.processes.agree_on(self.model)
 
     def advance(self, batches: Sequence[Any]) -> None:
         """One step.

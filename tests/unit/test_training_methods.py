@@ -340,6 +340,20 @@ def test_fisher_takes_the_unit_of_the_smallest_squared_mask_gradient():
     assert not method.sums[0].any()
 
 
+def test_imp_takes_the_same_share_of_what_is_left_in_each_phase():
+    """METHODS 2.13: 1 - (1 - S)^(1/p) goes; S = 3/4, p = 2: half of 32 multiply-adds, then half of what is left."""
+    net = network([[float(i), 0.0] for i in range(1, 9)])
+    method = begun("imp", net, 20, budget="macs<=25%", phases=2)
+    assert [b.limit for phase in range(2) for b in method.budgets(phase)] == pytest.approx([16, 8])
+    assert method.pruned[0].tolist() == [True] * 4 + [False] * 4
+    for number in range(9):
+        method.after_step(net, Step(number, ()))
+    assert method.pruned[0].sum() == 4
+    method.after_step(net, Step(9, ()))
+    assert method.pruned[0].tolist() == [True] * 6 + [False] * 2
+    assert not net[0].weight[:6].any()
+
+
 def test_units_move_together():
     net = network(norm=[0.5, 0.5, 0.5])
     (units,) = units_of(net, trace(net.eval(), torch.zeros(1, 2)))
@@ -363,7 +377,9 @@ def test_of_equals_the_higher_index_goes():
         ("polarization", {}, "looks at the scales of batch-norms"),
         ("greg1", {}, "is given the units that stay and finds none; use it as the --recovery"),
         ("greg1", {"kept": [0], "steps": 12}, "needs at least 30 steps, and 12 are planned; train longer"),
-        ("sfp", {"kept": [0], "steps": 12, "per_epoch": 10}, "needs at least 20 steps"),
+        ("sfp", {"kept": [0], "steps": 12, "per_epoch": 10}, r"at least 20 steps.*--prune-share must be 2 or more"),
+        ("chex", {"steps": 12, "per_epoch": 10}, r"at least 20 steps, .* train longer \(--method-epochs 2 or more\)"),
+        ("imp", {"phases": 0}, "phases must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_said_before_the_training(name, settings, message):

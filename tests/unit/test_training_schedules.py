@@ -8,7 +8,7 @@ from autoprune.config import RunConfig
 from autoprune.runs import prepare
 from autoprune.runs.recovering import _adapted
 from autoprune.training import TrainingSettings
-from autoprune.training.schedules import adaptive_start, schedule_of
+from autoprune.training.schedules import adaptive_start, in_cycles, schedule_of
 from search_spaces import prune
 
 STAIRS = {"lr_milestones": ("0.5", "0.75"), "lr_gamma": 0.1, "warmup": 2}
@@ -64,3 +64,11 @@ def test_adaptive_takes_the_rate_from_the_cut(digits_weights):
     expected = 0.1 * min(1.0, math.sqrt(gone / sparsity))
     assert _adapted(config, prepared, kept).lr == pytest.approx(expected, rel=1e-4)
     assert expected < 0.1
+
+
+def test_a_schedule_in_cycles_begins_anew():
+    # 5 steps in 2 cycles: 2 and 3 steps, each down in a line to one before 0
+    factor = in_cycles(TrainingSettings(lr_schedule="linear", warmup=0), 5, 0, 2)
+    assert [factor(step, 5) for step in range(5)] == pytest.approx([2 / 3, 1 / 3, 3 / 4, 2 / 4, 1 / 4])
+    with pytest.raises(ValueError, match="warmup: 2 steps of warm-up leave none of the training's 2 steps"):
+        in_cycles(TrainingSettings(warmup=2), 5, 0, 2)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from tiny_training import PER_EPOCH, network, pruning, trained
+from tiny_training import PER_EPOCH, equal, network, pruning, trained
 
-from autoprune.training.methods import EarlyBird, Epi
+from autoprune.training.methods import EarlyBird, Epi, Gap, Gates, GReg1, Sandwich
+from autoprune.training.methods.sooner import Sooner
 from autoprune.training.methods.waiting import alike, stability
 from autoprune.training.units import kept_of
 from search_spaces import prune
@@ -66,6 +67,36 @@ def test_it_goes_at_the_last_step_if_it_never_settles():
     trained(method, network(), steps=4 * PER_EPOCH)
     assert method.out_since == 0
     assert int(method.pruned[0].sum()) == 2
+
+
+@pytest.mark.parametrize("method", [Gates, Gap])  # one has hooks, the other does not hold the budgets on its way
+def test_any_method_that_finds_units_can_choose_early(method, tmp_path):
+    def made():
+        base = pruning(network())
+        return Sooner(method(base), Epi(base, tau=0.0, last=1))
+
+    def die(_, done):
+        if done == 3 * PER_EPOCH:
+            raise InterruptedError
+
+    sooner, path = made(), tmp_path / "state.pt"
+    after = trained(sooner, network(), steps=4 * PER_EPOCH)
+    assert sooner.out_since == 2  # the first epoch with one before it
+    assert sooner.pruning.problem.feasibility.violation([len(k) for k in sooner.kept()]) == 0
+    small, images = prune(after, sooner.pruning.space, sooner.kept()), torch.randn(4, 3, 6, 6)
+    torch.testing.assert_close(small(images), after(images), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InterruptedError):
+        trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path, listener=die)
+    again = trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path)
+    assert equal(again, after)
+    assert torch.equal(again(images), after(images))
+
+
+def test_what_has_no_moment_is_refused():
+    base = pruning(network())
+    for method in (Sandwich(base), Epi(base), GReg1(base)):
+        with pytest.raises(ValueError, match=f"method '{method.name}' has no such moment; leave prune_when out"):
+            Sooner(method, Epi(base))
 
 
 def test_bad_input():

@@ -14,6 +14,7 @@ from autoprune.training.methods.gap import Gap as Gap
 from autoprune.training.methods.gates import Gates as Gates
 from autoprune.training.methods.greg1 import GReg1 as GReg1
 from autoprune.training.methods.greg2 import GReg2 as GReg2
+from autoprune.training.methods.imp import Imp as Imp
 from autoprune.training.methods.increg import IncReg as IncReg
 from autoprune.training.methods.iss import Iss as Iss
 from autoprune.training.methods.mest import Mest as Mest

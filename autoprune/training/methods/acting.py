@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class ActingMethod(Method):
         space: What may be pruned.
         units: Per group, on the network.
         pruned: Per group [C], which units it would prune now.
+        longer: What to give for a longer phase, of so many epochs.
         steps: Of the phase.
         done: Steps that have been done.
         seed: Of what is drawn.
@@ -35,6 +37,7 @@ class ActingMethod(Method):
 
     REMEMBERED: ClassVar[tuple[str, ...]] = ()
     NOTHING: ClassVar[Mapping[str, float]] = {}
+    longer: ClassVar[str] = "--epochs times --prune-share must be {} or more; or --recovery cut"
     space: SearchSpace
     units: tuple[Units, ...]
     pruned: tuple[Tensor, ...]
@@ -57,8 +60,9 @@ class ActingMethod(Method):
         self.seed, self.rate = plan.settings.seed, plan.settings.lr
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)
         if self.steps < (least := self.least()):
+            epochs = math.ceil(100 * least / plan.per_epoch) / 100
             raise ValueError(f"method '{self.name}': its schedule needs at least {least} steps, and {self.steps} are "
-                             "planned; train longer (--epochs), or --recovery cut")  # fmt: skip
+                             f"planned; train longer ({self.longer.format(f'{epochs:g}')})")  # fmt: skip
 
     def least(self) -> int:
         """The fewest steps that its schedule fits in."""

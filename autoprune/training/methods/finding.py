@@ -26,6 +26,7 @@ class FindingUnits(ActingMethod):
     """
 
     finds: ClassVar[bool] = True
+    longer: ClassVar[str] = "--method-epochs {} or more"
     problem: Problem
 
     def begin(self, net: nn.Module, plan: Plan) -> None:
@@ -44,15 +45,19 @@ class FindingUnits(ActingMethod):
         self.problem = self.pruning.problem
         self.check([torch.full((g.size,), g.floor < g.size) for g in self.space.groups])
 
-    def ranked(self, scores: Sequence[Tensor], normaliser: str = "none") -> tuple[Tensor, ...]:
+    def ranked(
+        self, scores: Sequence[Tensor], normaliser: str = "none", problem: Problem | None = None
+    ) -> tuple[Tensor, ...]:
         """Per group [C] what goes by one threshold through all scores [C], so that every budget is held and used up.
 
         Args:
             scores: Per group [C], higher = keep.
             normaliser: See `allocation.global_ranking`.
+            problem: Whose budgets; None: those of the method.
         """
         arrays = tuple(s.detach().double().cpu().numpy() for s in scores)
-        return self.cut(global_ranking(replace(self.problem, scores=arrays), normaliser=normaliser), scores)
+        found = global_ranking(replace(problem or self.problem, scores=arrays), normaliser=normaliser)
+        return self.cut(found, scores)
 
     def projected(self, alive: Sequence[Tensor], scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Per group [C] what goes if as many stay as are alive, brought to the budgets."""

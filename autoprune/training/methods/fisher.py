@@ -66,10 +66,12 @@ class Fisher(FindingUnits):
             pruned = True
         if pruned:
             self.sums = [torch.zeros_like(s) for s in self.sums]
-        if now == self.steps:
-            self.masks.remove()
         self.mask()
         super().after_step(net, step)
+
+    def end(self, net: nn.Module) -> None:
+        """No more hooks, also where the training had ended before."""
+        self.masks.remove()
 
     def _widths(self) -> list[int]:
         return [int((~gone).sum()) for gone in self.pruned]

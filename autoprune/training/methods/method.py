@@ -100,6 +100,10 @@ class Method(ABC):
         """Its own settings as plain values: a checkpoint of others is refused."""
         return {}
 
+    def cycles(self) -> int:
+        """How often the learning rate goes through its schedule in the training."""
+        return 1
+
     def network(self, net: nn.Module) -> nn.Module:
         """What is trained in the place of `net`, by whoever calls the loop: that itself."""
         return net

@@ -68,10 +68,14 @@ class WaitingUnits(FindingUnits):
         if self.out_since or self.done >= self.steps:
             return
         gone = self.choose()
-        self.history.append(torch.cat(gone).cpu())
-        if self.is_settled():
+        if self.settles(gone):
             self.pruned, self.out_since = gone, epoch + 1
             self.mask()
+
+    def settles(self, gone: Sequence[Tensor]) -> bool:
+        """Whether with this choice [C] per group, after one more epoch, the last ones are alike."""
+        self.history.append(torch.cat(list(gone)).cpu())
+        return self.is_settled()
 
     def leave(self) -> None:
         """At the latest now."""
