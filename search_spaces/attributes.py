@@ -17,8 +17,9 @@ from torch import Tensor
 from search_spaces.channels import CONSTANT, Channels
 from search_spaces.counts import Attribute, Terms
 
-HEADS = re.compile(r"head|^n?h$|^n_h$")
+HEADS = re.compile(r"head|^(n_?|num_)?(h|kv)$|(kv|key|query)_groups$")
 WIDTHS = re.compile(r"dim|size|width|channel|feature")
+NUMBERS = re.compile(r"dim|inner|hidden|model|embed|channel|feature|unit")  # and not of steps, layers or pixels
 _CHANNELS = re.compile(f"{HEADS.pattern}|{WIDTHS.pattern}")
 
 
@@ -26,6 +27,12 @@ def counts_heads(terms: Terms) -> bool:
     """Does the code say that this size is a number of attention heads?"""
     names = [term.name.lower() for term, _ in terms if isinstance(term, Attribute)]
     return len(terms) == 1 and bool(names) and bool(HEADS.search(names[0])) and not WIDTHS.search(names[0])
+
+
+def is_width(terms: Terms) -> bool:
+    """Does the code say that this size is a number of channels?"""
+    names = [term.name.lower() for term, _ in terms if isinstance(term, Attribute)]
+    return bool(names) and bool(NUMBERS.search(names[0]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,8 +79,10 @@ class Recorder:
         obstacles: Module whose weight no rule can cut -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
         guarded: Tensor (by its address) that depends on channels in a way that no companion says -> it, them, why.
-        tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one.
+        tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one;
+            layer with groups -> 1 where it is to lose the other kind of units.
         misunderstood: Bare parameters whose channels seem to lie along another axis.
+        whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
     def __init__(self, model: nn.Module, tried: Mapping[str, int] | None = None) -> None:
@@ -114,6 +116,7 @@ class Recorder:
         self.reached: set[str] = set()
         self.tried = dict(tried or {})
         self.misunderstood: set[str] = set()
+        self.whole_or_alike: set[str] = set()
         self.obstacles: dict[str, str] = {}
         self.whole: dict[tuple[str, int], str] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
@@ -277,6 +280,11 @@ class Recorder:
         shapes = {name: tensor.shape for name, tensor in self.tensors}
         tried = {name: self.tried.get(name, 0) + 1 for name in self.misunderstood}
         return {name: n for name, n in tried.items() if n < sum(size > 1 for size in shapes[name])}
+
+    def loses_whole_groups(self, owner: str, number: int, per_group: int) -> bool:
+        """Of a layer with `number` groups: whichever makes the smaller units, unless the other kind is to be tried."""
+        self.whole_or_alike.add(owner)
+        return (number >= per_group) != bool(self.tried.get(owner))
 
     # -- sizes ---------------------------------------------------------------------------------------------------
     def claim(self, terms: Terms, ids: Tensor | None, why: str) -> None:

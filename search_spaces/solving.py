@@ -15,6 +15,7 @@ from search_spaces.groups import ChannelGroup, Member
 from search_spaces.recorder import Recorder
 from search_spaces.space import Axis, Layer, SearchSpace, TensorShape
 
+ALONE = "one unit always stays, and there is only one"
 Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its components
 
 
@@ -44,6 +45,16 @@ class Solver:
         self.groups, self.frozen = self._groups()
         self._axes: dict[int, Axis] = {}  # of a line
 
+    def stuck(self) -> dict[str, int]:
+        """Layers that lose whole groups, so that all channels are one unit, and need not (see `Recorder.tried`)."""
+        members = [m for g in self.frozen if g.frozen_because.startswith(ALONE) for m in g.members if m.index.size > 1]
+        return {m.layer: 1 for m in members if m.layer in self.rec.whole_or_alike & self.rec.grouped.keys()}
+
+    @property
+    def made_frozen(self) -> int:
+        """How many rows of filters cannot go."""
+        return sum(m.index.size for g in self.frozen for m in g.members if makes(m.role, m.axis))
+
     def side(self, ids: Tensor | int) -> Line | int:
         """One side of a layer."""
         return ids if isinstance(ids, int) else self.line(ids)
@@ -65,7 +76,7 @@ class Solver:
         for number, ((_, why), units) in enumerate(alike.items()):
             if not why and len(units) == 1:
                 place = self.rec.channels.united_by(units[0])
-                why = "one unit always stays, and there is only one" + (f": {place} ties its channels" if place else "")
+                why = ALONE + (f": {place} ties its channels" if place else "")
             group = self._group(units, lines[number], why, taken)
             if why:
                 frozen.append(group)

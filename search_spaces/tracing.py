@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from search_spaces.attributes import is_width
 from search_spaces.companions import along
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
@@ -84,8 +85,10 @@ def traced(model: nn.Module, example_inputs: Any, input_axis: int | None) -> Sea
     """See `trace`; `input_axis`: of the first input, on which channels may go."""
     args, kwargs = as_call(example_inputs)
     with counts_seen():
-        rec = recorded(model, args, kwargs, input_axis, {})
-    space = Solver(rec).space(model)
+        solver = Solver(recorded(model, args, kwargs, input_axis, {}))
+        if other := solver.stuck():
+            solver = min(solver, Solver(recorded(model, args, kwargs, input_axis, other)), key=lambda s: s.made_frozen)
+    rec, space = solver.rec, solver.space(model)
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"
@@ -297,10 +300,11 @@ def made_of_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | N
     """A new tensor as wide as an attribute says (the state a recurrent layer begins with): it may follow channels.
 
     Returns:
-        Which of the whole numbers in `flat` is the width: the last that stands in an attribute.
+        Which of the whole numbers in `flat` is the width: the last that stands in an attribute, called so if any is.
     """
     dims: list[Any] = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
-    axis = max((d for d, a in enumerate(dims) if isinstance(a, Size)), default=None)
+    sized = [d for d, a in enumerate(dims) if isinstance(a, Size)]
+    axis = max([d for d in sized if is_width(dims[d].terms)] or sized, default=None)
     if axis is None or func not in CREATE or not isinstance(out, Tensor) or axis >= out.dim():
         return None
     ids = rec.channels.allocate(out.shape[axis])
@@ -329,11 +333,12 @@ class Operators(OperatorMode):
                 fixed_cost(rec, func, args, out)
             return out
         rec.graph.add(func, args, kwargs, out)
-        rec.doing = func
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = arithmetic.pointwise
         touched = any(rec.companion(t) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
+        if touched:  # else it may be part of a rule that works on companions
+            rec.doing = func
         if rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)
         elif rule is None:

@@ -211,7 +211,7 @@ def _modes_read(rec: Recorder) -> Iterator[None]:
 
 
 def _sized(value: Any, attribute: Attribute, rec: Recorder) -> Any:
-    if type(value) is int and value > 1:
+    if type(value) is int and value > 0:
         return Size.of(value, ((attribute, 1),), rec)
     if type(value) in (list, tuple) and value and all(type(v) is int for v in value):
         items = [_sized(v, replace(attribute, item=i), rec) for i, v in enumerate(value)]

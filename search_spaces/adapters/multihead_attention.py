@@ -172,9 +172,10 @@ class MultiheadAttentionAdapter(Adapter):
         else:
             made = []
             for part, ids in zip("qkv", read, strict=True):
-                name = call.within(f"{part}_proj_weight")
-                rec.register(name, 1, ids, "in")
-                made.append(rec.makes(name, 0, call.module.embed_dim))  # type: ignore[arg-type]
+                weight = call.tensor(f"{part}_proj_weight")
+                assert weight is not None
+                rec.register(call.within(f"{part}_proj_weight"), 1, ids, "in")
+                made.append(rec.makes(call.within(f"{part}_proj_weight"), 0, len(weight)))
         rows = torch.stack(made).reshape(3, heads, -1)
         rec.channels.unite(rows[:1, :, :1].expand_as(rows), rows, "")
         if bias is not None:

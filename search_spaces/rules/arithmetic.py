@@ -76,7 +76,7 @@ def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Ten
             (sides if varying(ids) else maps).append((operand, ids))
     channels: Tensor | None = None
     if sides:
-        (_, channels), *others = on_one_axis(rec, sides, maps) or [(sides[0][0], constant(shape))]
+        (_, channels), *others = on_one_axis(rec, sides, maps)
         for _, ids in others:
             channels = unite(rec, channels, ids)
     for name, parameter in parameters:
@@ -98,24 +98,22 @@ Side = tuple[Tensor, Tensor]  # an operand, and its companion spread over the re
 def on_one_axis(rec: Recorder, sides: list[Side], maps: list[Side]) -> list[Side]:
     """The operands whose channels lie on the same axis; tables and masks with others become `maps`.
 
-    Where two layers' channels lie on different axes all are frozen, and there are none.
+    Of two layers' channels on different axes (an outer product) the fewer stay, and the others see a constant.
     """
     if len({tuple(varying(ids)) for _, ids in sides}) == 1:
         return sides
     why = f"{rec.where} combines channels of two axes"
     kept: list[Side] = []
     axes: set[int] = set()
-    for side in sorted(sides, key=lambda side: rec.is_bare(side[1])):
+    bare = [rec.is_bare(ids) for _, ids in sides]
+    order = sorted(range(len(sides)), key=lambda n: (bare[n], 0 if bare[n] else -squeeze(sides[n][1]).numel()))
+    for side, alone in ((sides[n], bare[n]) for n in order):
         if not kept or axes & set(varying(side[1])):
             kept.append(side)
             axes = axes or set(varying(side[1]))
-        elif rec.is_bare(side[1]):
-            rec.misread(side[1], why)
-            maps.append(side)
         else:
-            for _, ids in sides:
-                rec.freeze(ids, why)
-            return []
+            (rec.misread if alone else rec.freeze)(side[1], why)
+            maps.append(side)
     return kept
 
 

@@ -109,16 +109,24 @@ def grouped(
     number = plain(groups)
     owner = owner_of(rec, name)
     per_group = ids.reshape(number, -1)
-    if not isinstance(groups, ChannelCount) and number < per_group.shape[1]:
+    known = getattr(rec.modules.get(owner), "groups", None) == number
+    depthwise = per_group.shape[1] == 1 and size == number
+    counted = isinstance(groups, ChannelCount)
+    if counted or depthwise:
+        whole = True
+    elif known:
+        whole = rec.loses_whole_groups(owner, number, per_group.shape[1])
+    else:
+        whole = number >= per_group.shape[1]
+    if not whole:
         return each_group_alike(rec, name, per_group, size, transposed)
-    if isinstance(groups, ChannelCount):
+    if counted:
         rec.promise(groups, ChannelCount.of(per_group[:, 0], rec), f"the groups of {rec.where} count other channels")
-    elif getattr(rec.modules.get(owner), "groups", None) != number:
+    elif not known:
         rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
     rec.channels.unite(
         per_group[:, :1].expand_as(per_group), per_group, f"{rec.where} reads a constant in the same group"
     )
-    depthwise = per_group.shape[1] == 1 and size == number
     if depthwise:
         made = ids
     elif transposed:
@@ -311,7 +319,7 @@ def group_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     number = plain(groups)
     tied = ids.reshape(number, -1)
     known = has_size(rec, "num_channels") and getattr(rec.modules[rec.path[-1]], "num_groups", None) == number
-    whole = number >= tied.shape[1] and known
+    whole = known and rec.loses_whole_groups(rec.path[-1], number, tied.shape[1])
     if isinstance(groups, Size) and not whole:
         rec.claim(groups.terms, None, f"it is the number of groups of {rec.where}")
     if whole:

@@ -58,6 +58,10 @@ def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
             if rec.is_bare(side):  # a table beside the channels keeps its size
                 rec.misread(side, why)
                 vary.clear()
+    for side, mine, inside, others in ((a, in_a, 2, in_b), (b, in_b, 1, in_a)):
+        if mine == [inside] and others and 3 - inside not in others:  # it meets a constant; the others survive
+            rec.freeze(side, why)
+            mine.clear()
     if 2 in in_a or 1 in in_b:
         if 1 in in_a or 2 in in_b:
             rec.freeze(a, why)
@@ -72,6 +76,11 @@ def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
         result, sides["makes"] = along(heads, 0, shape), heads
     elif bool(in_a) != bool(in_b) and len(in_a or in_b) == 1 and (in_a or in_b) != [0]:
         ids, axis = (a, 1) if in_a else (b, 2)
+        line = line_of(ids, axis)
+        result, sides["makes"] = along(line, axis, shape), line
+    elif in_a == [1] and in_b == [2]:  # an outer product: the fewer stay
+        ids, axis, few = (a, 1, b) if rows >= shape[2] else (b, 2, a)
+        rec.freeze(few, why)
         line = line_of(ids, axis)
         result, sides["makes"] = along(line, axis, shape), line
     elif in_a or in_b:

@@ -95,8 +95,20 @@ def unflatten(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     check_view(rec, x, [*around[:dim], *a["sizes"], *around[dim + 1 :]], "unflatten")
 
 
-def split_parts(rec: Recorder, x: Tensor, sizes: Sequence[Any], axis: int, why: str, *, equal: bool = False) -> None:
-    """A split of `axis` in parts of `sizes`; `equal`: the code asks for a number of equal parts, not for sizes."""
+def split_parts(
+    rec: Recorder, x: Tensor, sizes: Sequence[Any], axis: int, why: str, *, equal: bool = False, listed: bool = False
+) -> None:
+    """A split of `axis` in parts of `sizes`.
+
+    Args:
+        rec: The recorder.
+        x: What is split.
+        sizes: Of the parts.
+        axis: Along which.
+        why: Reason given where it freezes.
+        equal: The code asks for a number of equal parts, not for sizes.
+        listed: It gives every size, so that a part of fixed size may lie beside others.
+    """
     if axis not in rec.varying(x):
         on_constants(rec, sizes, "a split")
         return
@@ -107,14 +119,22 @@ def split_parts(rec: Recorder, x: Tensor, sizes: Sequence[Any], axis: int, why: 
     pieces = torch.split(line, numbers)
 
     def follow() -> bool:
-        return all(matches(rec, piece, count) for piece, count in zip(pieces, sizes, strict=True))
+        return all(
+            (listed and type(count) is int) or matches(rec, piece, count)
+            for piece, count in zip(pieces, sizes, strict=True)
+        )
 
+    for piece, count in zip(pieces, sizes, strict=True):
+        if listed and type(count) is int:
+            rec.freeze(piece, why)
     if not equal and follow():
         return  # x = cat(a, b), split again by the sizes of a and b
     if len(set(numbers)) == 1 if equal else all(isinstance(s, ChannelCount) for s in sizes):
         tie(rec, line, math.gcd(*numbers), why)
-        if equal or follow():
-            return
+        if not equal and not follow():
+            for piece, count in zip(pieces, sizes, strict=True):
+                rec.promise(ChannelCount.of(piece, rec), count, why)  # they may still become one with what is counted
+        return
     rec.freeze(line, why)
     for count in sizes:
         if isinstance(count, ChannelCount):
@@ -143,11 +163,12 @@ def split(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """x.split(size or sizes, dim)."""
     x, sizes, dim = bind(("input", "sizes", "dim"), args, {_SIZES.get(k, k): v for k, v in kwargs.items()}).values()
     dim = (dim or 0) % x.dim()
-    if isinstance(sizes, int):
+    listed = not isinstance(sizes, int)
+    if not listed:
         full, rest = divmod(x.shape[dim], plain(sizes))
         sizes = [sizes] * full + ([rest] if rest else [])
     shown = ", ".join(str(plain(s)) for s in sizes)
-    split_parts(rec, x, sizes, dim, f"split({shown}) is written in the code of {rec.where}")
+    split_parts(rec, x, sizes, dim, f"split({shown}) is written in the code of {rec.where}", listed=listed)
 
 
 def glu(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -201,16 +222,51 @@ def take(rec: Recorder, x: Tensor, axis: int, item: Any) -> None:
             open_high or isinstance(item.stop, ChannelCount)
         )
         if counted and (part := math.gcd(low, high, total)):
-            tie(rec, line, part, f"a slice in {rec.where} cuts it beside a constant")
-            if follow():
-                return
+            why = f"a slice in {rec.where} cuts it where others are counted"
+            tie(rec, line, part, why)
+            if not follow():
+                for piece, bound in ((line[:low], item.start), (line[:high], item.stop)):
+                    if isinstance(bound, ChannelCount):
+                        rec.promise(ChannelCount.of(piece, rec), bound, why)
+            return
+    elif isinstance(item, slice) and every(rec, line, item):
+        return
+    if isinstance(item, slice) and item.step in (None, 1):
+        bounds = [b for b in (item.start, item.stop) if b is not None]
+        if all(type(b) is int for b in bounds):  # the channels up to there stay where they are
+            rec.freeze(rec.ids(x).narrow(axis, *_counted_off(bounds, total)), shown_index(rec, item))
+            return
+    rec.freeze(rec.ids(x), shown_index(rec, item))
+
+
+def _counted_off(bounds: Sequence[int], total: int) -> tuple[int, int]:
+    """Start and number of the places that these bounds count, from either end."""
+    if all(b >= 0 for b in bounds):
+        return 0, min(max(bounds), total)
+    if all(b < 0 for b in bounds):
+        return max(total + min(bounds), 0), min(-min(bounds), total)
+    return 0, total
+
+
+def shown_index(rec: Recorder, item: Any) -> str:
+    """Why an index freezes."""
     shown = "an index"
     if isinstance(item, slice):
         shown = ":".join(
             "" if b is None else str(plain(b))
             for b in (item.start, item.stop, item.step)[: 2 + (item.step is not None)]
         )
-    rec.freeze(rec.ids(x), f"the index [{shown}] on its channels is written in the code of {rec.where}")
+    return f"the index [{shown}] on its channels is written in the code of {rec.where}"
+
+
+def every(rec: Recorder, line: Tensor, item: slice) -> bool:
+    """x[..., i::n]: n channels one after the other are a unit; False if it takes something else."""
+    step, start = item.step, 0 if item.start is None else item.start
+    if item.stop is not None or type(step) is not int or type(start) is not int or len(line) % step or start >= step:
+        return False
+    blocks = line.reshape(-1, step)
+    rec.channels.unite(blocks[:, :1].expand_as(blocks), blocks, f"a slice in {rec.where} takes it beside a constant")
+    return True
 
 
 def narrow(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -263,6 +319,11 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         sizes = as_sizes(args[1:], kwargs)
     counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]
     before = rec.ids(x)
+    heads = [d for d, s in enumerate(sizes) if plain(s) == out.shape[d] > 1 and _old_size(x, d - len(sizes)) == 1
+             and has_one_head(rec, x, s)]  # fmt: skip
+    if len(heads) == 1 and len(sizes) == out.dim() and not counts:
+        for_every_head(rec, x, out, heads[0], sizes[heads[0]], func.__name__)
+        return out
     if not counts or len(sizes) != out.dim():
         vary = rec.varying(out)
         for d, s in enumerate(sizes, out.dim() - len(sizes)):
@@ -280,12 +341,44 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     return out
 
 
+def has_one_head(rec: Recorder, x: Tensor, count: Any) -> bool:
+    """Is `count` a number of heads, or of those of queries to each of keys, and does `x` have no heads of its own?"""
+    if not isinstance(count, Size) or not all(counts_heads((term,)) for term in count.terms):
+        return False
+    return len(count.terms) == 1 or not set(rec.varying(x)) - {x.dim() - 1}
+
+
+def for_every_head(rec: Recorder, x: Tensor, out: Tensor, axis: int, count: Size, name: str) -> None:
+    """What has one head becomes that of each of several."""
+    ids = rec.channels.allocate(out.shape[axis])
+    rec.freeze(rec.ids(x), f"{name} in {rec.where} gives it to every head")
+    rec.claim(count.terms, ids, f"{name} in {rec.where} spreads it over other channels")
+    rec.set(out, along(ids, axis, out.shape))
+
+
+def repeat_interleave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """x.repeat_interleave(number, dim): one head becomes that of each of several."""
+    a = bind(("input", "repeats", "dim", "output_size"), args, kwargs)
+    x, repeats, dim = a["input"], a["repeats"], a["dim"]
+    alone = isinstance(dim, int) and x.shape[dim] == 1 and has_one_head(rec, x, repeats)
+    with rec.inside(opaque=alone):
+        out: Tensor = func(*args, **kwargs)
+    if alone:
+        for_every_head(rec, x, out, dim % x.dim(), repeats, func.__name__)
+    elif isinstance(repeats, (ChannelCount, Size)):
+        repeats.lose(func.__name__)
+    return out
+
+
 def _old_size(x: Tensor, d: int) -> int:
     return x.shape[d] if -d <= x.dim() else 1
 
 
 T = torch.Tensor
-FUNCTIONS: dict[Any, Any] = dict.fromkeys([T.expand, T.expand_as, T.repeat], spread)
+FUNCTIONS: dict[Any, Any] = {
+    **dict.fromkeys([T.expand, T.expand_as, T.repeat], spread),
+    **dict.fromkeys([T.repeat_interleave, torch.repeat_interleave], repeat_interleave),
+}
 CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.view, T.reshape, torch.reshape], view),
     **dict.fromkeys([T.view_as, T.reshape_as], view_as),

@@ -6,6 +6,7 @@ the other side, and shares neither numbers of products nor rules with the tracer
 """
 
 import copy
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -67,6 +68,16 @@ def absent(model, space, kept):
     return model
 
 
+@contextmanager
+def plain_operators():
+    """oneDNN's LSTM is one operator, in which nothing can be absent."""
+    before = torch.backends.mkldnn.set_flags(_enabled=False)[0]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
+
+
 @torch.no_grad()
 def judge(model, space, kept, example, seed=0):
     """How far the pruned and the masked network are from one without the removed channels.
@@ -81,7 +92,7 @@ def judge(model, space, kept, example, seed=0):
         dense, narrow = redraw(copy.deepcopy(model).eval(), seed), True
         args, kwargs = as_call(example)
     bare = absent(dense, space, kept)
-    with slow_path(), sdpa_kernel(SDPBackend.MATH):
+    with slow_path(), sdpa_kernel(SDPBackend.MATH), plain_operators():
         pruned, masked, whole = (
             Answer.of(net, args, kwargs) for net in (prune(dense, space, kept), mask(dense, space, kept), dense)
         )
