@@ -30,6 +30,15 @@ class Shrinkable(Protocol):
         ...
 
 
+KEPT = "kept_channels"  # of a module that has shrunk: what it keeps of the dense one, on either side
+
+
+def kept_channels(module: Shrinkable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The channels of the dense module that it reads and makes now."""
+    kept: tuple[NDArray[np.int64], NDArray[np.int64]] | None = getattr(module, KEPT, None)
+    return kept or (np.arange(module.in_channels), np.arange(module.out_channels))
+
+
 class PaddedShortcut(nn.Module):
     """Option-A shortcut: every second pixel, zero channels on both sides (He et al. 2016, arxiv.org/abs/1512.03385).
 

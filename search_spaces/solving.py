@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,8 @@ class Solver:
                 place = self.rec.channels.united_by(units[0])
                 why = ALONE + (f": {place} ties its channels" if place else "")
             group = self._group(units, lines[number], why, taken)
+            if why == ALONE:
+                group = replace(group, frozen_because=f"{ALONE}: '{group.name}' makes no more")
             if why:
                 frozen.append(group)
             else:

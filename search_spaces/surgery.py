@@ -17,7 +17,7 @@ from search_spaces.contents import caches
 from search_spaces.groups import IntArray
 from search_spaces.inputs import INPUT, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
-from search_spaces.shrinkable import Shrinkable
+from search_spaces.shrinkable import KEPT, Shrinkable, kept_channels
 from search_spaces.space import SearchSpace
 
 SIZES = ("num_features", "num_channels", "normalized_shape")  # of normalisers
@@ -149,7 +149,10 @@ class Dresser:
             Adapted(name, modules[name], adapter, dict(tensors), self.plan)
             for name, adapter in reversed(adapt(self.instance).items())
         ]
-        self._declared = [(modules[name], lines) for name, lines in self.plan.declared.items()]
+        self._declared = [
+            (modules[name], lines, kept_channels(cast(Shrinkable, modules[name])))
+            for name, lines in self.plan.declared.items()
+        ]
         self._named = {name: slots[id(tensor)] for name, tensor in tensors}
         self._absences = Absences(self.instance, space) if space.vanishing else None
 
@@ -217,11 +220,13 @@ class Dresser:
                     value = nn.Parameter(value, slot.dense.requires_grad)
                 for table, key in slot.places:
                     table[key] = value
-        for shrinkable, lines in self._declared:
-            cast(Shrinkable, shrinkable).shrink(*(
-                self._contents(lines[axis], size, stays, order) if axis in lines else np.arange(size)
-                for axis, size in ((1, shrinkable.in_channels), (0, shrinkable.out_channels))
-            ))  # fmt: skip
+        for shrinkable, lines, before in self._declared:
+            channels = tuple(
+                whole[self._contents(lines[axis], len(whole), stays, order)] if axis in lines else whole
+                for axis, whole in zip((1, 0), before, strict=True)
+            )
+            cast(Shrinkable, shrinkable).shrink(*channels)
+            setattr(shrinkable, KEPT, channels)
             shrinkable.to(self.device)  # what it made of the indices
         for refit in self._refits:
             refit(stays.removed)

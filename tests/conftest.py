@@ -207,6 +207,7 @@ def law():
     """
     import copy
     import json
+    import re
 
     import numpy as np
 
@@ -221,6 +222,8 @@ def law():
     def check(model, example, seeds=(0, 1)):
         before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
         space = trace(model, example)
+        for group in space.frozen:  # each says which layer's operation forces it
+            assert re.search(r"'[^']+'|the model|^output of the network$", group.frozen_because)
         assert verify(model, space, example, seeds=seeds) < 1e-4
         kept = random_kept(space, np.random.default_rng(7))
         widths = [len(k) for k in kept]

@@ -1,11 +1,12 @@
 """CIFAR ResNets with option-A shortcuts: declared, and written inline in two ways."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search_spaces import PaddedShortcut, mask, prune, trace
+from search_spaces import PaddedShortcut, mask, prune, trace, verify
 from search_spaces.models import resnet20, resnet56
 
 IMAGE = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -89,3 +90,17 @@ def test_what_a_shortcut_remembers_lives_where_the_network_does():
     assert {b.device.type for b in pruned.buffers()} == {"meta"}
     assert any(name.endswith("shortcut.source") for name, _ in pruned.named_buffers())
     assert pruned(IMAGE.to("meta")).shape == (1, 10)
+
+
+def test_a_pruned_network_is_traced_and_pruned_again():
+    """Its shortcuts say what they keep of the dense ones, whatever was pruned before."""
+    model = resnet20().eval()
+    space = trace(model, IMAGE)
+    once = prune(model, space, [np.arange(1, g.size, 2) for g in space.groups])
+    again = trace(once, IMAGE)
+    assert [g.size for g in again.groups] == [g.size // 2 for g in space.groups]
+    verify(once, again, IMAGE, seeds=(0,))
+    twice = prune(once, again, [np.arange(0, g.size, 2) for g in again.groups])
+    alike = prune(model, space, [np.arange(1, g.size, 4) for g in space.groups])
+    with torch.no_grad():
+        assert torch.equal(twice(IMAGE), alike(IMAGE))
