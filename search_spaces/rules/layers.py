@@ -111,8 +111,7 @@ def grouped(
     per_group = ids.reshape(number, -1)
     known = getattr(rec.modules.get(owner), "groups", None) == number
     depthwise = per_group.shape[1] == 1 and size == number
-    counted = isinstance(groups, ChannelCount)
-    if counted or depthwise:
+    if isinstance(groups, ChannelCount) or depthwise:
         whole = True
     elif known:
         whole = rec.loses_whole_groups(owner, number, per_group.shape[1])
@@ -120,7 +119,7 @@ def grouped(
         whole = number >= per_group.shape[1]
     if not whole:
         return each_group_alike(rec, name, per_group, size, transposed)
-    if counted:
+    if isinstance(groups, ChannelCount):
         rec.promise(groups, ChannelCount.of(per_group[:, 0], rec), f"the groups of {rec.where} count other channels")
     elif not known:
         rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
