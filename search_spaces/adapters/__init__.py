@@ -36,6 +36,7 @@ from search_spaces.adapters.adapter import Cut as Cut
 from search_spaces.adapters.adapter import fit_sizes as fit_sizes
 from search_spaces.adapters.deformable import DeformableAdapter as DeformableAdapter
 from search_spaces.adapters.multihead_attention import MultiheadAttentionAdapter as MultiheadAttentionAdapter
+from search_spaces.adapters.own_weight import OwnWeightAdapter as OwnWeightAdapter
 from search_spaces.adapters.parametrized import ParametrizedAdapter as ParametrizedAdapter
 from search_spaces.adapters.recurrent import CellAdapter as CellAdapter
 from search_spaces.adapters.recurrent import RecurrentAdapter as RecurrentAdapter

@@ -166,7 +166,14 @@ class Standardised(nn.Module):
         return self.out(self.c(self.b(self.a(x).tanh()).tanh()).tanh().mean((2, 3)))
 
 
-@pytest.mark.parametrize("kind", [StdConv2d, ScaledStdConv2dSame])
+class ByHand(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / (weight.flatten(1).std(1).view(-1, 1, 1, 1) + 1e-5)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+@pytest.mark.parametrize("kind", [StdConv2d, ScaledStdConv2dSame, ByHand])
 def test_standardised_weights_keep_their_function(law, kind):
     model, x = Standardised(kind), torch.randn(2, 3, 11, 10)
     space = law(model, x)
