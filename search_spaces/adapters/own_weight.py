@@ -40,10 +40,11 @@ class OwnWeightAdapter(ComputedWeightAdapter):
         """Make it the plain layer; how it computed its weight is kept for `fit`."""
         before = copy.copy(module)
         before._parameters = dict(module._parameters)
-        found = computed(module)
+        found, weight = computed(module), module._parameters["weight"]
         assert found is not None
+        assert weight is not None
         vars(module)["_before"] = before
-        module._parameters["weight"] = nn.Parameter(found, before.weight.requires_grad)  # type: ignore[union-attr]
+        module._parameters["weight"] = nn.Parameter(found, weight.requires_grad)
         module.__class__ = next(kind for kind in KINDS.values() if isinstance(module, kind))
 
     def fit(self, module: nn.Module, cut: Cut) -> None:
