@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.compute import Compute
-from autoprune.tasks import Pairs, Task, num_samples, placed
+from autoprune.tasks import Pairs, Task, evaluated, num_samples, placed
 from search_spaces import Dresser, SearchSpace
 from search_spaces.branch import Branch
 
@@ -44,7 +44,7 @@ def branch_losses(
         total = count = 0.0
         with torch.no_grad():
             for batch in some:
-                _, found = task.evaluate(net, batch)
+                _, found = evaluated(task, net, batch, "calibration")
                 size = num_samples(batch)
                 total += float(found.sum() if found.dim() else found * size)
                 count += size

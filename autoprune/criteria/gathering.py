@@ -23,7 +23,7 @@ from autoprune.criteria.activations import Activations
 from autoprune.criteria.gradients import MaskGradients
 from autoprune.criteria.propagation import Propagation
 from autoprune.criteria.sites import Observer
-from autoprune.tasks import Pairs, Task, inputs_of, leaves, mapped, num_samples
+from autoprune.tasks import Pairs, Task, answered, evaluated, inputs_of, leaves, mapped, num_samples
 from autoprune.tasks.trees import placed
 from search_spaces import SearchSpace
 from search_spaces.adapters import adapt
@@ -94,12 +94,12 @@ def gather(
             for observer in observers:
                 observer.begin(batch, size)
             if backwards:
-                outputs, loss = task.evaluate(net, batch)
+                outputs, loss = evaluated(task, net, batch, "calibration")
                 _follow(loss, size, task).backward()  # type: ignore[no-untyped-call]
                 if outputs is not None:  # a network that computes its own loss may say nothing else meanwhile
                     task.check(outputs, batch)
             else:
-                task.call(net, batch)
+                answered(task, net, batch, "calibration")
             for observer in observers:
                 observer.end(1 if backwards and loss.dim() == 0 else size)
     if count == 0:

@@ -26,7 +26,7 @@ from autoprune.criteria.sites import (
     tap_gradient,
 )
 from autoprune.tasks import leaves, main_output, mapped
-from autoprune.tasks.trees import called, inputs_of, part_of
+from autoprune.tasks.trees import called, sample_of
 from search_spaces import SearchSpace, tensors_in
 from search_spaces.adapters import adapt
 
@@ -54,7 +54,7 @@ class Propagation:
     def begin(self, batch: Any, size: int) -> None:
         """See `Observer`."""
         self.rows.clear()
-        self.images, self.example = size, inputs_of(part_of(batch, 0, 1))
+        self.images, self.example = size, sample_of(batch)
 
     def end(self, rows: int) -> None:
         """See `Observer`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from autoprune.errors import CandidateFailed
-from autoprune.evaluation.failures import out_of_memory
+from autoprune.failures import out_of_memory
 from objectives.plugins import PluginError
 from search_spaces import SearchSpace
 

@@ -8,7 +8,7 @@ from torch import nn
 from autoprune.compute import Compute
 from autoprune.data import ImageData
 from autoprune.evaluation.abandonment import Losses
-from autoprune.tasks import Task, as_task, goal_of, num_samples, resolve_metric
+from autoprune.tasks import Task, as_task, evaluated, goal_of, num_samples, resolve_metric
 
 
 def measure(
@@ -64,7 +64,7 @@ def measure_by_class(
     with compute.placed(model) as net, torch.inference_mode(), compute.autocast():
         net.eval()
         for batch in task.once(split, batch_size):
-            outputs, loss = task.evaluate(net, batch)
+            outputs, loss = evaluated(task, net, batch, split)
             losses.add(loss, num_samples(batch))
             meter.update(outputs, batch)
             if right is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoprune.compute import Compute
 from autoprune.tasks import Draw, mapped, num_samples
-from autoprune.tasks.trees import inputs_of, is_pair, leaves, part_of
+from autoprune.tasks.trees import inputs_of, is_pair, leaves, like, part_of
 
 SHARE = 0.25  # of the room for activations that samples may take
 
@@ -60,4 +60,4 @@ def _narrow(batch: Any) -> Any:
     def narrow(leaf: Any) -> Any:
         return leaf.to(torch.bfloat16) if isinstance(leaf, Tensor) and leaf.dtype is torch.float32 else leaf
 
-    return type(batch)([mapped(narrow, inputs_of(batch)), *batch[1:]])
+    return like(batch, [mapped(narrow, inputs_of(batch)), *batch[1:]])

@@ -18,7 +18,7 @@ from autoprune.evaluation.abandonment import Losses
 from autoprune.evaluation.abreast import Abreast
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.validation import summary
-from autoprune.tasks import Meter, Task, mapped, num_samples
+from autoprune.tasks import Meter, Task, answered, mapped, num_samples
 from autoprune.tasks.trees import bring, leaves
 from search_spaces import Widths, prune
 
@@ -72,11 +72,11 @@ class Together:
             if plan.bn_samples:
                 with self._net.estimating():
                     for batch in evaluator.sample(plan.bn_samples).evenly(size):
-                        self._task.call(self._net, batch)
+                        answered(self._task, self._net, batch, "calibration")
             losses = [Losses() for _ in candidates]
             meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
             for batch in evaluator.val.batches(size):
-                answers, count = self._task.call(self._net, batch), num_samples(batch)
+                answers, count = answered(self._task, self._net, batch, "val"), num_samples(batch)
                 for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
                     outputs = _of(answers, k, count)
                     own.add(self._task.loss(outputs, batch), count)

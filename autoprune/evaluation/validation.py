@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autoprune.compute import Compute
 from autoprune.evaluation.abandonment import Losses, estimate, hopeless
 from autoprune.labels import LOSS, Score
-from autoprune.tasks import Draw, Meter, Metric, Task, goal_of, num_samples, resolve_metric
+from autoprune.tasks import Draw, Meter, Metric, Task, evaluated, goal_of, num_samples, resolve_metric
 from autoprune.tasks.trees import bring
 
 
@@ -70,6 +70,7 @@ def validate(
     incumbent: Sequence[float] | None = None,
     clock: AbstractContextManager[Any] | None = None,
     parts: int = 1,
+    split: str = "val",
 ) -> dict[str, Any]:
     """Score a network.
 
@@ -84,6 +85,7 @@ def validate(
             does not belong to these samples.
         clock: Runs during passes only.
         parts: Each batch goes in so many.
+        split: That the samples are of, for errors.
 
     Returns:
         "loss", the scores of the task, "batch_losses", "abandoned" and "images": see `Evaluator`.
@@ -96,7 +98,7 @@ def validate(
     with torch.inference_mode(), compute.autocast():  # one context: every weight is cast once, not once per batch
         for batch in draw.batches(batch_size, parts):
             with clock or nullcontext():
-                outputs, loss = task.evaluate(net, batch)
+                outputs, loss = evaluated(task, net, batch, split)
             seen += (size := num_samples(batch))
             own.add(loss, size)
             meter.update(outputs, batch)

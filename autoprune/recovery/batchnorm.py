@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.compute import Compute
-from autoprune.tasks import Draw, Task
+from autoprune.tasks import Draw, Task, answered
 
 
 def reestimate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object] | None = None) -> None:
@@ -82,7 +82,7 @@ def reestimate_evenly(
 
     def forward(batch: Any) -> object:
         with clock or nullcontext():
-            return task.call(model, batch)
+            return answered(task, model, batch, "calibration")
 
     with compute.autocast():
         reestimate(model, drawn.evenly(batch_size, parts), forward)

@@ -37,7 +37,7 @@ from torch.nn import functional
 from autoprune.compute import Compute
 from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
-from autoprune.tasks import Task, as_task, num_samples
+from autoprune.tasks import Task, answered, as_task, num_samples
 from search_spaces import SearchSpace
 from search_spaces.absent import Absent
 from search_spaces.plan import Line, Stays, check_kept, plan_of
@@ -109,7 +109,11 @@ class Reconstruction:
         batch = task.draw("calibration", fewer, seed).whole(fewer)
         if (found := num_samples(batch)) < fewer:  # as many as fit together
             positions = math.ceil(positions * fewer / max(1, found))
-        return cls(dense, space, lambda net: task.call(net, batch), compute, positions=positions, seed=seed)
+
+        def call(net: nn.Module) -> Any:
+            return answered(task, net, batch, "calibration")
+
+        return cls(dense, space, call, compute, positions=positions, seed=seed)
 
     def __call__(
         self, net: nn.Module, kept: Sequence[Any] | Stays, clock: AbstractContextManager[Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from autoprune.config import RunConfig
 from autoprune.data.loaders import check_length
 from autoprune.evaluation import Goal, validate
-from autoprune.evaluation.failures import out_of_memory
+from autoprune.failures import out_of_memory
 from autoprune.reference import broken_weight
 from autoprune.report.pace import Images
-from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, part_of, placed, shapes
-from autoprune.tasks.draws import Draw, first_of
+from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, num_samples, part_of, placed, shapes
+from autoprune.tasks.draws import first_of
+from autoprune.tasks.given import checked_loss
+from autoprune.tasks.scores import metrics_of
 from autoprune.tasks.streamed import Streamed
 from objectives.plugins import PluginError, described
 
@@ -31,10 +34,10 @@ def check_loaders(task: Task) -> None:
     """
     if isinstance(task, MapStyle):
         return
-    for split in ("train", "val", *(["test"] if task.has("test") else [])):
+    for split in ("train", "calibration", "val", *(["test"] if task.has("test") else [])):
         check_length(task.where(split), getattr(task, "splits", {}).get(split))
-        task.count(split)
-    for split in ("train", "val"):
+        if split != "calibration":
+            task.count(split)
         task.draw(split, FEW, 0)  # refuses NaN
 
 
@@ -84,7 +87,8 @@ def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) ->
 def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
     net = copy.deepcopy(model).eval().requires_grad_(True)
     where = task.where("loss")
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("error", "Using a target size")  # broadcast: the loss of other pairs
         try:
             _, loss = task.evaluate(net, batch)
         except PluginError:
@@ -102,15 +106,31 @@ def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
         if not loss.requires_grad:
             raise ValueError(f"{where}: has no gradient; compute it from the network's outputs with torch, without "
                              ".item(), .detach() or numpy")  # fmt: skip
+        try:
+            checked_loss(where, loss, num_samples(batch)).mean().backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise ValueError(f"{where}: cannot be followed backwards: {described(error)}") from error
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    if not gradients:
+        raise ValueError(f"{where}: does not depend on the network; compute it from the network's outputs")
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise ValueError(f"{where}: has a gradient of NaN or infinity on training {task.sample}s; check roots, norms "
+                         "and logarithms of 0, and divisions by it")  # fmt: skip
 
 
 def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
     """Raises what a metric raises, while nothing has been spent."""
+    metrics_of(f"task '{task.spec}'", task.scores())
     goal = Goal.of(config.metric, task)
+    if task.has("test"):  # that it can be read and measured, no more: its scores are for the end
+        validate(model, task, task.draw("test", FEW, config.seed), task.compute, FEW, goal, split="test")
     draw = task.draw("val", FEW, config.seed)
-    found = _validated(model, task, draw, goal)
+    found = validate(model, task, draw, task.compute, FEW, goal)
     if unsaid := [score.name for score in task.labels().scores if score.name not in found]:  # of so few, perhaps
-        found = _validated(model, task, task.draw("val", config.val_samples, config.seed), goal)
+        draw = task.draw("val", config.val_samples, config.seed)
+        found = validate(model, task, draw, task.compute, FEW, goal)
         if unsaid := [name for name in unsaid if name not in found]:
             raise ValueError(f"{task.where('val')}: metric '{unsaid[0]}' of the dense network is NaN or infinite; "
                              "check its divisions by zero, or leave it out")  # fmt: skip
@@ -125,21 +145,6 @@ def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
         better = "more" if score.higher_is_better else "less"
         raise ValueError(f"target '{target}': of {score.label} {better} is better, so say "
                          f"{target.metric}{'>=' if score.higher_is_better else '<='}{target.limit:g}")  # fmt: skip
-
-
-def _validated(model: nn.Module, task: Task, draw: Draw, goal: Goal) -> dict[str, Any]:
-    """What a candidate would score.
-
-    Raises:
-        ValueError: Naming the split whose samples fit neither the network nor the loss nor a metric.
-    """
-    try:
-        return validate(model, task, draw, task.compute, FEW, goal)
-    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        if isinstance(error, PluginError) or out_of_memory(error):
-            raise
-        raise ValueError(f"{task.where('val')}: does not fit the network or the loss, as train does "
-                         f"({shapes(draw.whole(1))}): {described(error)}") from error  # fmt: skip
 
 
 def counted_samples(task: Task) -> Images:

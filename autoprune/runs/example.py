@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.config import RunConfig
 from autoprune.data.memory import memory
-from autoprune.tasks import Task
+from autoprune.tasks import Task, part_of
+from autoprune.tasks.trees import arguments
 from search_spaces.tracing import check_model
 
 SMALL = 2**20  # elements: what is no larger is not worth a thought
@@ -27,7 +29,7 @@ def example_of(config: RunConfig, task: Task, model: nn.Module) -> Any:
         ValueError: If --input is not a shape, or one that the network cannot be run on in the memory of this machine.
     """
     if not config.input:
-        return task.example()
+        return _sample_of(task, model)
     sizes = config.input.lower().split("x")
     if not all(size.isascii() and size.isdecimal() and 0 < int(size[:20]) for size in sizes):
         raise ValueError(f"input '{config.input}': expected a shape such as 1x3x224x224")
@@ -39,6 +41,28 @@ def example_of(config: RunConfig, task: Task, model: nn.Module) -> Any:
             f"machine gives {given / 1e9:.0f} GB; give a smaller one"
         )
     return torch.zeros(shape)
+
+
+def _sample_of(task: Task, model: nn.Module) -> Any:
+    """One sample as the network is called with it, where the user does not say what it is traced with."""
+    if task.has_own_example or not task.calls_otherwise:
+        found = task.example()
+        if not isinstance(found, Mapping):
+            return found
+        args, kwargs = arguments(model, found)
+        return kwargs or args
+    given: list[Any] = []
+    batch = part_of(task.draw("calibration", 1, 0).whole(1), 0, 1)
+    handle = model.register_forward_pre_hook(lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True)
+    try:
+        with torch.no_grad(), suppress(Exception):  # what fails is said where it is tried
+            task.call(model, batch)
+    finally:
+        handle.remove()
+    if len(given) != 1 or all(given[0]):  # of several calls, or arguments of both kinds, none is the example
+        return task.example()
+    args, kwargs = given[0]
+    return kwargs or args
 
 
 def _bytes_of(model: nn.Module, shape: list[int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoprune.errors import Diverged, SearchStopped
-from autoprune.evaluation.failures import device_broken, out_of_memory
+from autoprune.failures import device_broken, out_of_memory
 from autoprune.files import DiskError
 from autoprune.report.ending import resuming
 from autoprune.runs.directory import RunDirectory

@@ -13,6 +13,9 @@ from autoprune.tasks.labelled import Labelled as Labelled
 from autoprune.tasks.memory import Columns as Columns
 from autoprune.tasks.memory import MapStyle as MapStyle
 from autoprune.tasks.multi_label import MultiLabel as MultiLabel
+from autoprune.tasks.passes import answered as answered
+from autoprune.tasks.passes import evaluated as evaluated
+from autoprune.tasks.passes import fitting as fitting
 from autoprune.tasks.regression import Keypoints as Keypoints
 from autoprune.tasks.regression import Regression as Regression
 from autoprune.tasks.restoration import ImageToImage as ImageToImage
@@ -29,6 +32,7 @@ from autoprune.tasks.tabular import tabular as tabular
 from autoprune.tasks.task import SPLITS as SPLITS
 from autoprune.tasks.task import Task as Task
 from autoprune.tasks.text import Text as Text
+from autoprune.tasks.trees import divisible as divisible
 from autoprune.tasks.trees import inputs_of as inputs_of
 from autoprune.tasks.trees import leaves as leaves
 from autoprune.tasks.trees import main_output as main_output

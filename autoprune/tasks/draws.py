@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
 from autoprune.compute import Compute
 from autoprune.data.loading import deaths_in_order, has_died
 from autoprune.randomness import GlobalStream
-from autoprune.tasks.trees import joined, not_finite, num_samples, part_of, placed, split
+from autoprune.tasks.trees import (
+    TARGETS,
+    divisible,
+    inputs_of,
+    joined,
+    not_finite,
+    num_samples,
+    part_of,
+    placed,
+    split,
+    targets_of,
+    tuples,
+)
 from objectives.plugins import running
 
 MOST_BATCHES = 100_000  # of an epoch whose length nobody says: what gives more has no end
+MOST_SECONDS = 60.0  # that are spent on counting them
 Read = Callable[[int], Iterable[Any]]  # epoch -> batches
 
 
@@ -86,12 +103,15 @@ class LoaderDraw(Draw):
             if not_finite(batch):
                 raise ValueError(f"{where}: batch {len(self._kept)} holds NaN or infinity; find out where it comes "
                                  "from, or leave such samples out")  # fmt: skip
-            self._kept.append(part_of(batch, 0, count - found) if found + size > count else batch)
-            found = min(count, found + size)
+            self._kept.append(batch)
+            found += size
             if found >= count:
                 break
         if not found:
             raise ValueError(f"{where}: gives no batch; check its data set, and that it can be iterated again")
+        self._whole = not all(map(divisible, self._kept))  # even those whose targets are by chance as many as samples
+        if found > count and not self._whole:
+            self._kept[-1], found = part_of(self._kept[-1], 0, size - (found - count)), count
         self._count = found
 
     def __len__(self) -> int:
@@ -100,7 +120,7 @@ class LoaderDraw(Draw):
     def batches(self, size: int, parts: int = 1) -> Iterator[Any]:
         """See `Draw`."""
         for batch in self._kept:
-            for part in split(batch, parts):
+            for part in split(batch, 1 if self._whole else parts):
                 yield placed(part, self._compute)
 
     def evenly(self, size: int, parts: int = 1) -> Iterator[Any]:
@@ -111,7 +131,7 @@ class LoaderDraw(Draw):
 
     def whole(self, most: int) -> Any:
         """See `Draw`; as many of the first batches as fit together."""
-        return placed(joined(self._kept, most), self._compute)
+        return placed(self._kept[0] if self._whole else joined(self._kept, most), self._compute)
 
 
 class LoaderTraining(Training):
@@ -147,16 +167,18 @@ class LoaderTraining(Training):
 
 
 def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
-    """The batches of an epoch, whatever a loader draws from the global generators seeded.
+    """The batches of an epoch, whatever a loader draws from the global generators seeded; no more than it says.
 
     Raises:
         PluginError: If the loader fails.
     """
     stream = GlobalStream(seed, 3, epoch)
     with running(where, "when asked for its batches"), stream.drawing(), deaths_in_order():
-        batches = iter(read(epoch))
+        found = read(epoch)
+        batches, most = iter(found), _most(found)
+    own = isinstance(found, DataLoader) and found.collate_fn is default_collate
     try:
-        for number in itertools.count():
+        for number in itertools.count() if most is None else range(most):
             try:
                 with stream.drawing():
                     batch = next(batches)
@@ -171,7 +193,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
                                      "num_workers or a smaller batch") from error  # fmt: skip
                 with running(where, f"when asked for batch {number} of epoch {epoch}"):
                     raise error
-            yield batch
+            yield tuples(batch) if own else batch
     finally:
         close = getattr(batches, "close", None) or getattr(batches, "_shutdown_workers", None)
         with suppress(Exception):
@@ -179,13 +201,30 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
                 close()
 
 
+def _most(loader: Any) -> int | None:
+    """How many batches it gives by its own length; None: it has none."""
+    with suppress(TypeError, NotImplementedError, AttributeError):
+        stream = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+        return len(loader) + (loader.num_workers if stream else 0)  # each process may bring a partial one
+    return None
+
+
 def samples_in(batch: Any, where: str) -> int:
     """How many samples a batch holds.
 
     Raises:
-        ValueError: If nothing in it says so.
+        ValueError: If nothing in it says so, or its parts are in another order than (inputs, targets).
     """
+    if first := next((name for name in getattr(batch, "_fields", ())[:1] if name in TARGETS), ""):
+        raise ValueError(f"{where}: the first part of a {type(batch).__name__} is called '{first}', but a batch is "
+                         "(inputs, targets); let collate_fn exchange them, or make dictionaries")  # fmt: skip
     if count := num_samples(batch):
+        inputs, targets = inputs_of(batch), targets_of(batch)
+        if isinstance(inputs, list) and isinstance(targets, Tensor) and targets.dim() and len(targets) != count:
+            if all(isinstance(t, Tensor) and t.dim() and len(t) == len(targets) for t in inputs):
+                raise ValueError(f"{where}: the inputs are a list of {count} tensors, and a list has an item for each "
+                                 f"sample, but there are {len(targets)} targets; several inputs are a tuple: let "
+                                 "collate_fn give ((a, b), targets)")  # fmt: skip
         return count
     raise ValueError(f"{where}: a batch must be (inputs, targets), a dictionary or inputs alone, tensors with the "
                      "samples along axis 0 or a list of samples, got "
@@ -200,12 +239,17 @@ def length_of(batches: Any, read: Read, where: str, seed: int) -> int:
     """
     with suppress(TypeError, NotImplementedError, AttributeError):
         return len(batches)
-    with running(where, "when its batches were counted"), GlobalStream(seed, 3, 0).drawing():
-        count = sum(1 for _ in itertools.islice(read(0), MOST_BATCHES + 1))
-    if count > MOST_BATCHES:
-        raise ValueError(f"{where}: gives more than {MOST_BATCHES:,} batches and has no length, so an epoch may have "
-                         "no end; give it a __len__ and let it stop there")  # fmt: skip
-    return count
+    begun, count = time.monotonic(), 0
+    doing = "when its batches were counted"
+    with running(where, doing), GlobalStream(seed, 3, 0).drawing(), deaths_in_order():
+        for _ in read(0):
+            count += 1
+            if count > MOST_BATCHES or time.monotonic() - begun > MOST_SECONDS:
+                break
+        else:
+            return count
+    raise ValueError(f"{where}: has no length, and has given {count:,} batches without coming to an end; give it a "
+                     "__len__, how many batches an epoch is (of an IterableDataset: how many samples)")  # fmt: skip
 
 
 def first_of(read: Read, where: str, seed: int) -> Any:
@@ -214,10 +258,19 @@ def first_of(read: Read, where: str, seed: int) -> Any:
     Raises:
         ValueError: If there is none, or the second reading gives none.
     """
-    found = [next(reading(read, where, 0, seed), None) for _ in range(2)]
-    if found[0] is None:
+    with running(where, "when asked for its batches"), GlobalStream(seed, 3, 0).drawing():
+        found = read(0)
+        same = not isinstance(found, DataLoader) and iter(found) is iter(read(0))
+    if same:
+        raise _once(where, found)
+    first = [next(reading(read, where, 0, seed), None) for _ in range(2)]
+    if first[0] is None:
         raise ValueError(f"{where}: is empty, it gives no batch; check its data set and its sampler")
-    if found[1] is None:
-        raise ValueError(f"{where}: can be iterated once only, but each epoch reads it anew; give a list, a DataLoader "
-                         "or an object whose __iter__ begins at the start")  # fmt: skip
-    return found[0]
+    if first[1] is None:
+        raise _once(where, found)
+    return first[0]
+
+
+def _once(where: str, loader: Any) -> ValueError:
+    return ValueError(f"{where}: can be iterated once only ({type(loader).__name__}), but each epoch reads it anew; "
+                      "give a list, a DataLoader or an object whose __iter__ begins at the start")  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoprune.tasks.trees import main_output
+from autoprune.tasks.trees import main_output, shapes
 from objectives.plugins import running
 
 
@@ -29,12 +29,20 @@ def check_loader(where: str, loader: Any) -> None:
     if not isinstance(loader, Iterable):
         raise ValueError(f"{where}: must give batches each time it is iterated (a DataLoader, a list), got "
                          f"{type(loader).__name__}")  # fmt: skip
+    if _is_one_batch(loader):
+        raise ValueError(f"{where}: must give batches, got a tuple of tensors, which is one; give a list of such, "
+                         "or DataLoader(TensorDataset(inputs, targets), batch_size=64)")  # fmt: skip
     if iter(loader) is loader:
         raise ValueError(f"{where}: can be iterated once only ({type(loader).__name__}), but each epoch reads it anew; "
                          "give a list, a DataLoader or an object whose __iter__ begins at the start")  # fmt: skip
     if isinstance(loader, (Tensor, str, bytes, Mapping)):
         raise ValueError(f"{where}: must give batches of (inputs, targets), got {type(loader).__name__}; e.g. a "
                          "DataLoader of a TensorDataset")  # fmt: skip
+
+
+def _is_one_batch(loader: Any) -> bool:
+    """Whether it is a pair of tensors, which would be taken for two batches."""
+    return type(loader) is tuple and len(loader) > 1 and all(isinstance(part, Tensor) and part.dim() for part in loader)
 
 
 class GivenLoss:
@@ -57,7 +65,10 @@ class GivenLoss:
             ValueError: If it is no tensor, or of another shape.
         """
         answers = main_output(outputs) if _is_torchs(self._function) else outputs
-        with running(self._where, f"on outputs and targets of {count} samples"):
+        with running(self._where, f"on outputs ({shapes(answers)}) and targets ({shapes(targets)})"):
+            if _is_elementwise(self._function) and answers.shape != targets.shape:
+                raise ValueError("they would be broadcast to pairs that do not belong together; give targets the shape "
+                                 "of the outputs")  # fmt: skip
             if self._each is not None and self._agrees is not False:
                 each: Tensor = self._each(answers, targets)
                 if self._agrees is None:
@@ -77,6 +88,8 @@ def checked_loss(where: str, found: Any, count: int) -> Tensor:
     if not isinstance(found, Tensor):
         raise ValueError(f"{where}: must be a tensor, got {type(found).__name__} {str(found)[:40]!r}; compute it with "
                          "torch, without .item() or numpy")  # fmt: skip
+    if found.is_complex():
+        raise ValueError(f"{where}: must be a real number, got {found.dtype}; take its absolute value")
     if found.numel() == 1:
         return found.reshape(())
     if found.dim() == 0 or len(found) != count:
@@ -90,6 +103,15 @@ def _is_torchs(loss: Any) -> bool:
     function = loss.func if isinstance(loss, partial) else loss
     home = getattr(function, "__module__", "") or type(function).__module__
     return f"{home}.".startswith(("torch.nn.", "torch._C"))
+
+
+def _is_elementwise(loss: Any) -> bool:
+    """Whether it is one of PyTorch's that compare number by number, and only warn where shapes differ."""
+    function = loss.func if isinstance(loss, partial) else loss
+    kinds = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+    return type(function) in kinds or function in (
+        functional.mse_loss, functional.l1_loss, functional.smooth_l1_loss, functional.huber_loss
+    )  # fmt: skip
 
 
 def is_cross_entropy(loss: Any) -> bool:

@@ -14,6 +14,12 @@ from autoprune.labels import LOSS, Score
 from autoprune.tasks.trees import mapped, num_samples, on_cpu
 from objectives.plugins import PluginError, find, running
 
+TAKEN = (
+    "loss", "batch_losses", "abandoned", "samples", "seconds_compute", "seconds_total", "halved_batch", "start",
+    "units", "resumed_from", "loss_trained",
+)  # fmt: skip
+"""What an evaluator says besides the scores of a task: names that are not free."""
+
 
 class Scored(Protocol):
     """What of a task is needed to measure it.
@@ -69,8 +75,37 @@ def score_of(name: str, metric: Any) -> Score:
         return Score(name, higher, float(bound) if higher and bound is not None else None)
     if not callable(metric):
         raise ValueError(f"metric '{name}': expected a torchmetrics metric, a function of (outputs, targets) or an "
-                         f"autoprune.tasks.Metric, got {metric!r:.60}")  # fmt: skip
+                         f"autoprune.tasks.Metric, got {in_short(metric)}")  # fmt: skip
     return Score(name)
+
+
+def metrics_of(where: str, metrics: Any) -> dict[str, Any]:
+    """The metrics of a task by name, checked; a `MetricCollection` of torchmetrics is one of them, too.
+
+    Raises:
+        ValueError: If they are none, or a name is not free.
+    """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        collection = _is_stateful(metrics) and callable(getattr(metrics, "items", None))
+        if not collection:
+            raise ValueError(f"{where}: metrics must be a dictionary of name -> metric, got {in_short(metrics)}; e.g. "
+                             '{"mine": it}')  # fmt: skip
+        metrics = dict(metrics.items())
+    for name, metric in (metrics or {}).items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{where}: metric {name!r} must have a name; names are text")
+        if name in TAKEN:
+            raise ValueError(f"{where}: metric '{name}' must be called otherwise, a trial has '{name}' already; e.g. "
+                             f"'my_{name}'")  # fmt: skip
+        if isinstance(metric, type):
+            raise ValueError(f"metric '{name}': {metric.__name__} is a class; make one of it: {metric.__name__}(...)")
+        score_of(name, metric)
+    return dict(metrics or {})
+
+
+def in_short(thing: Any) -> str:
+    """What was given, in a few words on one line."""
+    return f"{' '.join(repr(thing).split()):.60}"
 
 
 def _is_stateful(metric: Any) -> bool:
@@ -90,8 +125,8 @@ class Meter:
         self._metrics: dict[str, Any] = {}
         for name, metric in {**task.scores(), **(more or {})}.items():
             if _is_stateful(metric):
-                metric = copy.deepcopy(metric)
-                with _blamed(name):
+                with _blamed(name, "while it was copied and reset"):
+                    metric = copy.deepcopy(metric)
                     getattr(metric, "reset", lambda: None)()
             elif not isinstance(metric, Metric):
                 score_of(name, metric)
@@ -171,23 +206,36 @@ class Meter:
 
 
 def _scalars(name: str, value: Any) -> dict[str, float]:
-    """The numbers in what a metric says."""
+    """The numbers in what a metric says.
+
+    Raises:
+        PluginError: If there is none.
+    """
     if isinstance(value, Mapping):
-        found = {str(key): item for key, item in value.items()}
-        numbers = {key: float(item) for key, item in found.items() if torch.as_tensor(item).numel() == 1}
-        return numbers if name in numbers else {**dict.fromkeys([name], next(iter(numbers.values()))), **numbers}
-    value = torch.as_tensor(value)
-    return {name: float(value.double().mean())}
+        found = {str(key): number for key, item in value.items() if (number := _tensor(item)) is not None}
+        numbers = {key: float(item) for key, item in found.items() if item.numel() == 1 and key not in TAKEN}
+        if numbers:
+            return numbers if name in numbers else {name: next(iter(numbers.values())), **numbers}
+    elif (number := _tensor(value)) is not None and number.numel():
+        return {name: float(number.double().mean())}
+    raise PluginError(f"metric '{name}': expected a number, or numbers in a dictionary, got {in_short(value)}")
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """Real numbers as a tensor; None: it is something else."""
+    try:
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return None if found.is_complex() else found if found.is_floating_point() else found.double()
 
 
 def _numbers(name: str, value: Any, count: int) -> Tensor:
-    try:
-        found = torch.as_tensor(value)
-        found = found if found.is_floating_point() else found.double()
-    except (TypeError, ValueError, RuntimeError) as error:
+    found = _tensor(value)
+    if found is None:
         text = " ".join(repr(value).split())
         shown = text if len(text) <= 40 else type(value).__name__
-        raise PluginError(f"metric '{name}': expected one number or one per sample, got {shown}") from error
+        raise PluginError(f"metric '{name}': expected one number or one per sample, got {shown}")
     if found.numel() != 1 and found.shape != (count,):
         raise PluginError(f"metric '{name}': expected one number or one per sample, got shape {tuple(found.shape)}")
     return found.detach()

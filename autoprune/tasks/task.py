@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -28,8 +30,8 @@ from autoprune.tasks.draws import (
 )
 from autoprune.tasks.given import GivenLoss, check_loader, checked_loss, is_cross_entropy
 from autoprune.tasks.own_loss import own_loss
-from autoprune.tasks.scores import Meter, score_of
-from autoprune.tasks.trees import called, inputs_of, leaves, main_output, num_samples, part_of, placed, targets_of
+from autoprune.tasks.scores import Meter, in_short, metrics_of, score_of
+from autoprune.tasks.trees import called, inputs_of, leaves, main_output, num_samples, placed, sample_of, targets_of
 from objectives.plugins import running
 
 SPLITS = ("train", "val", "test")
@@ -117,9 +119,18 @@ class Task(ABC):
 
     def example(self) -> Any:
         """What the network is traced with: the inputs of one sample."""
-        batch = part_of(next(iter(self.read("calibration")(0))), 0, 1)
-        inputs = inputs_of(placed(batch, CPU))
+        inputs = sample_of(placed(first_of(self.read("calibration"), self.where("calibration"), 0), CPU))
         return (inputs,) if isinstance(inputs, list) else inputs
+
+    @property
+    def has_own_example(self) -> bool:
+        """Whether the user says what the network is traced with; else it may be what `call` gives the network."""
+        return type(self).example is not Task.example
+
+    @property
+    def calls_otherwise(self) -> bool:
+        """Whether the user says how the network is called."""
+        return type(self).call is not Task.call
 
     def check(self, outputs: Any, batch: Any) -> None:  # noqa: B027, nothing is refused as a rule
         """Refuse targets that these answers cannot meet: class numbers beyond the head, masks of another size ...
@@ -190,9 +201,8 @@ class Task(ABC):
         """
 
         def batches(epoch: int) -> Iterable[Any]:
-            with suppress(KeyError, ValueError):
-                if split == "calibration" and (found := self.batches(split, epoch)) is not None:
-                    return found
+            if split == "calibration" and (found := self._offered(split, epoch)) is not None:
+                return found
             found = self.batches("train" if split == "calibration" else split, epoch)
             if found is None:
                 raise ValueError(f"{self.where(split)}: is missing")
@@ -200,27 +210,52 @@ class Task(ABC):
 
         return batches
 
+    def _offered(self, split: str, epoch: int = 0) -> Iterable[Any] | None:
+        """What `batches` gives; None where there is no such split."""
+        with suppress(KeyError, ValueError, NotImplementedError):
+            found = self.batches(split, epoch)
+            if not inspect.isgenerator(found):
+                return found
+            first = list(itertools.islice(found, 1))  # only now it says whether there is such a split
+            return itertools.chain(first, found)
+        return None
+
     def where(self, split: str) -> str:
         """What errors about a split begin with."""
         return f"task '{self.spec or type(self).__name__}': {split}"
 
     def has(self, split: str) -> bool:
         """Whether it brings the split at all."""
-        try:
-            found = self.batches(split)
-            return found is not None and next(iter(found), None) is not None
-        except (KeyError, ValueError, NotImplementedError):
-            return False
+        return self._offered(split) is not None
 
     def count(self, split: str) -> int:
         """How many samples a split has, about: batches times the samples of the first one."""
-        read, where = self.read(split), self.where(split)
-        return length_of(read(0), read, where, 0) * samples_in(first_of(read, where, 0), where)
+        first = first_of(self.read(split), self.where(split), 0)
+        return self._length(split, 0) * samples_in(first, self.where(split))
+
+    def _length(self, split: str, seed: int) -> int:
+        """How many batches an epoch has; what has to be counted is counted once."""
+        known: dict[str, int] = self.__dict__.setdefault("_lengths", {})
+        read = self.read(split)
+        if split not in known:
+            found = length_of(loader := read(0), read, self.where(split), seed)
+            if hasattr(loader, "__len__"):
+                return found
+            known[split] = found
+        return known[split]
 
     def once(self, split: str, size: int) -> Iterator[Any]:
-        """All batches of a split in its own order, on the device, one after the other."""
-        for batch in reading(self.read(split), self.where(split), 0, 0):
+        """All batches of a split in its own order, on the device, one after the other.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        batch, where = None, self.where(split)
+        for batch in reading(self.read(split), where, 0, 0):
+            samples_in(batch, where)
             yield placed(batch, self.compute)
+        if batch is None:
+            raise ValueError(f"{where}: gives no batch; check its data set, and that it can be iterated again")
 
     def draw(self, split: str, count: int, seed: int) -> Draw:
         """The first `count` samples of a split, kept in memory.
@@ -233,8 +268,7 @@ class Task(ABC):
     def training(self, size: int, seed: int) -> Training:
         """The batches of a training: those of the loader, whatever `size` is."""
         read, where = self.read("train"), self.where("train")
-        steps = length_of(read(0), read, where, seed)
-        size = samples_in(first_of(read, where, seed), where)
+        size, steps = samples_in(first_of(read, where, seed), where), self._length("train", seed)
         return LoaderTraining(read, where, self.compute, seed, size, steps)
 
     @property
@@ -323,13 +357,10 @@ class LoadedTask(Task):
         for split, loader in self.splits.items():
             check_loader(self.where(split), loader)
         for what, function in (("loss", loss), ("call", call), ("distance", distance)):
-            if function is not None and not callable(function):
-                raise ValueError(f"task '{self.spec}': {what} must be a function, got {function!r:.60}")
-        if metrics is not None and not isinstance(metrics, Mapping):
-            raise ValueError(f"task '{self.spec}': metrics must be a dictionary of name -> metric, got {metrics!r:.60}")
-        self._metrics = dict(metrics or {})
-        for key, metric in self._metrics.items():
-            score_of(key, metric)
+            if function is not None and (not callable(function) or isinstance(function, type)):
+                made = f"; make one of it: {function.__name__}(...)" if isinstance(function, type) else ""
+                raise ValueError(f"task '{self.spec}': {what} must be a function, got {in_short(function)}{made}")
+        self._metrics = metrics_of(f"task '{self.spec}'", metrics)
         self._call, self._distance, self._example = call, distance, example
         self._loss = None if loss is None else GivenLoss(loss, self.where("loss"))
         self.takes_probabilities = is_cross_entropy(loss)
@@ -345,6 +376,20 @@ class LoadedTask(Task):
     def has(self, split: str) -> bool:
         """Whether it was given."""
         return split in self.splits
+
+    def where(self, split: str) -> str:
+        """See `Task`."""
+        return super().where("train" if split == "calibration" and split not in self.splits else split)
+
+    @property
+    def has_own_example(self) -> bool:
+        """Whether it was given."""
+        return self._example is not None
+
+    @property
+    def calls_otherwise(self) -> bool:
+        """Whether a function was given."""
+        return self._call is not None
 
     def call(self, model: nn.Module, batch: Any) -> Any:
         """As usual, or as the user says."""

@@ -1,14 +1,18 @@
 """Batches of any make: what is input and what is target, how many samples, on which device, in parts or joined.
 
-A batch is a pair (inputs, targets), a mapping with the targets under one of `TARGETS`, or inputs alone. Inputs are a
-tensor, a tuple of tensors (several arguments), a mapping (keyword arguments), or a list (one argument, as detectors
-take images of different sizes). Tensors have the samples along axis 0, a list one sample an item.
+A batch is a pair (inputs, targets), a mapping or dataclass with the targets under one of `TARGETS`, or inputs alone.
+Inputs are a tensor, a tuple of tensors (several arguments), a mapping (keyword arguments), or a list (one argument, as
+detectors take images of different sizes). Tensors have the samples along axis 0, a list one sample an item. Targets of
+another length belong to the batch as a whole (the boxes of all its images in one tensor): it is never cut or joined.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -20,32 +24,66 @@ from autoprune.compute import Compute
 TARGETS = ("labels", "label", "targets", "target", "y")
 
 
+def fields_of(value: Any) -> Mapping[str, Any] | None:
+    """The parts of a mapping (`dict`, `BatchEncoding` ...) or a dataclass by name; None: it is none of them."""
+    if isinstance(value, Mapping):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None
+
+
 def is_pair(batch: Any) -> bool:
     """Whether it is (inputs, targets ...); the default collation of a DataLoader gives it as a list."""
     return isinstance(batch, (tuple, list)) and len(batch) >= 2
 
 
+def _has_targets(batch: Any) -> bool:
+    named = fields_of(batch)
+    return is_pair(batch) if named is None else any(key in named for key in TARGETS)
+
+
 def inputs_of(batch: Any) -> Any:
     """What the network is called with."""
-    if isinstance(batch, Mapping):
-        return {key: value for key, value in batch.items() if key not in TARGETS}
+    if (named := fields_of(batch)) is not None:
+        return {key: value for key, value in named.items() if key not in TARGETS}
     return batch[0] if isinstance(batch, (tuple, list)) and batch else batch
 
 
 def targets_of(batch: Any) -> Any:
     """What it should answer; the inputs themselves where a batch brings nothing else."""
-    if isinstance(batch, Mapping):
-        return next((batch[key] for key in TARGETS if key in batch), inputs_of(batch))
+    if (named := fields_of(batch)) is not None:
+        return next((named[key] for key in TARGETS if key in named), inputs_of(batch))
     if is_pair(batch):
         return batch[1] if len(batch) == 2 else tuple(batch[1:])
     return inputs_of(batch)
 
 
+def arguments(model: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a network is called with: arguments and keyword arguments.
+
+    Of a mapping what the network has no parameter for is left out (ids, file names), as Hugging Face's `Trainer` does;
+    where its only tensor is called otherwise than the network's parameter, it is the first argument.
+    """
+    if not isinstance(inputs, Mapping):
+        return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
+    named = dict(inputs)
+    try:
+        parameters = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError, AttributeError):
+        return (), named
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) or named.keys() <= parameters.keys():
+        return (), named
+    if known := {key: value for key, value in named.items() if key in parameters}:
+        return (), known
+    tensors = [value for value in named.values() if isinstance(value, Tensor)]
+    return (tuple(tensors), {}) if len(tensors) == 1 else ((), named)
+
+
 def called(model: Any, inputs: Any) -> Any:
     """What the network answers."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    args, kwargs = arguments(model, inputs)
+    return model(*args, **kwargs)
 
 
 def num_samples(batch: Any) -> int:
@@ -66,10 +104,10 @@ def mapped(function: Callable[[Any], Any], value: Any) -> Any:
     """The same with a function of every leaf, tuples, lists and mappings as they were."""
     if isinstance(value, Mapping):
         return {key: mapped(function, item) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(function, item) for item in value))
     if isinstance(value, (tuple, list)):
-        return type(value)(mapped(function, item) for item in value)
+        return like(value, (mapped(function, item) for item in value))
+    if (named := fields_of(value)) is not None:
+        return _with(value, {key: mapped(function, item) for key, item in named.items()})
     return function(value)
 
 
@@ -117,8 +155,31 @@ def bring(lists: Iterable[list[Tensor]]) -> None:
         values[i] = part.view(value.shape).to(value.dtype)
 
 
+def divisible(batch: Any) -> bool:
+    """Whether its targets are told apart by samples: not where the boxes of all images stand in one tensor."""
+    count = num_samples(batch)
+
+    def fits(value: Any) -> bool:
+        if (parts := fields_of(value)) is not None:
+            return all(map(fits, parts.values()))
+        if isinstance(value, (tuple, list)):
+            return (isinstance(value, list) and len(value) == count) or all(map(fits, value))
+        return not isinstance(value, (Tensor, np.ndarray)) or value.ndim == 0 or len(value) == count
+
+    return not _has_targets(batch) or fits(targets_of(batch))
+
+
 def part_of(batch: Any, start: int, end: int) -> Any:
-    """Some of its samples."""
+    """Some of its samples; all of them where they cannot be told apart."""
+    return _cut(batch, start, end) if divisible(batch) else batch
+
+
+def sample_of(batch: Any) -> Any:
+    """The inputs of its first sample."""
+    return inputs_of(_cut(batch, 0, 1))
+
+
+def _cut(batch: Any, start: int, end: int) -> Any:
     count = num_samples(batch)
 
     def cut(value: Any) -> Any:
@@ -127,18 +188,44 @@ def part_of(batch: Any, start: int, end: int) -> Any:
         if isinstance(value, Mapping):
             return {key: cut(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
-            return type(value)(cut(item) for item in value)
+            return like(value, map(cut, value))
+        if (named := fields_of(value)) is not None:
+            return _with(value, {key: cut(item) for key, item in named.items()})
         along = isinstance(value, (Tensor, np.ndarray)) and value.ndim and len(value) == count
         return value[start:end] if along else value
 
-    return type(batch)(map(cut, batch)) if is_pair(batch) else cut(batch)
+    return like(batch, map(cut, batch)) if is_pair(batch) else cut(batch)
+
+
+def like(value: Any, items: Iterable[Any]) -> Any:
+    """A tuple, a named tuple or a list of other items."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+def _with(value: Any, parts: Mapping[str, Any]) -> Any:
+    """A dataclass, frozen ones too, with other parts."""
+    found = copy.copy(value)
+    for name, part in parts.items():
+        object.__setattr__(found, name, part)
+    return found
+
+
+def tuples(batch: Any) -> Any:
+    """A batch of `default_collate`, whose lists are the tuples of a data set's items: several inputs, not samples."""
+    if isinstance(batch, Mapping):
+        return {key: tuples(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(tuples, batch))
+    if isinstance(batch, (tuple, list)) and not all(isinstance(item, (str, bytes)) for item in batch):
+        return tuple(map(tuples, batch))
+    return batch
 
 
 def split(batch: Any, parts: int) -> list[Any]:
-    """The batch in so many even parts, or fewer where it has fewer samples."""
+    """The batch in so many even parts, or fewer where it has fewer samples or cannot be cut."""
     count = num_samples(batch)
     parts = max(1, min(parts, count))
-    if parts == 1:
+    if parts == 1 or not divisible(batch):
         return [batch]
     ends = [round(count * i / parts) for i in range(parts + 1)]
     return [part_of(batch, a, b) for a, b in itertools.pairwise(ends)]
@@ -148,11 +235,10 @@ def joined(batches: Sequence[Any], most: int) -> Any:
     """At most so many samples as one batch: as many of the first batches as fit together."""
     whole = batches[0]
     for batch in batches[1:]:
-        if num_samples(whole) >= most:
+        if num_samples(whole) >= most or not (divisible(whole) and divisible(batch)):
             break
         try:
-            pair = is_pair(whole)
-            whole = type(whole)(map(_join, whole, batch)) if pair else _join(whole, batch)
+            whole = like(whole, map(_join, whole, batch)) if is_pair(whole) else _join(whole, batch)
         except (ValueError, RuntimeError):  # other shapes: the first ones serve
             break
     return part_of(whole, 0, most) if num_samples(whole) > most else whole
@@ -165,9 +251,11 @@ def _join(one: Any, other: Any) -> Any:
         return np.concatenate([one, other])
     if isinstance(one, Mapping):
         return {key: _join(value, other[key]) for key, value in one.items()}
+    if (named := fields_of(one)) is not None:
+        return _with(one, {key: _join(value, getattr(other, key)) for key, value in named.items()})
     if isinstance(one, list):
         return one + other
-    return tuple(map(_join, one, other)) if isinstance(one, tuple) else one
+    return like(one, map(_join, one, other)) if isinstance(one, tuple) else one
 
 
 def named_output(outputs: Any) -> str:

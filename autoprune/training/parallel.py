@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from autoprune.tasks import num_samples, part_of
+from autoprune.tasks import divisible, num_samples, part_of, shapes
 
 T = TypeVar("T")
 
@@ -57,9 +57,16 @@ class Processes:
                              "give a larger batch_size, or fewer processes")  # fmt: skip
 
     def part(self, batch: Any) -> Any:
-        """This process's samples of a batch; None: it has fewer samples than there are processes."""
+        """This process's samples of a batch; None: it has fewer samples than there are processes.
+
+        Raises:
+            ValueError: If its targets are not told apart by samples.
+        """
         if self.size == 1:
             return batch
+        if not divisible(batch):
+            raise ValueError(f"training: a batch ({shapes(batch)}) cannot be shared by {self.size} processes, as its "
+                             "targets are not one for each sample; give a list of them, or one process")  # fmt: skip
         count = num_samples(batch)
         first, last = (count * number // self.size for number in (self.rank, self.rank + 1))
         return part_of(batch, first, last) if last > first else None

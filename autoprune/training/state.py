@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import Diverged
-from autoprune.tasks import Softening, mapped, not_finite, num_samples, shapes, split
+from autoprune.tasks import Softening, fitting, mapped, not_finite, num_samples, split
 from autoprune.training.averaging import Average
 from autoprune.training.dropout import dropout
 from autoprune.training.methods import Method, Plan, Step
@@ -21,10 +20,8 @@ from autoprune.training.optimisers import optimizer_of
 from autoprune.training.parallel import Processes
 from autoprune.training.rescaling import rescale
 from autoprune.training.schedules import in_cycles
-from objectives.plugins import described
 
 PLACES = ("epochs", "device", "batch_size", "distill")  # of the settings: not what decides, or said otherwise
-_SHAPES = re.compile(r"\b(shapes?|sizes?|dimensions?|channels) ", re.IGNORECASE)  # torch, of those that do not fit
 
 
 class TrainingState:
@@ -195,13 +192,8 @@ class TrainingState:
         """Answers, and the mean loss over some samples, under autocast."""
         task, settings = self.plan.task, self.plan.settings
         with self.plan.compute.autocast():
-            try:
+            with fitting(task, "train", batch, f"the batch of step {self.step + 1}"):
                 outputs, loss = task.evaluate(self.model, batch)
-            except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not _SHAPES.search(str(error)):
-                    raise  # no memory, a lost device
-                raise ValueError(f"{task.where('train')}: the batch of step {self.step + 1} ({shapes(batch)}) "
-                                 f"does not fit the network or the loss: {described(error)}") from error  # fmt: skip
             loss = loss.float().mean()
             if self.teacher is None:
                 return outputs, loss

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.errors import CandidateFailed, DeviceBroken
-from autoprune.evaluation.failures import device_broken
+from autoprune.failures import device_broken
 from autoprune.ledger import plain
 
 Evaluate = Callable[[Job], Mapping[str, Any]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.errors import DeviceBroken
-from autoprune.evaluation.failures import device_broken, out_of_memory
+from autoprune.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.memory import give_back, keep_few_kernels
 from autoprune.workers.pickle_file import PickleFile

@@ -12,8 +12,8 @@ from autoprune.config import RunConfig
 from autoprune.data import ImageData, Split, load
 from autoprune.errors import CandidateFailed
 from autoprune.evaluation import EvaluationSettings, Evaluator
-from autoprune.evaluation.failures import device_broken, out_of_memory
 from autoprune.evaluation.memory import within_memory
+from autoprune.failures import device_broken, out_of_memory
 from autoprune.problem import Problem
 from autoprune.runs import Recipe
 from autoprune.training import TrainingSettings, finetune

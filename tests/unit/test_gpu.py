@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_images import SOME, data, evaluator
 
-from autoprune.evaluation.failures import device_broken, out_of_memory
+from autoprune.failures import device_broken, out_of_memory
 from autoprune.workers.slots import assign_slots
 from search_spaces.models import resnet20
 

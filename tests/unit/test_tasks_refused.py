@@ -77,7 +77,7 @@ KINDS = {
     "masks beyond the head": (masker, each(Segmentation, masks(7)), r"expected outputs \[N, 7, 8, 8\]"),
     "masks beyond the classes": (masker, each(Segmentation, masks(), masks(9)), "val: masks run from 0 to 2"),
     "masks of nothing": (masker, each(Segmentation, (masks()[0], masks()[1] * 0 + 255)), "tell of no class but one"),
-    "given masks beyond": (masker, loaders(F.cross_entropy, masks(), masks(9)), "loss failed on outputs and targets"),
+    "given masks beyond": (masker, loaders(F.cross_entropy, masks(), masks(9)), "loss failed on .*; of val, a batch"),
     "score NaN": (masker, loaders(F.cross_entropy, masks(), masks(), metrics={"m": lambda a, b: a.mean() * NAN}),
                   "val: metric 'm' of the dense network is NaN"),
     "no pair": (Detector, each(Detection, [torch.rand(3, 16, 16)]), "train: image 0: must be a pair"),
@@ -93,9 +93,9 @@ KINDS = {
     "labels beyond those of train": (Detector, each(Detection, [item()], [item(labels=(2,))]), "val: image 0: has the"),
     "classes beyond the head": (Reader, each(Text, texts(4)), "expected one output per class, 4"),
     "words beyond the table": (Reader, loaders(F.cross_entropy, texts(), texts(first=90)),
-                               "val: does not fit the network or the loss, as train does .*IndexError"),
-    "more inputs in val": (network, each(Regression, numbers(), numbers(inputs=5)), "val: does not fit the network"),
-    "more targets in val": (network, each(Regression, numbers(), numbers(targets=3)), "val: does not fit the network"),
+                               "val: a batch .* does not fit the network or the loss: IndexError"),
+    "more inputs in val": (network, each(Regression, numbers(), numbers(inputs=5)), "val: a batch .* does not fit"),
+    "more targets in val": (network, each(Regression, numbers(), numbers(targets=3)), "val: a batch .* does not fit"),
     "targets NaN": (network, each(Regression, (numbers()[0], numbers()[1] * NAN)), "train: holds NaN"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from autoprune.controller import Job
 from autoprune.errors import DeviceBroken
-from autoprune.evaluation.failures import device_broken, out_of_memory
+from autoprune.failures import device_broken, out_of_memory
 from autoprune.workers.attempt import Evaluate, attempt, describe
 from autoprune.workers.cluster.coordinator import Result
 from autoprune.workers.cluster.payload import Payload
