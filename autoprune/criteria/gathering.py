@@ -128,8 +128,11 @@ def _follow(loss: Tensor, size: int, task: Task) -> Tensor:
     """The summed loss of a batch.
 
     Raises:
-        ValueError: If it has no gradient.
+        ValueError: If it has no gradient, or is not finite.
     """
+    if not bool(loss.isfinite().all()):
+        raise ValueError(f"{task.where('loss')}: is {float(loss.detach().float().mean())} on a batch of "
+                         f"{size} training {task.sample}s; check targets, and divisions by zero")  # fmt: skip
     if not loss.requires_grad:
         raise ValueError(f"{task.where('loss')}: has no gradient; compute it from the network's outputs with torch, "
                          "without .item(), .detach() or numpy")  # fmt: skip

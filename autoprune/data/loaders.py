@@ -71,6 +71,8 @@ def check_length(where: str, thing: Any) -> None:
         return
     with running(where, "when asked for its length"):
         count = len(found)
+    if not count:  # as whoever reads it will say
+        return
     try:
         with GlobalStream(0).drawing():
             found[count - 1]

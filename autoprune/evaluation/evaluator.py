@@ -29,7 +29,7 @@ from autoprune.evaluation.validation import Goal, validate
 from autoprune.files import DiskError
 from autoprune.recovery import Reconstruction, reestimate_evenly
 from autoprune.reference import broken_weight, read_weights, save_weights
-from autoprune.tasks import Draw, Task, as_task
+from autoprune.tasks import Draw, Task, answered, as_task
 from autoprune.training import Checkpoints, StepListener, TrainingLog, finetune
 from search_spaces import Dresser, SearchSpace, prune
 
@@ -80,7 +80,7 @@ class Evaluator:
         self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self.dense, space)
         two = self.task.draw("calibration", 2, settings.seed).whole(2)
-        self._pairs = find_pairs(self.dense, lambda net: self.task.call(net, two))
+        self._pairs = find_pairs(self.dense, lambda net: answered(self.task, net, two, "calibration"))
 
     def __call__(
         self,

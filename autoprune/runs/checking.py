@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,9 +22,11 @@ from autoprune.tasks.draws import first_of
 from autoprune.tasks.given import checked_loss
 from autoprune.tasks.scores import metrics_of
 from autoprune.tasks.streamed import Streamed
+from autoprune.tasks.task import LoadedTask
 from objectives.plugins import PluginError, described
 
 FEW = 8  # samples that are tried
+THREE = "a batch of {} parts is (inputs, targets, targets ...); for several inputs give ((a, b), targets)"
 
 
 def check_loaders(task: Task) -> None:
@@ -36,6 +39,7 @@ def check_loaders(task: Task) -> None:
         return
     for split in ("train", "calibration", "val", *(["test"] if task.has("test") else [])):
         check_length(task.where(split), getattr(task, "splits", {}).get(split))
+        first_of(task.read(split), task.where(split), 0)
         if split != "calibration":
             task.count(split)
         task.draw(split, FEW, 0)  # refuses NaN
@@ -49,14 +53,22 @@ def reproducible(task: Task) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) -> None:
-    """Check that the network takes the task's samples, and that loss and metrics can say something of its answers.
+def check_call(model: nn.Module, task: Task, name: str, batch: Any = None) -> Any:
+    """Check that the network takes the task's samples.
+
+    Args:
+        model: The network.
+        task: What it is for.
+        name: What to call it.
+        batch: Some samples, if they are at hand.
+
+    Returns:
+        What it answers to one of them.
 
     Raises:
-        ValueError: Naming what does not fit.
+        ValueError: If it does not.
     """
-    batch = task.draw("calibration", FEW, config.seed).whole(FEW)
-    one = part_of(batch, 0, 1)
+    one = part_of(task.draw("calibration", 1, 0).whole(1) if batch is None else batch, 0, 1)
     with torch.inference_mode():
         try:
             output = task.call(model, one)
@@ -64,13 +76,35 @@ def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) ->
             if out_of_memory(error):
                 raise
             why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
-            raise ValueError(
-                f"model '{name}': cannot take the {task.sample}s of '{task.spec}' ({_size(one)}: {why}); {task.other}"
-            ) from error
+            raise ValueError(f"model '{name}': cannot take the {task.sample}s of '{task.spec}' ({_size(one)}: {why}); "
+                             f"{_way_out(task, one)}") from error  # fmt: skip
         try:
             task.check(output, one)
         except ValueError as error:
             raise ValueError(f"model '{name}': {error}") from error
+    return output
+
+
+def _way_out(task: Task, batch: Any) -> str:
+    """What to change where a network does not take a batch."""
+    inputs = inputs_of(batch)
+    if odd := [t.dtype for t in leaves(inputs) if t.dtype in (torch.float64, torch.float16, torch.uint8)]:
+        return f"its inputs are {str(odd[0]).removeprefix('torch.')}, its weights float32: let the data set give floats"
+    if isinstance(task, LoadedTask) and isinstance(batch, (tuple, list)) and len(batch) > 2:
+        return THREE.format(len(batch))
+    if isinstance(task, LoadedTask) and isinstance(inputs, Mapping):
+        return f"its inputs are called {', '.join(inputs)}: say how it is called, call=lambda model, inputs: ..."
+    return task.other
+
+
+def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) -> None:
+    """Check that the network takes the task's samples, and that loss and metrics can say something of its answers.
+
+    Raises:
+        ValueError: Naming what does not fit.
+    """
+    batch = task.draw("calibration", FEW, config.seed).whole(FEW)
+    output = check_call(model, task, name, batch)
     found = main_output(output)
     if isinstance(found, Tensor) and found.is_floating_point() and not found.isfinite().all():
         raise ValueError(f"model '{name}': answers a {task.sample} of '{task.spec}' with NaN or infinity; check its "
@@ -91,7 +125,9 @@ def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
         warnings.filterwarnings("error", "Using a target size")  # broadcast: the loss of other pairs
         try:
             _, loss = task.evaluate(net, batch)
-        except PluginError:
+        except PluginError as error:
+            if isinstance(task, LoadedTask) and isinstance(batch, (tuple, list)) and len(batch) > 2:
+                raise ValueError(f"{error}; {THREE.format(len(batch))}") from error
             raise
         except Exception as error:
             if out_of_memory(error) or str(error).startswith(("task ", "labels")):

@@ -31,11 +31,11 @@ from autoprune.problem import Problem
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import passes, tuning_passes
 from autoprune.report.tables import counted
-from autoprune.runs.checking import check_answers, check_loaders, counted_samples, worst_of
+from autoprune.runs.checking import check_answers, check_call, check_loaders, counted_samples, worst_of
 from autoprune.runs.example import example_of
 from autoprune.runs.posing import check_names, make_problem
 from autoprune.settings import TrainingSettings, settings_of
-from autoprune.tasks import Task, as_task, resolve_metric
+from autoprune.tasks import MapStyle, Task, as_task, resolve_metric
 from objectives import find
 from objectives.latency import Latency
 from objectives.plugins import running
@@ -130,9 +130,9 @@ def expected_cost(prepared: Prepared) -> str:
     config, task = prepared.config, prepared.task
     batch = task.draw("calibration", config.batch_size, config.seed).whole(config.batch_size)
     with torch.inference_mode():
-        task.call(prepared.model, tasks.part_of(batch, 0, 2))
+        tasks.answered(task, prepared.model, tasks.part_of(batch, 0, 2), "calibration")
         started = time.perf_counter()
-        task.call(prepared.model, batch)
+        tasks.answered(task, prepared.model, batch, "calibration")
     per_image = (time.perf_counter() - started) / tasks.num_samples(batch)
 
     counts = counted_samples(task)
@@ -181,11 +181,14 @@ def prepare(
     task = load_task(config) if task is None else as_task(task).loading(config.data_workers)
     resolve_metric(config.metric, task)
     check_loaders(task)
+    name = reference.factory or type(dense).__name__
     if example is None:
+        if not isinstance(task, MapStyle) and not config.input:
+            check_call(dense, task, name)
         example = example_of(config, task, dense)
     example = tree_map_only(Tensor, Tensor.cpu, example)
     space = trace(dense, example, prune_inputs=config.prune_inputs)
-    check_answers(dense, task, reference.factory or type(dense).__name__, config)
+    check_answers(dense, task, name, config)
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
     known["worst"] = worst_of(dense, task, config) if config.front else math.inf
     problem = make_problem(config, dense, space, example, lambda: _score_batches(task, config), task=task, **known)

@@ -21,6 +21,7 @@ from autoprune.tasks.trees import (
     divisible,
     inputs_of,
     joined,
+    listed,
     not_finite,
     num_samples,
     part_of,
@@ -32,7 +33,7 @@ from autoprune.tasks.trees import (
 from objectives.plugins import running
 
 MOST_BATCHES = 100_000  # of an epoch whose length nobody says: what gives more has no end
-MOST_SECONDS = 60.0  # that are spent on counting them
+MOST_SECONDS = 30.0  # that are spent on counting them
 Read = Callable[[int], Iterable[Any]]  # epoch -> batches
 
 
@@ -193,7 +194,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
                                      "num_workers or a smaller batch") from error  # fmt: skip
                 with running(where, f"when asked for batch {number} of epoch {epoch}"):
                     raise error
-            yield tuples(batch) if own else batch
+            yield tuples(batch) if own else listed(batch)
     finally:
         close = getattr(batches, "close", None) or getattr(batches, "_shutdown_workers", None)
         with suppress(Exception):
@@ -202,11 +203,10 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
 
 
 def _most(loader: Any) -> int | None:
-    """How many batches it gives by its own length; None: it has none."""
-    with suppress(TypeError, NotImplementedError, AttributeError):
-        stream = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
-        return len(loader) + (loader.num_workers if stream else 0)  # each process may bring a partial one
-    return None
+    """How many batches are read at most; None: no length says it."""
+    stream = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+    said = said_length(loader)
+    return said and said + (loader.num_workers if stream else 0)  # each process may bring a partial one
 
 
 def samples_in(batch: Any, where: str) -> int:
@@ -231,14 +231,19 @@ def samples_in(batch: Any, where: str) -> int:
                      f"{type(batch).__name__} {str(batch)[:60]!r}")  # fmt: skip
 
 
-def length_of(batches: Any, read: Read, where: str, seed: int) -> int:
-    """How many batches an epoch has: said, else counted.
+def said_length(loader: Any) -> int | None:
+    """How many batches it says that an epoch has; None: it does not."""
+    with suppress(TypeError, NotImplementedError, AttributeError):
+        return len(loader)
+    return None
+
+
+def counted_length(read: Read, where: str, seed: int) -> int:
+    """How many batches an epoch has that does not say it.
 
     Raises:
         ValueError: If there are too many to count: it may have no end.
     """
-    with suppress(TypeError, NotImplementedError, AttributeError):
-        return len(batches)
     begun, count = time.monotonic(), 0
     doing = "when its batches were counted"
     with running(where, doing), GlobalStream(seed, 3, 0).drawing(), deaths_in_order():
@@ -263,12 +268,12 @@ def first_of(read: Read, where: str, seed: int) -> Any:
         same = not isinstance(found, DataLoader) and iter(found) is iter(read(0))
     if same:
         raise _once(where, found)
-    first = [next(reading(read, where, 0, seed), None) for _ in range(2)]
-    if first[0] is None:
+    first = [list(itertools.islice(reading(read, where, 0, seed), 1)) for _ in range(2)]
+    if not first[0]:
         raise ValueError(f"{where}: is empty, it gives no batch; check its data set and its sampler")
-    if first[1] is None:
+    if not first[1]:
         raise _once(where, found)
-    return first[0]
+    return first[0][0]
 
 
 def _once(where: str, loader: Any) -> ValueError:

@@ -66,7 +66,7 @@ class GivenLoss:
         """
         answers = main_output(outputs) if _is_torchs(self._function) else outputs
         with running(self._where, f"on outputs ({shapes(answers)}) and targets ({shapes(targets)})"):
-            if _is_elementwise(self._function) and answers.shape != targets.shape:
+            if _is_elementwise(self._function) and getattr(targets, "shape", answers.shape) != answers.shape:
                 raise ValueError("they would be broadcast to pairs that do not belong together; give targets the shape "
                                  "of the outputs")  # fmt: skip
             if self._each is not None and self._agrees is not False:
@@ -90,7 +90,7 @@ def checked_loss(where: str, found: Any, count: int) -> Tensor:
                          "torch, without .item() or numpy")  # fmt: skip
     if found.is_complex():
         raise ValueError(f"{where}: must be a real number, got {found.dtype}; take its absolute value")
-    if found.numel() == 1:
+    if found.numel() == 1 and found.shape != (count,):
         return found.reshape(())
     if found.dim() == 0 or len(found) != count:
         raise ValueError(f"{where}: must be one number, or one for each of {count} samples, got shape "

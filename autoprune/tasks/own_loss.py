@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from autoprune.tasks.trees import called, inputs_of, targets_of
+from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, targets_of
 
 
 def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
@@ -31,7 +31,8 @@ def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
         ValueError: If it says none.
     """
     if isinstance(batch, Mapping):
-        outputs = model(**batch)
+        args, kwargs = arguments(model, named_targets(model, batch))
+        outputs = model(*args, **kwargs)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else getattr(outputs, "loss", None)
         if isinstance(loss, Tensor):
             return outputs, loss
@@ -45,6 +46,16 @@ def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
             return None if model.training or torch.is_grad_enabled() else called(model, inputs), loss
     raise ValueError(f"{where}: the network says none when it is given the targets, too; give the task a loss of "
                      "(outputs, targets)")  # fmt: skip
+
+
+def named_targets(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch with its targets under the name that the network has for them: "label" for "labels", and so on."""
+    named, mine = dict(batch), next((key for key in TARGETS if key in batch), "")
+    with suppress(ValueError, TypeError):
+        taken = inspect.signature(model.forward).parameters
+        if mine and mine not in taken and (name := next((key for key in TARGETS if key in taken), "")):
+            named[name] = named.pop(mine)
+    return named
 
 
 def _takes(model: nn.Module, given: tuple[Any, ...]) -> bool:

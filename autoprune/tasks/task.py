@@ -23,9 +23,10 @@ from autoprune.tasks.draws import (
     LoaderDraw,
     LoaderTraining,
     Training,
+    counted_length,
     first_of,
-    length_of,
     reading,
+    said_length,
     samples_in,
 )
 from autoprune.tasks.given import GivenLoss, check_loader, checked_loss, is_cross_entropy
@@ -235,13 +236,12 @@ class Task(ABC):
 
     def _length(self, split: str, seed: int) -> int:
         """How many batches an epoch has; what has to be counted is counted once."""
-        known: dict[str, int] = self.__dict__.setdefault("_lengths", {})
         read = self.read(split)
+        if (said := said_length(read(0))) is not None:
+            return said
+        known: dict[str, int] = self.__dict__.setdefault("_lengths", {})
         if split not in known:
-            found = length_of(loader := read(0), read, self.where(split), seed)
-            if hasattr(loader, "__len__"):
-                return found
-            known[split] = found
+            known[split] = counted_length(read, self.where(split), seed)
         return known[split]
 
     def once(self, split: str, size: int) -> Iterator[Any]:

@@ -221,6 +221,19 @@ def tuples(batch: Any) -> Any:
     return batch
 
 
+def listed(batch: Any) -> Any:
+    """A batch of `tuple(zip(*samples))`, as detectors are fed, as two lists; several inputs stay a tuple.
+
+    Those have a tensor of all samples each, as long as the tensors of the targets; samples have none such.
+    """
+    columns = batch if type(batch) is tuple and len(batch) == 2 else ()
+    if not columns or any(type(c) is not tuple for c in columns) or len(columns[0]) != len(columns[1]):
+        return batch
+    items = [*columns[0], *columns[1]]
+    lengths = {len(item) if isinstance(item, (Tensor, np.ndarray)) and item.ndim else 0 for item in items}
+    return batch if len(lengths) == 1 and lengths != {0} else tuple(map(list, columns))
+
+
 def split(batch: Any, parts: int) -> list[Any]:
     """The batch in so many even parts, or fewer where it has fewer samples or cannot be cut."""
     count = num_samples(batch)

@@ -1,6 +1,9 @@
 """`Task.of`: loaders and functions of the user's own, and a sentence for what they must not be."""
 
 import itertools
+from collections import UserDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from autoprune.config import RunConfig
 from autoprune.evaluation import measure
 from autoprune.runs.checking import reproducible
 from autoprune.runs.prepare import prepare
-from autoprune.tasks import Metric, Task
+from autoprune.tasks import Metric, Task, draws, num_samples
 from autoprune.training import Checkpoints, TrainingSettings, finetune
 
 CPU = Compute(torch.device("cpu"), amp=False)
@@ -143,6 +146,30 @@ class Endless:
         return itertools.cycle([rows(8)])
 
 
+class Counted(Endless):
+    """Without an end, but with a length."""
+
+    def __len__(self):
+        return 3
+
+
+class Once:
+    """The same iterator each time."""
+
+    def __init__(self):
+        self.batches = iter([rows(8)] * 3)
+
+    def __iter__(self):
+        return self.batches
+
+
+class Left(Once):
+    """What is left of one iterator, each time."""
+
+    def __iter__(self):
+        yield from self.batches
+
+
 class Dying(Dataset):
     def __len__(self):
         return 32
@@ -160,8 +187,46 @@ def shaped(*shape):
     return [(torch.randn(8, *shape), torch.randn(8, 2))]
 
 
+def later(*batch):
+    """The last batch is another one."""
+    return [rows(8), rows(8), batch]
+
+
+X, Y = rows(8)
+EMPTY = DataLoader(TensorDataset(X[:0], Y[:0]), 4)
 BAD = {
     "empty": ({"train": []}, "train: is empty"),
+    "empty data set": ({"val": EMPTY}, "val: is empty"),
+    "empty test": ({"test": []}, "test: is empty"),
+    "empty calibration": ({"calibration": []}, "calibration: is empty"),
+    "one iterator": ({"train": Once()}, r"train: can be iterated once only \(Once\)"),
+    "the rest of one iterator": ({"val": Left()}, r"val: can be iterated once only \(Left\)"),
+    "one batch": ({"train": (X, Y)}, "train: must give batches, got a tuple of tensors"),
+    "a list of inputs": ({"train": [([X, X], Y)] * 2}, r"several inputs are a tuple: .* \(\(a, b\), targets\)"),
+    "three parts": ({"train": [(X, X, Y)], "val": [(X, X, Y)]}, r"for several inputs give \(\(a, b\), targets\)"),
+    "inputs of many names": ({"train": [{"image": X, "mask": Y}]}, "inputs are called image, mask: .* call=lambda"),
+    "doubles": ({"train": [(X.double(), Y)]}, "inputs are float64, its weights float32"),
+    "inputs of another width later": ({"train": later(X[:, :5], Y)}, r"train: a batch \(\[8, 5\], \[8, 2\]\) does not"),
+    "inputs of another type later": ({"train": later(X.double(), Y)}, "train: a batch .* does not fit .*dtype"),
+    "targets of another width later": ({"train": later(X, Y[:, :1])}, r"loss failed .* \(\[8, 1\]\) .*; of train"),
+    "unequal later": ({"train": later(X, Y[:3])}, r"outputs \(\[8, 2\]\) and targets \(\[3, 2\]\) .*; of train"),
+    "NaN later": ({"train": later(X * torch.nan, Y)}, "train: batch 2 holds NaN"),
+    "no batch later": ({"train": [rows(8), None]}, "train: a batch must be .* got NoneType"),
+    "test of another width": ({"test": [(X[:, :5], Y)]}, "test: a batch .* does not fit the network"),
+    "test fails": ({"test": DataLoader(Dying(), 4)}, "test failed when asked for batch 0"),
+    "loss a class": ({"loss": nn.MSELoss}, r"loss must be a function, .*; make one of it: MSELoss\(...\)"),
+    "loss complex": ({"loss": lambda a, b: (a - b).mean() * 1j}, "loss: must be a real number"),
+    "loss of targets": ({"loss": lambda a, b: b.clone().requires_grad_().mean()}, "loss: does not depend on the netw"),
+    "loss without a slope": (
+        {"loss": lambda a, b: (a - a.detach()).square().sum(1).sqrt()},
+        "has a gradient of NaN",
+    ),
+    "loss of other pairs": ({"loss": lambda a, b: F.mse_loss(a[:, :1], b[:, 0])}, "loss failed .*target size"),
+    "loss NaN later": ({"loss": lambda a, b: (a - b).mean() * (torch.nan if len(a) > 8 else 1)}, "loss: is nan on a b"),
+    "metric a class": ({"metrics": {"x": Metric}}, "metric 'x': Metric is a class"),
+    "metric complex": ({"metrics": {"x": lambda a, b: 1j}}, "metric 'x': expected one number or one per sample"),
+    "metric without a name": ({"metrics": {3: F.l1_loss}}, "metric 3 must have a name"),
+    "metric of a name that is taken": ({"metrics": {"loss": F.l1_loss}}, "metric 'loss' must be called otherwise"),
     "no samples": ({"val": [(torch.zeros(0, 6), torch.zeros(0, 2))]}, "val: a batch must be"),
     "endless": ({"train": Endless()}, "train: has no length, and has given 100,001 batches without"),
     "once only": ({"train": iter([rows()])}, "train: can be iterated once only"),
@@ -193,9 +258,151 @@ def test_what_cannot_be_used_is_refused_before_the_search(parts, said):
     assert "\n" not in str(error.value)
 
 
-def test_a_stream_without_a_length_is_counted():
-    found = task(train=DataLoader(Stream(), 8))
+def test_a_stream_without_a_length_is_counted_once(monkeypatch):
+    found, begun = task(train=DataLoader(Stream(), 8)), []
+    monkeypatch.setattr(Stream, "__iter__", lambda self, own=Stream.__iter__: begun.append(self) or own(self))
     assert check(found).task.training(1, 0).per_epoch == 3
+    before = len(begun)
+    assert found.count("train") == found.on(CPU).count("train") == 24
+    assert len(begun) == before + 4  # the first batch, twice each
+
+
+def test_a_stream_that_is_slow_is_not_counted_for_ever(monkeypatch):
+    monkeypatch.setattr(draws, "MOST_SECONDS", 0.0)
+    with pytest.raises(ValueError, match="train: has no length, and has given 1 batches without coming to an end"):
+        check(task(train=DataLoader(Stream(), 8)))
+
+
+def test_a_loader_gives_as_many_batches_as_it_says():
+    found = task(train=Counted(), val=Counted(), test=Counted())
+    assert len(found.draw("calibration", 1000, 0)) == 24
+    assert len(list(found.once("test", 8))) == 3
+
+
+class Pieces(nn.Module):
+    """Sums its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, left, right=None):
+        left = torch.stack([*left]) if isinstance(left, list) else left
+        return self.b(torch.relu(self.a(left if right is None else left + right)))
+
+
+@dataclass(frozen=True)
+class Item:
+    left: torch.Tensor
+    labels: torch.Tensor
+
+
+class Named(NamedTuple):
+    inputs: torch.Tensor
+    wanted: torch.Tensor
+
+
+class Turned(NamedTuple):
+    labels: torch.Tensor
+    inputs: torch.Tensor
+
+
+def whole(samples):
+    return torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+
+
+SHAPES = {  # how many inputs; an item of the data set, of x and y; how items are collated, if not as usual
+    "pair": (1, lambda x, y: (x, y), None),
+    "two inputs": (2, lambda x, y: ((x, x), y), None),
+    "two inputs in a list": (2, lambda x, y: ([x, x], y), None),
+    "dictionary": (2, lambda x, y: {"left": x, "right": x, "labels": y}, None),
+    "dictionary of other names": (1, lambda x, y: {"image": x, "label": y}, None),
+    "dictionary with more": (1, lambda x, y: {"left": x, "y": y, "index": 3, "file": "a.png"}, None),
+    "dictionary and targets": (2, lambda x, y: ({"left": x, "right": x}, y), None),
+    "named tuple": (1, Named, None),
+    "numpy": (1, lambda x, y: (x.numpy(), y.numpy()), None),
+    "dataclass": (1, lambda x, y: (x, y), lambda samples: Item(*whole(samples))),
+    "user's mapping": (1, lambda x, y: (x, y), lambda b: UserDict(zip(("left", "labels"), whole(b), strict=True))),
+    "lists of samples": (1, lambda x, y: (x, y), lambda b: tuple(zip(*b, strict=True))),
+}
+
+
+class Items(Dataset):
+    def __init__(self, make):
+        self.make, self.rows = make, rows(5)
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return self.make(self.rows[0][i], self.rows[1][i])
+
+
+def near(outputs, targets):
+    targets = torch.stack([*targets]) if isinstance(targets, list) else targets
+    return (outputs - targets).square().mean(1)
+
+
+@pytest.mark.parametrize(("inputs", "make", "collate"), SHAPES.values(), ids=SHAPES)
+def test_batches_of_any_make_are_cut_and_trained_on(inputs, make, collate):
+    """Batches of two, the last of one: as many samples as there are inputs."""
+    found = Task.of(*[DataLoader(Items(make), 2, collate_fn=collate)] * 3, loss=near)
+    net = prepare(RunConfig.make(**QUICK), Pieces().eval(), found).model
+    assert len(found.draw("val", 3, 0)) == 3
+    x, y = rows(5)
+    losses = torch.cat([found.evaluate(net, batch)[1] for batch in found.once("test", 2)])
+    torch.testing.assert_close(losses, near(net(x * inputs), y))
+    assert len(finetune(net, found, CALM, steps=3).losses) == 3
+
+
+def test_a_first_part_that_is_called_labels_is_no_input():
+    with pytest.raises(ValueError, match="the first part of a Turned is called 'labels'"):
+        check(task(train=DataLoader(Items(lambda x, y: Turned(y, x)), 2)))
+
+
+def test_a_network_that_is_called_otherwise_is_traced_so():
+    batch = {"image": X, "mask": Y}
+    found = Task.of([batch] * 2, [batch], loss=lambda outputs, targets: near(outputs, targets["mask"]),
+                    call=lambda model, inputs: model(inputs["image"]))  # fmt: skip
+    assert [g.size for g in check(found).space.groups] == [8, 8]
+
+
+def test_targets_of_a_whole_batch_are_never_cut():
+    """Boxes of all images in one tensor, the number of the image in column 0: images without one, and with several."""
+    boxes = torch.tensor([[0, 1.0], [0, 2.0], [2, 3.0]])
+    once = torch.tensor([[0, 1.0], [1, 2.0], [2, 3.0], [3, 4.0]])  # by chance as many as images
+
+    def summed(outputs, targets):
+        return (outputs[targets[:, 0].long(), 0] - targets[:, 1]).square().sum() / 4
+
+    found = Task.of([(X[:4], boxes), (X[4:], once)], [(X[:4], once), (X[4:], boxes)], loss=summed)
+    assert check(found).task is found
+    for draw in (found.draw("val", 6, 0), found.draw("calibration", 3, 0)):
+        assert all(num_samples(batch) == 4 for batch in draw.batches(2, parts=2))
+    assert num_samples(found.draw("val", 6, 0).whole(2)) == 4
+    assert len(finetune(network(), found, CALM, steps=1, micro_batches=2).losses) == 1
+
+
+def test_a_split_may_be_a_generator_function():
+    """Whether there is a split it says only when it is asked for a batch."""
+
+    class Mine(Task):
+        def batches(self, split, epoch=0):
+            yield from {"train": [rows(8)], "val": [rows(8)]}[split]
+
+        def loss(self, outputs, batch):
+            return (outputs - batch[1]).square().mean(1)
+
+    found = Mine()
+    assert (found.has("test"), found.has("val")) == (False, True)
+    assert check(found).task.example().shape == (1, 6)
+
+
+def test_a_collection_of_metrics_is_one_of_them():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    both = torchmetrics.MetricCollection([torchmetrics.MeanSquaredError(), torchmetrics.MeanAbsoluteError()])
+    assert [score.name for score in task(metrics=both).labels().scores] == ["MeanSquaredError", "MeanAbsoluteError"]
 
 
 def test_other_shapes_in_a_later_epoch_are_named():
