@@ -227,7 +227,8 @@ class Evaluator:
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The network at one batch size and its metrics, with the seconds that training took.
 
-        A finalist's training that made it worse is taken back: what is delivered may not lose to what it started from.
+        A finalist's training that made it worse is taken back: what is delivered may not lose to what it could have
+        started from.
         """
         share = self.settings.batch_size // batch
 
@@ -251,32 +252,38 @@ class Evaluator:
             return net, {**settled(net, incumbent), "seconds_compute": 0.0}
 
         seconds: list[float] = []
+        before: dict[Start, dict[str, Any]] = {}
+
+        def begun(start: Start) -> nn.Module:
+            net = started(start)
+            if plan.starts:
+                before[start] = settled(copy.deepcopy(net), None)
+            return net
 
         def tried(start: Start) -> float:
-            net = started(start)
+            net = begun(start)
             with suppress(Diverged):
                 trial = replace(plan, steps=plan.trial_steps)
                 seconds.append(self._train(net, trial, share, None, None).seconds_compute)
-            loss = float(settled(net, None)["loss"])
-            return math.inf if math.isnan(loss) else loss
+            return _or_infinite(settled(net, None)["loss"])
 
         starts = starts_of(plan, self.others)
         best = min(starts, key=tried) if len(starts) > 1 else starts[0]
-        net = started(best)
-        trained = copy.deepcopy(net)
-        before = settled(net, None) if plan.starts else {"loss": math.inf}
-        log = self._train(trained, plan, share, file, listener)
-        metrics = settled(trained, incumbent)
-        spoilt = broken_weight(trained)
-        if before["loss"] < metrics["loss"] or (plan.starts and (spoilt or math.isnan(metrics["loss"]))):
+        net = started(best) if best in before else begun(best)
+        log = self._train(net, plan, share, file, listener)
+        metrics = settled(net, incumbent)
+        spoilt = broken_weight(net)
+        rival = min(before, key=lambda start: _or_infinite(before[start]["loss"]), default=None)
+        if rival is not None and (before[rival]["loss"] < metrics["loss"] or spoilt or math.isnan(metrics["loss"])):
             harm = {"loss_trained": metrics["loss"]} if math.isfinite(metrics["loss"]) else {}
-            trained, metrics = net, {**before, **harm}
+            best, net = rival, started(rival)
+            metrics = {**settled(net, None), **harm}
         elif spoilt:
             raise CandidateFailed(f"{spoilt} after its training, at widths {tuple(widths)}")
         metrics["seconds_compute"] = log.seconds_compute + sum(seconds)
         if len(starts) > 1:
             metrics |= {"start": "fitted" if best.fitted else "cut", "units": best.units}
-        return trained, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
+        return net, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
 
     def _train(
         self, net: nn.Module, plan: EvaluationPlan, micro_batches: int, file: Path | None, listener: StepListener | None
@@ -311,3 +318,8 @@ class Evaluator:
         if count not in self._drawn:
             self._drawn[count] = ready(self.task.draw("calibration", count, self.settings.seed), self.compute)
         return self._drawn[count]
+
+
+def _or_infinite(loss: float) -> float:
+    """The loss; not a number is worse than any."""
+    return math.inf if math.isnan(loss) else loss

@@ -36,12 +36,17 @@ from autoprune.reference import load_weights, read_weights, save_weights  # noqa
 
 CACHE = HERE / "cache" / "tasks"
 SIZES: dict[str, tuple[int, dict[str, Any], dict[str, Any]]] = {  # steps of the dense network, its size, its search
-    "segmentation": (200, {"width": 4}, {"short_steps": 16, "epochs": 1.0, "batch_size": 32}),
-    "regression": (400, {"width": 8}, {"short_steps": 24, "epochs": 0.5, "batch_size": 64}),
-    "text": (400, {"width": 8}, {"short_steps": 24, "epochs": 0.5, "batch_size": 64}),
-    "detection": (60, {"size": 64, "count": 48}, {"short_steps": 8, "epochs": 1.0, "batch_size": 8, "trials": 8}),
+    "segmentation": (600, {"width": 4}, {"short_steps": 16, "epochs": 1.0, "batch_size": 32, "lr": 3e-3}),
+    "regression": (2000, {"width": 8}, {"short_steps": 24, "epochs": 0.5, "batch_size": 64, "lr": 3e-3}),
+    "text": (2000, {"width": 8}, {"short_steps": 24, "epochs": 0.5, "batch_size": 64, "lr": 2e-3}),
+    "detection": (
+        600,
+        {"size": 64, "count": 128},
+        {"short_steps": 48, "epochs": 2.0, "batch_size": 8, "trials": 8, "lr": 1e-3},
+    ),
 }
 TRIALS, FINALISTS = 16, 3
+TRAINED = {"optimizer": "adamw"}  # as the dense networks were, at their rates
 POLICIES: dict[str, dict[str, Any]] = {
     "default": {},
     "random": {"strategy": "random", "warm_starts": "none"},
@@ -68,7 +73,7 @@ def piece(name: str, policy: str, seed: int) -> dict[str, Any]:
     path = CACHE / f"{name}-{policy}-{seed}.json"
     if not path.is_file():
         model, task = dense(name, seed)
-        settings = {"trials": TRIALS, "finalists": FINALISTS, **SIZES[name][2], **POLICIES[policy]}
+        settings = {"trials": TRIALS, "finalists": FINALISTS, **TRAINED, **SIZES[name][2], **POLICIES[policy]}
         onnx = policy == "default" and seed == 0
         with tempfile.TemporaryDirectory() as folder:
             found = autoprune.search(model, task, budget="macs<=50%", name=f"{folder}/run", progress=False, seed=seed,

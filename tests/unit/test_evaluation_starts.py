@@ -1,5 +1,7 @@
 """Where a finalist's training begins: the best of several starts, by what they come to after a few steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from autoprune.problem import Problem, Trial
 from autoprune.runs.controlling import CandidateTrainer
 from autoprune.runs.recipe import Recipe
 from autoprune.tasks import as_task
-from autoprune.training import TrainingSettings, finetune
+from autoprune.training import TrainingLog, TrainingSettings, finetune
 from objectives import parse
 from search_spaces import prune, trace
 from search_spaces.models import digits_cnn
@@ -73,6 +75,29 @@ def test_the_better_units_are_kept_whoever_names_them(dense, data, space):
     weights = rescued.trained(widths, "short", lambda: None)
     prune(dense, space, space.kept(widths, good)).load_state_dict(weights)
     assert Evaluator(dense, data, space, good, SETTINGS, {"norms": bad})(widths, "short")["units"] == ""
+
+
+def test_a_training_that_harms_leaves_the_best_of_all_starts(dense, data, space, monkeypatch):
+    good, bad = strengths(dense, space)
+    widths = tuple(g.size // 2 for g in space.groups)
+    losses = [Evaluator(dense, data, space, s, SETTINGS)(widths, "proxy")["loss"] for s in (good, bad)]
+    calls, train = [], Evaluator._train
+
+    def harmful(self, net, *args):
+        """The run's own start looks better after its few steps; every later training ruins what it trains."""
+        calls.append(net)
+        if len(calls) > 1:
+            net.linear.weight.data.zero_()
+        return train(self, net, *args) if len(calls) == 1 else TrainingLog(1, (9.9,), 0.0, 0.0, 0)
+
+    monkeypatch.setattr(Evaluator, "_train", harmful)
+    settings = replace(SETTINGS, reconstruct=False)
+    evaluator = Evaluator(dense, data, space, bad, settings, {"norms": good})
+    found = evaluator(widths, "short")
+    assert len(calls) == 3
+    assert losses[0] < losses[1]
+    assert found["loss"] == losses[0] < found["loss_trained"]
+    assert found["units"] == "norms"
 
 
 def test_only_who_chose_no_criterion_has_other_units(space):
