@@ -46,21 +46,22 @@ stopped.
 - **Which units stay matters more than how many.** Scores of the dense network take every unit alone; of two that make
   up for each other both are cheap, and both go. Scored in rounds instead (`--score-rounds 4`: cut a quarter of the way
   by `equal_loss`, train 60 steps, score what is left; the weights are thrown away), the units of `equal_loss`, with the
-  weights that they have in the dense network, end on ResNet-20 at 15 % at **69.9 ± 0.1** (three seeds) where the same
-  widths with units of the dense network's scores end at 63.0, `equal_loss` by those scores at 65.7, FastNAS at 63.4 and
-  the best search so far at 67.9. The widths of `equal_loss` by the dense scores with units in rounds: 70.5. On
-  ResNet-56 at 15 %: **78.9**, above everything measured there (`equal_loss` with units of the norms 78.7, FastNAS with
-  its own units 78.2, Torch-Pruning 77.2), but by less than two seeds may differ.
+  weights that they have in the dense network and the widths of the dense scores, end on ResNet-20 at 15 % at
+  **70.7 ± 0.2** (three seeds) where the same widths with units of the dense network's scores end at 65.7, FastNAS at
+  63.4 and the best search with dense scores at 67.9.
+- **The widths are better from the dense scores.** The rounds can say how wide a group should be, too ("values in
+  rounds": a unit's score is that of the round in which it goes). Those widths end at 69.9 ± 0.1 at 15 % (63.0 with the
+  units of the dense scores), and at 83.8 at 50 %, where the widths of the dense scores end at 84.4, whether units are
+  scored in rounds or not (Torch-Pruning 84.6 ± 0.1, policies.md). So rounds give the order of units, and the dense
+  scores their values. On ResNet-56 at 15 % only values in rounds are measured: **78.9**, above everything there
+  (`equal_loss` with units of the norms 78.7, FastNAS with its own units 78.2, Torch-Pruning 77.2), but by less than two
+  seeds may differ.
 - **The default search, run to its end on ResNet-20 at 15 % (seed 0, 114 trainings and candidates in 18 minutes of one
-  core), ends at 71.2** after the epoch from weights as cut: 1.3 above the closed form in rounds, 3.3 above the best
-  search before, 7.8 above FastNAS. It is ahead of its warm starts from the rung of 100 steps on (1.00 against 1.02).
+  core), ends at 71.1** after the epoch from weights as cut, with values in rounds at 71.2: 0.4 above the closed form,
+  3.2 above the best search before, 7.7 above FastNAS.
 - How many rounds and steps (ResNet-20, loss after 100 steps from weights as cut; the dense scores 1.18): 4 rounds of 60
   steps 1.02 and 1.02 (two seeds), 2 of 60 1.03, 3 of 60 1.07, 4 of 120 1.06, 8 of 30 1.08, 8 of 100 1.09; 8 rounds
   without training, batch-norm re-estimated, 1.15. So most of it is the training, and more of it adds nothing.
-- **The widths are better from the dense scores**: at 50 % on ResNet-20 the closed form in rounds ends at 83.8, with the
-  widths of the dense scores at 84.4, whether units are scored in rounds or not (Torch-Pruning 84.6 ± 0.1, policies.md);
-  at 15 % at 69.8 against 70.5. So rounds should give the order of units, and the dense scores their values; that is not
-  built yet, and the search at 50 % is not measured.
 - Whole blocks (`--depth on`) do not help at 15 % of the MACs of ResNet-56: in rounds the rule removes one of 27 (loss
   after 100 steps 0.76 against 0.74), with branch scores three (0.80).
 - **By dense scores, `equal_loss` is the best closed form on both networks**, and costs nothing beyond the scores:
