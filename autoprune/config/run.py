@@ -279,11 +279,13 @@ class RunConfig(TrainingSettings):
             raise ValueError("budget: at least one is needed, e.g. macs<=50%")
         if self.train_workers:
             self._check_train_workers()
+        if self.prune_when and not self.method:  # plain training until the rule says so
+            for name, value in {"method": self.prune_when, "method_args": self.prune_when_args}.items():
+                object.__setattr__(self, name, value)
+            object.__setattr__(self, "prune_when", "")
+            object.__setattr__(self, "prune_when_args", {})
         if self.method:
             self._check_method()
-        if self.prune_when and not self.method:
-            raise ValueError("prune_when: says when a method chooses the units while it trains; use it in `autoprune "
-                             "train`, or --prune-share, which says how long a search's --recovery takes")  # fmt: skip
         if self.prune_when_args and not self.prune_when:
             raise ValueError("prune_when_args: settings of a rule, and there is none; e.g. --prune-when epi")
         if bool(self.budget_list) != (self.method == "nested"):

@@ -119,10 +119,7 @@ def train(
     """
     once: dict[str, Any] = {"strategy": "uniform", "trials": 1, "finalists": 0, "fidelity": "proxy"}
     model, data, given = settled("train", config, model, data, budget, {**once, **settings}, trust)
-    if given.get("prune_when") and not given.get("method"):  # plain training until the rule says so
-        given |= {"method": given["prune_when"], "method_args": given.get("prune_when_args", {})}
-        given |= {"prune_when": "", "prune_when_args": {}}
-    if not given.get("method"):
+    if not given.get("method") and not given.get("prune_when"):
         raise ValueError(f"method: missing; {SETTINGS['method'].help}")
     with showing(progress) as shown:
         return begin(model, data, example_inputs=example_inputs, progress=shown, **given)

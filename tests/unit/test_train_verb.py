@@ -69,10 +69,23 @@ def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights,
         assert torch.equal(a, b)
 
 
+def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
+    early = {"prune_when": "epi", "prune_when_args": {"last": 1, "tau": 0.0}, "method_epochs": 3.0, "epochs": 0.0}
+    for name, method in (("a", {"method": "slimming"}), ("b", {})):
+        result = train(digits_weights, **{**QUICK, **early, **method, "progress": True, "name": name})
+        assert "settled after 2 epochs" in capsys.readouterr().out
+        said = read_architecture(result.run_dir / "best")
+        assert said["costs"]["macs"]["pruned"] <= 0.5 * said["costs"]["macs"]["dense"]
+    assert autoprune.resume("results/a", progress=False).trial  # is over
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({}, "method: missing; find the units"),
+        ({"method": "nested", "budget_list": "30%", "prune_when": "epi"}, "'nested' has no such moment; leave prune_w"),
+        ({"method": "slimming", "prune_when": "chex"}, "prune_when 'chex': is a method that prunes"),
+        ({"method": "slimming", "prune_when_args": {"last": 2}}, "settings of a rule, and there is none; e.g. --prune"),
         ({"method": "slim"}, "unknown method 'slim'; known: "),
         ({"method": "sfp"}, "method 'sfp': is given the units that stay and finds none; use it as the --recovery"),
         ({"method": "chex", "method_epochs": 1.0}, r"method 'chex': its schedule needs at least \d+ steps"),

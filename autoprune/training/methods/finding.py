@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.allocation import global_ranking
 from autoprune.problem import Problem
+from autoprune.training.gating import Gating
 from autoprune.training.methods.acting import ActingMethod
 from autoprune.training.methods.method import Plan
 from autoprune.training.units import lowest
@@ -23,11 +24,13 @@ class FindingUnits(ActingMethod):
 
     Attributes:
         problem: Budgets and costs.
+        gating: Gates that it has hung on the network.
     """
 
     finds: ClassVar[bool] = True
     longer: ClassVar[str] = "--method-epochs {} or more"
     problem: Problem
+    gating: Gating | None = None
 
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `ActingMethod`.
@@ -44,6 +47,15 @@ class FindingUnits(ActingMethod):
                              "autoprune profile says why")  # fmt: skip
         self.problem = self.pruning.problem
         self.check([torch.full((g.size,), g.floor < g.size) for g in self.space.groups])
+
+    def let_go(self) -> None:
+        """No gates are left."""
+        if self.gating is not None:
+            self.gating.remove()
+
+    def end(self, net: nn.Module) -> None:
+        """See `Method`; a training that had ended before has hung gates on the network once more."""
+        self.let_go()
 
     def ranked(
         self, scores: Sequence[Tensor], normaliser: str = "none", problem: Problem | None = None

@@ -83,17 +83,9 @@ class Gates(FindingUnits):
 
     def leave(self) -> None:
         """What is open, and the budgets."""
-        self._let_go()
+        self.let_go()
         self.pruned = self.projected([logit > 0 for logit in self.logits], self.logits)
         super().leave()
-
-    def end(self, net: nn.Module) -> None:
-        """No gates are left, also where the training had ended before."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self.gating is not None:
-            self.gating.remove()
 
     def state(self) -> dict[str, Any]:
         """See `Method`."""

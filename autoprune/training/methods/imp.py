@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -31,6 +32,7 @@ class Imp(FindingUnits):
     """
 
     name: ClassVar[str] = "imp"
+    NOTHING: ClassVar[Mapping[str, float]] = {"phases": 1}
 
     def __init__(self, pruning: Pruning | None = None, *, phases: int = 3) -> None:
         super().__init__(pruning)

@@ -76,16 +76,8 @@ class Threshold(FindingUnits):
 
     def leave(self) -> None:
         """What is open, and the budgets."""
-        self._let_go()
+        self.let_go()
         norms, levels = self.norms(), self.levels.tolist()
         alive = [n > n.mean() + r * n.std(unbiased=False) for n, r in zip(norms, levels, strict=True)]
         self.pruned = self.projected(alive if self.strength else [n >= 0 for n in norms], norms)
         super().leave()
-
-    def end(self, net: nn.Module) -> None:
-        """No gates are left, also where the training had ended before."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        if self.gating is not None:
-            self.gating.remove()
