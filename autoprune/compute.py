@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.guards import guard, unguard
+
 KINDS = ("cpu", "cuda")
 ROOM = 4 * 2**30  # bytes; beyond it more images at once gain nothing
 
@@ -89,6 +91,8 @@ class Compute:
         model.to(self.device)
         if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # Conv3d knows no such layout
             model.to(memory_format=torch.channels_last)
+            if self.device.type == "cpu":
+                guard(model)
         return model
 
     @contextmanager
@@ -101,6 +105,7 @@ class Compute:
         try:
             yield self.place(model)
         finally:
+            unguard(model)
             if usual:
                 model.to(memory_format=torch.contiguous_format)
 

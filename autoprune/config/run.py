@@ -167,8 +167,8 @@ class RunConfig(TrainingSettings):
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
         usual="3; 1 with front or fewer than 3 finalists")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009
-        "what is minimised on the validation samples: loss (of the task; cross-entropy), a score of the task (top1, as "
-        "1 - top1), or package.module:function of (outputs, targets), lower is better",
+        "what candidates are chosen by on the validation samples: loss (of the task; cross-entropy), a score of the "
+        "task (top1, as 1 - top1), or package.module:function of (outputs, targets), lower is better",
         kind=object, named=_named)
     val_samples: int = search(2000, "SAMPLES", "at most so many of the held-out training samples score a candidate",
         low=1, high=MOST, verbs="profile")

@@ -35,8 +35,12 @@ class Goal:
         """Of the settings.
 
         Raises:
-            ValueError: If there is no such metric.
+            ValueError: If there is no such metric, or nobody says whether more of it is better.
         """
+        given = task.scores().get(metric)
+        if given is not None and not isinstance(given, Metric) and not hasattr(given, "update"):  # a bare function
+            raise ValueError(f"metric '{metric}': a function does not say whether higher is better; give the "
+                             "task autoprune.tasks.Metric(function, higher_is_better=True or False)")  # fmt: skip
         own = resolve_metric(metric, task)
         return cls(goal_of(metric, task), {} if own is None else {metric: own})
 

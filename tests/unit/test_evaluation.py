@@ -8,7 +8,8 @@ from torch import nn
 
 from autoprune.data import ImageData, Split, load
 from autoprune.errors import CandidateFailed
-from autoprune.evaluation import EvaluationSettings, Evaluator, measure
+from autoprune.evaluation import EvaluationSettings, Evaluator, Goal, measure
+from autoprune.tasks import Metric, Task
 from autoprune.training import TrainingSettings, finetune
 from search_spaces import prune, trace
 
@@ -176,6 +177,22 @@ def test_the_users_own_metric(dense, data, space, scores, tmp_path, monkeypatch,
     assert len(found["batch_losses"]) == blocks
     top1 = Evaluator(dense, data, space, scores, EvaluationSettings(val_samples=400, metric="top1"))(space.full)
     assert top1["loss"] == pytest.approx(found["loss"])  # lower is better, always
+
+
+def test_a_bare_function_of_a_task_is_no_goal():
+    """Accuracy would be minimised."""
+    batches = [(torch.rand(4, 2), torch.zeros(4, dtype=torch.long))]
+
+    def task(metric):
+        return Task.of(batches, batches, loss=torch.nn.functional.cross_entropy, metrics={"right": metric})
+
+    def right(outputs, targets):
+        return (outputs.argmax(1) == targets).float()
+
+    with pytest.raises(ValueError, match="metric 'right': a function does not say whether higher is better"):
+        Goal.of("right", task(right))
+    assert Goal.of("loss", task(right)).is_loss
+    assert Goal.of("right", task(Metric(right, higher_is_better=True))).score.higher_is_better
 
 
 def test_a_metric_that_is_nan(dense, data, space, scores, tmp_path, monkeypatch):

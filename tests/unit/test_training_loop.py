@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from autoprune.compute import Compute
 from autoprune.data import Split, load
 from autoprune.errors import Diverged
 from autoprune.evaluation import measure
@@ -59,6 +60,26 @@ def test_weights_lie_as_before(data, layout):
     for found in (net, teacher):
         assert all(t.is_contiguous(memory_format=layout) for t in found.state_dict().values() if t.dim() == 4)
     assert not net[1].weight.is_contiguous() or layout == torch.contiguous_format  # which formats of files refuse
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_a_thin_strided_shortcut_never_computes_channels_last(channels, monkeypatch):
+    """Where oneDNN corrupts the heap (see `autoprune.guards`): its input and its weight lie in the usual strides."""
+    net = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.Conv2d(channels, 16, 1, 2))
+    seen = []
+
+    def convolve(self, x, weight, bias, original=nn.Conv2d._conv_forward):
+        if self.stride == (2, 2):
+            seen.append(x.stride() + weight.stride())
+        return original(self, x, weight, bias)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", convolve)
+    images = torch.rand(4, 1, 8, 8).to(memory_format=torch.channels_last)
+    compute = Compute.choose("cpu", amp=False)
+    with compute.placed(net):
+        compute.place(net)(images).sum().backward()
+    assert seen == [(channels * 64, 64, 8, 1, channels, 1, 1, 1)]
+    assert not any(layer._forward_pre_hooks for layer in net)
 
 
 def test_the_seed_decides_everything(data, uninterrupted):
