@@ -91,14 +91,14 @@ def finetune(
     check_recovery(changed.config, prepared)
     if run.config.method:
         prepared = find_units(run, prepared, progress)
-    kept = run.checkpoint / f"{target.name}-{_digest(changed.config, chosen)}.pt"
+    state, kept = run.checkpoint / f"{target.name}-{_digest(changed.config, chosen)}.pt", prepared.kept(chosen)
     with process_group(changed.config.device) as processes:
         if not processes.is_first:
-            help_train(changed, prepared, chosen, kept)
+            help_train(changed, prepared, kept, state)
             return target
         measured = known_or_measured(run, prepared, chosen, progress.say)
-        deliver(changed, prepared, chosen, target, progress, checkpoint=kept, measured=measured)
-    for file in (kept, kept.with_suffix(".pace.json"), beside(kept, changed.config.recovery)):
+        deliver(changed, prepared, kept, chosen, target, progress, checkpoint=state, measured=measured)
+    for file in (state, state.with_suffix(".pace.json"), beside(state, changed.config.recovery)):
         file.unlink(missing_ok=True)
     renew(run, progress.say)
     return target
@@ -181,7 +181,7 @@ def export_run(
             prepared = replace(prepared, problem=replace(prepared.problem, budgets=budgets))
         else:
             measured = known_or_measured(run, prepared, chosen, progress.say)
-        deliver(changed, prepared, chosen, target, progress, checkpoint=None, measured=measured)
+        deliver(changed, prepared, prepared.kept(chosen), chosen, target, progress, checkpoint=None, measured=measured)
         renew(run, progress.say)
         return target
     if not (run.best / "architecture.json").is_file():

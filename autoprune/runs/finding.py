@@ -85,7 +85,7 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     settled = f"; the choice had settled after {early} epochs" if early else ""
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
-    return replace(prepared, problem=problem, trained=net)
+    return replace(prepared, problem=problem, trained=net, units=kept)
 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:

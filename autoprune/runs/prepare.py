@@ -25,9 +25,10 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.data import ImageData, ImageStream, Streaming
 from autoprune.data.memory import parse_size, settled
+from autoprune.evaluation.starts import scores_of
 from autoprune.formats import check_network
 from autoprune.ledger.versions import decisive
-from autoprune.problem import Problem
+from autoprune.problem import Problem, Trial
 from autoprune.reference import ModelReference, fingerprint, quiet
 from autoprune.report.pace import passes, tuning_passes
 from autoprune.report.tables import counted
@@ -39,7 +40,7 @@ from autoprune.tasks import MapStyle, Task, as_task, resolve_metric
 from objectives import find
 from objectives.latency import Latency
 from objectives.plugins import running
-from search_spaces import NestedNetwork, SearchSpace, trace
+from search_spaces import Kept, NestedNetwork, SearchSpace, trace
 
 RESIDENT = ("digits", "cifar10", "cifar100", "tabular")  # kinds of data that are always in memory
 
@@ -57,6 +58,7 @@ class Prepared:
         problem: Space, budgets and scores.
         trained: The dense network as a method has trained it, which is cut in place of `model`; None: there is none.
         nested: The network of several levels that a method has trained; None: there is none.
+        units: Those that a method has chosen to stay; None: the scores choose them.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
 
@@ -69,6 +71,13 @@ class Prepared:
     begun_with: Mapping[str, str] | None = None
     trained: nn.Module | None = None
     nested: NestedNetwork | None = None
+    units: Kept | None = None
+
+    def kept(self, trial: Trial) -> Kept:
+        """The units that the network of a trial keeps: what a method chose, if they are so many, else the best."""
+        if self.units is not None and tuple(map(len, self.units)) == trial.widths:
+            return self.units
+        return self.space.kept(trial.widths, scores_of(self.problem, trial))
 
     @property
     def space(self) -> SearchSpace:

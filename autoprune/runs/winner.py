@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
-from autoprune.evaluation.starts import scores_of
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.ledger.versions import decisive, versions
 from autoprune.printable import decimals
@@ -51,6 +50,7 @@ class Winner:
 def deliver(
     run: RunDirectory,
     prepared: Prepared,
+    kept: Kept,
     trial: Trial,
     target: Path,
     progress: RunProgress,
@@ -58,12 +58,13 @@ def deliver(
     measured: Mapping[str, dict[str, float]] | None = None,
     finalist: Mapping[str, Tensor] | None = None,
 ) -> Winner:
-    """Fine-tune one trial's network from the dense weights, compare it with the dense one, and export it.
+    """Fine-tune the network of the units that stay, from the dense weights; compare it with the dense one; export it.
 
     Args:
         run: Where, and with which settings.
         prepared: The problem.
-        trial: Whose widths.
+        kept: Per group the units that stay: of a trial's widths (`Prepared.kept`), or as a method chose them.
+        trial: What the export says that it is of.
         target: Directory of the export.
         progress: Where to show progress.
         checkpoint: File that lets the fine-tune go on after a stop; None: none.
@@ -72,7 +73,7 @@ def deliver(
     """
     config, task, space = run.config, prepared.task, prepared.space
     started = time.monotonic()
-    model, kept, finetuned = _recovered(run, prepared, trial, progress, checkpoint, finalist)
+    model, kept, finetuned = _recovered(run, prepared, kept, progress, checkpoint, finalist)
     found = {
         (name, split): measure_by_class(net, task, split, device=config.device)
         for split in ("val", "test")
@@ -90,7 +91,7 @@ def deliver(
     prepared.model.cpu()
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price
-    whole, pruned = price(space.full), price(trial.widths)
+    whole, pruned = price(space.full), price(tuple(map(len, kept)))
     costs = {name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}
     levels: dict[str, Any] = (
         {}
@@ -120,24 +121,23 @@ def deliver(
     return Winner(model.eval(), costs, metrics)
 
 
-def help_train(run: RunDirectory, prepared: Prepared, trial: Trial, checkpoint: Path) -> None:
+def help_train(run: RunDirectory, prepared: Prepared, kept: Kept, checkpoint: Path) -> None:
     """Take part in the fine-tune of `deliver` as a further process, which neither measures nor writes anything."""
-    _recovered(run, prepared, trial, RunProgress(quiet=True), checkpoint)
+    _recovered(run, prepared, kept, RunProgress(quiet=True), checkpoint)
 
 
 def _recovered(
     run: RunDirectory,
     prepared: Prepared,
-    trial: Trial,
+    kept: Kept,
     progress: RunProgress,
     checkpoint: Path | None,
     finalist: Mapping[str, Tensor] | None = None,
 ) -> tuple[nn.Module, Kept, dict[str, dict[str, Any]]]:
-    """The network of a trial, trained; the units that it keeps; and what was measured on the way."""
+    """The network of some units, trained; those that it has kept; and what was measured on the way."""
     if prepared.nested is not None:  # all levels have been trained to the end
         return *prepared.nested.alone(prepared.nested.names[0]), {}
     config, dense = run.config, prepared.trained or prepared.model
-    kept = prepared.space.kept(trial.widths, scores_of(prepared.problem, trial))
     if drives(config):
         dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
     model = prune(dense, prepared.space, kept)
@@ -153,14 +153,14 @@ def deliver_held(
     Raises:
         Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
     """
-    trial, kept = outcome.trial, run.checkpoint / f"{outcome.trial.number}.pt"
+    trial, file = outcome.trial, run.checkpoint / f"{outcome.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
-    more: dict[str, Any] = {"checkpoint": kept, "measured": outcome.figures}
+    more: dict[str, Any] = {"checkpoint": file, "measured": outcome.figures}
     if trial.fidelity.trains and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)
     try:
-        return deliver(run, prepared, trial, run.best, progress, **more)
+        return deliver(run, prepared, prepared.kept(trial), trial, run.best, progress, **more)
     except Diverged as error:
         again = f"autoprune finetune {run.path} --lr {min(run.config.lr / 10, 0.01):g} --to {run.best}"
         raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error

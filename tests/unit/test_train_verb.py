@@ -1,6 +1,7 @@
 """`train`: a method finds the units under the budgets, and what it leaves is a run like a search's."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,12 @@ import torch
 
 import autoprune
 from autoprune.architecture import kept_of, read_architecture
+from autoprune.config import RunConfig
+from autoprune.problem import Trial
+from autoprune.report import RunProgress
 from autoprune.runs import RunDirectory
+from autoprune.runs.prepare import prepare
+from autoprune.runs.winner import deliver
 from autoprune.training import Checkpoints
 from autoprune.training.state import TrainingState
 
@@ -42,6 +48,23 @@ def test_what_it_finds_is_delivered_and_holds_every_budget(here, digits_weights)
     assert all(set(a) <= set(b) for a, b in zip(smaller["kept"], said["kept"], strict=True))
     again = autoprune.resume(result.run_dir, progress=False)  # is over
     assert torch.equal(again.model(images), result.model(images))
+
+
+def test_the_units_that_a_method_chose_are_delivered_whatever_the_scores_say(here, digits_weights):
+    """The last ones of each group, which no score prefers; the costs are theirs, too."""
+    told = {name: value for name, value in QUICK.items() if name not in ("progress", "epochs")}
+    config = RunConfig.make(**told, model=MODEL, weights=str(digits_weights), data="digits", epochs=0.0)
+    prepared = prepare(config)
+    half = prepared.space.clip(0.5 * group.size for group in prepared.space.groups)
+    units = tuple(np.arange(g.size - w, g.size) for g, w in zip(prepared.space.groups, half, strict=True))
+    chosen, trial = replace(prepared, units=units), Trial(0, half)
+    assert chosen.kept(trial) is units
+    assert len(chosen.kept(Trial(0, prepared.space.full))[0]) == prepared.space.full[0]
+    run = RunDirectory.create(here / "run", config, prepared.problem, prepared.example, prepared.task.labels())
+    found = deliver(run, prepared, units, Trial(0, prepared.space.full), run.best, RunProgress(quiet=True), None)
+    said = read_architecture(run.best)
+    assert said["kept"] == [u.tolist() for u in units]
+    assert found.costs["macs"]["pruned"] == prepared.problem.feasibility.price(half)["macs"]
 
 
 def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights, monkeypatch):
