@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -50,6 +50,23 @@ def _same(a: Tensor | int, b: Tensor | int) -> bool:
     return torch.equal(a, b)
 
 
+@dataclass(eq=False)
+class ParameterView:
+    """A parameter that has only been turned about (see rules/parameters.py).
+
+    Attributes:
+        tensor: The view; held, because it is known by its address.
+        name: Of the parameter.
+        axes: Of which axes of the parameter each axis is made, outermost first.
+        resolve: Gives the view its companion, by the rule of a bare parameter.
+    """
+
+    tensor: Tensor
+    name: str
+    axes: tuple[tuple[int, ...], ...]
+    resolve: Callable[[], None]
+
+
 class Recorder:
     """The state of one trace; the rules read and write it.
 
@@ -82,6 +99,9 @@ class Recorder:
         tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one;
             layer with groups -> 1 where it is to lose the other kind of units.
         misunderstood: Bare parameters whose channels seem to lie along another axis.
+        views: Parameters that have been turned about, by the address of the view.
+        unchecked: What would examine the sizes of the function that runs, if it were not a view of a parameter.
+        shapes: Of parameters and buffers.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
@@ -117,6 +137,9 @@ class Recorder:
         self.tried = dict(tried or {})
         self.misunderstood: set[str] = set()
         self.whole_or_alike: set[str] = set()
+        self.views: dict[int, ParameterView] = {}
+        self.unchecked: Callable[[], None] | None = None
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors}
         self.obstacles: dict[str, str] = {}
         self.whole: dict[tuple[str, int], str] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
@@ -173,7 +196,20 @@ class Recorder:
             return found
         if (name := self.names.get(id(tensor))) is not None:
             return self._ids_of_parameter(name, tensor)
+        if (view := self.views.pop(id(tensor), None)) is not None:
+            view.resolve()
+            return self.ids(tensor)
         return constant(tensor.shape)
+
+    def view_of(self, tensor: Any) -> ParameterView | None:
+        """A parameter with two axes or more, as its own view; or what has been made of one by turning it about."""
+        if (view := self.views.get(id(tensor))) is not None:
+            return view
+        name = self.names.get(id(tensor))
+        if name is None or not tensor.is_floating_point() or sum(n > 1 for n in tensor.shape) < 2:
+            return None
+        axes = tuple((d,) if n > 1 else () for d, n in enumerate(tensor.shape))
+        return ParameterView(tensor, name, axes, lambda: None)
 
     def _ids_of_parameter(self, name: str, tensor: Tensor) -> Tensor:
         """A bare parameter moved about: its ids are taken to lie along one axis.
@@ -229,6 +265,8 @@ class Recorder:
         for tensor in tensors_in(values):
             if (name := self.names.get(id(tensor))) is not None:
                 self.freeze_tensor(name, tensor.dim(), why)
+            elif (view := self.views.get(id(tensor))) is not None:
+                self.freeze_tensor(view.name, len(self.shapes[view.name]), why)
             elif (ids := self.companion(tensor)) is not None:
                 self.freeze(ids, why)
 
@@ -246,9 +284,13 @@ class Recorder:
     def freeze_tensor(self, name: str, dims: int, why: str) -> None:
         """Forbid the removal of every channel on a parameter or buffer, now and later."""
         for axis in range(dims):
-            self.whole.setdefault((name, axis), why)
-            if (known := self.axes.get((name, axis))) is not None:
-                self.freeze(known[1], why)
+            self.keep_whole(name, axis, why)
+
+    def keep_whole(self, name: str, axis: int, why: str) -> None:
+        """The same of one axis."""
+        self.whole.setdefault((name, axis), why)
+        if (known := self.axes.get((name, axis))) is not None:
+            self.freeze(known[1], why)
 
     def is_bare(self, ids: Tensor) -> bool:
         """Do these channels live on bare parameters and buffers only, and does no layer make them?"""

@@ -19,12 +19,13 @@ from search_spaces.counts import ChannelCount, Size
 from search_spaces.graph import MADE_BY
 from search_spaces.inputs import INPUT, first_exchanged
 from search_spaces.operators import OperatorMode, quiet
-from search_spaces.recorder import ATTRIBUTE, Recorder
+from search_spaces.recorder import ATTRIBUTE, ParameterView, Recorder
 from search_spaces.rules import (
     arithmetic,
     attention,
     layers,
     movement,
+    parameters,
     products,
     reductions,
     scattering,
@@ -235,14 +236,18 @@ class Functions(TorchFunctionMode):
             rec.graph.add_missing(func, args, kwargs, out, nodes)
             return out
         if (check := sizes.CHECKS.get(func)) is not None:
-            with quiet():
-                check(rec, func, args, kwargs)
+            if check not in sizes.WRITTEN and args and rec.view_of(args[0]) is not None:
+                rec.unchecked = partial(check, rec, func, args, kwargs)  # once it is known how it is used
+            else:
+                with quiet():
+                    check(rec, func, args, kwargs)
         before = rec.seen
         with rec.inside(checked=check is not None or func in sizes.SAFE):
             out = func(*args, **kwargs)
         if check is None:
             with quiet():
                 counted(rec, func, args, kwargs, out)
+        rec.unchecked = None
         if rec.seen == before:
             unseen(rec, func, args, kwargs, out)
         return out
@@ -336,7 +341,17 @@ class Operators(OperatorMode):
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = arithmetic.pointwise
-        touched = any(rec.companion(t) is not None or id(t) in rec.names for t in tensors_in((args, kwargs)))
+        touched = any(
+            rec.companion(t) is not None or id(t) in rec.names or id(t) in rec.views for t in tensors_in((args, kwargs))
+        )
+        if touched and rule is not None and (axes := parameters.turned(rec, func, args, out)) is not None:
+            later = partial(looked_at, rec, rec.unchecked, rec.checked, partial(rule, rec, func, args, kwargs, out))
+            rec.views[id(out)] = ParameterView(out, rec.view_of(args[0]).name, axes, later)  # type: ignore[union-attr]
+            return out
+        if rec.unchecked is not None:
+            check, rec.unchecked = rec.unchecked, None
+            with quiet():
+                check()
         if touched:  # else it may be part of a rule that works on companions
             rec.doing = func
         if rule is not None and (touched or rule is products.product):
@@ -346,6 +361,14 @@ class Operators(OperatorMode):
                 rec.freeze_all((args, kwargs), f"unknown operation '{func.overloadpacket}' in {rec.where}")
             fixed_cost(rec, func, args, out)
         return out
+
+
+def looked_at(rec: Recorder, check: Any, checked: bool, rule: Any) -> None:
+    """A view of a parameter is used otherwise than in a product: what was not asked when it was made."""
+    with quiet(), rec.inside(checked=checked):
+        if check is not None:
+            check()
+        rule()
 
 
 def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:

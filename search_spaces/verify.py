@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from search_spaces.plan import check_kept
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, preserved, slow_path
+from search_spaces.watching import modes_read
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
 TINY = 1e-4  # parameters that are smaller hide errors as zeros do
@@ -141,9 +145,11 @@ class Subject:
     def __init__(self, model: nn.Module, example_inputs: Any, tolerance: float) -> None:
         self.model, self.tolerance = model, tolerance
         self.args, self.kwargs = as_call(example_inputs)
-        settle_norms(model, self.args, self.kwargs)
-        dense = copy.deepcopy(model)
-        self.answer, _ = self._ask(dense)
+        asked: list[bool] = []
+        with modes_read(partial(asked.append, True)), settling(model) as once:
+            self.answer, _ = self._ask(model)
+        if not once():
+            self.answer, _ = self._ask(copy.deepcopy(model))
         if self.answer.is_narrowed:
             self.tolerance *= IN_SINGLE
         if not self.answer.holds_numbers:
@@ -151,10 +157,12 @@ class Subject:
                 f"{type(model).__name__}: its answer to the example input holds no number, so that nothing can be "
                 "compared; give an example input that it has an answer to"
             )
-        # None: it cannot train on the example alone. What it draws at random cannot be compared.
+        # None: it does the same in training, or cannot train on the example alone. What it draws at random cannot be
+        # compared.
         self.trained: Answer | None = None
-        with contextlib.suppress(*FAILURES):
-            self.trained, self.draws = self._ask(training(dense))
+        if asked or adapted(model) or any(type(m).train is not nn.Module.train for m in model.modules()):
+            with contextlib.suppress(*FAILURES):
+                self.trained, self.draws = self._ask(training(copy.deepcopy(model)))
 
     def _ask(self, model: nn.Module) -> tuple[Answer, bool]:
         """What the model answers, and whether it draws random numbers."""
@@ -276,10 +284,17 @@ def blame(subject: Subject, space: SearchSpace, kept: Kept, found: float) -> str
     )
 
 
-def settle_norms(model: nn.Module, args: Any, kwargs: Any) -> None:
-    """Multiply the running statistics by those of the example input, so that signals keep their size in any depth."""
+@contextmanager
+def settling(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """In one pass, multiply the running statistics by those of what comes: signals keep their size in any depth.
+
+    Yields:
+        Whether each has been settled once, so that the pass has answered what the settled network answers.
+    """
+    calls: Counter[int] = Counter()
 
     def settle(norm: Any, inputs: Any) -> None:
+        calls[id(norm)] += 1
         x = inputs[0]
         axes = [d for d in range(x.dim()) if d != 1]
         norm.running_mean.copy_(norm.running_mean + x.mean(axes))
@@ -288,8 +303,7 @@ def settle_norms(model: nn.Module, args: Any, kwargs: Any) -> None:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and isinstance(m.running_mean, Tensor)]
     handles = [norm.register_forward_pre_hook(settle) for norm in norms]
     try:
-        if handles:
-            model(*args, **kwargs)
+        yield lambda: all(number == 1 for number in calls.values())
     finally:
         for handle in handles:
             handle.remove()

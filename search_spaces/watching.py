@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -45,7 +46,7 @@ def watched(rec: Recorder) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_counted_attributes(rec))
         stack.enter_context(_sizes_in_attributes(rec))
-        stack.enter_context(_modes_read(rec))
+        stack.enter_context(modes_read(partial(setattr, rec, "asks_mode", True)))
         yield
 
 
@@ -191,12 +192,12 @@ def _sizes_in_attributes(rec: Recorder) -> Iterator[None]:
 
 
 @contextmanager
-def _modes_read(rec: Recorder) -> Iterator[None]:
+def modes_read(note: Callable[[], None]) -> Iterator[None]:
     """Note whether the network's own code asks if it is in training: if not, it does the same there."""
 
     def read(module: nn.Module) -> bool:
         if not type(module).__module__.startswith(REGULARISERS):
-            rec.asks_mode = True
+            note()
         mode: bool = vars(module)["training"]
         return mode
 

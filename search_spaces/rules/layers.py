@@ -15,6 +15,7 @@ from search_spaces.companions import along, constant, line_of
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.groups import layer_of
 from search_spaces.recorder import Recorder
+from search_spaces.rules.parameters import times_view
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -173,6 +174,12 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
     name = rec.name_of(weight)
+    if name is None and weight.dim() == 2 and (view := rec.view_of(weight)) is not None:
+        made = times_view(rec, x, view, *view.axes[::-1], out.numel() / out.shape[-1] / rec.batch)
+        if made is not None:
+            add_bias(rec, a["bias"], made)
+            rec.set(out, along(made, -1, out.shape))
+            return out
     if name is None or weight.dim() != 2:
         return computed(rec, out, weight, (x, weight, a["bias"]))
     projected(rec, x, out, name, weight, a["bias"])

@@ -128,6 +128,19 @@ def unfold_patches(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor
         rec.set(out, along(line.repeat_interleave(out.shape[axis] // len(line)), axis, out.shape))
 
 
+def fold_patches(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """F.fold, the inverse: the rows of all positions of the kernel make one channel."""
+    x = args[0]
+    ids = rec.ids(x)
+    axis = x.dim() - 2
+    if set(varying(ids)) - {axis}:
+        rec.freeze(ids, f"fold over the channels in {rec.where}")
+    elif varying(ids):
+        rows = line_of(ids, axis).reshape(out.shape[-3], -1)
+        rec.channels.unite(rows[:, :1].expand_as(rows), rows, f"fold in {rec.where} adds it to a constant")
+        rec.set(out, along(rows[:, 0], out.dim() - 3, out.shape))
+
+
 def pixel_shuffle(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """The r x r channels that become the pixels of one are tied."""
     x, axis = args[0], args[0].dim() - 3
@@ -198,5 +211,5 @@ OPERATORS: dict[Any, Any] = {
     aten.cat: concatenate, aten.stack: stack, aten.constant_pad_nd: constant_pad, aten.index: index,
     aten.index_put: put, aten.index_put_: put,
     aten.as_strided_: restride, aten.roll: roll, aten.pixel_shuffle: pixel_shuffle, aten.glu: halve,
-    aten.im2col: unfold_patches,
+    aten.im2col: unfold_patches, aten.col2im: fold_patches,
 }  # fmt: skip

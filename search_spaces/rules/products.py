@@ -11,6 +11,7 @@ from search_spaces.companions import along, constant, line_of, varying
 from search_spaces.recorder import Recorder
 from search_spaces.rules import reductions
 from search_spaces.rules.arithmetic import combine
+from search_spaces.rules.parameters import times_view
 
 aten = torch.ops.aten
 # What `Recorder.products` counts, beside attention and reductions; the masked network counts the same (masking.py).
@@ -25,23 +26,13 @@ def numbers(func: Any, args: Any) -> int:
 def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """mm, bmm, addmm, baddbmm."""
     bias, (a, b) = (args[0], args[1:3]) if func.overloadpacket in (aten.addmm, aten.baddbmm) else (None, args[:2])
-    if (name := rec.names.get(id(b))) is not None and b.dim() == 2:
-        result = times_parameter(rec, a, name, b, out)
-    else:
-        result = times(rec, a, b, out)
-    rec.set(out, result)
+    result: Tensor | None = None
+    if (view := rec.view_of(b)) is not None:
+        made = times_view(rec, a, view, *view.axes[-2:], out.numel() / out.shape[-1] / rec.batch)
+        result = None if made is None else along(made, -1, out.shape)
+    rec.set(out, times(rec, a, b, out) if result is None else result)
     if bias is not None:
         rec.set(out, combine(rec, [out, bias], out.shape))
-
-
-def times_parameter(rec: Recorder, x: Tensor, name: str, weight: Tensor, out: Tensor) -> Tensor:
-    """X @ weight with a parameter of the model: a linear layer."""
-    rec.reached.add(name)
-    ids = rec.register(name, 0, rec.read(x, 1), "in")
-    made = rec.makes(name, 1, weight.shape[1])
-    pixels = out.shape[0] / rec.batch
-    rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=name.rpartition(".")[0])
-    return along(made, 1, out.shape)
 
 
 def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:

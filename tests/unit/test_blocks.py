@@ -198,3 +198,57 @@ class Radix(nn.Module):
 def test_layers_with_groups_lose_the_other_kind_where_one_unit_is_all_there_is(law):
     space = law(Radix().eval(), torch.randn(1, 3, 4, 4), seeds=(0,))
     assert sizes(space) == {"stem": 4, "conv": 8, "less": 4}
+
+
+class Experts(nn.Module):
+    """A mixture whose experts are stacked in two parameters; `run(self, x)` gives what each answers, [B, T, E, C]."""
+
+    def __init__(self, run, hidden=10, number=3):
+        super().__init__()
+        self.gate, self.run, self.number = nn.Linear(8, number), run, number
+        self.into, self.shift = nn.Parameter(torch.randn(number, 8, hidden)), nn.Parameter(torch.randn(number, hidden))
+        self.out = nn.Parameter(torch.randn(number, hidden, 8))
+
+    def forward(self, x):
+        return (self.run(self, x) * self.gate(x).softmax(-1)[..., None]).sum(2)
+
+
+def by_einsum(s, x):
+    hidden = F.gelu(torch.einsum("btc,ech->bteh", x, s.into) + s.shift)
+    return torch.einsum("bteh,ehc->btec", hidden, s.out)
+
+
+def one_by_one(s, x):
+    return torch.stack([F.gelu(x @ s.into[e] + s.shift[e]) @ s.out[e] for e in range(s.number)], 2)
+
+
+def in_a_batch(s, x):
+    flat = x.reshape(-1, x.shape[-1]).expand(s.number, -1, -1)
+    out = torch.bmm(F.gelu(torch.bmm(flat, s.into) + s.shift[:, None]), s.out)
+    return out.transpose(0, 1).reshape(*x.shape[:2], s.number, -1)
+
+
+@pytest.mark.parametrize("run", [by_einsum, one_by_one, in_a_batch], ids=lambda f: f.__name__)
+def test_stacked_experts_lose_hidden_channels(law, run):
+    space = law(Stream(Experts(run)).eval(), torch.randn(2, 3, 4), seeds=(0,))
+    assert sizes(space) == {"embed": 8, "block": 10}
+    (hidden,) = (g for g in space.groups if g.name == "block")
+    assert {(m.tensor, m.axis) for m in hidden.members} == {("block.into", 2), ("block.shift", 1), ("block.out", 1)}
+    gate = next(g for g in space.frozen if g.name == "block.gate")  # which expert is told apart nowhere else
+    assert "'block'" in gate.frozen_because
+
+
+class Mirrored(nn.Module):
+    """An autoencoder that decodes with the transposed weight of its encoder, [2, 3, 4]."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.code, self.head = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(6, 3)
+        self.shift = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        return self.head(F.linear(self.code(self.embed(x)).relu(), self.code.weight.t(), self.shift))
+
+
+def test_a_transposed_weight_reads_what_it_makes(law):
+    assert sizes(law(Mirrored().eval(), torch.randn(2, 3, 4), seeds=(0,))) == {"embed": 6, "code": 5}

@@ -125,6 +125,12 @@ def test_a_concat_split_by_the_sizes_of_its_parts(law, toy):
     assert sizes(space) == {"stem.0": 8, "body.a": 3, "body.b": 5, "body.c": 8, "head": 6}
 
 
+def test_patches_and_back(law, toy):
+    """What F.unfold lays out F.fold adds up again: outlook attention (VOLO)."""
+    space = law(toy(lambda s, x: F.fold(s.a(x).tanh().flatten(2), (9, 9), 2), a=toy.conv(8, 32)), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 8, "head": 6}  # four rows for each of eight channels
+
+
 def test_temporal_shift(law, toy):
     def function(s, x):
         fold = x.shape[1] // 4

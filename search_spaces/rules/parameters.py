@@ -1,0 +1,113 @@
+"""Views of parameters (transposed, one of a stack, axes merged), so that a product with one is a layer.
+
+A parameter with two axes of channels ([experts, in, out]) has no companion, which holds one id a place. What only
+turns it about is therefore noted as a view, and looked at when it is used: a product reads one of its axes and makes
+another; any other use goes by the rule of a bare parameter (see `Recorder.ids`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.companions import along, line_of, varying
+from search_spaces.recorder import ParameterView, Recorder
+
+aten = torch.ops.aten
+TURNS = {
+    aten.t, aten.transpose, aten.permute, aten.unsqueeze, aten.select, aten.view, aten._unsafe_view, aten.reshape,
+    aten.clone, aten.detach, aten.alias, aten.expand,
+}  # fmt: skip
+Axes = tuple[tuple[int, ...], ...]
+
+
+def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
+    """Of which axes of the parameter each axis of the result is made; None if that cannot be said."""
+    if func.overloadpacket not in TURNS:
+        return None
+    x = args[0]
+    view = rec.view_of(x)
+    if view is None:
+        return None
+    shape = rec.shapes[view.name]
+    axes = view.axes
+    kind, dims = func.overloadpacket, x.dim()
+    if kind in (aten.clone, aten.detach, aten.alias):
+        return axes
+    if kind is aten.t:
+        return axes[::-1]
+    if kind is aten.transpose:
+        order = list(range(dims))
+        a, b = args[1] % dims, args[2] % dims
+        order[a], order[b] = order[b], order[a]
+        return tuple(axes[d] for d in order)
+    if kind is aten.permute:
+        return tuple(axes[d % dims] for d in args[1])
+    if kind is aten.unsqueeze:
+        place = args[1] % (dims + 1)
+        return (*axes[:place], (), *axes[place:])
+    if kind is aten.select:
+        place = args[1] % dims
+        for axis in axes[place]:
+            rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
+        return (*axes[:place], *axes[place + 1 :])
+    if kind is aten.expand:
+        return axes if tuple(out.shape) == tuple(x.shape) else None
+    return _regrouped([d for group in axes for d in group], shape, out.shape)
+
+
+def _regrouped(order: list[int], shape: Sequence[int], sizes: Sequence[int]) -> Axes | None:
+    """Axes of a parameter in this order, merged or taken apart again so that they have these sizes."""
+    found: list[tuple[int, ...]] = []
+    left = [d for d in order if shape[d] > 1]
+    for size in sizes:
+        taken: list[int] = []
+        while left and math.prod(shape[d] for d in taken) < size:
+            taken.append(left.pop(0))
+        if math.prod(shape[d] for d in taken) != size:
+            return None
+        found.append(tuple(taken))
+    return None if left else tuple(found)
+
+
+def times_view(
+    rec: Recorder, x: Tensor, view: ParameterView, inner: Sequence[int], outer: Sequence[int], rows: float
+) -> Tensor | None:
+    """X @ a view of a parameter: a linear layer; the ids that it makes, or None where it is none.
+
+    Args:
+        rec: The recorder.
+        x: Its input, whose last axis is summed over.
+        view: Of the parameter.
+        inner: Axes of the parameter that make up the one that is summed over.
+        outer: Those that make up the other.
+        rows: How often each weight is used, for each image.
+    """
+    if not inner or not outer or not set(rec.varying(x)) <= {x.dim() - 1}:
+        return None
+    shape = rec.shapes[view.name]
+    rec.reached.add(view.name)
+    reads = rec.read(x, -1).reshape([shape[d] for d in inner])
+    axes = varying(rec.channels.canonical(reads))
+    place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view.name, inner))
+    line = line_of(reads, place)
+    why = f"a product with '{view.name}' in {rec.where} reads it beside a constant"
+    rec.channels.unite(along(line, place, reads.shape), reads, why)
+    rec.register(view.name, inner[place], line, "in")
+    axis = _of_channels(rec, view.name, outer)
+    for other in {d for group in view.axes for d in group} - {inner[place], axis}:
+        rec.keep_whole(view.name, other, f"a product in {rec.where} needs '{view.name}' whole along another axis")
+    made = rec.makes(view.name, axis, shape[axis])
+    made = along(made, outer.index(axis), [shape[d] for d in outer]).reshape(-1)
+    owner = view.name.rpartition(".")[0]
+    rec.multiplies("linear", kernel=1, pixels=rows, reads=reads.reshape(-1), makes=made, owner=owner)
+    return made
+
+
+def _of_channels(rec: Recorder, name: str, axes: Sequence[int]) -> int:
+    """The one of these axes of a parameter on which channels lie: as is known, or the longest."""
+    return max(axes, key=lambda d: ((name, d) in rec.axes, rec.shapes[name][d]))
