@@ -175,7 +175,7 @@ def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         out: Tensor = func(*args, **kwargs)
     name = rec.name_of(weight)
     if name is None and weight.dim() == 2 and (view := rec.view_of(weight)) is not None:
-        made = times_view(rec, x, view, *view.axes[::-1], out.numel() / out.shape[-1] / rec.batch)
+        made = times_view(rec, x, view, view.axes[1], view.axes[0], out.numel() / out.shape[-1] / rec.batch)
         if made is not None:
             add_bias(rec, a["bias"], made)
             rec.set(out, along(made, -1, out.shape))

@@ -28,7 +28,7 @@ def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> No
     bias, (a, b) = (args[0], args[1:3]) if func.overloadpacket in (aten.addmm, aten.baddbmm) else (None, args[:2])
     result: Tensor | None = None
     if (view := rec.view_of(b)) is not None:
-        made = times_view(rec, a, view, *view.axes[-2:], out.numel() / out.shape[-1] / rec.batch)
+        made = times_view(rec, a, view, view.axes[-2], view.axes[-1], out.numel() / out.shape[-1] / rec.batch)
         result = None if made is None else along(made, -1, out.shape)
     rec.set(out, times(rec, a, b, out) if result is None else result)
     if bias is not None:
