@@ -17,9 +17,10 @@ from autoprune.runs.driving import begin, pruning_of, train_with
 from autoprune.runs.levels import levels_of
 from autoprune.runs.prepare import Prepared
 from autoprune.training import Method
-from autoprune.training.methods import make
+from autoprune.training.methods import METHODS, make
 from autoprune.training.methods.sooner import Sooner
 from autoprune.training.methods.waiting import WaitingUnits
+from objectives import find
 from search_spaces import NestedNetwork
 
 NESTED = "nested"
@@ -95,8 +96,11 @@ def _made(config: RunConfig, prepared: Prepared) -> Method:
     method = make(config.method, pruning, **config.method_args)
     if not config.prune_when:
         return method
+    rules = {name: kind for name, kind in METHODS.items() if issubclass(kind, WaitingUnits)}
+    find("prune_when", config.prune_when, rules)
     rule = make(config.prune_when, pruning, **config.prune_when_args)
     if not isinstance(rule, WaitingUnits):
-        raise ValueError(f"prune_when '{config.prune_when}': is a method that prunes, and does not say when another "
-                         "one does; epi or early-bird")  # fmt: skip
+        raise ValueError(
+            f"prune_when '{config.prune_when}': must be a subclass of WaitingUnits; {', '.join(rules)} are"
+        )
     return Sooner(method, rule)

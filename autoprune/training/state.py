@@ -143,8 +143,10 @@ class TrainingState:
             if any(map(not_finite, batches)):
                 raise ValueError(f"{plan.task.where('train')}: the batch of step {self.step + 1} holds NaN or "
                                  "infinity; find out where it comes from, or leave such samples out")  # fmt: skip
+            own = ", ".join(f"{name} {value}" for name, value in self.method.settings().items())
+            also = f", or change what method '{self.method.name}' is told ({own})" if own else ""
             raise Diverged(f"training diverged at step {self.step + 1} of {plan.steps} (loss {total}); lower "
-                           f"the learning rate of {settings.lr:g}")  # fmt: skip
+                           f"the learning rate of {settings.lr:g}{also}")  # fmt: skip
         if settings.clip:
             nn.utils.clip_grad_norm_(self._parameters, settings.clip)
         self._optimizer.step()

@@ -107,7 +107,18 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
     [
         ({}, "method: missing; find the units"),
         ({"method": "nested", "budget_list": "30%", "prune_when": "epi"}, "'nested' has no such moment; leave prune_w"),
-        ({"method": "slimming", "prune_when": "chex"}, "prune_when 'chex': is a method that prunes"),
+        ({"method": "slimming", "prune_when": "chex"}, "unknown prune_when 'chex'; known: early-bird, epi"),
+        (
+            {"method": "slimming", "method_args": {"strenght": 1}},
+            "'slimming': has no setting 'strenght'; it has strength",
+        ),
+        (
+            {"method": "slimming", "method_args": {"strength": "inf"}},
+            "strength must be a number of at least 0, got 'inf'",
+        ),
+        ({"method": "slimming", "method_args": {"strength": -1}}, "strength must be a number of at least 0, got -1"),
+        ({"method": "imp", "method_args": {"phases": 2.5}}, "phases must be a whole number of at least 0, got 2.5"),
+        ({"method": "chex", "method_args": {"every": True}}, "every must be a whole number of at least 0, got True"),
         ({"method": "slimming", "prune_when_args": {"last": 2}}, "settings of a rule, and there is none; e.g. --prune"),
         ({"method": "slim"}, "unknown method 'slim'; known: "),
         ({"method": "sfp"}, "method 'sfp': is given the units that stay and finds none; use it as the --recovery"),

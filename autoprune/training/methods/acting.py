@@ -60,9 +60,11 @@ class ActingMethod(Method):
         self.seed, self.rate = plan.settings.seed, plan.settings.lr
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)
         if self.steps < (least := self.least()):
-            epochs = math.ceil(100 * least / plan.per_epoch) / 100
-            raise ValueError(f"method '{self.name}': its schedule needs at least {least} steps, and {self.steps} are "
-                             f"planned; train longer ({self.longer.format(f'{epochs:g}')})")  # fmt: skip
+            epochs, many = math.ceil(100 * least / plan.per_epoch) / 100, f"step{'s'[: least - 1]}"
+            raise ValueError(
+                f"method '{self.name}': its schedule needs at least {least} {many}, and {self.steps} are "
+                f"planned; train longer ({self.longer.format(f'{epochs:g}')})"
+            )
 
     def least(self) -> int:
         """The fewest steps that its schedule fits in."""
