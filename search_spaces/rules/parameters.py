@@ -52,23 +52,29 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
         return (*axes[:place], (), *axes[place:])
     if kind is aten.select:
         place = args[1] % dims
-        for axis in axes[place]:
+        for axis in (d for d in axes[place] if d >= 0):
             rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
         return (*axes[:place], *axes[place + 1 :])
-    if kind is aten.expand:
-        return axes if tuple(out.shape) == tuple(x.shape) else None
+    if kind is aten.expand:  # an axis of 1 that is spread is written as its new size, negative
+        old = [1] * (out.dim() - dims) + list(x.shape)
+        known = [()] * (out.dim() - dims) + list(axes)
+        return tuple(group if n == size else (-size,) for group, n, size in zip(known, old, out.shape, strict=True))
     return _regrouped([d for group in axes for d in group], shape, out.shape)
 
 
 def _regrouped(order: list[int], shape: Sequence[int], sizes: Sequence[int]) -> Axes | None:
     """Axes of a parameter in this order, merged or taken apart again so that they have these sizes."""
     found: list[tuple[int, ...]] = []
-    left = [d for d in order if shape[d] > 1]
+
+    def number(axes: Sequence[int]) -> int:
+        return math.prod(shape[d] if d >= 0 else -d for d in axes)
+
+    left = [d for d in order if number([d]) > 1]
     for size in sizes:
         taken: list[int] = []
-        while left and math.prod(shape[d] for d in taken) < size:
+        while left and number(taken) < size:
             taken.append(left.pop(0))
-        if math.prod(shape[d] for d in taken) != size:
+        if number(taken) != size:
             return None
         found.append(tuple(taken))
     return None if left else tuple(found)
@@ -87,7 +93,7 @@ def times_view(
         outer: Those that make up the other.
         rows: How often each weight is used, for each image.
     """
-    if not inner or not outer or not set(rec.varying(x)) <= {x.dim() - 1}:
+    if not inner or not outer or min(*inner, *outer) < 0 or not set(rec.varying(x)) <= {x.dim() - 1}:
         return None
     shape = rec.shapes[view.name]
     rec.reached.add(view.name)
@@ -99,7 +105,7 @@ def times_view(
     rec.channels.unite(along(line, place, reads.shape), reads, why)
     rec.register(view.name, inner[place], line, "in")
     axis = _of_channels(rec, view.name, outer)
-    for other in {d for group in view.axes for d in group} - {inner[place], axis}:
+    for other in {d for group in view.axes for d in group if d >= 0} - {inner[place], axis}:
         rec.keep_whole(view.name, other, f"a product in {rec.where} needs '{view.name}' whole along another axis")
     made = rec.makes(view.name, axis, shape[axis])
     made = along(made, outer.index(axis), [shape[d] for d in outer]).reshape(-1)

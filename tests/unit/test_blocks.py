@@ -228,7 +228,11 @@ def in_a_batch(s, x):
     return out.transpose(0, 1).reshape(*x.shape[:2], s.number, -1)
 
 
-@pytest.mark.parametrize("run", [by_einsum, one_by_one, in_a_batch], ids=lambda f: f.__name__)
+def spread_over(s, x):
+    return (F.gelu(x.unsqueeze(1) @ s.into + s.shift[:, None]) @ s.out).transpose(1, 2)
+
+
+@pytest.mark.parametrize("run", [by_einsum, one_by_one, in_a_batch, spread_over], ids=lambda f: f.__name__)
 def test_stacked_experts_lose_hidden_channels(law, run):
     space = law(Stream(Experts(run)).eval(), torch.randn(2, 3, 4), seeds=(0,))
     assert sizes(space) == {"embed": 8, "block": 10}
