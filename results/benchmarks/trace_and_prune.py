@@ -24,7 +24,7 @@ import torch
 import torchvision
 
 from objectives.costs import Macs
-from search_spaces import Dresser, prune, trace
+from search_spaces import Dresser, prune, trace, verify
 from search_spaces.models import resnet56
 from search_spaces.verify import random_kept
 
@@ -69,6 +69,7 @@ def measure(name: str, model: torch.nn.Module, size: int, repeats: int) -> list[
     peer = torch_pruning(model, image, max(3, repeats // 3))
     ours = {
         "trace": seconds(lambda: trace(model, image), repeats),
+        "verify (three seeds)": seconds(lambda: verify(model, space, image), max(3, repeats // 3)),
         "copy.deepcopy alone": seconds(lambda: copy.deepcopy(model), repeats),
         "prune (a new network)": seconds(lambda: prune(model, space, kept), repeats),
         "Dresser.dress (one instance again)": seconds(lambda: dresser.dress(kept), repeats),
