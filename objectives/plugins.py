@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sysconfig
 import traceback
@@ -84,7 +85,9 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         listed = f"known: {', '.join(sorted(known))}, or " if known else ""
-        raise ValueError(f"unknown {kind} '{name}'; {listed}give package.module:Name")
+        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown {kind} '{name}'{meant}; {listed}give package.module:Name")
     where = f"{kind} '{name}'"
     if module_name.endswith(".py") or "/" in module_name:
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")

@@ -56,6 +56,7 @@ def _complete(given: dict[str, Any], *further: str) -> None:
         lacks.remove("data")
     if lacks:
         said = "; ".join(f"--{name}: missing; {SETTINGS[name].brief or SETTINGS[name].help}" for name in lacks)
+        said += " (or --task)" * ("data" in lacks)
         raise Missing(said, " ".join(EXAMPLES[name] for name in lacks), FIRST if "model" in lacks else "")
 
 

@@ -47,7 +47,9 @@ class LatencyMeter:
         latency = self._prepared.problem.latency
         holds = all(used(b, took[b.metric], latency[b.metric].dense) <= 1 for b in self.budgets)
         found = Measurement(widths, took, holds)
-        verdict = "holds" if holds else "does not hold"
+        inside = all(b.relative and took[b.metric].share <= b.limit for b in self.budgets)
+        why = ": two standard errors more are too many" if inside else ""
+        verdict = "holds" if holds else f"does not hold{why}"
         self.say(f"{name}{': ' * bool(name)}{self.describe(found)}: {verdict}")
         return found
 

@@ -59,6 +59,7 @@ def test_make(problem, monkeypatch):
     ("name", "message"),
     [
         ("bayes", r"unknown strategy 'bayes'; known: .*evolution, .*uniform, or give package\.module:Name"),
+        ("evoluton", r"unknown strategy 'evoluton' \(did you mean evolution\?\); known: "),
         ("collections:OrderedDict", r"expected a subclass of autoprune\.strategies\.Strategy"),
         ("no_such_module:Name", "no_such_module"),
     ],
