@@ -15,7 +15,7 @@ from torch import nn
 from autoprune.guards import guard, unguard
 
 KINDS = ("cpu", "cuda")
-ROOM = 4 * 2**30  # bytes; beyond it more images at once gain nothing
+ROOM = 4 * 2**30  # bytes; beyond it more samples at once gain nothing
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Compute:
     """A device and how its passes are run.
 
     Attributes:
-        device: Where the network and the images live.
+        device: Where the network and the samples live.
         amp: Whether passes run under bfloat16 autocast (weights and the loss stay float32).
         channels_last: Whether activations are laid out channels last.
         room: Bytes that the activations of a pass without gradients may take; 0: it gets batches of the training's

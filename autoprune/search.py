@@ -27,7 +27,7 @@ from autoprune.printable import decimals
 from autoprune.problem import TrialState
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, renew, resuming, so_far
-from autoprune.report.pace import NOTE, Images
+from autoprune.report.pace import NOTE, Samples
 from autoprune.runs import (
     REFERENCES,
     LatencyMeter,
@@ -301,8 +301,8 @@ def _on_cluster(
     if trials:
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
-    images = counted_samples(prepared.task)
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, images, run.labels)
+    samples = counted_samples(prepared.task)
+    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, samples, run.labels)
     extent = run.as_written(*EXTENT.split(), *REFERENCES)
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
@@ -376,8 +376,8 @@ def _candidates(
     done = [t for t in ledger.trials if t.state is not TrialState.RUNNING]
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
     measured = Measurements.of(ledger.notes)
-    images = Images.of(ledger.notes)
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, images, run.labels)
+    samples = Samples.of(ledger.notes)
+    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, samples, run.labels)
     if places:
         evaluate.let_go()  # the workers need the memory of its device
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)

@@ -105,7 +105,7 @@ def _absent(space: SearchSpace, terms: Sequence[Term]) -> list[tuple[list[int], 
 
 
 class Macs(ArithmeticCost):
-    """Multiply-adds of one image (what the pruning papers call FLOPs; 1 multiply-add = 1)."""
+    """Multiply-adds of one sample (what the pruning papers call FLOPs; 1 multiply-add = 1)."""
 
     name = "macs"
     unit = "MACs"
@@ -129,7 +129,7 @@ class Params(ArithmeticCost):
 
 
 class Activations(ArithmeticCost):
-    """Output elements of all layers that multiply (convolutions, linear layers, matrix products), of one image."""
+    """Output elements of all layers that multiply (convolutions, linear layers, matrix products), of one sample."""
 
     name = "activations"
     unit = "elements"

@@ -27,7 +27,7 @@ def running(who: str, doing: str = "") -> Iterator[None]:
 
     Args:
         who: The code, as the user named it: "metric 'mine:dice'".
-        doing: What it was doing, e.g. "on the answers of 200 images".
+        doing: What it was doing, e.g. "on the answers of 200 samples".
 
     Raises:
         PluginError: If the block raises.

@@ -31,7 +31,7 @@ MADE, BARE = (
 
 @dataclass(frozen=True)
 class Call:
-    """A layer of `pixels * kernel * reads * makes` multiply-adds per image."""
+    """A layer of `pixels * kernel * reads * makes` multiply-adds per sample."""
 
     kind: str
     kernel: float
@@ -86,7 +86,7 @@ class Recorder:
         opaque: Depth of regions whose insides are not traced.
         closed: Reasons of the opaque regions that freeze what enters them; their multiply-adds are counted as they are.
         doing: The function or operator that is running.
-        batch: Images in the example input; layers are priced per image.
+        batch: Samples in the example input; layers are priced per sample.
         input_axis: Axis of the first input on which channels may go; None: the inputs stay.
         graph: The operations of the first pass.
         counting: False in a second pass, whose layers are not part of inference.

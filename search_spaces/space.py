@@ -3,7 +3,7 @@
 Groups of channels, and where they live, are in `search_spaces.groups`.
 
 Letters, here and in every package above: `G` groups, `C` units ("channels") of a group, `k` positions that one unit
-holds on one axis, `B` candidates in a batch, `N` images. `Widths` say how many units each group keeps; `Kept` say
+holds on one axis, `B` candidates in a batch, `N` samples. `Widths` say how many units each group keeps; `Kept` say
 which.
 """
 
@@ -51,13 +51,13 @@ class Axis:
 class Layer:
     """A convolution, a linear layer or a matrix product: enough to price it without a forward pass.
 
-    Multiply-adds of one image = `pixels * kernel * reads * makes`.
+    Multiply-adds of one sample = `pixels * kernel * reads * makes`.
 
     Attributes:
         name: Module name (for a bare matrix product, the module it runs in).
         kind: "conv", "conv_transpose", "linear" or "matmul".
         kernel: Kernel area (1 for linear; transposed convolutions: area x input positions / output positions).
-        pixels: Output positions per image, summed over all calls of the layer.
+        pixels: Output positions per sample, summed over all calls of the layer.
         reads: Channels that each output channel reads (input channels / groups).
         makes: Output channels.
     """

@@ -198,7 +198,7 @@ class Subject:
 
 
 def training(model: nn.Module) -> nn.Module:
-    """The model in training mode; what draws at random or needs several images, dropout and batch-norm, as in eval."""
+    """The model in training mode; what draws at random or needs several samples, dropout and batch-norm, as in eval."""
     for module in model.train().modules():
         if isinstance(module, (_BatchNorm, nn.modules.dropout._DropoutNd)):
             module.eval()

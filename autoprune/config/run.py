@@ -76,7 +76,7 @@ class RunConfig(TrainingSettings):
         "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN,
         common="search profile train", brief="a task of your own instead: package.module:Name")
     input: str = problem("", "NxCxHxW",
-        "example input to trace the network with, e.g. 1x3x224x224 (default: one image of the data)")
+        "example input to trace the network with, e.g. 1x3x224x224 (default: one sample of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",
         "what must hold (repeatable; all hold at once): macs, params or activations <= a percentage of the dense "
         "network (macs<=50%), a fraction of it (0.5x) or a number (params<=1.5M). flops is accepted and means MACs "

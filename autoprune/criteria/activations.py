@@ -1,17 +1,17 @@
 """What the readers of each unit see, as running totals: no feature map outlives its layer.
 
-- "means": mean |A| over images and positions.
+- "means": mean |A| over samples and positions.
 - "zeros": share of A = 0.
-- "ranks": mean rank of the maps of the first `RANKED` images. A map is an [H, W] matrix; what has no rows and columns
+- "ranks": mean rank of the maps of the first `RANKED` samples. A map is an [H, W] matrix; what has no rows and columns
   (vectors, tokens, flattened maps) is taken number by number, each a 1x1 matrix, whose rank is whether it is not zero.
-- "contributions": G = mean over images of the sum over all outputs y_q of a reader (q: channel and position) of
+- "contributions": G = mean over samples of the sum over all outputs y_q of a reader (q: channel and position) of
   v_q v_q', where v_q [C] is what each unit adds to y_q. Forming v_q for every q is out of reach; with random signs g_q
   one backward pass through the reader gives z = sum_q g_q v_q = sum over positions of A * d(sum_q g_q y_q)/dA, and the
-  expectation of z z' is that sum, since the products of different q cancel. So each image and reader is one sample.
+  expectation of z z' is that sum, since the products of different q cancel. So each input and reader is one sample.
 
 Positions of a unit and readers are averaged; contributions sum the positions before squaring, the readers after.
 
-Letters: `N` images, `C` units of a group, `I` positions on the channel axis of one layer's input.
+Letters: `N` samples, `C` units of a group, `I` positions on the channel axis of one layer's input.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from autoprune.criteria.sites import (
 )
 from search_spaces import SearchSpace
 
-RANKED = 128  # images; the average rank hardly depends on how many (Lin et al. 2020), and it costs an SVD each
+RANKED = 128  # samples; the average rank hardly depends on how many (Lin et al. 2020), and it costs an SVD each
 
 
 class Activations:
@@ -55,7 +55,7 @@ class Activations:
     def __init__(self, space: SearchSpace, modules: Modules, needs: frozenset[str]) -> None:
         self.space, self.modules = space, modules
         self.rng = np.random.default_rng(0)
-        self.count = self.images = self.ranked = 0
+        self.count = self.samples = self.ranked = 0
         self.members = [members_in_layers(g, modules) for g in space.groups]
         self.rows: dict[str, dict[Site, list[Tensor]]] = {kind: {} for kind in sorted(needs & self.KINDS)}
         self.totals: list[dict[str, Tensor]] = [dict.fromkeys(self.rows, torch.zeros(())) for _ in space.groups]
@@ -66,9 +66,9 @@ class Activations:
         """See `Observer`."""
         for rows in self.rows.values():
             rows.clear()
-        self.images = size
-        self.ranked = min(self.images, max(0, RANKED - self.count))
-        self.count += self.images
+        self.samples = size
+        self.ranked = min(self.samples, max(0, RANKED - self.count))
+        self.count += self.samples
 
     def end(self, rows: int) -> None:
         """See `Observer`.
@@ -78,11 +78,11 @@ class Activations:
         """
         for group, members, totals in zip(self.space.groups, self.members, self.totals, strict=True):
             for kind, seen in self.rows.items():
-                images = self.ranked if kind == "ranks" else self.images
-                if images == 0:
+                samples = self.ranked if kind == "ranks" else self.samples
+                if samples == 0:
                     continue
                 reduce = torch.sum if kind == "contributions" else torch.mean
-                found = [f.double() for f in of_units(members, self.modules, seen, images, reduce)]
+                found = [f.double() for f in of_units(members, self.modules, seen, samples, reduce)]
                 if not found:
                     raise ValueError(f"group '{group.name}': its activations must pass through a layer that is called, "
                                      f"found no call of {', '.join(sorted({m.layer for m in members}))}; choose a "
@@ -90,11 +90,11 @@ class Activations:
                 if kind == "contributions":
                     batch = torch.stack([f.T @ f for f in found]).sum(0)
                 else:
-                    batch = torch.stack([f.mean(0) for f in found]).mean(0) * images
+                    batch = torch.stack([f.mean(0) for f in found]).mean(0) * samples
                 totals[kind] = totals[kind] + batch
 
     def result(self) -> list[Mapping[str, Tensor]]:
-        """Per group, by kind: [C] (contributions [C, C]), means over the images."""
+        """Per group, by kind: [C] (contributions [C, C]), means over the samples."""
         counts = {kind: min(self.count, RANKED) if kind == "ranks" else self.count for kind in self.rows}
         return [{kind: total / max(1, counts[kind]) for kind, total in t.items()} for t in self.totals]
 
@@ -113,7 +113,7 @@ class Activations:
                 elif not self.ranked:
                     continue
                 else:
-                    found = _ranks(seen[: len(seen) * self.ranked // self.images].movedim(axis, 1))
+                    found = _ranks(seen[: len(seen) * self.ranked // self.samples].movedim(axis, 1))
                 rows.setdefault(site, []).append(found)
             return value
 

@@ -11,7 +11,7 @@ from autoprune.criteria.tensors import GroupTensors
 class Apoz(Criterion):
     """One minus the average percentage of zeros (APoZ, Hu et al. 2016, https://arxiv.org/abs/1607.03250).
 
-    APoZ_c = share of zeros among the activations A_c over images and positions (eq. 1), taken after the activation
+    APoZ_c = share of zeros among the activations A_c over samples and positions (eq. 1), taken after the activation
     function: in what the readers see. Several readers: averaged. It needs ReLU-like activations; where nothing is ever
     zero (GELU, a residual stream that is read before its ReLU), all units tie and the lower index stays.
     """

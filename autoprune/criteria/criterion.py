@@ -18,7 +18,7 @@ class Criterion(ABC):
     Attributes:
         name: What the command line calls it.
         needs: What costs a pass over data: "gradients" (mean weight gradients), "sample_gradients" (mask gradients
-            of each image), "means", "zeros", "ranks", "contributions" (`criteria.activations`), "importance"
+            of each sample), "means", "zeros", "ranks", "contributions" (`criteria.activations`), "importance"
             (`criteria.propagation`). Declared here, gathered once for all criteria, found in `GroupTensors`.
         degree: Multiplying every weight by s > 0, gradients and activations as they are, multiplies the scores by
             s**degree.

@@ -1,7 +1,7 @@
-"""Mask gradients: how the loss of each image would change with each unit.
+"""Mask gradients: how the loss of each sample would change with each unit.
 
 Mask gradients (Liu et al. 2021, https://arxiv.org/abs/2108.00708): a mask m, all ones, on the channels that a layer
-reads. For image n, dL_n/dm = sum over positions of A_n * dL_n/dA_n, where A is the layer's input and dA its gradient
+reads. For sample n, dL_n/dm = sum over positions of A_n * dL_n/dA_n, where A is the layer's input and dA its gradient
 *through this layer only*. One unit has one mask: the sum runs over all its positions in all the layers that read it
 and end it. (A depthwise or grouped convolution passes the unit on and has no mask of its own; in the published code it
 has, so that units in such a chain are counted twice.)
@@ -9,10 +9,10 @@ has, so that units in such a chain are counted twice.)
 A bare parameter (`x @ self.w`) has no module whose input could be watched. The mask scales the weights w that read
 it, so sum over n of dL_n/dm = sum over these weights of w * dL/dw, exactly, but for the batch as a whole: the group
 then gets one row per batch instead of one per sample, as all groups do where a task says one loss for a batch. Its
-square has the same expectation as the sum of the images' squares where their gradients average to zero, as they do at
+square has the same expectation as the sum of the samples' squares where their gradients average to zero, as they do at
 the minimum that training ends in.
 
-Letters: `N` images, `C` units of a group, `I` positions on the channel axis of one layer's input.
+Letters: `N` samples, `C` units of a group, `I` positions on the channel axis of one layer's input.
 """
 
 from __future__ import annotations

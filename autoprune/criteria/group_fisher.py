@@ -9,10 +9,10 @@ from autoprune.criteria.tensors import GroupTensors
 
 
 class GroupFisher(Criterion):
-    """Sum over images of the squared gradient of the unit's mask (Liu et al. 2021, https://arxiv.org/abs/2108.00708).
+    """Sum over samples of the squared gradient of the unit's mask (Liu et al. 2021, https://arxiv.org/abs/2108.00708).
 
-    Coupled layers share the mask: per image the gradients of all that read the unit are summed, *then* squared, then
-    summed over the images (eq. 6-8). Mask gradients come from `criteria.gradients` (units that a bare parameter reads
+    Coupled layers share the mask: per sample the gradients of all that read the unit are summed, *then* squared, then
+    summed over the samples (eq. 6-8). Mask gradients come from `criteria.gradients` (units that a bare parameter reads
     have one row per batch, see there). The paper divides by the MACs or
     the memory that the unit frees; here that is the allocation's work (`allocation.knapsack`).
     """

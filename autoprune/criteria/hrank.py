@@ -11,8 +11,8 @@ from autoprune.criteria.tensors import GroupTensors
 class HRank(Criterion):
     """Average rank of the unit's feature maps (HRank, Lin et al. 2020, https://arxiv.org/abs/2002.10179).
 
-    Score_c = mean over images of rank(A_c), A_c [H, W], in what the readers see; several readers: averaged. The
-    rank hardly depends on the images, so a bounded number is looked at (`activations.RANKED`). Numbers without rows
+    Score_c = mean over samples of rank(A_c), A_c [H, W], in what the readers see; several readers: averaged. The
+    rank hardly depends on the samples, so a bounded number is looked at (`activations.RANKED`). Numbers without rows
     and columns (1x1 maps, what linear layers read) are 1x1 matrices of rank one where they are not zero: there the
     score is the share of activations that are not zero, as for `apoz`.
     """

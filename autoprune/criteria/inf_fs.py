@@ -1,6 +1,6 @@
 """Infinite feature selection: how much each of a set of responses matters.
 
-Letters: `N` images, `I` features.
+Letters: `N` samples, `I` features.
 """
 
 from __future__ import annotations

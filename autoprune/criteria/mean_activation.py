@@ -9,7 +9,7 @@ from autoprune.criteria.tensors import GroupTensors
 
 
 class MeanActivation(Criterion):
-    """Mean activation over images and positions (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440, section 2.2).
+    """Mean activation over all positions (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440, section 2.2).
 
     Theta_c = mean |A_c|, in what the readers see; several readers: averaged. The paper's mean is taken after ReLU,
     where the absolute value changes nothing; before one, a unit that answers with negative numbers is not silent.

@@ -13,12 +13,12 @@ class OptimalBrainDamage(Criterion):
 
     LeCun et al. 1990 (https://papers.nips.cc/paper/250-optimal-brain-damage) for weights; per channel as C-OBD in Wang
     et al. 2019 (EigenDamage, https://arxiv.org/abs/1905.05934). The diagonal h is that of the empirical Fisher matrix,
-    estimated from the mean gradient g over all N images as N g^2: the expectation is the same where the images'
+    estimated from the mean gradient g over all N samples as N g^2: the expectation is the same where the samples'
     gradients average to zero, as they do at the minimum that training ends in. One weight's estimate is noisy; a filter
     sums over hundreds. N / 2 is the same for all units and left out. Coupled filters: summed.
 
     `orthoreg` squares the filter's sum of g*w instead, so that its weights' contributions may cancel; `group_fisher` is
-    the Fisher information of one mask on the whole unit, from the images' own gradients.
+    the Fisher information of one mask on the whole unit, from the samples' own gradients.
     """
 
     name = "obd"

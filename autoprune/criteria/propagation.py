@@ -1,6 +1,6 @@
 """Importance of the final responses, propagated backwards to every unit (Yu et al. 2018).
 
-Letters: `N` images, `I` neurons of the final response layer.
+Letters: `N` samples, `I` neurons of the final response layer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Propagation:
     def begin(self, batch: Any, size: int) -> None:
         """See `Observer`."""
         self.rows.clear()
-        self.images, self.example = size, sample_of(batch)
+        self.samples, self.example = size, sample_of(batch)
 
     def end(self, rows: int) -> None:
         """See `Observer`.
@@ -62,7 +62,7 @@ class Propagation:
         Raises:
             ValueError: If the last layer was not called.
         """
-        found = [r.reshape(self.images, -1, r.shape[-1]).mean(1) for r in self.rows if len(r) % self.images == 0]
+        found = [r.reshape(self.samples, -1, r.shape[-1]).mean(1) for r in self.rows if len(r) % self.samples == 0]
         if not found:
             raise ValueError(f"final responses: layer '{self.last}' must be called with the samples, found no such "
                              "call; choose another criterion than 'nisp'")  # fmt: skip
@@ -157,7 +157,7 @@ def _normalise_linearly(module: nn.Module, args: tuple[Tensor, ...], _: Tensor) 
     """What a normalisation does to a small change of one channel: the factor |gamma| / sigma, mean 1."""
     value, tensors = args[0], {**dict(module.named_parameters()), **dict(module.named_buffers())}
     factor = tensors.get("weight", value.new_ones(()))
-    if "running_var" in tensors:  # the others measure sigma on the image, for all channels alike
+    if "running_var" in tensors:  # the others measure sigma on the sample, for all channels alike
         factor = factor / (tensors["running_var"] + module.eps).sqrt()  # type: ignore[operator]
     factor = factor / factor.mean().clamp(min=torch.finfo(factor.dtype).tiny)
     # A LayerNorm subclass may turn the axes itself (torchvision's LayerNorm2d), so the type is not enough.

@@ -1,6 +1,6 @@
 """Where the units of a group pass by while the network runs: what every pass over data has in common.
 
-Letters: `N` images, `C` units of a group, `I` positions on the channel axis of one layer's input or output.
+Letters: `N` samples, `C` units of a group, `I` positions on the channel axis of one layer's input or output.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def tap_gradient(module: nn.Module, side: str, see: Callable[[Tensor, Tensor], N
 
 
 def rows_of(value: Tensor, axis: int, reduce: Reduce = torch.sum) -> Tensor:
-    """[N, I]: everything but images and channels reduced."""
+    """[N, I]: everything but samples and channels reduced."""
     rows = value.movedim(axis, -1)
     return reduce(rows.reshape(len(rows), -1, rows.shape[-1]), 1)
 
@@ -121,25 +121,25 @@ def of_units(
     members: tuple[Member, ...],
     modules: Modules,
     rows: Mapping[Site, list[Tensor]],
-    images: int,
+    samples: int,
     reduce: Reduce = torch.sum,
 ) -> Iterator[Tensor]:
-    """For each call of each site [N, C], or [1, C] where images cannot be told apart: the positions of each unit.
+    """For each call of each site [N, C], or [1, C] where samples cannot be told apart: the positions of each unit.
 
     Args:
         members: Where the group is seen.
         modules: The network's, by name.
         rows: Per site, of each call, [N, I] (of a weight: its own shape); none if not called.
-        images: `N`.
+        samples: `N`.
         reduce: What to do with several positions of one unit, and with windows or tokens in the batch axis.
     """
     for member in members:
         site = site_of(member, modules)
         for found in rows.get(site, ()):
             found = found.movedim(member.axis if site[1] == "weight" else -1, -1)
-            # Windows or tokens folded into the batch axis (image-major) belong to their image; a weight to all of them.
-            whole = site[1] == "weight" or len(found) % images
-            found = reduce(found.reshape(1 if whole else images, -1, found.shape[-1]), 1).cpu()
+            # Windows or tokens folded into the batch axis belong to their sample; a weight to all of them.
+            whole = site[1] == "weight" or len(found) % samples
+            found = reduce(found.reshape(1 if whole else samples, -1, found.shape[-1]), 1).cpu()
             yield reduce(found[:, torch.from_numpy(member.index)], -1)
 
 

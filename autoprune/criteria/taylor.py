@@ -13,7 +13,7 @@ class Taylor(Criterion):
 
     One weight is worth (g*w)^2, a structure the square of its joint sum. The sum runs over scale and shift of the
     normalisation where there is one (the paper's Taylor-FO-BN, its gate), else over filter and bias.
-    Coupled layers: one structure, so summed before squaring. `g` is the mean gradient over all images given.
+    Coupled layers: one structure, so summed before squaring. `g` is the mean gradient over all samples given.
     """
 
     name = "taylor"

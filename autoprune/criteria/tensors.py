@@ -3,7 +3,7 @@
 Convolutions, linear layers, transposed, grouped and depthwise ones, slices of a concatenation and flattened inputs all
 become matrices [C, M], so that no criterion needs to know a layer type.
 
-Letters: `C` units of the group, `M` numbers that one unit owns in one tensor, `N` images.
+Letters: `C` units of the group, `M` numbers that one unit owns in one tensor, `N` samples.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class GroupTensors:
         name: The group's name.
         units: [C] numbers of the units within their group.
         parts: What the units own, tensor by tensor (parameters only: running statistics are no weights).
-        mask_gradients: [N, C] gradient of each image's loss by a mask on each unit, where gathered ([batches, C] of
+        mask_gradients: [N, C] gradient of each sample's loss by a mask on each unit, where gathered ([batches, C] of
             each batch's summed loss where a bare parameter reads the units).
-        activations: By need, [C] or [C, C]: what a pass over images found (`criteria.activations`,
+        activations: By need, [C] or [C, C]: what a pass over samples found (`criteria.activations`,
             `criteria.propagation`), where gathered.
     """
 

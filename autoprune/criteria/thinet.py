@@ -15,7 +15,7 @@ class ThiNet(Criterion):
     Removing the units T changes an output of the next layer by the sum of their contributions x_j to it, so T grows by
     the unit that keeps the sum over samples of (sum_{j in T} x_j)^2 smallest (eq. 6, algorithm 1). With G = sum over
     samples of x x', the change by unit i is G_ii + 2 sum_{j in T} G_ij: all C steps together take C^2 operations.
-    Several readers: their G are added. The paper's samples are single outputs of each image; `criteria.activations`
+    Several readers: their G are added. The paper's samples are single outputs of each input; `criteria.activations`
     says how one pass samples all of them. The rescaling by least squares is `recovery`'s work.
 
     The score is the place divided by C, up to 1 (removed last); units that contribute nothing tie at 0. So there is a

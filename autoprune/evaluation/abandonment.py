@@ -50,17 +50,17 @@ def hopeless(seen: Sequence[float], incumbent: Sequence[float]) -> bool:
     return bool(difference.mean() > stdtrit(count - 1, 1 - LEVEL) * error)
 
 
-def estimate(seen: Sequence[float], incumbent: Sequence[float], images: int, block: int = BLOCK) -> float:
+def estimate(seen: Sequence[float], incumbent: Sequence[float], samples: int, block: int = BLOCK) -> float:
     """The loss that the candidate would have had: the incumbent's plus the mean difference so far.
 
     Args:
         seen: Block means of the candidate so far.
         incumbent: All block means of the incumbent.
-        images: How many samples all blocks hold.
+        samples: How many samples all blocks hold.
         block: How many each but the last one holds.
     """
     sizes = np.full(len(incumbent), block, dtype=np.float64)
-    sizes[-1] = max(1, images - block * (len(incumbent) - 1))
+    sizes[-1] = max(1, samples - block * (len(incumbent) - 1))
     difference = np.mean(np.asarray(seen) - np.asarray(incumbent[: len(seen)]))
     return float(np.average(incumbent, weights=sizes) + difference)
 

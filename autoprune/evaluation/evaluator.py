@@ -37,14 +37,14 @@ from search_spaces import Dresser, SearchSpace, prune
 class Evaluator:
     """Scores candidates: dress, (reconstruct or train,) re-estimate batch-norm, validate.
 
-    All candidates meet the same images in the same order, and in "short" the same batches, crops and flips (common
+    All candidates meet the same samples in the same order, and in "short" the same batches, augmentations (common
     random numbers): they differ by their widths only, and the same widths always get the same metrics (on one kind of
     GPU, as another one has other kernels; trained there, with `compute.same_bits`).
     `autoprune.fidelity` lists the fidelities.
 
     A candidate that runs out of memory is tried once more, from the start, with everything halved that passes at once:
-    batches of validation and of batch-norm; the images that reconstruct (half of them serve); and each training batch
-    goes in two passes whose gradients are added, so that learning rate, steps and crops stay what they are for all.
+    batches of validation and of batch-norm; the samples that reconstruct (half of them serve); and each training batch
+    goes in two passes whose gradients are added, so that rate, steps and augmentations stay what they are for all.
     The loss then differs a little (batch-norm sees half-size batches), and the metrics say so: "halved_batch".
 
     Args:
@@ -95,13 +95,13 @@ class Evaluator:
             widths: [G] legal widths.
             fidelity: "raw", "proxy", "reconstructed", "short", "proxy:SAMPLES", "short:STEPS" ...
             incumbent: "batch_losses" of the best candidate so far at this fidelity; a candidate that is clearly worse
-                is abandoned. Ignored if it does not belong to these validation images.
+                is abandoned. Ignored if it does not belong to these validation samples.
             listener: Told after each step of a training.
 
         Returns:
             "loss" (the metric, lower is better; an estimate if abandoned), the scores of the task, of the samples seen,
             "batch_losses" (means of 32 samples each, or of each batch where a task says one loss for it; empty for a
-            metric that gives one number for all), "abandoned", "images" (validation samples seen), "seconds_compute"
+            metric that gives one number for all), "abandoned", "samples" (validation samples seen), "seconds_compute"
             (forward and backward passes) and "seconds_total". Only where it happened: "halved_batch"
             (memory ran out at the whole batch, this is the half that did not),
             "start" ("cut" or "fitted") and "units" (whose: "" for the run's criterion) if there was a choice,
@@ -187,7 +187,7 @@ class Evaluator:
         return self._validate(net, plan)
 
     def evaluate_dense(self) -> dict[str, Any]:
-        """Score the dense network as it is, on the same validation images: what candidates are compared with.
+        """Score the dense network as it is, on the same validation samples: what candidates are compared with.
 
         Raises:
             ValueError: If its metric is not a finite number, or memory does not suffice.
@@ -206,14 +206,14 @@ class Evaluator:
                              f"weights, and that the {self.task.sample}s are prepared as in its training")  # fmt: skip
         return metrics
 
-    def reconstruction(self, images: int) -> Reconstruction:
-        """What fits candidates on so many training images; kept, since it holds the dense network's answers."""
-        if images not in self._reconstructions:
+    def reconstruction(self, samples: int) -> Reconstruction:
+        """What fits candidates on so many training samples; kept, since it holds the dense network's answers."""
+        if samples not in self._reconstructions:
             self._reconstructions.clear()  # first: each takes memory
             seed = self.settings.seed
-            made = Reconstruction.on(self.dense, self.space, self.task, images, self.compute, seed)
-            self._reconstructions[images] = made
-        return self._reconstructions[images]
+            made = Reconstruction.on(self.dense, self.space, self.task, samples, self.compute, seed)
+            self._reconstructions[samples] = made
+        return self._reconstructions[samples]
 
     def _score(
         self,

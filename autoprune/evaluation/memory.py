@@ -13,7 +13,7 @@ from autoprune.failures import out_of_memory
 from objectives.plugins import PluginError
 from search_spaces import SearchSpace
 
-SMALLEST = 4  # a batch of fewer images is not halved: batch-norm needs two
+SMALLEST = 4  # a batch of fewer samples is not halved: batch-norm needs two
 
 MAPS = 6  # activations alive at once: what a layer reads and makes, what a shortcut holds, and copies of them
 

@@ -92,7 +92,7 @@ def validate(
         split: That the samples are of, for errors.
 
     Returns:
-        "loss", the scores of the task, "batch_losses", "abandoned" and "images": see `Evaluator`.
+        "loss", the scores of the task, "batch_losses", "abandoned" and "samples": see `Evaluator`.
 
     Raises:
         ValueError: If a metric gives neither one number nor one per sample.
@@ -140,4 +140,4 @@ def summary(
         loss_now = estimate(found.whole(), rival, count, found.block) if abandoned else found.mean()
     scores.pop(next(iter(goal.more), ""), None)
     batches = [] if found is None else found.all()
-    return {"loss": loss_now, **scores, "batch_losses": batches, "abandoned": abandoned, "images": seen}
+    return {"loss": loss_now, **scores, "batch_losses": batches, "abandoned": abandoned, "samples": seen}

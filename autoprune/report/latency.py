@@ -19,7 +19,7 @@ def latency_ms(
 
     Args:
         models: Name -> model; their runs are interleaved, so that a busy moment of the machine hits all alike.
-        example_inputs: One batch as the models are called with; its first image is used.
+        example_inputs: One batch as the models are called with; its first sample is used.
         device: Where to measure.
         seconds: How long to measure, all models together.
         warmup: Runs of each that are not counted.

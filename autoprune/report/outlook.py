@@ -12,7 +12,7 @@ from autoprune.config import RunConfig
 from autoprune.fidelity import FINAL
 from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import limit_reached
-from autoprune.report.pace import Images, Tuning, passes, tuning_passes
+from autoprune.report.pace import Samples, Tuning, passes, tuning_passes
 from autoprune.report.tables import counted, seconds
 from autoprune.schedule import is_cached, ranked
 
@@ -24,7 +24,7 @@ FINE_TUNE = "the fine-tune"
 
 
 class Part(NamedTuple):
-    """A part of a run: its name, how often it is left to do, seconds of one (None: not measured), images that pass."""
+    """A part of a run: its name, how often it is left to do, seconds of one (None: not measured), samples that pass."""
 
     name: str
     left: int
@@ -58,7 +58,7 @@ class Outlook:
         workers: int = 0,
         over: bool = False,
         measured: Measurements | None = None,
-        images: Images | None = None,
+        samples: Samples | None = None,
         tuning: Tuning | None = None,
     ) -> Outlook:
         """The outlook of a run with these trials; those still running count as left.
@@ -70,7 +70,7 @@ class Outlook:
             workers: Who share what is left; default those of the settings.
             over: There will be no new candidate, by whichever limit.
             measured: What was measured for a latency budget, and which other candidates that asked for.
-            images: Of the run: tell how long what has not begun will take.
+            samples: Of the run: tell how long what has not begun will take.
             tuning: How far the final fine-tune is, once it has begun.
         """
         done = [t for t in trials if t.state is not TrialState.RUNNING]
@@ -85,7 +85,7 @@ class Outlook:
         count_done = tally.evaluated + len(plan.extra) - more
         left = more + (begun if end else max(0, config.trials - tally.evaluated))
         proxies = (count_done, count_done + left)
-        parts = [Part("candidate", left, _pace(below), _passes(plan.first, config, images))]
+        parts = [Part("candidate", left, _pace(below), _passes(plan.first, config, samples))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
@@ -99,13 +99,13 @@ class Outlook:
             else:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalist" if fidelity == FINAL else f"at {fidelity}"
-            parts.append(Part(name, left, _pace(here), _passes(fidelity, config, images)))
+            parts.append(Part(name, left, _pace(here), _passes(fidelity, config, samples)))
             below = here
         shorts = [t for t in done if t.fidelity != plan.first]
         finalists = len(shorts), len(shorts) + sum(part.left for part in parts[1:])
         if config.epochs:
             pace = tuning.left_s if tuning and not any(part.left for part in parts) else None
-            parts.append(Part(FINE_TUNE, 1, pace, tuning_passes(config, images) if images else 0))
+            parts.append(Part(FINE_TUNE, 1, pace, tuning_passes(config, samples) if samples else 0))
         return cls(proxies, finalists, _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
 
     @property
@@ -130,8 +130,8 @@ def _named(count: int, name: str) -> str:
     return f"{count} {name}" if name.startswith("at ") else counted(count, name)
 
 
-def _passes(fidelity: str, config: RunConfig, images: Images | None) -> int:
-    return passes(fidelity, config, images) if images else 0
+def _passes(fidelity: str, config: RunConfig, samples: Samples | None) -> int:
+    return passes(fidelity, config, samples) if samples else 0
 
 
 def _pace(trials: Sequence[Trial]) -> float | None:
@@ -141,24 +141,24 @@ def _pace(trials: Sequence[Trial]) -> float | None:
 
 
 def _estimated(part: Part, before: Sequence[Part]) -> float | None:
-    """Seconds of a part by the images that pass, as in the last one measured; None where nothing was.
+    """Seconds of a part by the samples that pass, as in the last one measured; None where nothing was.
 
     For training alone, as the fine-tune is, that is what a finalist takes more than a candidate.
     """
     known = [p for p in before if p.pace and p.passes]
     if not known or not part.passes:
         return None
-    (first, last), of_image = (known[0], known[-1]), (known[-1].pace or 0.0) / known[-1].passes
+    (first, last), of_sample = (known[0], known[-1]), (known[-1].pace or 0.0) / known[-1].passes
     more_s, more = (last.pace or 0.0) - (first.pace or 0.0), last.passes - first.passes
     if part.name == FINE_TUNE and more_s > 0 and more > 0:
-        of_image = more_s / more
-    return of_image * part.passes
+        of_sample = more_s / more
+    return of_sample * part.passes
 
 
 def _eta(parts: Sequence[Part], workers: int, time_left_s: float) -> str:
     """The parts come one after the other, each but the fine-tune shared by all workers; the time limit cuts the first.
 
-    A part that was not measured takes as long an image as those before it that were.
+    A part that was not measured takes as long a sample as those before it that were.
     """
     total, unknown = 0.0, []
     for i, part in enumerate(parts):

@@ -1,7 +1,7 @@
-"""How long a part of a run takes, measured where it was measured, else from what was: by the images that pass.
+"""How long a part of a run takes, measured where it was measured, else from what was: by the samples that pass.
 
 A finalist before the first one, and the fine-tune before its first step, are estimated from the seconds of what came
-before, at the same seconds an image; a backward pass costs about two forward ones.
+before, at the same seconds a sample; a backward pass costs about two forward ones.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from autoprune.config import RunConfig
 from autoprune.files import DiskError, write_text
 
-NOTE = "images"  # the ledger's note of how many there are
+NOTE = "samples"  # the ledger's note of how many there are
 EVERY_S = 5.0  # between two notes of a fine-tune's pace
 
 
 @dataclass(frozen=True)
-class Images:
+class Samples:
     """How many samples a run trains and validates with, as its ledger notes them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Images:
     batch: int | None = None
 
     @classmethod
-    def of(cls, notes: Mapping[str, Any]) -> Images | None:
+    def of(cls, notes: Mapping[str, Any]) -> Samples | None:
         """As a ledger notes them; None if it is of a release that did not."""
         return cls(*notes[NOTE]) if NOTE in notes else None
 
@@ -49,8 +49,8 @@ class Images:
         return min(config.batch_size if self.batch is None else self.batch, self.train)
 
 
-def passes(fidelity: str, config: RunConfig, images: Images) -> int:
-    """Images that pass through a candidate, forwards; those of training steps count three times."""
+def passes(fidelity: str, config: RunConfig, samples: Samples) -> int:
+    """Samples that pass through a candidate, forwards; those of training steps count three times."""
     from autoprune.evaluation import (  # here, because settings are shown without torch
         EvaluationPlan,
         EvaluationSettings,
@@ -60,21 +60,21 @@ def passes(fidelity: str, config: RunConfig, images: Images) -> int:
     numbers = {"bn_samples": config.bn_samples, "short_steps": config.short_steps}
     numbers["fit_samples"] = EvaluationSettings.fit_samples
     plan = EvaluationPlan.of(fidelity, reconstruct=config.reconstruct, **numbers)
-    once = sum(min(count, images.train) for count in (plan.bn_samples, plan.fit_samples))
+    once = sum(min(count, samples.train) for count in (plan.bn_samples, plan.fit_samples))
     starts = len(starts_of(plan, ["magnitude"] if config.criterion == "group_fisher" else []))
     steps = plan.steps + (starts * plan.trial_steps if starts > 1 else 0)
-    return min(config.val_samples, images.val) + once + 3 * steps * images.batch_of(config)
+    return min(config.val_samples, samples.val) + once + 3 * steps * samples.batch_of(config)
 
 
-def tuning_steps(config: RunConfig, images: Images) -> int:
+def tuning_steps(config: RunConfig, samples: Samples) -> int:
     """Steps of the final fine-tune."""
-    return round(config.epochs * (images.train // images.batch_of(config)))
+    return round(config.epochs * (samples.train // samples.batch_of(config)))
 
 
-def tuning_passes(config: RunConfig, images: Images) -> int:
-    """Images that pass in the final fine-tune, as in `passes`; a teacher sees each of them, too."""
-    batch = images.batch_of(config)
-    return tuning_steps(config, images) * batch * (4 if config.distill else 3)
+def tuning_passes(config: RunConfig, samples: Samples) -> int:
+    """Samples that pass in the final fine-tune, as in `passes`; a teacher sees each of them, too."""
+    batch = samples.batch_of(config)
+    return tuning_steps(config, samples) * batch * (4 if config.distill else 3)
 
 
 @dataclass(frozen=True)

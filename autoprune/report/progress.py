@@ -27,7 +27,7 @@ from autoprune.labels import TOP1, Labels, Score
 from autoprune.printable import decimals, printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
-from autoprune.report.pace import Images
+from autoprune.report.pace import Samples
 from autoprune.schedule import is_cached
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RunProgress:
         self._trials: list[Trial] = []
         self._best: dict[str, float] = {}
         self._measured: Measurements | None = None
-        self._images: Images | None = None
+        self._samples: Samples | None = None
         self._labels = Labels()
         self._began = time.monotonic()
 
@@ -77,7 +77,7 @@ class RunProgress:
         trials: Iterable[Trial] = (),
         worked_s: float = 0.0,
         measured: Measurements | None = None,
-        images: Images | None = None,
+        samples: Samples | None = None,
         labels: Labels | None = None,
     ) -> None:
         """The search begins, or goes on.
@@ -87,10 +87,10 @@ class RunProgress:
             trials: Finished before.
             worked_s: Seconds that controllers were at work before.
             measured: What was measured for a latency budget so far.
-            images: How many the run has.
+            samples: How many the run has.
             labels: What its scores are called.
         """
-        self._images = images
+        self._samples = samples
         self._labels = labels or Labels()
         self._config, self._trials, self._best, self._measured = config, list(trials), {}, measured
         self._began = time.monotonic() - worked_s
@@ -154,7 +154,7 @@ class RunProgress:
 
     def _outlook(self) -> Outlook:
         worked_s = time.monotonic() - self._began
-        return Outlook.of(self._trials, self._config, worked_s, measured=self._measured, images=self._images)
+        return Outlook.of(self._trials, self._config, worked_s, measured=self._measured, samples=self._samples)
 
     def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
         self.end()

@@ -53,7 +53,7 @@ def recovery_rows(
     metrics: Mapping[str, Mapping[str, Any]],
     labels: Labels = Labels(),  # noqa: B008
 ) -> list[tuple[str, str, str, str]]:
-    """Rows for `comparison_table` of what else could have been delivered, on the validation images (see `recover`)."""
+    """Rows for `comparison_table` of what else could have been delivered, on the validation samples (see `recover`)."""
     before, finalist, after = (metrics.get(f"{name}_val") for name in ("before_finetune", "finalist", "after_finetune"))
     said, score = before or finalist or {}, labels.headline
     known = {"loss", "delivered", *(s.name for s in labels.scores)}

@@ -19,7 +19,7 @@ from autoprune.report.ending import ending, study_call
 from autoprune.report.freshness import stale
 from autoprune.report.fronts import summary
 from autoprune.report.outlook import Outlook
-from autoprune.report.pace import Images, Tuning
+from autoprune.report.pace import Samples, Tuning
 from autoprune.report.progress import describe
 from autoprune.report.rows import attached_words
 from autoprune.report.sheet import console
@@ -74,9 +74,9 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     activity = Activity.of(record, now_s(record, began) if alive else None)
     is_exported = (run.best / "architecture.json").is_file()
     measured, at_work = Measurements.of(record.notes), activity.at_work if alive else 0
-    images, tuning = Images.of(record.notes), Tuning.read(run.checkpoint) if alive else None
+    samples, tuning = Samples.of(record.notes), Tuning.read(run.checkpoint) if alive else None
     is_over = is_exported and not alive
-    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, images, tuning)
+    outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, samples, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), run.metric
     lines = {

@@ -16,7 +16,7 @@ from autoprune.data.loaders import check_length
 from autoprune.evaluation import Goal, validate
 from autoprune.failures import out_of_memory
 from autoprune.reference import broken_weight
-from autoprune.report.pace import Images
+from autoprune.report.pace import Samples
 from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, num_samples, part_of, placed, shapes
 from autoprune.tasks.draws import first_of
 from autoprune.tasks.given import checked_loss
@@ -183,10 +183,10 @@ def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:
                          f"{target.metric}{'>=' if score.higher_is_better else '<='}{target.limit:g}")  # fmt: skip
 
 
-def counted_samples(task: Task) -> Images:
+def counted_samples(task: Task) -> Samples:
     """How many samples a run trains and validates with."""
     batch = None if isinstance(task, MapStyle) else task.training(1, 0).size
-    return Images(task.count("train"), task.count("val"), batch)
+    return Samples(task.count("train"), task.count("val"), batch)
 
 
 def worst_of(model: nn.Module, task: Task, config: RunConfig) -> float:

@@ -144,7 +144,7 @@ def attach(
 ) -> Path:
     """Make a network that was trained elsewhere the one that a run delivers: `load(".../best")`, trained as you like.
 
-    It is checked, measured on the validation and test images, and exported with the formats that the run asked for or
+    It is checked, measured on the validation and test samples, and exported with the formats that the run asked for or
     that are there. What was delivered before is kept beside it (best-replaced-1 ...). A process that dies in the middle
     leaves the old network or the new one.
 

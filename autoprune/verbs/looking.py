@@ -38,7 +38,7 @@ class Profile(Sheet):
         problem: All that a strategy is given: space, budgets, scores.
         reachable: Per cost the smallest network, uniform widths at the budget, the dense network and the limit.
         cost: About how long the search will take here, in words.
-        notes: What is said of the dense network and its images, a line each.
+        notes: What is said of the dense network and its data, a line each.
     """
 
     def __init__(self, prepared: Prepared, latency: bool = False) -> None:

@@ -54,7 +54,7 @@ def search(
         config: Settings, or a TOML file of them; what is given besides wins over it.
         trust: What the file of `config` names may be imported, run and connected to (see SECURITY.md).
         example_inputs: What the network is called with: a tensor, or a tuple or dictionary of tensors; default one
-            training image.
+            training sample.
         progress: True (the default): a bar in a terminal or a notebook, elsewhere a line now and then; False: nothing;
             or where to show it.
         callbacks: Of `ray.tune` (Weights & Biases, MLflow ...), where Ray runs the workers (`cluster`).

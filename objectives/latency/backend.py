@@ -129,7 +129,7 @@ class Backend(ABC):
 
 
 def rebatched(example: Any, batch: int) -> Any:
-    """The example with `batch` images."""
+    """The example with `batch` samples."""
 
     def fit(tensor: Tensor) -> Tensor:
         return tensor[torch.arange(batch) % tensor.shape[0]].contiguous() if tensor.dim() else tensor

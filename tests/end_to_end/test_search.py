@@ -288,7 +288,7 @@ def num_finished(run):
 
 def facts(run):
     """What a ledger says, without clocks and owners."""
-    keys = ("loss", "top1", "batch_losses", "images")
+    keys = ("loss", "top1", "batch_losses", "samples")
     return [
         (t.number, t.widths, t.state, t.fidelity, {k: t.metrics.get(k) for k in keys}) for t in Ledger.read(run).trials
     ]

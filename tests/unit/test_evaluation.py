@@ -103,7 +103,7 @@ def test_a_training_that_does_harm_is_taken_back(dense, data, space, scores, tmp
     settings = EvaluationSettings(**batch, training=harm, trained=kept, finals="short")
     evaluate = Evaluator(dense, data, space, scores, settings)
     found = evaluate(widths, "short")
-    for name in ("loss", "top1", "batch_losses", "images"):
+    for name in ("loss", "top1", "batch_losses", "samples"):
         assert found[name] == proxy[name]
     assert found["loss_trained"] > proxy["loss"]
     assert not found["abandoned"]
@@ -143,7 +143,7 @@ def test_a_hopeless_candidate_is_abandoned_with_an_honest_estimate(evaluator, sp
     whole, early = evaluator(widths), evaluator(widths, "proxy", incumbent)
     assert not whole["abandoned"]
     assert early["abandoned"]
-    assert early["images"] < whole["images"] == 400
+    assert early["samples"] < whole["samples"] == 400
     assert early["loss"] == pytest.approx(whole["loss"], rel=0.1)
     assert not evaluator(space.full, "proxy", incumbent)["abandoned"]
     assert not evaluator(widths, "proxy", incumbent[:5])["abandoned"]  # of other images: ignored

@@ -13,7 +13,7 @@ def test_blocks_of_thirty_two():
 
 def test_the_estimate_is_the_incumbent_plus_the_mean_difference():
     # The incumbent's 72 images: (32 * 1 + 32 * 2 + 8 * 5) / 72 = 136 / 72; two blocks seen, each 0.5 worse.
-    assert estimate([1.5, 2.5], [1.0, 2.0, 5.0], images=72) == pytest.approx(136 / 72 + 0.5)
+    assert estimate([1.5, 2.5], [1.0, 2.0, 5.0], samples=72) == pytest.approx(136 / 72 + 0.5)
 
 
 def test_a_clearly_worse_candidate_is_abandoned_and_a_better_one_never():

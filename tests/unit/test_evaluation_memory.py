@@ -136,7 +136,7 @@ def test_half_the_batch_is_tried_before_it_counts(make, fidelity, how, monkeypat
     metrics = evaluator(widths, fidelity)
     assert metrics["halved_batch"] == 32
     assert sum(n > Hungry.most for n in seen) == 1  # the attempt at the whole batch ends at its first pass
-    assert metrics["images"] == 300
+    assert metrics["samples"] == 300
     assert metrics["loss"] == pytest.approx(plain["loss"], abs=0.1)
     assert evaluator(widths, fidelity)["loss"] == metrics["loss"]  # whichever worker it meets, and whenever
     monkeypatch.setattr(Hungry, "most", 10**9)

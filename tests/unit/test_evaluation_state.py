@@ -58,7 +58,7 @@ def stopped(monkeypatch, number):
 
 
 def same(found, plain):
-    return all(found[key] == plain[key] for key in ("loss", "top1", "batch_losses", "images"))
+    return all(found[key] == plain[key] for key in ("loss", "top1", "batch_losses", "samples"))
 
 
 def evaluate_until_killed(directory):

@@ -44,7 +44,7 @@ def test_a_candidate_of_resnet56_launches_few_kernels_and_hardly_waits(patch, fi
         there(space.clip(g.size * 0.5 for g in space.groups), fidelity)  # what is worked out once is not counted
         device.clear()
         answer = there(widths, fidelity, [1e9] * 7)
-    assert answer["images"] == 200
+    assert answer["samples"] == 200
     assert 100 < device.total <= most
     assert device.to_host == 2  # a look half-way, and the losses: all that waits
     assert device.to_device == 3  # which units stay; each of two padded shortcuts sends its own
@@ -58,7 +58,7 @@ def test_a_hopeless_candidate_is_given_up_half_way(patch):
         device.clear()
         answer = there(space.floor, "proxy", best)
     assert answer["abandoned"]
-    assert 320 <= answer["images"] < 640
+    assert 320 <= answer["samples"] < 640
 
 
 def test_dropout_is_seeded_where_it_draws(patch):

@@ -22,7 +22,7 @@ from autoprune.report import (
     front_table,
     print_export,
 )
-from autoprune.report.pace import Images, Tuning, passes, tuning_passes
+from autoprune.report.pace import Samples, Tuning, passes, tuning_passes
 from autoprune.report.rows import recovery_rows
 from autoprune.report.trials import proxy_quality, write_csv
 from objectives import Feasibility
@@ -55,26 +55,27 @@ def test_the_eta_of_finalists_is_at_their_own_pace():
     assert str(Outlook.of(one, CONFIG)) == "4 of 4 candidates, 1 of 2 finalists"
 
 
-def test_the_eta_of_what_has_not_begun_is_by_the_images_that_pass():
-    """1,280 training and 100 validation images: 1,100 pass in a proxy, 3 x 100 x 128 more in a finalist, and
+def test_the_eta_of_what_has_not_begun_is_by_the_samples_that_pass():
+    """1,280 training and 100 validation samples: 1,100 pass in a proxy, 3 x 100 x 128 more in a finalist, and
     3 x 50 x 128 in the fine-tune: 5 epochs of 10 steps. At 1.1 s a proxy that is 1 ms an image."""
-    images, config = Images(1280, 100), replace(CONFIG, epochs=5.0, short_steps=100, reconstruct=False, criterion="l1")
-    assert [passes(f, config, images) for f in ("proxy", "short")] == [1_100, 39_500]
-    # From two starts, the layers of one fitted on 500 images, 25 steps each: 500 + 3 x 50 x 128 more.
-    assert passes("short", replace(config, reconstruct=True), images) == 39_500 + 19_700
-    assert tuning_passes(config, images) == 19_200
+    samples = Samples(1280, 100)
+    config = replace(CONFIG, epochs=5.0, short_steps=100, reconstruct=False, criterion="l1")
+    assert [passes(f, config, samples) for f in ("proxy", "short")] == [1_100, 39_500]
+    # From two starts, the layers of one fitted on 500 samples, 25 steps each: 500 + 3 x 50 x 128 more.
+    assert passes("short", replace(config, reconstruct=True), samples) == 39_500 + 19_700
+    assert tuning_passes(config, samples) == 19_200
     done = [proxy(n, 0.5 - n / 10, 1.1) for n in range(3)]
-    assert Outlook.of(done, config, images=images).eta == "99 s"  # 1.1 + 2 x 39.5 + 19.2
-    assert Outlook.of([], config, images=images).eta == "4 candidates + 2 finalists + the fine-tune"
+    assert Outlook.of(done, config, samples=samples).eta == "99 s"  # 1.1 + 2 x 39.5 + 19.2
+    assert Outlook.of([], config, samples=samples).eta == "4 candidates + 2 finalists + the fine-tune"
     assert Outlook.of(done, config).eta == "1 s + 2 finalists + the fine-tune"  # a ledger of long ago
     done.append(proxy(3, 0.1, 1.1))
-    one = [*done, short(4, done[3], seconds=77.9)]  # 76.8 s more than a proxy, for 38,400 images: 2 ms
-    assert Outlook.of(one, config, images=images).eta == "1m56s"  # 77.9 + 38.4
+    one = [*done, short(4, done[3], seconds=77.9)]  # 76.8 s more than a proxy, for 38,400 samples: 2 ms
+    assert Outlook.of(one, config, samples=samples).eta == "1m56s"  # 77.9 + 38.4
     both = [*one, short(5, done[2], seconds=77.9)]
-    assert Outlook.of(both, config, images=images).eta == "38 s"
-    assert Outlook.of(both, replace(config, distill=0.5), images=images).eta == "51 s"  # the teacher's passes: 4 / 3
-    assert Outlook.of(both, config, images=images, tuning=Tuning(10, 50, 0.5)).eta == "20 s"
-    assert Outlook.of(both, replace(config, epochs=0), images=images).eta == "0 s"
+    assert Outlook.of(both, config, samples=samples).eta == "38 s"
+    assert Outlook.of(both, replace(config, distill=0.5), samples=samples).eta == "51 s"  # the teacher's passes: 4 / 3
+    assert Outlook.of(both, config, samples=samples, tuning=Tuning(10, 50, 0.5)).eta == "20 s"
+    assert Outlook.of(both, replace(config, epochs=0), samples=samples).eta == "0 s"
 
 
 def test_a_long_part_says_its_own_eta_where_there_is_no_bar():
