@@ -390,5 +390,6 @@ def _candidates(
     progress.end()
     shutil.rmtree(recipe.checkpoints, ignore_errors=True)  # of candidates that failed
     if not ranked(ledger.trials):
-        raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated; trials.csv says why")
+        why = next((f" ({trial.error})" for trial in reversed(ledger.trials) if trial.error), "")
+        raise SearchStopped(f"run '{prepared.name}': no candidate could be evaluated{why}; trials.csv has all of them")
     return controller

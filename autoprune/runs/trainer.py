@@ -71,4 +71,7 @@ def trained_by(trainer: str, network: nn.Module, run: TrainerRun, say: Callable[
         raise ValueError(f"{name}: gave nothing back; it must return the network that it trained")
     if not is_network(found):
         raise ValueError(f"{name}: must return the network, or its state dict, got {type(found).__name__}")
-    return fitted(copy.deepcopy(network), found, name, run.example, say)
+    try:
+        return fitted(copy.deepcopy(network), found, trainer, run.example, say)
+    except ValueError as error:
+        raise ValueError(f"{name}: must give back the network that it was given, trained ({error})") from error

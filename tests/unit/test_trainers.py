@@ -92,7 +92,7 @@ def failing(network, run):
         (nothing, "gave nothing back; it must return the network"),
         (a_number, "must return the network, or its state dict, got float"),
         (diverged, "NaN or infinite"),
-        (another, "weights 'trainer "),
+        (another, "must give back the network that it was given, trained "),
         (changed, "no longer has the architecture"),
         (failing, r"failed while it trained the network with OSError: the disk is gone"),
         ("math:pi", "must be a function of"),
