@@ -370,6 +370,9 @@ def test_the_words_of_the_house_are_explained(make):
     )
     assert rows["Then"] == "the best 2, scored again after 13 training steps ('short:13')"
     assert rows["Finalists"] == "the best, scored again after 40 training steps ('short')"
+    named = replace(config, data="", task="mine:Task")
+    for number, (of_task, said) in enumerate(((named, "mine:Task"), (replace(named, task=""), "an object in Python"))):
+        assert dict(asked(Facts.of(make(str(number), config=of_task))))["Data"] == said
     words = [scored(word, config) for word in ("raw", "proxy:500", "short:1")]
     assert [w.partition(",")[0] for w in words] == [
         "as cut", "after its batch-norm statistics were taken anew", "after 1 training step",

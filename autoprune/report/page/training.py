@@ -46,7 +46,10 @@ def training_chart(facts: Facts) -> Chart | None:
         caption += f" {100 * weight:.0f} % of the training loss is the distance to the dense network's answers."
     if start and end:
         caption += f" Delivered is the network {_delivered(facts)}."
-    caption += " Training images are augmented and seen while the network learns, so the two losses do not compare."
+    caption += (
+        f" Training {facts.labels.samples} are seen while the network learns, and augmented "
+        "where the data are; so the two losses do not compare."
+    )
     rows = [(str(step), decimals(loss)) for step, loss in zip(steps, losses, strict=True)]
     return Chart("training", "The final fine-tune", caption, 310, draw, ("training step", "training loss"), rows)
 

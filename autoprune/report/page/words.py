@@ -43,7 +43,7 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
     search = " over ".join(filter(None, (config.strategy, config.encoding)))
     rows = [
         ("Network", facts.model),
-        ("Data", (config.data or "an ImageData object") + left_out(facts)),
+        ("Data", (config.data or config.task or "an object in Python") + left_out(facts)),
         ("Goal" if config.front else "Budget", config.goal),
         ("Strategy", f"{search} (proposes the widths to try)"),
         ("Criterion", f"{config.criterion} (says which channels of a layer go first)"),
