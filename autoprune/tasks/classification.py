@@ -23,6 +23,7 @@ from autoprune.data import (
     normalised,
     output_of,
 )
+from autoprune.data.normalisation import MEASURED
 from autoprune.data.sources import IMAGENET
 from autoprune.labels import Labels
 from autoprune.tasks.distances import TEMPERATURE, soft_distance
@@ -150,7 +151,10 @@ class Classification(MapStyle):
 
     def about(self) -> list[str]:
         """How images are normalised, and whether they are streamed."""
-        return [describe(self.data), *self.about_streams()]
+        said = [describe(self.data), *self.about_streams()]
+        if self.data.origin in (IMAGENET, MEASURED):
+            said[0] += "; if that is not as in its training: data_args mean=0 std=1 leaves pixels of 0..1 as they are"
+        return said
 
     def inputs(self) -> dict[str, Any]:
         """Shape, mean, std and their formula."""

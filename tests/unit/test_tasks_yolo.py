@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import autoprune
 from autoprune.tasks import Task
+from autoprune.training import TrainingSettings, finetune
 from search_spaces import trace, verify
 
 SIZE, CLASSES = 32, 2
@@ -83,6 +84,13 @@ def batches(count, seed):
     boxes = torch.cat([t["boxes"] * SIZE / max(image.shape[1:]) for image, t in samples])
     found = {"boxes": boxes, "labels": torch.cat([t["labels"] for _, t in samples])}
     return [(images[i : i + 8], {k: v[i : i + 8] for k, v in found.items()}) for i in range(0, count, 8)]
+
+
+def test_its_training_lowers_its_own_loss():
+    torch.manual_seed(0)
+    task = Task.of(batches(24, 1), batches(16, 2), loss=loss, name="yolo", sample="image")
+    losses = finetune(Yolo(), task, TrainingSettings(lr=0.02, device="cpu", amp="off"), steps=18).losses
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
 
 
 def test_it_is_searched_by_its_own_loss(here):
