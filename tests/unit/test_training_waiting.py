@@ -9,9 +9,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from tiny_training import PER_EPOCH, equal, network, pruning, trained
 
-from autoprune.training.methods import EarlyBird, Epi, Gap, Gates, GReg1, Sandwich
+from autoprune.training.methods import METHODS, EarlyBird, Epi, Gap, Gates, GReg1, Sandwich
+from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.sooner import Sooner
-from autoprune.training.methods.waiting import alike, stability
+from autoprune.training.methods.waiting import WaitingUnits, alike, stability
 from autoprune.training.units import kept_of
 from search_spaces import prune
 
@@ -69,7 +70,11 @@ def test_it_goes_at_the_last_step_if_it_never_settles():
     assert int(method.pruned[0].sum()) == 2
 
 
-@pytest.mark.parametrize("method", [Gates, Gap])  # one has hooks, the other does not hold the budgets on its way
+FINDING = [c for c in METHODS.values() if issubclass(c, FindingUnits) and not issubclass(c, WaitingUnits)]
+FAST = (Gates, Gap)  # one has hooks, the other does not hold the budgets on its way
+
+
+@pytest.mark.parametrize("method", [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in FINDING])
 def test_any_method_that_finds_units_can_choose_early(method, tmp_path):
     def made():
         base = pruning(network())
