@@ -23,6 +23,7 @@ from autoprune.tasks.given import checked_loss
 from autoprune.tasks.scores import metrics_of
 from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.task import LoadedTask
+from autoprune.tasks.trees import targets_of
 from objectives.plugins import PluginError, described
 
 FEW = 8  # samples that are tried
@@ -42,7 +43,22 @@ def check_loaders(task: Task) -> None:
         first_of(task.read(split), task.where(split), 0)
         if split != "calibration":
             task.count(split)
-        task.draw(split, FEW, 0)  # refuses NaN
+        for batch in task.draw(split, FEW, 0).batches(FEW):  # refuses NaN
+            _check_boxes(task.where(split), batch)
+
+
+def _check_boxes(where: str, batch: Any) -> None:
+    """Refuse boxes outside of their images, of batches as torchvision's detectors take them."""
+    images, targets = inputs_of(batch), targets_of(batch)
+    for number, (image, target) in enumerate(zip(images, targets, strict=False) if isinstance(images, list) else ()):
+        boxes = target.get("boxes") if isinstance(target, Mapping) else None
+        if not (isinstance(boxes, Tensor) and boxes.numel() and boxes.shape[-1] == 4 and isinstance(image, Tensor)):
+            continue
+        height, width = image.shape[-2:]
+        ends = boxes.new_tensor([width, height, width, height]) + 1
+        if bool((boxes < -1).any() or (boxes > ends).any()):
+            raise ValueError(f"{where}: image {number} of a batch has a box outside of its {width} x {height} pixels; "
+                             "boxes are in pixels of their own image")  # fmt: skip
 
 
 def reproducible(task: Task) -> bool:

@@ -80,6 +80,8 @@ KINDS = {
     "given masks beyond": (masker, loaders(F.cross_entropy, masks(), masks(9)), "loss failed on .*; of val, a batch"),
     "score NaN": (masker, loaders(F.cross_entropy, masks(), masks(), metrics={"m": lambda a, b: a.mean() * NAN}),
                   "val: metric 'm' of the dense network is NaN"),
+    "given boxes outside": (Detector, loaders(None, *[tuple(map(list, zip(item(((1, 1, 50, 5),)), strict=True)))] * 2),
+                            "train: image 0 of a batch has a box outside of its 16 x 16 pixels"),
     "no pair": (Detector, each(Detection, [torch.rand(3, 16, 16)]), "train: image 0: must be a pair"),
     "target no dictionary": (Detector, each(Detection, [item(), (item()[0], [1])]), "train: image 1: must be a pair"),
     "no labels": (Detector, each(Detection, [(item()[0], {"boxes": torch.zeros(1, 4)})]), '"labels" must be class'),
