@@ -256,9 +256,11 @@ class Evaluator:
 
         def begun(start: Start) -> nn.Module:
             net = started(start)
-            if plan.starts:
-                before[start] = settled(copy.deepcopy(net), None)
-            return net
+            if not plan.starts:
+                return net
+            untouched = copy.deepcopy(net)
+            before[start] = settled(net, None)
+            return untouched
 
         def tried(start: Start) -> float:
             net = begun(start)
