@@ -26,9 +26,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-sys.path[:0] = [*map(str, EXAMPLES.iterdir()), str(HERE.parents[1])]
+sys.path[:0] = [*map(str, EXAMPLES.iterdir()), str(HERE.parents[1]), str(HERE)]
 
 import torch  # noqa: E402
+from protocol import processor  # noqa: E402
 
 import autoprune  # noqa: E402
 from autoprune.files import write_text  # noqa: E402
@@ -52,6 +53,16 @@ POLICIES: dict[str, dict[str, Any]] = {
     "random": {"strategy": "random", "warm_starts": "none"},
     "uniform": {"strategy": "uniform", "warm_starts": "none", "trials": 1, "finalists": 1},
 }
+CONCLUSION = """
+The default is ahead of uniform pruning by more than the spread on three tasks of four, and not on segmentation, where
+half of the multiply-adds are hardly missed (mean intersection over union falls by one point, whatever is pruned). It is
+not told from random search with the same finalists and trainings on any of the four: these spaces are small (4 to 37
+groups), and most of what is gained over uniform is gained by looking at more than one network. In a first try, with
+SGD at the default rate in place of the optimiser that trained the dense networks and with 16 steps for a detector, the
+default was ahead on two of four (segmentation, regression), and the detector that was delivered was worse than
+candidates that had not been trained at all. What was wrong there has been mended: a finalist that its training harms
+now counts as the best of what it could have started from.
+"""
 
 
 def dense(name: str, seed: int) -> tuple[torch.nn.Module, autoprune.Task]:
@@ -133,10 +144,11 @@ def main() -> None:
         f"Test loss (and score): mean ± deviation of {asked.seeds} seeds, each with a dense network of its own; "
         f"{TRIALS} candidates ({SIZES['detection'][2]['trials']} of the detector) and {FINALISTS} finalists but for "
         "uniform. How much lower the loss of the default is: mean ± deviation of the differences seed by seed; ahead "
-        "or behind where the mean is more than the deviation. Protocol and sizes: tasks.py.",
+        "or behind where the mean is more than the deviation. Protocol and sizes: tasks.py; all trainings by AdamW at "
+        f"the rate of the dense network's. {processor()}, one thread, torch {torch.__version__}.",
         "", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}",
     ]  # fmt: skip
-    text = "\n".join([*lines, *(row(name, asked.seeds) for name in names)]) + "\n"
+    text = "\n".join([*lines, *(row(name, asked.seeds) for name in names)]) + "\n" + CONCLUSION
     print(text)
     if asked.only is None:
         write_text(HERE / "tasks.md", text)
