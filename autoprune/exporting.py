@@ -31,7 +31,7 @@ from autoprune.architecture import read_architecture as read_architecture
 from autoprune.builders import is_named_like_one
 from autoprune.ceiling import Ceiling
 from autoprune.files import as_path, check_writable, sweep, whole_directory, write_text
-from autoprune.formats import ONNX_DIFFERENCE, to_onnx, to_torch_export, why_not
+from autoprune.formats import ONNX_BATCH, ONNX_DIFFERENCE, to_onnx, to_torch_export, why_not
 from autoprune.reference import ModelReference, broken_weight, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
@@ -39,6 +39,7 @@ from search_spaces import Kept, NestedNetwork, SearchSpace, Widths, prune
 from search_spaces.inputs import described_inputs
 
 FORMATS = ("model.onnx", "model.pt2")
+OF_ONNX = (ONNX_DIFFERENCE, ONNX_BATCH)  # what architecture.json says of model.onnx
 FILES = frozenset({"architecture.json", "weights.safetensors", *FORMATS})
 
 
@@ -329,13 +330,13 @@ def _copy(source: Path, target: Path, architecture: dict[str, Any]) -> Path:
         if "model.onnx" in formats:
             architecture = {**architecture, **_of_onnx(read_architecture(target))}
         elif _of_onnx(architecture):
-            architecture = {k: v for k, v in architecture.items() if k != ONNX_DIFFERENCE}
+            architecture = {k: v for k, v in architecture.items() if k not in OF_ONNX}
         write_text(scratch / "architecture.json", _compact_json(architecture))
     return target
 
 
 def _of_onnx(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in architecture.items() if k == ONNX_DIFFERENCE}
+    return {k: v for k, v in architecture.items() if k in OF_ONNX}
 
 
 def _same_weights(one: Path, other: Path) -> bool:

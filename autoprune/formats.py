@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from search_spaces.inputs import select_inputs
 from search_spaces.tracing import slow_path
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
+ONNX_BATCH = "onnx_batch"
 ONNX_TOLERANCE = 1e-4  # relative to the largest output, float32
 _AS_PROGRAM: dict[str, Any] = {"dynamo": True, "verbose": False}
 
@@ -43,7 +45,8 @@ def to_onnx(
         told: What its metadata say, e.g. {"input": {"mean": [0.3]}} as "input.mean"; numbers and lists as JSON.
 
     Returns:
-        "onnx_max_difference": the largest absolute difference of an output.
+        "onnx_max_difference": the largest absolute difference of an output; "onnx_batch": the only batch size that the
+        file takes, where the network's own code fixes it.
 
     Raises:
         ValueError: If the two disagree beyond `ONNX_TOLERANCE`, or onnx is not installed.
@@ -77,7 +80,8 @@ def to_onnx(
         raise ValueError(
             f"ONNX export: differs from torch by {difference:.2g}, more than {limit:.2g}, so it was not kept"
         )
-    return {ONNX_DIFFERENCE: difference}
+    fixed = () if images is not None else {a.dim_value for a in _batch_axes(file.graph) if not a.dim_param}
+    return {ONNX_DIFFERENCE: difference, **({ONNX_BATCH: max(fixed)} if fixed else {})}
 
 
 def _write_program(
@@ -156,10 +160,17 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs
     with contextlib.redirect_stderr(io.StringIO()), slow_path():
         try:
-            program = torch.export.export(model, pair, dynamic_shapes=tuple({0: batch} for _ in pair))
+            program = torch.export.export(model, pair, dynamic_shapes=_as_called(model, [{0: batch} for _ in pair]))
         except Exception:  # the model's own code fixes the batch size: a static program is better than none
             program = torch.export.export(model, pair)
     return program, pair
+
+
+def _as_called(model: nn.Module, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """What belongs to each argument, in the order of `forward`'s parameters: all that `*values` takes is one tuple."""
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    single = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
+    return (*arguments[:single], tuple(arguments[single:])) if single < len(kinds) else tuple(arguments)
 
 
 class _Named(nn.Module):
@@ -196,7 +207,7 @@ def _output_names(answer: Any, told: Mapping[str, Mapping[str, Any]]) -> list[st
 
 def _name_batch(graph: Any) -> None:
     """Call the first axis of the inputs "batch" wherever it stands; torch has called it "s77", say."""
-    symbols = {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input if _axes(value)} - {""}
+    symbols = {axis.dim_param for axis in _batch_axes(graph)} - {""}
     if not symbols:  # a fixed batch
         return
     word = re.compile(rf"\b({'|'.join(map(re.escape, symbols))})\b")
@@ -204,6 +215,10 @@ def _name_batch(graph: Any) -> None:
         for axis in _axes(value):
             if axis.dim_param:
                 axis.dim_param = word.sub("batch", axis.dim_param)
+
+
+def _batch_axes(graph: Any) -> list[Any]:
+    return [_axes(value)[0] for value in graph.input if _axes(value)]
 
 
 def _axes(value: Any) -> Any:
