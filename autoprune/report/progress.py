@@ -201,7 +201,8 @@ def describe(trial: Trial, metric: str = "loss", score: Score = TOP1) -> str:
     if trial.state is TrialState.FAIL:
         return f"{head}: failed: {trial.error}"
     known = math.nan if score.name == "loss" else score.number(trial.metrics)
-    also = "" if math.isnan(known) else f", {score.label} {known:.4f}"
+    twice = score.name == metric and known == trial.loss
+    also = "" if math.isnan(known) or twice else f", {score.label} {known:.4f}"
     word = f"abandoned early, {metric} about" if trial.state is TrialState.PRUNED else metric
     harm = trial.metrics.get("loss_trained")
     taken_back = "" if harm is None else f" (as before its training, which made it {harm:.4g})"

@@ -12,7 +12,9 @@ import autoprune
 from autoprune import RunConfig, RunProgress
 from autoprune.cli import parser
 from autoprune.config import OBJECTS, SETTINGS, keywords, names_of
-from autoprune.report.progress import EVERY_S, showing
+from autoprune.labels import Score
+from autoprune.problem import Trial, TrialState
+from autoprune.report.progress import EVERY_S, describe, showing
 
 FACTORY = "search_spaces.models:digits_cnn"
 QUICK = {
@@ -182,3 +184,10 @@ def test_a_long_training_says_now_and_then_how_far_it_is(monkeypatch):
         now[0] += 1
         progress.step(step, "loss 0.5")
     assert out.getvalue().splitlines() == [f"fine-tuning: step {s} of 500, loss 0.5" for s in (30, 60, 90)]
+
+
+@pytest.mark.parametrize(("metric", "times"), [("error", 1), ("loss", 2)])
+def test_a_number_is_said_once(metric, times):
+    trial = Trial(3, (4,), state=TrialState.COMPLETE, metrics={"loss": 0.25, "error": 0.25})
+    said = describe(trial, metric, Score("error"))
+    assert said.count("0.25") == times
