@@ -88,6 +88,7 @@ class SearchKeywords(TypedDict, total=False):
     lr_gamma: float
     label_smoothing: float
     mixup: float
+    rescale: int
     ema: float
     clip: float
     accumulate: int
@@ -169,6 +170,7 @@ class FinetuneKeywords(TypedDict, total=False):
     lr_gamma: float
     label_smoothing: float
     mixup: float
+    rescale: int
     ema: float
     clip: float
     accumulate: int
@@ -207,6 +209,7 @@ class ExportKeywords(TypedDict, total=False):
     lr_gamma: float
     label_smoothing: float
     mixup: float
+    rescale: int
     ema: float
     clip: float
     accumulate: int

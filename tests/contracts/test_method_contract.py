@@ -40,7 +40,7 @@ def plain(net):
 def answers(net):
     was, net = net.training, net.eval()
     with torch.no_grad():
-        found = net(IMAGES.to(net.head.weight.dtype))
+        found = net(IMAGES.to(next(net.parameters()).dtype))
     net.train(was)
     return found
 

@@ -61,7 +61,7 @@ def test_a_search_recovers_by_a_method_and_goes_on_after_a_stop(here, digits_wei
     [
         ({"recovery": "greg1", "epochs": 1, "prune_share": 0.1}, r"needs at least 30 steps, and 2 are planned"),
         ({"recovery": "slimming"}, "recovery 'slimming': finds the units that stay by itself"),
-        ({"recovery": "gregg1"}, "unknown method 'gregg1'; known: .*greg1"),
+        ({"recovery": "gregg1"}, r"unknown method 'gregg1' \(did you mean greg1\?\); known: .*greg1"),
     ],
 )
 def test_bad_input_before_anything_is_spent(here, digits_weights, settings, message):
