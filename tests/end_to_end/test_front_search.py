@@ -110,6 +110,7 @@ def test_a_learnt_ranking_is_cut_and_others_are_refused(run_front, here, capsys)
     assert not (here / "results/refused").exists()
 
 
+@pytest.mark.slow
 def test_profile_shows_every_constraint(digits_weights, here, capsys):
     line = f"profile --model search_spaces.models:digits_cnn --weights {digits_weights} --data digits"
     budgets = ["--score-samples=64", "--budget=macs<=50%", "--budget=params<=40%", "--budget=activations<=80%"]
@@ -122,6 +123,7 @@ def test_profile_shows_every_constraint(digits_weights, here, capsys):
     assert "100.0 %" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_latency_is_one_of_the_costs(run_front, monkeypatch, capsys):
     """Its predictor is made as for a budget; nothing has to be measured to deliver, as no budget is on it."""
     metric, studied = "latency@torch,batch=1,threads=1", []

@@ -192,6 +192,7 @@ def test_the_charts_of_the_page_are_there_as_png(pages, name):
     assert all(path.stat().st_size > 5000 for path in charts)
 
 
+@pytest.mark.slow
 def test_the_name_of_a_run_is_only_a_name(browser, pages):
     page = browser.new_page()
     page.goto(pages[ESCAPED].as_uri())

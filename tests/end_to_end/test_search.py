@@ -224,6 +224,7 @@ def test_one_search_serves_many_budgets(digits_weights, here, strategy, capsys):
     assert "epochs may not change" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_search_of_the_whole_front(digits_weights, here, capsys):
     """Candidates that are cheaper on purpose are evaluated as they are, and the report lists the front."""
     flags = [*problem_flags(digits_weights), *FLAGS, "--name=f", "--finalists=0", "--epochs=0", "--warm-starts=none"]
@@ -323,6 +324,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_says_how(digits_weights, here, start,
     assert "; autoprune resume results/stopped goes on" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_worker_processes_find_the_same(digits_weights, here):
     """Random candidates do not depend on what was told: two workers evaluate what one process does."""
     flags = [*problem_flags(digits_weights), *FLAGS, "--strategy=random", "--no-abandon", "--epochs=0", "--finalists=0"]
@@ -370,6 +372,7 @@ def test_export_report_status_and_finetune_of_a_run(digits_weights, here, capsys
     assert "rank correlation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_search_needs_no_ray(digits_weights, here):
     (here / "bare.py").write_text(
         "import sys\n"

@@ -50,6 +50,7 @@ def test_a_database_server_that_restarts_costs_nothing(tmp_path, whole):
     assert faults.database(tmp_path / "run", random.Random(400), whole).kills >= 1
 
 
+@pytest.mark.slow
 def test_workers_and_controller_killed_at_random_moments(tmp_path):
     assert faults.with_workers(tmp_path / "run", random.Random(500), kills=2, controller=True).kills == 2
 

@@ -67,6 +67,7 @@ def evaluate_until_killed(directory):
     evaluate(widths(evaluate), FIDELITY)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_ends_as_never_stopped_with_fewer_steps(tmp_path, plain, start):
     assert start(tmp_path, f"{__file__}:evaluate_until_killed", tmp_path).end().code == -signal.SIGKILL
     evaluate = make(tmp_path)

@@ -225,6 +225,7 @@ def test_a_small_network_is_not_given_up_for_a_large_one():
     assert tradeoff.rival(bare, (50,), "proxy") is None
 
 
+@pytest.mark.slow
 def test_the_controller_hands_out_the_rival_and_finds_it_again(tmp_path):
     problem = problem_of(front=("macs",))
     plan = {"groups": {g.name: g.size for g in problem.space.groups}, "fingerprint": {}}

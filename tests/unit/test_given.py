@@ -156,6 +156,7 @@ def test_what_cannot_be_sent_to_workers_is_refused_before_the_search(here):
     assert not (here / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_strategy_may_be_an_instance_of_the_same_problem(here):
     class First(Strategy):
         def ask(self, number):

@@ -138,6 +138,7 @@ def more_trials(run):
     return [t for t in RunDirectory.open(run.run_dir).record().trials if not t.metrics.get("cached")]
 
 
+@pytest.mark.slow
 def test_afterwards_networks_are_measured_but_not_searched(run, capsys):
     count = len(more_trials(run))
     looser = export(run.run_dir, budget="latency<=80%@slow_device:Slow")

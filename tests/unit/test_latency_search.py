@@ -70,6 +70,7 @@ def test_another_table_is_another_problem(here, digits_weights, studies):
         resume(result.run_dir, trials=5)
 
 
+@pytest.mark.slow
 def test_profile_times_the_dense_network(here, digits_weights, studies, capsys, monkeypatch):
     from objectives.latency import BACKENDS
 

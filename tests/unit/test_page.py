@@ -172,6 +172,7 @@ def test_ten_thousand_trials_make_a_small_page_that_keeps_every_improvement(make
     assert "of the dots left out" in text
 
 
+@pytest.mark.slow
 def test_a_network_of_many_layers_is_drawn_by_its_largest(make):
     page = Page(write_page(make(trials=[complete(0, (4,) * 100, 1.0)], space=chain(*range(100, 200)))))
     heights = [float(v.split()[3]) for t, k, v in page.attributes if (t, k) == ("svg", "viewbox")]

@@ -249,6 +249,7 @@ def test_what_is_delivered_is_no_worse_than_the_finalist_that_won(digits_weights
     assert f"delivered: loss {metrics[FINALIST]['loss']:.4g}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_among_the_finalists_and_resumed_delivers_the_same(digits_weights, here, monkeypatch):
     """Stopped after each finalist in turn; the weights of finalists that are told lie in the run's directory."""
     settings = SMALL | {"epochs": ONE_STEP, "weights": str(digits_weights)}

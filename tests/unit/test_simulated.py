@@ -61,6 +61,7 @@ def orders(controller):
     return [e.order for e in controller.ledger.entries]
 
 
+@pytest.mark.slow
 def test_a_thousand_workers_that_die_and_straggle_end_every_trial_once(tmp_path):
     """Exactness, and the bound: no evaluation more than the candidates asked and the deaths."""
     controller = cheap(tmp_path / "run", 3000)

@@ -157,6 +157,7 @@ def test_the_guaranteed_reward_is_the_same_in_any_unit_of_the_cost():
     assert amcs[1].reward(trial((1, 1), 0.8)) > amcs[1].reward(trial((1, 1), 0.7))  # and so are fewer errors
 
 
+@pytest.mark.slow
 def test_the_guaranteed_search_stays_below_the_budget_and_gets_smaller(monkeypatch):
     """4 units of the first group are enough for a top-1 of 90 %: costs count only in the reward, and shrink by it."""
     monkeypatch.setattr(DDPG, "hidden", 64)
