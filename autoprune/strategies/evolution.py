@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 
 import numpy as np
@@ -38,7 +39,8 @@ class Evolution(Encoded):
     def point(self, number: int, rng: np.random.Generator) -> Floats:
         """A child of the population, with a step that shrinks as the search goes on."""
         broad = self.is_broad(number)
-        members = [t for t in self.scored() if not broad or self.keeps(t.widths)][-self.population :]
+        youngest = (t for t in reversed(self.scored()) if not broad or self.keeps(t.widths))
+        members = [*itertools.islice(youngest, self.population)][::-1]
         if not members:
             return self.first(number, rng)
         parent = tournament(members, self.sample, rng)
