@@ -177,6 +177,8 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
     with running(where, "when asked for its batches"), stream.drawing(), deaths_in_order():
         found = read(epoch)
         batches, most = iter(found), _most(found)
+        if isinstance(found, DataLoader):  # with persistent workers it would hand out this one again, which is closed
+            found._iterator = None
     own = isinstance(found, DataLoader) and found.collate_fn is default_collate
     try:
         for number in itertools.count() if most is None else range(most):
