@@ -262,7 +262,9 @@ def shown_index(rec: Recorder, item: Any) -> str:
 def every(rec: Recorder, line: Tensor, item: slice) -> bool:
     """x[..., i::n]: n channels one after the other are a unit; False if it takes something else."""
     step, start = item.step, 0 if item.start is None else item.start
-    if item.stop is not None or type(step) is not int or type(start) is not int or len(line) % step or start >= step:
+    if item.stop is not None or type(step) is not int or type(start) is not int:
+        return False
+    if len(line) % step or not 0 <= start < step:
         return False
     blocks = line.reshape(-1, step)
     rec.channels.unite(blocks[:, :1].expand_as(blocks), blocks, f"a slice in {rec.where} takes it beside a constant")

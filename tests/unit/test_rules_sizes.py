@@ -101,6 +101,7 @@ def test_halves_keep_as_many(law, toy, parts):
         (lambda x: (x[:, :4], x[:, 4:]), "the index [:4] on its channels is written in the code of 'body'"),
         (lambda x: x.chunk(3, 1)[:2], "chunk in 'body' splits it unevenly or beside a constant"),
         (lambda x: (x[:, [0, 2]], x[:, ::2]), "the index [an index] on its channels is written in the code of 'body'"),
+        (lambda x: (x[:, -4::2], x), "the index [-4::2] on its channels is written in the code of 'body'"),
         (lambda x: (x[:, 1:2], x), "the index [1:2] on its channels is written in the code of 'body'"),
         (lambda x: (x.roll(1, 1), x), "roll over the channels in 'body'"),
     ],
