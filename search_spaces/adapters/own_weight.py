@@ -78,13 +78,19 @@ class _Calls(TorchFunctionMode):
 def computed(module: nn.Module) -> Tensor | None:
     """The weight with which the module's own forward runs the layer; None if it does anything else.
 
-    Found by running it, on zeros as small as its kernel.
+    Found by running it, on inputs as small as its kernel; two, as the weight may depend on the input, or be random.
     """
     layer: Any = module
     weight, groups = layer.weight, getattr(layer, "groups", 1)
     sizes = (k + (k - 1) * (d - 1) for k, d in zip(weight.shape[2:], getattr(layer, "dilation", ()), strict=False))
     x = weight.new_zeros(1, int(weight.shape[1]) * int(groups), *sizes)
-    calls = _Calls()
+    found, other = _used(layer, x), _used(layer, x + 1)
+    return found if found is not None and other is not None and torch.equal(found, other) else None
+
+
+def _used(layer: Any, x: Tensor) -> Tensor | None:
+    """The weight with which it runs the layer on this input."""
+    weight, calls = layer.weight, _Calls()
     try:
         with calls:
             out = layer.forward(x)
