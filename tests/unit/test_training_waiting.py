@@ -9,7 +9,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from tiny_training import PER_EPOCH, equal, network, pruning, trained
 
-from autoprune.training.methods import METHODS, EarlyBird, Epi, Gap, Gates, GReg1, Sandwich
+from autoprune.training.methods import METHODS, EarlyBird, Epi, Gap, Gates, GReg1, Imp, Sandwich
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.sooner import Sooner
 from autoprune.training.methods.waiting import WaitingUnits, alike, stability
@@ -95,6 +95,11 @@ def test_any_method_that_finds_units_can_choose_early(method, tmp_path):
     again = trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path)
     assert equal(again, after)
     assert torch.equal(again(images), after(images))
+
+
+def test_the_learning_rate_goes_through_its_schedule_as_often_as_without_it():
+    base = pruning(network())
+    assert Sooner(Imp(base, phases=4), Epi(base)).cycles() == 4
 
 
 def test_what_has_no_moment_is_refused():

@@ -47,6 +47,10 @@ class Sooner(Method):
         found = {part.name: part.settings() for part in (self.method, self.rule)}
         return {f"{part} {name}": value for part, told in found.items() for name, value in {"": "on", **told}.items()}
 
+    def cycles(self) -> int:
+        """See `Method`."""
+        return self.method.cycles()
+
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `Method`."""
         self.rule.begin(net, plan)
