@@ -84,6 +84,11 @@ class NestedNetwork(nn.Module):
         return self._ready(*args, **kwargs)
 
     @property
+    def stands_for(self) -> nn.Module:
+        """A network whose arguments it takes."""
+        return self.largest
+
+    @property
     def _own(self) -> list[_Own]:
         return [own for own in self.own if isinstance(own, _Own)]
 
@@ -237,6 +242,11 @@ class Sliced(nn.Module):
     def __init__(self, net: nn.Module, slices: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.net, self.slices = net, dict(slices)
+
+    @property
+    def stands_for(self) -> nn.Module:
+        """The network whose arguments it takes."""
+        return self.net
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What it answers."""

@@ -145,6 +145,11 @@ class Abreast(nn.Module):
 
     _estimates = False
 
+    @property
+    def stands_for(self) -> nn.Module:
+        """The network whose arguments it takes."""
+        return self.net
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What each candidate answers to the samples: those of the first one, then those of the next."""
         self._passes += self._estimates

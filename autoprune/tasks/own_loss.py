@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, targets_of
+from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, signature_of, targets_of
 
 
 def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
@@ -52,7 +51,7 @@ def named_targets(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The batch with its targets under the name that the network has for them: "label" for "labels", and so on."""
     named, mine = dict(batch), next((key for key in TARGETS if key in batch), "")
     with suppress(ValueError, TypeError):
-        taken = inspect.signature(model.forward).parameters
+        taken = signature_of(model).parameters
         if mine and mine not in taken and (name := next((key for key in TARGETS if key in taken), "")):
             named[name] = named.pop(mine)
     return named
@@ -61,7 +60,7 @@ def named_targets(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
 def _takes(model: nn.Module, given: tuple[Any, ...]) -> bool:
     """Whether it can be called with so many arguments."""
     try:
-        inspect.signature(model.forward).bind(*given)
+        signature_of(model).bind(*given)
     except TypeError:
         return False
     except ValueError:  # no signature to be had: see what it says

@@ -59,6 +59,11 @@ def targets_of(batch: Any) -> Any:
     return inputs_of(batch)
 
 
+def signature_of(model: Any) -> inspect.Signature:
+    """Of the network's forward; of one that stands for another and takes whatever that takes, of that one's."""
+    return inspect.signature(getattr(model, "stands_for", model).forward)
+
+
 def arguments(model: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a network is called with: arguments and keyword arguments.
 
@@ -69,7 +74,7 @@ def arguments(model: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
         return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
     named = dict(inputs)
     try:
-        parameters = inspect.signature(model.forward).parameters
+        parameters = signature_of(model).parameters
     except (TypeError, ValueError, AttributeError):
         return (), named
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) or named.keys() <= parameters.keys():

@@ -43,6 +43,16 @@ def test_a_factor_by_hand(here, following, factor):
     assert net.w.item() == pytest.approx(factor, abs=1e-6)
 
 
+def test_names_that_the_network_does_not_take_are_left_out():
+    class Named(One):
+        def forward(self, row):
+            return super().forward(row)
+
+    batches = [{"row": torch.ones(1, 1), "number": torch.zeros(1), "y": torch.zeros(1, 1)}] * 2
+    task = Task.of(batches, batches, loss=nn.functional.mse_loss)
+    assert rescale(Named().train(), task, batches) == {"w": pytest.approx(0.999, abs=1e-6)}
+
+
 def test_it_is_done_once_before_the_first_step(tmp_path):
     def die(_, done):
         if done == 7:
