@@ -67,7 +67,8 @@ def main(counts: tuple[int, ...] = (32, 16, 8, 4, 2, 1), epochs: int = 10) -> di
         small = prune(dense, space, space.kept(widths, scores))
         fit(small, select_inputs(small, x), y, max(1, epochs // 2), rate=0.02)  # fed with the kept ones from here on
         found[count] = float((small(select_inputs(small, test_x)).argmax(1) == test_y).float().mean())
-        which = ", ".join(f"({i // BLOCK},{i % BLOCK})" for i in (kept_inputs(small) or ())[:8])
+        kept = [] if (taken := kept_inputs(small)) is None else taken.tolist()
+        which = ", ".join(f"({i // BLOCK},{i % BLOCK})" for i in kept[:8])
         print(f"{count:2} frequencies: accuracy {found[count]:.3f}  {which}{' ...' if count > 8 else ''}")
     return found
 
