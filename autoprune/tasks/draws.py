@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 from autoprune.compute import Compute
 from autoprune.data.loading import deaths_in_order, has_died
 from autoprune.randomness import GlobalStream
+from autoprune.tasks.given import once
 from autoprune.tasks.trees import (
     TARGETS,
     divisible,
@@ -269,15 +270,10 @@ def first_of(read: Read, where: str, seed: int) -> Any:
         found = read(0)
         same = not isinstance(found, DataLoader) and iter(found) is iter(read(0))
     if same:
-        raise _once(where, found)
+        raise once(where, found)
     first = [list(itertools.islice(reading(read, where, 0, seed), 1)) for _ in range(2)]
     if not first[0]:
         raise ValueError(f"{where}: is empty, it gives no batch; check its data set and its sampler")
     if not first[1]:
-        raise _once(where, found)
+        raise once(where, found)
     return first[0][0]
-
-
-def _once(where: str, loader: Any) -> ValueError:
-    return ValueError(f"{where}: can be iterated once only ({type(loader).__name__}), but each epoch reads it anew; "
-                      "give a list, a DataLoader or an object whose __iter__ begins at the start")  # fmt: skip

@@ -33,11 +33,17 @@ def check_loader(where: str, loader: Any) -> None:
         raise ValueError(f"{where}: must give batches, got a tuple of tensors, which is one; give a list of such, "
                          "or DataLoader(TensorDataset(inputs, targets), batch_size=64)")  # fmt: skip
     if iter(loader) is loader:
-        raise ValueError(f"{where}: can be iterated once only ({type(loader).__name__}), but each epoch reads it anew; "
-                         "give a list, a DataLoader or an object whose __iter__ begins at the start")  # fmt: skip
+        raise once(where, loader)
     if isinstance(loader, (Tensor, str, bytes, Mapping)):
         raise ValueError(f"{where}: must give batches of (inputs, targets), got {type(loader).__name__}; e.g. a "
                          "DataLoader of a TensorDataset")  # fmt: skip
+
+
+def once(where: str, loader: Any) -> ValueError:
+    """The error of what is its own iterator: even if that begins anew, a second reader would disturb the first."""
+    return ValueError(f"{where}: can be iterated once only ({type(loader).__name__}), or by one reader at a time, but "
+                      "each epoch reads it anew, and so do others meanwhile; give a list, a DataLoader or an object "
+                      "whose __iter__ returns a new iterator from the start, as one with `yield` does")  # fmt: skip
 
 
 def _is_one_batch(loader: Any) -> bool:

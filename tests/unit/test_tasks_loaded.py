@@ -199,7 +199,7 @@ BAD = {
     "empty data set": ({"val": EMPTY}, "val: is empty"),
     "empty test": ({"test": []}, "test: is empty"),
     "empty calibration": ({"calibration": []}, "calibration: is empty"),
-    "one iterator": ({"train": Once()}, r"train: can be iterated once only \(Once\)"),
+    "one iterator": ({"train": Once()}, r"train: can be iterated once only \(Once\), or by one reader at a time"),
     "the rest of one iterator": ({"val": Left()}, "val: gives no batch; check .* that it can be iterated again"),
     "one batch": ({"train": (X, Y)}, "train: must give batches, got a tuple of tensors"),
     "a list of inputs": ({"train": [([X, X], Y)] * 2}, r"several inputs are a tuple: .* \(\(a, b\), targets\)"),
