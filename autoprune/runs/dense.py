@@ -14,6 +14,7 @@ from autoprune.runs.checking import ignorant, reproducible
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
 from autoprune.tasks import Draw, Task
+from autoprune.tasks.trees import inputs_of, left_out
 
 # Exactly these: a subclass may only keep weights that another module computes with (nn.MultiheadAttention.out_proj).
 KINDS = {nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear}
@@ -27,7 +28,7 @@ def about_dense(prepared: Prepared) -> list[str]:
     also = f", {score.label} {found[score.name]:.4f}" if score.name in found and score.name != "loss" else ""
     samples = f"validation {task.sample}"
     lines = [
-        *task.about(),
+        *_about(prepared),
         f"dense network: loss {decimals(found['loss'])}{also} on {counted(len(judged(prepared)), samples)}",
         dense_warning(prepared),
     ]
@@ -40,7 +41,7 @@ def about_dense(prepared: Prepared) -> list[str]:
 def notes_of(prepared: Prepared) -> list[str]:
     """What is said of the task before a search: how samples are prepared, what is minimised, what is not exact."""
     task, metric = prepared.task, prepared.config.metric
-    lines, labels = task.about(), task.labels()
+    lines, labels = _about(prepared), task.labels()
     if labels.scores != Labels().scores:
         others = ", ".join(s.name for s in labels.scores if s.name != metric)
         why = "the loss of the task" if metric == "loss" else "as --metric says"
@@ -50,6 +51,15 @@ def notes_of(prepared: Prepared) -> list[str]:
         lines.append("the train loader gives other batches each time an epoch is read (a generator of its own?): a "
                      "training that is resumed is not exactly the one that was stopped")  # fmt: skip
     return lines
+
+
+def _about(prepared: Prepared) -> list[str]:
+    """How samples are prepared, and what of them the network does not see."""
+    task, said = prepared.task, list(prepared.task.about())
+    batch = None if task.calls_otherwise else next(iter(judged(prepared).batches(1)), None)
+    if names := left_out(prepared.model, inputs_of(batch)):
+        said.append(f"not given to the network, which has no parameters of these names: {', '.join(names)}")
+    return said
 
 
 def dense_warning(prepared: Prepared) -> str:

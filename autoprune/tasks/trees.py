@@ -85,6 +85,12 @@ def arguments(model: Any, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return (tuple(tensors), {}) if len(tensors) == 1 else ((), named)
 
 
+def left_out(model: Any, inputs: Any) -> list[str]:
+    """What of a mapping the network is not called with, as it has no such parameter."""
+    _, named = arguments(model, inputs)
+    return [str(key) for key in inputs if key not in named] if named else []
+
+
 def called(model: Any, inputs: Any) -> Any:
     """What the network answers."""
     args, kwargs = arguments(model, inputs)

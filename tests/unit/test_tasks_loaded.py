@@ -16,6 +16,7 @@ import autoprune
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.evaluation import measure
+from autoprune.runs import notes_of
 from autoprune.runs.checking import reproducible
 from autoprune.runs.prepare import prepare
 from autoprune.tasks import Metric, Task, draws, num_samples
@@ -503,3 +504,18 @@ def test_distillation_reads_no_batch_a_step_and_leaves_the_generator(monkeypatch
         assert found.distance(one, other) == 1  # mean squares: the targets are no class numbers
     assert len([each for each in began if each is val]) <= 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_names_that_the_network_does_not_take_are_said():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+        def forward(self, x, attention_mask=None):
+            return self.layers(x)
+
+    rows = [{"x": torch.rand(4, 4), "mask": torch.ones(4), "labels": torch.zeros(4, dtype=torch.long)}] * 2
+    task = Task.of(rows, rows, loss=F.cross_entropy)
+    said = notes_of(prepare(RunConfig.make(criterion="l1", budget="macs<=50%", finalists=0, epochs=0), Masked(), task))
+    assert "not given to the network, which has no parameters of these names: mask" in said
