@@ -80,6 +80,10 @@ def deliver(
         for name, net in (("dense", prepared.model), ("pruned", model))
         if task.has(split)
     }
+    for (name, split), (scores, _) in found.items():
+        if name == "dense" and not math.isfinite(scores["loss"]):
+            progress.say(f"{task.where(split)}: the loss of the dense network is {scores['loss']} on all of it; check "
+                         "for inputs or targets that are NaN or infinite")  # fmt: skip
     metrics: dict[str, dict[str, Any]] = {f"{name}_{split}": scores for (name, split), (scores, _) in found.items()}
     split = held_out(task)
     if by_class := per_class(task, split, found["dense", split][1], found["pruned", split][1]):

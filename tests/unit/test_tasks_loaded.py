@@ -519,3 +519,17 @@ def test_names_that_the_network_does_not_take_are_said():
     task = Task.of(rows, rows, loss=F.cross_entropy)
     said = notes_of(prepare(RunConfig.make(criterion="l1", budget="macs<=50%", finalists=0, epochs=0), Masked(), task))
     assert "not given to the network, which has no parameters of these names: mask" in said
+
+
+def test_a_late_batch_of_nan_in_the_test_split_is_said(here, capsys):
+    def rows(*last):
+        return [(torch.rand(4, 4), torch.rand(4, 2)) for _ in range(3)] + list(last)
+
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    task = Task.of(rows(), rows(), rows((torch.rand(4, 4), torch.full((4, 2), torch.nan))), loss=F.mse_loss)
+    settings = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "warm_starts": "none", "device": "cpu"}
+    autoprune.search(net, task, budget="macs<=50%", name="run", progress=True, **settings)
+    assert (
+        "test: the loss of the dense network is nan on all of it; check for inputs or targets"
+        in capsys.readouterr().err
+    )
