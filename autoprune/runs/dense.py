@@ -56,7 +56,7 @@ def notes_of(prepared: Prepared) -> list[str]:
 def _about(prepared: Prepared) -> list[str]:
     """How samples are prepared, and what of them the network does not see."""
     task, said = prepared.task, list(prepared.task.about())
-    batch = None if task.calls_otherwise else next(iter(judged(prepared).batches(1)), None)
+    batch = () if task.calls_otherwise else task.draw("val", 1, prepared.config.seed).whole(1)
     if names := left_out(prepared.model, inputs_of(batch)):
         said.append(f"not given to the network, which has no parameters of these names: {', '.join(names)}")
     return said
