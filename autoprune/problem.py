@@ -128,6 +128,12 @@ class Problem:
         more = tuple(Budget(metric, limit) for metric, limit in limits.items())
         return replace(self, budgets=(*self.budgets, *more))
 
+    def on_the_way(self, share: float) -> Problem:
+        """The same with budgets a share of the way from the full costs (0) to its own (1), on a logarithmic scale."""
+        full, limits = self.feasibility.price(self.space.full), self.feasibility.limits
+        shares = {name: min(1.0, limit / full[name]) for name, limit in limits.items() if full[name] > 0}
+        return replace(self, budgets=tuple(Budget(name, full[name] * part**share) for name, part in shares.items()))
+
     def project(self, widths: Widths) -> Widths:
         """Feasible legal widths near `widths` that use the budgets up."""
         return self.feasibility.project(widths)

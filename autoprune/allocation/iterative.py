@@ -16,7 +16,6 @@ from torch import nn
 from autoprune.allocation.sensitivity import equal_loss
 from autoprune.criteria.scoring import Scores
 from autoprune.problem import Problem
-from objectives import Budget
 from search_spaces import Kept, mask, prune
 from search_spaces.scattering import scatter
 
@@ -79,12 +78,8 @@ def masks(problem: Problem, kept: Kept) -> Masks:
 
 def cut(problem: Problem, scores: Scores, share: float) -> Kept:
     """The units that stay, a share of the way from the full costs (0) to the budgets (1) on a logarithmic scale."""
-    feasibility = problem.feasibility
-    full = feasibility.price(problem.space.full)
-    limits = {m: full[m] * min(1.0, limit / full[m]) ** share for m, limit in feasibility.limits.items() if full[m] > 0}
-    budgets = problem.budgets if share == 1 else tuple(Budget(metric, limit) for metric, limit in limits.items())
-    now = replace(problem, scores=scores, budgets=budgets)
-    return problem.space.kept(equal_loss(now), scores)
+    now = problem if share == 1 else problem.on_the_way(share)
+    return problem.space.kept(equal_loss(replace(now, scores=scores)), scores)
 
 
 def _leave(left: Scores, number: int, scores: Scores, going: Masks) -> None:

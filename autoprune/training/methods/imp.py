@@ -56,10 +56,7 @@ class Imp(FindingUnits):
 
     def budgets(self, phase: int) -> tuple[Budget, ...]:
         """What holds in a phase: of a limit of so much of the dense network that much ^ ((phase + 1) / p)."""
-        feasibility, way = self.problem.feasibility, (phase + 1) / self.phases
-        dense = feasibility.price(self.space.full)
-        shares = {name: limit / dense[name] for name, limit in feasibility.limits.items()}
-        return tuple(Budget(name, dense[name] * min(1.0, share) ** way) for name, share in shares.items())
+        return self.problem.on_the_way((phase + 1) / self.phases).budgets
 
     @torch.no_grad()
     def _cut(self, phase: int) -> None:
