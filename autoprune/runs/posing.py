@@ -20,8 +20,8 @@ from autoprune.errors import LedgerMismatch
 from autoprune.problem import Problem
 from autoprune.runs.scoring import scored
 from autoprune.tasks import Task
-from objectives import Budget, Feasibility, parse
-from objectives.latency import Latency, backends, fast_divisors, predictors, with_divisors
+from objectives import Budget, Feasibility, InfeasibleBudget, parse
+from objectives.latency import Latency, backends, fast_divisors, predictors, reached_with_depth, with_divisors
 from search_spaces import SearchSpace, verified
 
 
@@ -92,9 +92,14 @@ def make_problem(
     score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
     space = verified(dense, space, example)
     measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
+    try:
+        Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
+    except InfeasibleBudget as error:
+        deeper = reached_with_depth(budgets, dense, space, example, config.latency_command)
+        said = [f"; --depth on reaches {100 * share:.1f} % of {metric}, measured" for metric, share in deeper.items()]
+        raise InfeasibleBudget(f"{error}{''.join(said)}") from error
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
-    Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     if scores is None:
         unscored = Problem(space, budgets, (), None, measured, config.front)
         scores = scored(config, dense, unscored, batches, task, say)

@@ -13,6 +13,7 @@ from objectives.latency.measuring import cache_folder as cache_folder
 from objectives.latency.measuring import study as study
 from objectives.latency.needed import backends as backends
 from objectives.latency.needed import predictors as predictors
+from objectives.latency.needed import reached_with_depth as reached_with_depth
 from objectives.latency.onnx_runtime import OnnxRuntime as OnnxRuntime
 from objectives.latency.predictor import Latency as Latency
 from objectives.latency.predictor import fit as fit

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from objectives.budget import Budget
-from objectives.latency.backend import Backend
+from objectives.latency.backend import Backend, rebatched
+from objectives.latency.comparing import compare
 from objectives.latency.measuring import study
 from objectives.latency.predictor import Latency
 from objectives.latency.registry import make
@@ -53,3 +54,31 @@ def predictors(
     return {
         b.metric: known.get(b.metric) or study(here[b.metric], b.metric, model, space, example, say=say) for b in wanted
     }
+
+
+def reached_with_depth(
+    budgets: Iterable[Budget], model: nn.Module, space: SearchSpace, example: Any, command: str = ""
+) -> dict[str, float]:
+    """Metric -> the share of the dense network's latency that the smallest network takes without its branches.
+
+    Measured, since the predictors of a space whose branches have to stay know nothing of networks without them.
+
+    Args:
+        budgets: Of the search; those on no latency are passed over.
+        model: The dense network, in eval mode, on the CPU.
+        space: Its search space.
+        example: One batch as it is called with.
+        command: What the remote backend calls.
+
+    Returns:
+        Empty if no branch may vanish that has to stay in `space`.
+    """
+    if space.vanishing is not None or space.deep.vanishing is None:
+        return {}
+    found = {}
+    for metric, backend in backends(budgets, command).items():
+        batch = rebatched(example, backend.setting.batch)
+        with backend.ready():
+            build = backend.candidates(model, space.deep, batch)
+            found[metric] = compare(backend, build, space.full, space.deep.floor).share
+    return found

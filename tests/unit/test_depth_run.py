@@ -14,7 +14,11 @@ from autoprune.compute import Compute
 from autoprune.exporting import export
 from autoprune.recovery.reconstruction import Reconstruction
 from autoprune.report.tables import branches_table, removed
+from autoprune.runs.posing import make_problem
 from objectives import Feasibility, InfeasibleBudget, parse
+from objectives.latency import Comparison, fit, needed
+from objectives.latency.sampling import sample
+from objectives.latency.sites import sites_of
 from search_spaces import prune, trace, verified
 
 
@@ -106,6 +110,30 @@ def test_a_budget_that_only_depth_reaches_says_so():
     space = network()[2].with_limits(min_keep=0.5).standing
     with pytest.raises(InfeasibleBudget, match=r"--depth on reaches \d"):
         Feasibility(space, [parse("macs<=5%")])
+
+
+def test_a_latency_budget_that_only_depth_reaches_says_what_was_measured_with_it(monkeypatch):
+    model, x, space = network()
+    measured = []
+
+    def study(backend, name, model, space, example, **_):
+        sites = sites_of(model, space, example)
+        widths = np.array([sample(space, n) for n in range(48)])
+        return fit(name, sites, widths, 1 + 0.01 * widths.sum(1), 1 + 0.01 * sum(space.full), {"device": "made up"})
+
+    def compare(backend, build, dense, widths):
+        measured.append(widths)
+        build(widths)()  # it can be made, and runs
+        return Comparison(1.0, 0.01, 0.31, 0.01, 0.31, 0.001, 5)
+
+    monkeypatch.setattr(needed, "study", study)
+    monkeypatch.setattr(needed, "compare", compare)
+    config = autoprune.RunConfig(model="m:f", data="digits", budget=("latency<=40%@torch",), depth="off")
+    with pytest.raises(InfeasibleBudget, match=r"--depth on reaches 31.0 % of latency@torch,batch=1,threads=1, measured"):
+        make_problem(config, model, space.standing, x[:1], lambda: None)
+    assert measured == [space.deep.floor]
+    assert {space.deep.floor[g] for b in space.branches for g in b.groups} == {0}
+    assert needed.reached_with_depth([parse("latency<=40%@torch")], model, space, x[:1]) == {}
 
 
 def test_what_was_removed_is_said():
