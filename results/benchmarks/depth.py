@@ -1,69 +1,113 @@
-"""Depth together with widths: what blocks that may go buy under latency budgets.
+"""Depth together with widths: what blocks that may go buy.
 
-    python results/benchmarks/depth.py pays --data ../shared/data [--limits 50% 30%] [--backends onnxruntime torch]
+    python results/benchmarks/depth.py pays --data ../shared/data [--network resnet20]
+        [--where onnxruntime torch macs] [--limits 50% 30%] [--seeds 0 1 2]
     python results/benchmarks/depth.py branches --data ../shared/data
     python results/benchmarks/depth.py --tabulate
 
-*pays*: for each backend, limit and seed a search with depth and one without, on ResNet-20; the measured share, then the
-one-epoch protocol. A budget that is out of reach is recorded as what the refusal says. *branches*: how well the loss
-without a block ("replaced by its constant") and the sum of its units' scores rank the blocks by the loss after both the
-block's removal and least-squares reconstruction. Pieces are cached, so a killed run goes on. Measure on a core that
-nobody else uses.
+*pays*: for each budget and seed a search with depth and one without, on ResNet-20 or the small transformer of vit.py
+(trained first, if need be); then the delivered network is measured beside the dense one (the ONNX file in ONNX Runtime,
+the loaded safetensors in torch, batch 1, one thread) and trained for an epoch: ResNet-20 by the protocol, the
+transformer by AdamW at 5e-4. A budget that is out of reach is recorded as what the refusal says. *branches*: how well
+the loss without a block ("replaced by its constant") and the sum of its units' scores rank the blocks by the loss after
+both the block's removal and least-squares reconstruction. Pieces are cached, so a killed run goes on. Measure on a core
+that nobody else uses.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from latency_budget import dense_file, machine, measured
-from protocol import CACHE, HERE, WEIGHTS, dense_network, images, one_epoch, piece
+import vit
+from latency_budget import dense_file, in_turns, machine, measured
+from protocol import CACHE, EPOCH, HERE, WEIGHTS, dense_network, images, one_epoch, piece, spread
+from torch import nn
 
 import autoprune
 from autoprune import criteria
 from autoprune.compute import Compute
+from autoprune.data import ImageData
+from autoprune.evaluation import measure
 from autoprune.files import write_text
 from autoprune.recovery.reconstruction import Reconstruction
 from autoprune.runs.directory import RunDirectory
 from autoprune.tasks import as_task
+from autoprune.training import TrainingSettings, finetune
 from objectives import InfeasibleBudget
 from search_spaces import Dresser, trace
 
-SEEDS = range(3)
-WHERE = {"onnxruntime": "onnxruntime,batch=1,threads=1", "torch": "torch,batch=1,threads=1"}
-HOW: dict[str, Any] = {"trials": 40, "finalists": 4, "short_steps": 50}
+BUDGETS = {
+    "onnxruntime": "latency<={}@onnxruntime,batch=1,threads=1",
+    "torch": "latency<={}@torch,batch=1,threads=1",
+    "macs": "macs<={}",
+}
+HOW: dict[str, dict[str, Any]] = {
+    "resnet20": {"trials": 40, "finalists": 4, "short_steps": 50},
+    "vit": {"trials": 24, "finalists": 3, "short_steps": 50, "val_samples": 1000, "lr": vit.PRUNED_LEARNING_RATE}
+    | {"optimizer": "adamw", "weight_decay": 0.05},
+}
 IMAGES = 512  # that score branches
 
 
-def search(backend: str, limit: str, depth: str, seed: int, folder: Path) -> dict[str, Any]:
-    """One search, what was measured of its network, and its one-epoch accuracy."""
-    label = f"depth/pays-{backend}-{limit}-{depth}-s{seed}"
-    run, model, data = CACHE / f"{label}-run", dense_network(folder / WEIGHTS), images(folder)
-    budget = f"latency<={limit}@{WHERE[backend]}"
+def network(name: str, data: ImageData, folder: Path) -> nn.Module:
+    """The trained one."""
+    if name == "resnet20":
+        return dense_network(folder / WEIGHTS)
+    return vit.Study(data, "vit", {}, vit.EPOCHS, EPOCH).dense()
+
+
+def search(name: str, where: str, limit: str, depth: str, seed: int, folder: Path) -> dict[str, Any]:
+    """One search, what was measured of the network that it delivers, and its accuracy after an epoch."""
+    run = CACHE / f"depth/pays-{name}-{where}-{limit}-{depth}-s{seed}-run"
+    data = images(folder)
+    model = network(name, data, folder)
     try:
-        if run.is_dir():
+        if (run / "config.toml").is_file():
             result = autoprune.resume(run, model=model, data=data)
         else:
-            told = {"epochs": 0, "onnx": True, "name": str(run), "seed": seed, "depth": depth, **HOW}
-            result = autoprune.search(model, data, budget, **told)
+            told = {"epochs": 0, "onnx": True, "name": str(run), "seed": seed, "depth": depth, **HOW[name]}
+            result = autoprune.search(model, data, BUDGETS[where].format(limit), **told)
     except InfeasibleBudget as error:
         return {"unreachable": str(error), "machine": machine()}
     kept = [k.tolist() for k in result.space.kept(result.widths, RunDirectory.open(run).scores())]
-    share = next((m["share"] for n, m in result.metrics.items() if n.startswith("latency") and "share" in m), None)
-    file = run / "best" / "model.onnx"
-    on_file = measured(dense_file("resnet20", model, data.shape[-1]), file) if backend == "onnxruntime" else {}
+    macs = result.costs["macs"]
     return {
-        "share": on_file.get("share", share),
+        "share": macs["pruned"] / macs["dense"],
+        "macs": macs["pruned"] / macs["dense"],
+        **on_device(name, where, model, data, run / "best"),
         "loss": result.trial.loss,
         "removed": [b.name for b in result.space.removed(result.widths)],
         "kept": kept,
         "machine": machine(),
-        **one_epoch(data, folder / WEIGHTS, kept, seed, start=result.model),
+        **trained(name, result.model, data, folder, kept, seed),
     }
+
+
+def on_device(name: str, where: str, dense: nn.Module, data: ImageData, best: Path) -> dict[str, float]:
+    """Milliseconds and share of what was delivered."""
+    if where == "onnxruntime":
+        return measured(dense_file(name, dense, data.shape[-1]), best / "model.onnx")
+    if where == "macs":
+        return {}
+    images = torch.zeros(1, *data.shape)
+    with torch.no_grad():
+        return in_turns(lambda: [partial(net, images) for net in (dense.eval(), autoprune.load(best).eval())])
+
+
+def trained(name: str, model: nn.Module, data: ImageData, folder: Path, kept: Any, seed: int) -> dict[str, Any]:
+    """Top-1 after an epoch from the delivered weights."""
+    if name == "resnet20":
+        return one_epoch(data, folder / WEIGHTS, kept, seed, start=model)
+    how = TrainingSettings(lr=vit.PRUNED_LEARNING_RATE, seed=seed, **vit.ADAMW)
+    finetune(model, data.without_test(), how, steps=EPOCH)
+    return {split: 100 * measure(model, data, split)["top1"] for split in ("val", "test")}
 
 
 def branches(folder: Path) -> dict[str, Any]:
@@ -94,53 +138,58 @@ def branches(folder: Path) -> dict[str, Any]:
 def tabulate() -> None:
     """Write depth.md from the pieces that are there."""
     pieces = {p.stem: json.loads(p.read_text()) for p in sorted((CACHE / "depth").glob("*.json"))}
-    lines = ["# Depth together with widths", "", (__doc__ or "").split("\n\n", 1)[1].strip(), ""]
-    lines += ["| backend | budget | depth | seed | measured | loss | test top-1 | blocks removed |"]
-    lines += ["|---|---|---|---:|---:|---:|---:|---|"]
+    file = HERE / "depth.md"
+    head = file.read_text().partition("## Means")[0] if file.is_file() else "# Depth together with widths\n\n"
+    arms: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    lines = ["| network | budget on | at most | depth | seed | measured | loss | test top-1 | blocks removed |"]
+    lines += ["|---|---|---|---|---:|---:|---:|---:|---|"]
     for name, found in pieces.items():
         if not name.startswith("pays-"):
             continue
-        _, backend, limit, depth, seed = name.split("-")
-        row = [backend, limit, depth, seed[1:]]
+        _, network, where, limit, depth, seed = name.split("-")
+        arms[network, where, limit, depth].append(found)
+        row = [network, where, limit, depth, seed[1:]]
         if "unreachable" in found:
-            row += ["unreachable", "", "", found["unreachable"].partition("keeps ")[2].partition(" (")[0]]
+            row += ["unreachable", "", "", found["unreachable"].partition("this space ")[2].partition(" (")[0]]
         else:
-            row += [
-                f"{100 * found['share']:.1f} %",
-                f"{found['loss']:.4f}",
-                f"{found['test']:.2f}",
-                ", ".join(found["removed"]) or "none",
-            ]
+            gone = ", ".join(found["removed"]) or "none"
+            row += [f"{100 * found['share']:.1f} %", f"{found['loss']:.4f}", f"{found['test']:.2f}", gone]
         lines.append(f"| {' | '.join(row)} |")
+    means = ["| network | budget on | at most | depth | seeds | within the budget | loss | test top-1 |"]
+    means += ["|---|---|---|---|---:|---:|---:|---:|"]
+    for arm, found in arms.items():
+        reached = [f for f in found if "unreachable" not in f]
+        within = sum(f["share"] <= float(arm[2].rstrip("%")) / 100 + 1e-9 for f in reached)
+        row = [*arm, str(len(found)), f"{within} of {len(found)}"]
+        row += [spread([f[key] for f in reached]) if reached else "unreachable" for key in ("loss", "test")]
+        means.append(f"| {' | '.join(row)} |")
     if found := pieces.get("branches"):
         ranks = f"the loss without the block {found['loss without it']:.2f}, the sum of {found['sum of scores']:.2f}"
         lines += ["", f"Rank correlation with the loss after reconstruction, over the blocks of ResNet-20: {ranks}."]
-    write_text(HERE / "depth.md", "\n".join(lines) + "\n")
+    write_text(file, "\n".join([head + "## Means", "", *means, "", "## Every search", "", *lines]) + "\n")
 
 
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["pays", "branches"])
-    parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder with the data and the weights"
-    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with data and weights")
+    parser.add_argument("--network", default="resnet20", choices=list(HOW))
+    parser.add_argument("--where", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
     parser.add_argument("--limits", nargs="+", default=["50%", "30%"])
-    parser.add_argument("--backends", nargs="+", default=list(WHERE), choices=list(WHERE))
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--depths", nargs="+", default=["on", "off"])
     parser.add_argument("--tabulate", action="store_true")
     args = parser.parse_args()
     (CACHE / "depth").mkdir(parents=True, exist_ok=True)
     if args.part == "branches":
         print(piece("depth/branches", lambda: branches(args.data)))
     elif args.part == "pays":
-        for seed in args.seeds:
-            for backend in args.backends:
-                for limit in args.limits:
-                    for depth in ("on", "off"):
-                        label = f"depth/pays-{backend}-{limit}-{depth}-s{seed}"
-                        found = piece(label, lambda b=backend, x=limit, d=depth, s=seed: search(b, x, d, s, args.data))
-                        print(label, found.get("unreachable") or f"{100 * found['share']:.1f} %", flush=True)
+        todo = [(w, x, d, s) for s in args.seeds for w in args.where for x in args.limits for d in args.depths]
+        for where, limit, depth, seed in todo:
+            label = f"depth/pays-{args.network}-{where}-{limit}-{depth}-s{seed}"
+            found = piece(label, partial(search, args.network, where, limit, depth, seed, args.data))
+            print(label, found.get("unreachable") or f"{100 * found['share']:.1f} %, {found['test']:.2f}", flush=True)
     tabulate()
 
 

@@ -17,7 +17,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,22 +86,39 @@ def dense_file(name: str, model: torch.nn.Module, size: int) -> Path:
 
 
 def measured(dense: Path, pruned: Path) -> dict[str, float]:
-    """Milliseconds of both files, in turns, and the share: the median over rounds and half its interquartile range."""
+    """Milliseconds of both files in ONNX Runtime, and the share (see `in_turns`)."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    table = np.empty((PASSES * ROUNDS, 2))
-    for turn in range(len(table)):
-        if turn % ROUNDS == 0:  # anew: where a session's memory lies is luck
-            sessions = [onnxruntime.InferenceSession(str(f), options, PROVIDERS) for f in (dense, pruned)]
-        for column in (0, 1) if turn % 2 else (1, 0):
-            first = sessions[column].get_inputs()[0]
+
+    def loaded() -> list[Callable[[], Any]]:
+        runs = []
+        for file in (dense, pruned):
+            session = onnxruntime.InferenceSession(str(file), options, PROVIDERS)
+            first = session.get_inputs()[0]
             shape = [1 if not isinstance(n, int) else n for n in first.shape]
             feed = {first.name: np.zeros(shape, dtype=np.float32)}
-            sessions[column].run(None, feed)
+            runs.append(partial(session.run, None, feed))
+        return runs
+
+    return in_turns(loaded)
+
+
+def in_turns(loaded: Callable[[], list[Callable[[], Any]]]) -> dict[str, float]:
+    """Milliseconds of a dense and a pruned network, and the share: the median over rounds and half its quartiles' gap.
+
+    Args:
+        loaded: Gives what runs the one and the other; called for each pass, as where memory lies is luck.
+    """
+    table = np.empty((PASSES * ROUNDS, 2))
+    for turn in range(len(table)):
+        if turn % ROUNDS == 0:
+            runs = loaded()
+        for column in (0, 1) if turn % 2 else (1, 0):
+            runs[column]()
             best = np.inf
             for _ in range(RUNS):
                 started = time.perf_counter()
-                sessions[column].run(None, feed)
+                runs[column]()
                 best = min(best, 1e3 * (time.perf_counter() - started))
             table[turn, column] = best
     low, share, high = np.quantile(table[:, 1] / table[:, 0], [0.25, 0.5, 0.75])
