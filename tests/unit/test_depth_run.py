@@ -129,9 +129,7 @@ def test_a_latency_budget_that_only_depth_reaches_says_what_was_measured_with_it
     monkeypatch.setattr(needed, "study", study)
     monkeypatch.setattr(needed, "compare", compare)
     config = autoprune.RunConfig(model="m:f", data="digits", budget=("latency<=40%@torch",), depth="off")
-    with pytest.raises(
-        InfeasibleBudget, match=r"--depth on reaches 31.0 % of latency@torch.*, measured"
-    ):
+    with pytest.raises(InfeasibleBudget, match=r"--depth on reaches 31.0 % of latency@torch.*, measured"):
         make_problem(config, model, space.standing, x[:1], lambda: None)
     assert measured == [space.deep.floor]
     assert {space.deep.floor[g] for b in space.branches for g in b.groups} == {0}
