@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from autoprune.guards import guard, unguard
 
 KINDS = ("cpu", "cuda")
+FAST_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}  # P100, V100, A100, H100, B200: half the rate of float32
+LARGE = 512  # unknowns of a system that takes longer than its launches where float64 has 1/32 or 1/64 of the rate
 ROOM = 4 * 2**30  # bytes; beyond it more samples at once gain nothing
 
 
@@ -29,16 +33,24 @@ class Compute:
         room: Bytes that the activations of a pass without gradients may take; 0: it gets batches of the training's
             size, the fastest on a CPU (an accelerator waits for launches then). The same on most GPUs, whatever is
             free at the moment: batch-norm is re-estimated batch by batch, so scores depend on it.
+        slow_double: Whether the device is much slower in float64 than in float32, as most GPUs are.
+        graphs: Whether what does the same each time is captured as a CUDA graph (`autoprune.graphs`).
     """
 
     device: torch.device
     amp: bool
     channels_last: bool = True
     room: int = 0
+    slow_double: bool = False
+    graphs: bool = False
 
     @classmethod
     def choose(
-        cls, device: str | torch.device = "auto", amp: str | bool = "auto", channels_last: bool = True
+        cls,
+        device: str | torch.device = "auto",
+        amp: str | bool = "auto",
+        channels_last: bool = True,
+        graphs: bool = False,
     ) -> Compute:
         """Resolve "auto": the first CUDA device if there is one; bfloat16 where the device multiplies it natively.
 
@@ -65,12 +77,23 @@ class Compute:
         choices = {"auto": _fast_bfloat16(resolved), "on": True, "off": False, True: True, False: False}
         if amp not in choices:
             raise ValueError(f"amp: expected 'auto', 'on' or 'off', got {amp!r}")
-        return cls(resolved, choices[amp], channels_last, _room(resolved))
+        cuda = resolved.type == "cuda"
+        slow_double = cuda and torch.cuda.get_device_capability(resolved) not in FAST_DOUBLE
+        return cls(resolved, choices[amp], channels_last, _room(resolved), slow_double, graphs and cuda)
 
     @property
     def is_exact(self) -> bool:
         """Whether sums of many products are taken in float64: that is slow on most GPUs."""
         return self.device.type == "cpu"
+
+    @property
+    def place_name(self) -> str:
+        """What to call the device."""
+        return "this CPU" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
+    def solves_in(self, unknowns: int) -> torch.dtype:
+        """The precision in which a system of equations is solved: float32 where it is large, and float64 slow."""
+        return torch.float32 if self.slow_double and unknowns > LARGE else torch.float64
 
     def pass_size(self, batch_size: int, counts: Iterable[int], bytes_each: float) -> int:
         """Samples of one pass without gradients, the same for all that a candidate goes through.
@@ -95,6 +118,14 @@ class Compute:
                 guard(model)
         return model
 
+    def lent(self, model: nn.Module) -> nn.Module:
+        """The model, on a CPU itself, else as a copy on the device, laid out as it is."""
+        return model if self.device.type == "cpu" else copy.deepcopy(model).to(self.device)
+
+    def lent_inputs(self, inputs: Any) -> Any:
+        """What it is called with, likewise."""
+        return tree_map_only(Tensor, lambda tensor: tensor.to(self.device), inputs)
+
     @contextmanager
     def placed(self, model: nn.Module) -> Iterator[nn.Module]:
         """The model on the device, its weights laid out for it; they are laid out as before afterwards.
@@ -109,9 +140,13 @@ class Compute:
             if usual:
                 model.to(memory_format=torch.contiguous_format)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of a forward pass; keep one open over many batches and each weight is cast only once."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+    def autocast(self, cached: bool = True) -> AbstractContextManager[Any]:
+        """The precision of a forward pass; keep one open over many batches and each weight is cast only once.
+
+        Args:
+            cached: Whether the cast weights are kept; in a graph they are cast by the graph.
+        """
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp, cache_enabled=cached)
 
     def stopwatch(self) -> Stopwatch:
         """A stopwatch for passes on this device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,25 @@ def reseed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002, what users' transforms draw from
     random.seed(seed)
+
+
+@contextmanager
+def seeded(seed: int, devices: Iterable[torch.device]) -> Iterator[None]:
+    """What a network draws in the block, on the CPU or on CUDA devices, follows from the seed.
+
+    Afterwards the global generators are as they were; those of other devices are left alone.
+
+    Args:
+        seed: Of all of them.
+        devices: That the network is on.
+    """
+    cuda = [device for device in devices if device.type == "cuda"]
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(seed)
+        for device in cuda:  # those in use, which need not be the current one
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
+        yield
 
 
 class GlobalStream:

@@ -109,6 +109,7 @@ class SearchKeywords(TypedDict, total=False):
     pt2: bool
     device: str
     amp: str
+    cuda_graphs: bool
 
 
 class ResumeKeywords(TypedDict, total=False):
@@ -140,6 +141,7 @@ class ResumeKeywords(TypedDict, total=False):
     pt2: bool
     device: str
     amp: str
+    cuda_graphs: bool
 
 
 class FinetuneKeywords(TypedDict, total=False):
@@ -183,6 +185,7 @@ class FinetuneKeywords(TypedDict, total=False):
     pt2: bool
     device: str
     amp: str
+    cuda_graphs: bool
 
 
 class ExportKeywords(TypedDict, total=False):

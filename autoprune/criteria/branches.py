@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune.compute import Compute
+from autoprune.criteria.sites import device_of
 from autoprune.tasks import Pairs, Task, evaluated, num_samples, placed
 from search_spaces import Dresser, SearchSpace
 from search_spaces.branch import Branch
@@ -23,7 +24,11 @@ MOST_BATCHES = 4  # of the criterion's: differences between whole branches are l
 
 
 def branch_losses(
-    model: nn.Module, space: SearchSpace, batches: Iterable[Any], task: Task | None = None
+    model: nn.Module,
+    space: SearchSpace,
+    batches: Iterable[Any],
+    task: Task | None = None,
+    device: torch.device | None = None,
 ) -> tuple[float, ...]:
     """The rise of the mean loss without each branch of the space; one pass each, over the first batches.
 
@@ -32,11 +37,11 @@ def branch_losses(
         space: Whose branches may vanish.
         batches: Of the task.
         task: How the network is called, and its loss; default: batches are (inputs, class numbers).
+        device: Where it runs; default where it is.
     """
     task = task or Pairs()
-    dresser = Dresser(model, space)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    compute = Compute(device, amp=False, channels_last=False)
+    compute = Compute(device or device_of(model), amp=False, channels_last=False)
+    dresser = Dresser(compute.lent(model), space)
     some = [placed(batch, compute) for batch in islice(batches, MOST_BATCHES)]
 
     def loss(widths: Sequence[int]) -> float:
@@ -60,6 +65,7 @@ def with_branch_losses(
     space: SearchSpace,
     batches: Iterable[Any] | None,
     task: Task | None = None,
+    device: torch.device | None = None,
 ) -> tuple[NDArray[np.float64], ...]:
     """Scores of units [C] that add up, branch by branch, to what the branch is worth; their order stays.
 
@@ -73,11 +79,12 @@ def with_branch_losses(
         space: Whose branches may vanish.
         batches: See `branch_losses`; None: the scores stay as they are.
         task: Likewise.
+        device: Likewise.
     """
     found = [np.asarray(s, dtype=np.float64) for s in scores]
     if batches is None:
         return tuple(found)
-    rises = dict(zip(space.branches, branch_losses(model, space, batches, task), strict=True))
+    rises = dict(zip(space.branches, branch_losses(model, space, batches, task, device), strict=True))
     outer = [b for b in space.branches if len(b.causes[0]) == 1 and not any(_inside(b, o) for o in space.branches)]
     sums = {b: sum(float(np.abs(found[g]).sum()) for g in b.groups) for b in outer}
     worth = {b: max(rises[b], 0.0) for b in outer if np.isfinite(rises[b])}

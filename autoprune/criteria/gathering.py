@@ -22,7 +22,7 @@ from autoprune.compute import Compute
 from autoprune.criteria.activations import Activations
 from autoprune.criteria.gradients import MaskGradients
 from autoprune.criteria.propagation import Propagation
-from autoprune.criteria.sites import Observer
+from autoprune.criteria.sites import Observer, device_of
 from autoprune.tasks import Pairs, Task, answered, evaluated, inputs_of, leaves, mapped, num_samples
 from autoprune.tasks.trees import placed
 from search_spaces import SearchSpace
@@ -55,6 +55,7 @@ def gather(
     batches: Iterable[Any],
     needs: frozenset[str],
     task: Task | None = None,
+    device: torch.device | None = None,
 ) -> Gathered:
     """Run the network once over `batches`.
 
@@ -64,6 +65,7 @@ def gather(
         batches: Of the task.
         needs: Any of `NEEDS`.
         task: How the network is called, and its loss; default: batches are (inputs, class numbers).
+        device: Where it runs; default where it is. What was gathered is where the network is.
 
     Raises:
         ValueError: If there is no sample, a need is unknown, or the loss is no number to follow backwards.
@@ -73,7 +75,9 @@ def gather(
         raise ValueError(f"needs {sorted(needs - NEEDS)}: unknown; known: {', '.join(sorted(NEEDS))}")
     # Without weight gradients to compute, only the activations' are: a third of the backward pass saved.
     net = copy.deepcopy(model).eval().requires_grad_("gradients" in needs)
-    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    home = device_of(model)
+    device = device or home
+    net.to(device)
     adapt(net)  # so that layers inside attention are called, and can be listened to
     modules = dict(net.named_modules(remove_duplicate=False))
     parameters = dict(net.named_parameters(remove_duplicate=False))
@@ -106,7 +110,7 @@ def gather(
         raise ValueError("batches: criteria of gradients or activations need at least one sample, got none; a used-up "
                          "iterator must be made again")  # fmt: skip
     sought = parameters.items() if "gradients" in needs else ()
-    weights = {n: p.grad / count for n, p in sought if p.grad is not None}
+    weights = {n: (p.grad / count).to(home) for n, p in sought if p.grad is not None}
     seen: list[dict[str, Tensor]] = [{} for _ in space.groups]
     for found in (x.result() for x in (activations, propagation) if x is not None):
         seen = [{**a, **b} for a, b in zip(seen, found, strict=True)]

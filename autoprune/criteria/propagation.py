@@ -18,6 +18,7 @@ from autoprune.criteria.sites import (
     Modules,
     Site,
     channel_axis,
+    device_of,
     members_in_layers,
     of_units,
     rows_of,
@@ -70,8 +71,9 @@ class Propagation:
 
     def result(self) -> list[Mapping[str, Tensor]]:
         """Per group {"importance": [C]}."""
-        scores = inf_fs(torch.cat(self.found))
-        return [{"importance": s} for s in propagate(self.model, self.space, self.example, scores, self.last)]
+        scores, home = inf_fs(torch.cat(self.found)), device_of(self.model)
+        example = mapped(lambda leaf: leaf.to(home) if isinstance(leaf, Tensor) else leaf, self.example)
+        return [{"importance": s} for s in propagate(self.model, self.space, example, scores, self.last)]
 
 
 def propagate(model: nn.Module, space: SearchSpace, example: Any, scores: Tensor, last: str = "") -> Sequence[Tensor]:

@@ -69,6 +69,7 @@ def score_all(
     batches: Batches | None = None,
     seed: int = 0,
     task: Task | None = None,
+    device: torch.device | None = None,
 ) -> Scores:
     """The scores of every unit of every group by one criterion.
 
@@ -79,11 +80,12 @@ def score_all(
         batches: Of the task, for criteria that need gradients or activations.
         seed: For criteria that draw.
         task: How the network is called, and its loss; default: batches are (inputs, class numbers).
+        device: Where batches pass; default where the network is.
 
     Raises:
         ValueError: If the criterion is unknown, needs batches and has none, or gives scores that are not finite.
     """
-    return score_many((name,), model, space, batches, seed, task)[name]
+    return score_many((name,), model, space, batches, seed, task, device)[name]
 
 
 def score_many(
@@ -93,6 +95,7 @@ def score_many(
     batches: Batches | None = None,
     seed: int = 0,
     task: Task | None = None,
+    device: torch.device | None = None,
 ) -> dict[str, Scores]:
     """`score_all` for several criteria, with one pass over the batches for all of them."""
     chosen = {n: make(n, seed=seed) for n in names}
@@ -101,7 +104,7 @@ def score_many(
         needy = ", ".join(f"'{n}'" for n, c in chosen.items() if c.needs)
         raise ValueError(f"criterion {needy}: needs batches of (inputs, targets), and none were given; "
                          "give some, or choose a criterion that looks at the weights only, e.g. 'l1'")  # fmt: skip
-    gathered = gather(model, space, batches, needs, task) if needs and batches is not None else Gathered()
+    gathered = gather(model, space, batches, needs, task, device) if needs and batches is not None else Gathered()
     parameters = dict(model.named_parameters(remove_duplicate=False))
     scores: dict[str, list[NDArray[np.float64]]] = {n: [] for n in chosen}
     for number, group in enumerate(space.groups):

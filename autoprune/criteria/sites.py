@@ -79,6 +79,11 @@ def sites_of(watched: Iterable[tuple[Member, ...]], modules: Modules) -> list[Si
     return list(dict.fromkeys(site_of(m, modules) for members in watched for m in members))
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where its weights are; the CPU if it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 def channel_axis(module: nn.Module) -> int:
     """Of the module's input and output."""
     return -1 if isinstance(module, CHANNELS_LAST) else 1

@@ -53,6 +53,7 @@ class Abreast(nn.Module):
         self._space, self._plan, self.count = space, plan_of(space), 1
         self._parts = dict(self.net.named_modules(remove_duplicate=False))
         self._device = next(self.net.parameters()).device
+        self._row = torch.zeros(0)  # all masks
         self._masks: dict[tuple[Line, int], Tensor] = {}
         self._own: dict[str, tuple[Tensor, Tensor | None]] = {}  # layer -> weights [K, O, I ...], biases [K, O]
         self._statistics: dict[str, tuple[Tensor, Tensor]] = {}  # batch-norm -> mean and variance [K, C]
@@ -120,7 +121,11 @@ class Abreast(nn.Module):
                 table[k, gone[line]] = 0
             rows.append(table)
         whole = torch.from_numpy(np.concatenate([row.ravel() for row in rows] or [np.zeros(0, np.float32)]))
-        parts = whole.to(self._device).split([row.size for row in rows]) if rows else ()
+        if whole.shape == self._row.shape:  # in place: a graph reads them there
+            self._row.copy_(whole)
+            return
+        self._row = whole.to(self._device)
+        parts = self._row.split([row.size for row in rows]) if rows else ()
         self._masks = {side: part.view(self.count, -1) for side, part in zip(self._sides, parts, strict=True)}
 
     @contextmanager
@@ -211,7 +216,7 @@ class Abreast(nn.Module):
             if mask is not None and len(x) == self.count * fitted.samples(name):
                 inputs, wanted = fitted.rows_of(name, layer, x, self.count)
                 with torch.autocast(x.device.type, enabled=False):
-                    self._own[name] = solve_each(layer, self.each(inputs), wanted, mask, fitted.ridge, fitted.is_exact)
+                    self._own[name] = solve_each(layer, self.each(inputs), wanted, mask, fitted.ridge, fitted.compute)
         if name not in self._own:
             return forward(x)
         weight, bias = self._own[name]

@@ -70,7 +70,7 @@ class Evaluator:
     ) -> None:
         self.settings = settings = settings or EvaluationSettings()
         self.space, self.scores, self.others = space, scores, dict(others or {})
-        self.compute = Compute.choose(settings.device, settings.amp)
+        self.compute = Compute.choose(settings.device, settings.amp, graphs=settings.training.cuda_graphs)
         self.task = as_task(task).without("test").on(self.compute)
         self.goal = Goal.of(settings.metric, self.task)
         self.val = ready(self.task.draw("val", settings.val_samples, settings.seed), self.compute)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from autoprune.evaluation.abandonment import Losses
 from autoprune.evaluation.abreast import Abreast
 from autoprune.evaluation.evaluator import Evaluator
+from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.evaluation.validation import summary
+from autoprune.graphs import Graph, capture_on
 from autoprune.tasks import Meter, Task, answered, mapped, num_samples
 from autoprune.tasks.trees import bring, leaves
 from search_spaces import Widths, prune
@@ -37,6 +39,8 @@ class Together:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator, self._task = evaluator, evaluator.task
+        self._key: tuple[int, EvaluationPlan, int] | None = None  # of what was evaluated last, which has this graph
+        self._graph: Graph | None = None
         if type(self._task).evaluate is not Task.evaluate:
             raise ValueError("together: the task computes its loss inside the network")
         try:
@@ -62,21 +66,13 @@ class Together:
             return [evaluator(widths, fidelity) if 0 in widths else next(rest) for widths in candidates]
         if gone:  # of a branch that is gone a constant stays, and no batch-norm: another network
             return [evaluator(widths, fidelity) for widths in candidates]
-        clock, compute, size = evaluator.compute.stopwatch(), evaluator.compute, evaluator.pass_size(plan)
+        clock, size = evaluator.compute.stopwatch(), evaluator.pass_size(plan)
         self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
-        with torch.inference_mode(), compute.autocast(), clock:
-            if plan.fit_samples:
-                reconstruction = evaluator.reconstruction(plan.fit_samples)
-                with self._net.fitting(reconstruction):
-                    reconstruction.call(self._net)
-            if plan.bn_samples:
-                with self._net.estimating():
-                    for batch in evaluator.sample(plan.bn_samples).evenly(size):
-                        answered(self._task, self._net, batch, "calibration")
-            losses = [Losses() for _ in candidates]
-            meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
-            for batch in evaluator.val.batches(size):
-                answers, count = answered(self._task, self._net, batch, "val"), num_samples(batch)
+        losses = [Losses() for _ in candidates]
+        meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
+        with torch.inference_mode(), evaluator.compute.autocast(), clock:
+            for batch, answers in zip(evaluator.val.batches(size), self._answers(plan, size), strict=True):
+                count = num_samples(batch)
                 for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
                     outputs = _of(answers, k, count)
                     own.add(self._task.loss(outputs, batch), count)
@@ -94,6 +90,34 @@ class Together:
             else:
                 found.append(f"metric '{evaluator.settings.metric}' is {metrics['loss']} at widths {tuple(widths)}")
         return found
+
+    def _answers(self, plan: EvaluationPlan, size: int) -> Iterable[Any]:
+        """Of all candidates to the validation samples, batch by batch: by a graph where they come as those before."""
+        key, compute = (self._net.count, plan, size), self._evaluator.compute
+
+        def whole() -> list[Any]:
+            with compute.autocast(cached=False):
+                return list(self._passes(plan, size))
+
+        if key != self._key:
+            where = capture_on(compute.device) if compute.graphs else None
+            what = f"together: {self._net.count} candidates in one pass"
+            self._key, self._graph = key, None if where is None else Graph(whole, what, where)
+        return self._passes(plan, size) if self._graph is None else self._graph()
+
+    def _passes(self, plan: EvaluationPlan, size: int) -> Iterator[Any]:
+        """Those answers, once layers are fitted and statistics measured."""
+        evaluator = self._evaluator
+        if plan.fit_samples:
+            reconstruction = evaluator.reconstruction(plan.fit_samples)
+            with self._net.fitting(reconstruction):
+                reconstruction.call(self._net)
+        if plan.bn_samples:
+            with self._net.estimating():
+                for batch in evaluator.sample(plan.bn_samples).evenly(size):
+                    answered(self._task, self._net, batch, "calibration")
+        for batch in evaluator.val.batches(size):
+            yield answered(self._task, self._net, batch, "val")
 
     def _try(self) -> None:
         """Check, on two samples, that candidates answer as they do alone.

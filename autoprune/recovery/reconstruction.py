@@ -44,6 +44,7 @@ from search_spaces.plan import Line, Stays, check_kept, plan_of
 
 POSITIONS = 10
 RIDGE = 0.05
+EXACT = Compute(torch.device("cpu"), amp=False, channels_last=False)
 MOST = 2**28  # numbers in one layer's output for all images: 1 GiB
 _PLAIN = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward, nn.Linear.forward)  # a subclass may compute more
 
@@ -73,8 +74,7 @@ class Reconstruction:
         seed: int = 0,
     ) -> None:
         self._space, self._plan = space, plan_of(space)
-        self.call, self.ridge, self.is_exact = call, ridge, compute.is_exact
-        self._compute = compute
+        self.call, self.ridge, self.compute = call, ridge, compute
         self._patches: dict[tuple[str, torch.Size], Tensor] = {}  # where a layer reads, by the size of its input
         self._targets: dict[str, tuple[Tensor, Tensor]] = {}  # layer -> (positions [N, P], dense outputs [N * P, O])
         self._kinds: dict[str, type[nn.Module]] = {}
@@ -129,7 +129,7 @@ class Reconstruction:
             The layers that were fitted, in the order in which they ran.
         """
         if not isinstance(kept, Stays):
-            kept = Stays(self._plan.removed(check_kept(self._space, kept)), (), self._compute.device)
+            kept = Stays(self._plan.removed(check_kept(self._space, kept)), (), self.compute.device)
         stays, fitted = kept, list[str]()
 
         def line_of(name: str, axis: int) -> Line | None:
@@ -147,13 +147,8 @@ class Reconstruction:
             if place not in self._patches and not isinstance(layer, nn.Linear):
                 self._patches[place] = _patches(layer, args[0], at)
             with torch.autocast(args[0].device.type, enabled=False):
-                solve(
-                    layer,
-                    _inputs(layer, args[0], self._patches.get(place, at)),
-                    target,
-                    self.ridge,
-                    self.is_exact,
-                )
+                inputs = _inputs(layer, args[0], self._patches.get(place, at))
+                solve(layer, inputs, target, self.ridge, self.compute)
             fitted.append(name)
 
         # Where a branch is gone all layers behind it read something else: fitted to the dense answers, they bridge it.
@@ -164,7 +159,7 @@ class Reconstruction:
             for name in self._targets
             if (line_of(name, 1) is not None or bridged) and type(there.get(name)) is self._kinds[name]
         }
-        with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self._compute.autocast():
+        with clock or nullcontext(), _hook(net, hooks, "register_forward_pre_hook"), self.compute.autocast():
             if hooks:
                 reestimate(net, [None], lambda _: self.call(net))
             if hooks and not fitted:  # there is no batch-norm
@@ -215,7 +210,7 @@ def _hook(net: nn.Module, hooks: Mapping[str, Callable[..., None]], register: st
             handle.remove()
 
 
-def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, exact: bool = True) -> None:
+def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, compute: Compute = EXACT) -> None:
     """Give a layer the weights (and the bias, if it has one) whose answers come nearest to `outputs`.
 
     It keeps those it has if the network overflows, so that its score will say so, or if no float holds the new ones.
@@ -226,9 +221,9 @@ def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, exact: bool
         inputs: [M, I] what one output reads, as rows, in the order of the weights.
         outputs: [M, O] wanted.
         ridge: Pull towards the weights it has, relative to the mean square of the inputs.
-        exact: Whether sums over M are taken in float64, not in float32.
+        compute: Says in which precision sums over M are taken, and systems solved.
     """
-    kind = torch.float64 if exact else torch.float32
+    kind = torch.float64 if compute.is_exact else torch.float32
     x, y, weight = inputs.to(kind), outputs.to(kind), layer.weight.flatten(1).to(kind)
     if layer.bias is not None:  # the best bias for any weights makes the means agree
         inputs_mean, outputs_mean = x.mean(0), y.mean(0)
@@ -238,19 +233,20 @@ def solve(layer: Any, inputs: Tensor, outputs: Tensor, ridge: float, exact: bool
         # (X'X + r) (W' - W) = X' (Y - X W); with fewer rows than columns through XX' + r, which is smaller
         wide = len(x) < x.shape[1]
         gram, right = (x @ x.T, missing) if wide else (x.T @ x, x.T @ missing)
-    change = solved(gram.double(), right.double(), ridge, x.shape[1])
-    weight = weight + (x.T.double() @ change if wide else change).T
+        last = compute.solves_in(len(gram))
+        change = solved(gram.to(last), right.to(last), ridge, x.shape[1])
+        weight = weight + (x.T.to(last) @ change if wide else change).T
+        shift = None if layer.bias is None else outputs_mean - weight @ inputs_mean.to(weight.dtype)
     found = weight.to(layer.weight.dtype).view_as(layer.weight)
     sound = found.isfinite().all()
     with torch.no_grad():
         layer.weight.copy_(torch.where(sound, found, layer.weight))
-        if layer.bias is not None:
-            bias = (outputs_mean - weight @ inputs_mean.to(weight.dtype)).to(layer.bias.dtype)
-            layer.bias.copy_(torch.where(sound, bias, layer.bias))
+        if shift is not None:
+            layer.bias.copy_(torch.where(sound, shift.to(layer.bias.dtype), layer.bias))
 
 
 def solve_each(
-    layer: Any, inputs: Tensor, outputs: Tensor, mask: Tensor, ridge: float, exact: bool = True
+    layer: Any, inputs: Tensor, outputs: Tensor, mask: Tensor, ridge: float, compute: Compute = EXACT
 ) -> tuple[Tensor, Tensor | None]:
     """What `solve` gives K networks that share the layer: weights [K, O, I ...] and biases [K, O].
 
@@ -260,24 +256,27 @@ def solve_each(
         outputs: [M, O] wanted.
         mask: [K, C] 1 where a network has an input channel; one that has lost none keeps its weights.
         ridge: As of `solve`.
-        exact: Likewise.
+        compute: Likewise.
     """
-    kind = torch.float64 if exact else torch.float32
+    kind = torch.float64 if compute.is_exact else torch.float32
     x, y, weight = inputs.to(kind), outputs.to(kind), layer.weight.flatten(1).to(kind)
     if layer.bias is not None:
         inputs_mean, outputs_mean = x.mean(1), y.mean(0)
         x, y = x - inputs_mean[:, None], y - outputs_mean
     with plain_products(x.device):
         gram, right = x.mT @ x, x.mT @ (y - x @ weight.T)
-    sizes = mask.sum(1, keepdim=True).double() * (x.shape[2] // mask.shape[1])
-    found = weight + solved(gram.double(), right.double(), ridge, sizes).mT  # [K, O, I]
+        last = compute.solves_in(x.shape[2])
+        sizes = mask.sum(1, keepdim=True).to(last) * (x.shape[2] // mask.shape[1])
+        found = weight + solved(gram.to(last), right.to(last), ridge, sizes).mT  # [K, O, I]
+        shift = None
+        if layer.bias is not None:
+            shift = outputs_mean - (found @ inputs_mean.to(found.dtype)[:, :, None])[:, :, 0]
     weights = found.to(layer.weight.dtype).unflatten(2, layer.weight.shape[1:])
     sound = weights.flatten(1).isfinite().all(1) & (mask.amin(1) < 1)  # [K]
     weights = torch.where(sound.view(-1, *[1] * (weights.dim() - 1)), weights, layer.weight)
-    if layer.bias is None:
+    if shift is None:
         return weights, None
-    bias = (outputs_mean - (found @ inputs_mean.to(found.dtype)[:, :, None])[:, :, 0]).to(layer.bias.dtype)
-    return weights, torch.where(sound[:, None], bias, layer.bias)
+    return weights, torch.where(sound[:, None], shift.to(layer.bias.dtype), layer.bias)
 
 
 def solved(gram: Tensor, right: Tensor, ridge: float, inputs: int | Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autoprune import criteria, strategies
+from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.criteria.saved import SavedScores
 from autoprune.criteria.scoring import Batches
@@ -90,7 +91,8 @@ def make_problem(
     if scores is not None and [len(s) for s in scores] != [g.size for g in space.groups]:
         raise LedgerMismatch(f"model '{config.model}': has other groups than that of the run; give the same one")
     score_per = _cost_of_scores(config.score_per, [*Feasibility(space, ()).costs, *(b.metric for b in budgets)])
-    space = verified(dense, space, example)
+    compute = Compute.choose(config.device)
+    space = verified(compute.lent(dense), space, compute.lent_inputs(example))
     measured = predictors(budgets, dense, space, example, config.latency_command, latency, say)
     try:
         Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything

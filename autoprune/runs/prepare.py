@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune import data as data_sets
 from autoprune import tasks, training
-from autoprune.compute import Compute
+from autoprune.compute import Compute, same_bits
 from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.data import ImageData, ImageStream, Streaming
@@ -136,13 +135,15 @@ def unusual(config: RunConfig) -> dict[str, Any]:
 
 def expected_cost(prepared: Prepared) -> str:
     """About how long the search will take here, from one timed batch of the dense network."""
-    config, task = prepared.config, prepared.task
+    config = prepared.config
+    compute = Compute.choose(config.device, config.amp)
+    net, task, clock = compute.lent(prepared.model), prepared.task.on(compute), compute.stopwatch()
     batch = task.draw("calibration", config.batch_size, config.seed).whole(config.batch_size)
-    with torch.inference_mode():
-        tasks.answered(task, prepared.model, tasks.part_of(batch, 0, 2), "calibration")
-        started = time.perf_counter()
-        tasks.answered(task, prepared.model, batch, "calibration")
-    per_image = (time.perf_counter() - started) / tasks.num_samples(batch)
+    with torch.inference_mode(), compute.autocast():
+        tasks.answered(task, net, tasks.part_of(batch, 0, 2), "calibration")
+        with clock:
+            tasks.answered(task, net, batch, "calibration")
+    per_image = clock.seconds / tasks.num_samples(batch)
 
     counts = counted_samples(task)
     scored = passes(config.fidelity, config, counts)
@@ -150,8 +151,8 @@ def expected_cost(prepared: Prepared) -> str:
     short = sum(count * passes(fidelity, config, counts) for count, fidelity in config.schedule.rungs) * per_image
     recovery = tuning_passes(config, counts) * per_image
     return (
-        f"expected cost on this CPU, at the dense network's pace: {counted(config.trials, 'candidate')} x {scored} "
-        f"{task.sample}s = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
+        f"expected cost on {compute.place_name}, at the dense network's pace: {counted(config.trials, 'candidate')} x "
+        f"{scored} {task.sample}s = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
         f"fine-tune of the winner = {recovery:.0f} s"
     )
 
@@ -196,7 +197,8 @@ def prepare(
             check_call(dense, task, name)
         example = example_of(config, task, dense)
     example = tree_map_only(Tensor, Tensor.cpu, example)
-    space = trace(dense, example, prune_inputs=config.prune_inputs)
+    compute = Compute.choose(config.device)
+    space = trace(compute.lent(dense), compute.lent_inputs(example), prune_inputs=config.prune_inputs)
     check_answers(dense, task, name, config)
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
     known["worst"] = worst_of(dense, task, config) if config.front else math.inf
@@ -207,11 +209,15 @@ def prepare(
 def check_end(config: RunConfig) -> None:
     """Check what the end of a run needs, before it costs anything: its device, and what its formats need.
 
+    From here on this process gets the same bits each time, where that was asked for.
+
     Raises:
         ValueError: If the device is not here, or packages are missing.
     """
     check_formats(config)
     Compute.choose(config.device)
+    if config.deterministic:
+        same_bits(config.device)
 
 
 def check_formats(config: RunConfig) -> None:

@@ -42,8 +42,12 @@ def scored(
         task: That the batches are of; None: nothing can be trained, so there is one round, as for a frozen network.
         say: Called with a line before something takes minutes.
     """
-    space = problem.space
-    found = criteria.score_all(config.criterion, dense, space, batches(), config.seed, task)
+    space, device = problem.space, Compute.choose(config.device).device
+
+    def score(net: nn.Module) -> Scores:
+        return criteria.score_all(config.criterion, net, space, batches(), config.seed, task, device)
+
+    found = score(dense)
     rounds = rounds_of(config) if space.groups and any(p.requires_grad for p in dense.parameters()) else 1
     if task is not None and rounds > 1:
         say = say or (lambda line: None)
@@ -53,13 +57,13 @@ def scored(
                 _towards(replace(problem, scores=found)),
                 dense,
                 rounds,
-                lambda net: criteria.score_all(config.criterion, net, space, batches(), config.seed, task),
+                score,
                 lambda net: _adapt(net, task, config),
             )
         except Diverged as error:
             say(f"scores are of the dense network, as training between rounds diverged ({error}); a lower --lr helps")
     if space.vanishing is not None:
-        found = criteria.with_branch_losses(found, dense, space, batches(), task)
+        found = criteria.with_branch_losses(found, dense, space, batches(), task, device)
     return found
 
 

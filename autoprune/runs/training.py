@@ -71,7 +71,7 @@ def _on_cluster(
     Processes(size=config.train_workers).check(batches_of(task, settings).size)
     with connect(config.cluster) as cluster:
         share = cluster.share(config.train_workers, config.per_device, config.device, "--train-workers")
-        training = Training(model.cpu(), task, settings, steps, teacher, method)
+        training = Training(model.cpu(), task, settings, steps, teacher, method, config.deterministic)
         train_on_cluster(training, share, path, listener=listener)
 
 

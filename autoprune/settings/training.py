@@ -86,6 +86,9 @@ class TrainingSettings:
     amp: str = run("auto", "WHEN",
         "bfloat16 in forward and backward passes: auto (where the device multiplies it natively), on or off",
         verbs="resume finetune export attach")
+    cuda_graphs: bool = run(False, "",
+        "on a GPU, steps of training and candidates that are scored together run as one CUDA graph each (not measured "
+        "yet); layers that draw with Python or on the CPU would repeat themselves", verbs="resume finetune")
     # fmt: on
 
     def __post_init__(self) -> None:

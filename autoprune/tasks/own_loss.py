@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from autoprune.randomness import seeded
 from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, signature_of, targets_of
 
 
@@ -82,9 +83,7 @@ def as_in_training(model: nn.Module) -> Iterator[None]:
     try:
         for module in changed:
             module.training = True
-        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-        with torch.random.fork_rng([*devices]):
-            torch.manual_seed(0)
+        with seeded(0, {p.device for p in model.parameters()}):
             yield
     finally:
         for module, mode in zip(changed, before, strict=True):

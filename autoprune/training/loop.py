@@ -109,7 +109,7 @@ def finetune(
     """
     start = time.perf_counter()
     settings = TrainingSettings.of(settings or TrainingSettings())
-    compute = Compute.choose(settings.device, settings.amp)
+    compute = Compute.choose(settings.device, settings.amp, graphs=settings.cuda_graphs)
     task = as_task(task).on(compute)
     plan, training = plan_of(task, settings, compute, steps)
     total, batch = plan.steps, plan.batch

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import Diverged
+from autoprune.graphs import capture_on
 from autoprune.tasks import Softening, fitting, mapped, not_finite, num_samples, split
 from autoprune.training.averaging import Average
+from autoprune.training.captured import CapturedPass
 from autoprune.training.dropout import dropout
-from autoprune.training.methods import Method, Plan, Step
+from autoprune.training.methods import Cut, Method, Plan, Step
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.parallel import Processes
 from autoprune.training.rescaling import rescale
 from autoprune.training.schedules import in_cycles
 
-PLACES = ("epochs", "device", "batch_size", "distill")  # of the settings: not what decides, or said otherwise
+PLACES = ("epochs", "device", "cuda_graphs", "batch_size", "distill")  # settings that do not decide, or said otherwise
 
 
 class TrainingState:
@@ -53,6 +55,7 @@ class TrainingState:
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._soften = Softening.of(plan.task, model, settings.label_smoothing, settings.mixup, settings.seed)
         self._average = Average(model, settings.ema) if settings.ema else None
+        self._captured = self._capture()
         self.step = 0
         self.losses: list[float] = []
         self.clock = plan.compute.stopwatch()
@@ -167,8 +170,20 @@ class TrainingState:
             self._average.deliver(self.model, plan.task, plan.settings.seed, plan.batch, plan.compute)
         self.method.end(self.model)
 
+    def _capture(self) -> CapturedPass | None:
+        """What runs a step of one pass, in one process, as one CUDA graph; None: that is not asked for."""
+        compute, one = self.plan.compute, self.plan.settings.accumulate == self.micro_batches == self.processes.size
+        where = capture_on(compute.device) if compute.graphs and one and type(self.method) is Cut else None
+        if where is None:
+            return None
+        return CapturedPass(lambda batch: self._loss(batch, cached=False)[1], self._parameters, where)
+
     def _passes(self, batches: Sequence[Any]) -> tuple[Step, Tensor, float]:
         """Forwards and backwards; the gradients are left on the parameters."""
+        if self._captured is not None:
+            batch = self._soften(batches[0], self.step) if self._soften else batches[0]
+            if (loss := self._captured(batch)) is not None:
+                return Step(self.step, ()), loss, 0.0
         whole, total = sum(map(num_samples, batches)), torch.zeros((), device=self.plan.compute.device)
         passes = []
         for number, batch in enumerate(batches, self.step * len(batches)):
@@ -190,10 +205,10 @@ class TrainingState:
             total, more = self.processes.add_gradients(self._parameters, total + more), 0.0
         return step, total, more
 
-    def _loss(self, batch: Any) -> tuple[Any, Tensor]:
+    def _loss(self, batch: Any, cached: bool = True) -> tuple[Any, Tensor]:
         """Answers, and the mean loss over some samples, under autocast."""
         task, settings = self.plan.task, self.plan.settings
-        with self.plan.compute.autocast():
+        with self.plan.compute.autocast(cached):
             with fitting(task, "train", batch, f"the batch of step {self.step + 1}"):
                 outputs, loss = task.evaluate(self.model, batch)
             loss = loss.float().mean()

@@ -36,7 +36,7 @@ class TensorRT(Backend):
     def _engine(self, data: bytes, example: Any) -> Run:
         import tensorrt  # type: ignore[import-not-found, unused-ignore]
 
-        with torch.cuda.device(self.setting.device):  # where engines are built and run
+        with torch.cuda.device(self.setting.device):  # where engines are built
             return self._built(tensorrt, data, example)
 
     def _built(self, tensorrt: Any, data: bytes, example: Any) -> Run:
@@ -73,7 +73,9 @@ class TensorRT(Backend):
         stream = torch.cuda.Stream(device)
 
         def run() -> None:
-            if not context.execute_async_v3(stream.cuda_stream):
+            with torch.cuda.device(device):
+                done = context.execute_async_v3(stream.cuda_stream)
+            if not done:
                 raise ValueError(f"{where}: an engine could not be run on '{device}' (its own words are above), with "
                                  f"{len(buffers)} tensors")  # fmt: skip
 

@@ -12,7 +12,7 @@ FLOORS = {
     "interrupts": 0, "process": 0, "printable": 0, "randomness": 0,
     "__init__": 0, "errors": 0, "files": 0, "compute": 0, "source": 0, "builders": 0, "ceiling": 0, "trust": 0,
     "modes": 0, "neighbours": 0, "failures": 0, "reference": 0, "data": 0, "problem": 0, "labels": 0, "fidelity": 0,
-    "settings": 0, "guards": 0,
+    "settings": 0, "guards": 0, "graphs": 0,
     "tasks": 1,
     "criteria": 2,
     "allocation": 3,

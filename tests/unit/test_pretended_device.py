@@ -1,14 +1,20 @@
 """What a GPU would be asked to do, on a pretended one: no tensor on the wrong device, few launches, hardly a wait."""
 
+import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pretend import pretended
-from small_images import SOME, data, evaluator, images
+from small_images import SOME, data, evaluator, images, traced
 
 from autoprune.compute import Compute
+from autoprune.criteria import score_all
+from autoprune.evaluation import Together
+from autoprune.tasks import as_task
 from autoprune.training.dropout import dropout
+from search_spaces import trace, verify
 from search_spaces.models import resnet20, resnet56
 
 
@@ -48,6 +54,58 @@ def test_a_candidate_of_resnet56_launches_few_kernels_and_hardly_waits(patch, fi
     assert 100 < device.total <= most
     assert device.to_host == 2  # a look half-way, and the losses: all that waits
     assert device.to_device == 3  # which units stay; each of two padded shortcuts sends its own
+
+
+@pytest.mark.parametrize("fidelity", ["raw", "reconstructed"])
+def test_candidates_in_one_pass_wait_once(patch, fidelity):
+    with pretended(patch) as device:
+        there, space = evaluator(resnet20, data(), "cuda:1", replace(SOME, abandon=False))
+        some = [space.clip(g.size * share for g in space.groups) for share in (0.4, 0.7)]
+        together = Together(there)
+        together(some, fidelity)  # what is worked out once is not counted
+        device.clear()
+        found = together(some[::-1], fidelity)
+        waited = device.to_host, device.to_device
+        alone = [there(widths, fidelity) for widths in some[::-1]]
+    assert waited == (1, 1)  # the losses of all, and their masks
+    for one, other in zip(found, alone, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_a_network_is_traced_and_verified_there(patch):
+    net, space = traced(resnet20)
+    with pretended(patch) as device:
+        there, example = copy.deepcopy(net).to("cuda:1"), data().example.to("cuda:1")
+        assert trace(there, example).fingerprint == space.fingerprint
+        assert verify(there, space, example, seeds=(0,)) < 1e-6
+    assert device.total > 1000
+
+
+@pytest.mark.parametrize("criterion", ["apoz", "hrank", "mean_activation"])  # others go backwards
+def test_channels_are_scored_there(patch, criterion):
+    (net, space), task = traced(resnet20), as_task(data())
+
+    def scores(device):
+        batches = task.draw("calibration", 16, 0).batches(8)
+        return score_all(criterion, net, space, batches, 0, task, torch.device(device))
+
+    expected = scores("cpu")
+    with pretended(patch) as device:
+        found = scores("cuda:1")
+    assert device.total > 100
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("card", "unknowns", "kind"), [
+    ((9, 0), 4608, torch.float64), ((8, 9), 4608, torch.float32), ((8, 9), 576, torch.float32),
+    ((8, 9), 288, torch.float64),
+])  # fmt: skip
+def test_large_systems_are_solved_in_float32_where_float64_is_slow(patch, card, unknowns, kind):
+    with pretended(patch):
+        patch.setattr(torch.cuda, "get_device_capability", lambda device=None: card)
+        assert Compute.choose("cuda:1").solves_in(unknowns) is kind
+    assert Compute.choose("cpu").solves_in(unknowns) is torch.float64
 
 
 def test_a_hopeless_candidate_is_given_up_half_way(patch):

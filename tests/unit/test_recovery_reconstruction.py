@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -64,6 +65,21 @@ def test_an_overflow_is_left_to_the_score():
     before = layer.weight.clone()
     solve(layer, torch.tensor([[1.0, torch.inf], [2.0, 3.0]]), torch.ones(2, 1), 0.1)
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("rows", [400, 900])  # fewer than unknowns, which makes the system one of rows, and more
+def test_float32_finds_nearly_the_same_weights(rows):
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.randn(40, 600, generator=generator)  # inputs that hang together, as channels do
+    inputs = torch.randn(rows, 40, generator=generator) @ basis + 0.1 * torch.randn(rows, 600, generator=generator)
+    wanted, found = inputs @ torch.randn(600, 8, generator=generator), []
+    for compute in (EXACT, dataclasses.replace(EXACT, slow_double=True)):
+        layer = nn.Linear(600, 8)
+        nn.init.zeros_(layer.weight)
+        solve(layer, inputs, wanted, 0.05, compute)
+        found.append(layer(inputs).detach())
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 1e-4
+    assert rows < 512 or not torch.equal(*found)
 
 
 def test_images_too_large_for_one_batch_give_more_positions_each(monkeypatch):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.compute import same_bits
 from autoprune.errors import Diverged, SearchStopped
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
@@ -33,7 +34,11 @@ NEWS_S = 0.5  # how often the driver asks how far it is
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """What `autoprune.training.finetune` is given: the arguments of the same names; picklable."""
+    """What `autoprune.training.finetune` is given: the arguments of the same names; picklable.
+
+    Attributes:
+        deterministic: Whether it gives the same bits each time on GPUs, too.
+    """
 
     model: nn.Module
     task: Task
@@ -41,6 +46,7 @@ class Training:
     steps: int
     teacher: nn.Module | None = None
     method: Method | None = None
+    deterministic: bool = False
 
 
 def train_on_cluster(
@@ -112,6 +118,8 @@ def _train(config: dict[str, Any]) -> Diverged | None:
     keep_few_kernels()
     torch.set_num_threads(config["threads"])
     training: Training = config["payload"].unpack()
+    if training.deterministic:
+        same_bits(str(get_device()))
     first = train.get_context().get_world_rank() == 0
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "kept"
