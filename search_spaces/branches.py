@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from search_spaces.adapters import Adapter
 from search_spaces.branch import Branch
-from search_spaces.companions import squeeze
-from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name, references
+from search_spaces.companions import squeeze, varying
+from search_spaces.graph import OTHER, Made, Named, Node, is_pointwise, operator_name, references
 from search_spaces.space import SearchSpace
 from search_spaces.standing_in import Unfollowed, stand_ins
 
@@ -77,8 +77,9 @@ class Network:
     def __init__(self, rec: Recorder, group_of: NDArray[np.int64]) -> None:
         self.rec, self.graph, self.nodes = rec, rec.graph, rec.graph.nodes
         self.shapes = {name: tuple(tensor.shape) for name, tensor in rec.tensors}
-        self._group_of = group_of
-        self._known: dict[int, Groups] = {}
+        self._group_of = group_of[rec.channels.roots]  # of every id
+        self._known: dict[tuple[Any, ...], Groups] = {}
+        self._axes: dict[int, int | None] = {}
         self.on: list[Groups] = [self._groups(node.ids) for node in self.nodes]
         self.exits = {n: e for n, node in enumerate(self.nodes) if (e := self._exit(node)) is not None}
         self.read: dict[int, Groups] = {
@@ -92,10 +93,12 @@ class Network:
                 if m not in alive:
                     alive.add(m)
                     stack.append(m)
+        self.reads_others = {
+            n for n, node in enumerate(self.nodes) if any(r is OTHER for r in references((node.args, node.kwargs)))
+        }
         self.fed: set[int] = set()  # nodes that depend on the network's input, as far as is known
         for n, node in enumerate(self.nodes):
-            unknown = any(not isinstance(r, (Made, Named)) for r in references((node.args, dict(node.kwargs))))
-            if unknown or not self.fed.isdisjoint(node.reads):
+            if n in self.reads_others or not self.fed.isdisjoint(node.reads):
                 self.fed.add(n)
         self.consumers: dict[int, list[int]] = defaultdict(list)
         self.makers: dict[int, list[int]] = defaultdict(list)
@@ -112,15 +115,29 @@ class Network:
                     self.makers[g].append(n)
             for g in self.read.get(n, frozenset()) - {-1}:
                 self._seeds[g].append(n)
+        self.calls_of: dict[str, list[int]] = defaultdict(list)  # module -> its calls in which something ran
+        for number, made in enumerate(self.graph.calls):
+            if number in self.inside:
+                self.calls_of[made.name].append(number)
 
     def _groups(self, ids: Any) -> Groups:
         if ids is None:
             return frozenset()
-        found = self._known.get(id(ids))
+        small = squeeze(ids)
+        key = small.data_ptr(), small.shape, small.stride()  # most companions are one line, spread
+        found = self._known.get(key)
         if found is None:
-            numbers = self._group_of[self.rec.channels.roots[np.unique(squeeze(ids).numpy())]]
-            found = self._known[id(ids)] = frozenset(np.unique(numbers).tolist())
+            often = np.bincount(self._group_of[small.numpy()].reshape(-1) + 1)
+            found = self._known[key] = frozenset((np.flatnonzero(often) - 1).tolist())
         return found
+
+    def axis(self, n: int) -> int | None:
+        """The axis of a node's tensor on which its channels lie, if it is just one."""
+        if n not in self._axes:
+            ids = self.nodes[n].ids
+            axes = [] if ids is None else varying(ids)
+            self._axes[n] = axes[0] if len(axes) == 1 else None
+        return self._axes[n]
 
     def _exit(self, node: Node) -> Exit | None:
         if isinstance(node.func, Adapter):
@@ -208,7 +225,8 @@ class Network:
                 view.zero.add(n)
             return CONST
         found = {view.status.get(m, "" if m in self.fed else CONST) for m in node.reads}
-        found |= {"" for r in references((node.args, dict(node.kwargs))) if not isinstance(r, (Made, Named))}
+        if n in self.reads_others:
+            found.add("")
         if operator_name(node.func) == "cat" and found & {"", CONST}:
             return CONST if found == {CONST} else ""
         if found & {GONE, VOID}:
@@ -227,7 +245,7 @@ class Network:
         if n in self.exits:
             return self.exits[n].bias is None
         if not is_pointwise(node.func):
-            return not any(isinstance(r, Named) for r in references((node.args, dict(node.kwargs))))
+            return not any(isinstance(r, Named) for r in references((node.args, node.kwargs)))
 
         def example(value: Any) -> Any:
             if isinstance(value, (Made, Named)):

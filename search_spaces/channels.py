@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from search_spaces.companions import squeeze
+from search_spaces.operators import quietly
 
 CONSTANT = 0
 
@@ -31,23 +32,30 @@ class Channels:
     """All channel ids of one trace and what is known about them.
 
     Attributes:
-        roots: [count] the lowest id that each id lives or dies together with.
         place: Says what is running, for messages.
     """
 
     def __init__(self) -> None:
-        self.roots: NDArray[np.int64] = np.zeros(1, np.int64)
+        self._roots: NDArray[np.int64] = np.arange(1024)  # with room to grow: an id that is new is its own root
+        self._number = 1
         self.place: Callable[[], str] = str
         self._united: list[tuple[NDArray[np.int64], str]] = []
         self._frozen: list[tuple[NDArray[np.int64], str]] = []
         self._numbers: dict[int, tuple[Tensor, Counter[int]]] = {}  # as long as nothing is united
         self._promises: list[tuple[Tensor, Fraction, Tensor | None, Fraction, str]] = []
 
+    @quietly
     def allocate(self, number: int) -> Tensor:
         """`number` new ids, [number] int64."""
-        new = np.arange(len(self.roots), len(self.roots) + number)
-        self.roots = np.concatenate([self.roots, new])
-        return torch.from_numpy(new)
+        first, self._number = self._number, self._number + number
+        if self._number > len(self._roots):
+            self._roots = np.append(self._roots, np.arange(len(self._roots), 2 * self._number))
+        return torch.arange(first, self._number)
+
+    @property
+    def roots(self) -> NDArray[np.int64]:
+        """[count] the lowest id that each id lives or dies together with."""
+        return self._roots[: self._number]
 
     def unite(self, a: Tensor, b: Tensor, why: str) -> None:
         """Channels at the same position of `a` and `b` (same number of ids) live or die together.
@@ -72,7 +80,7 @@ class Channels:
         if not pairs.size:
             return
         ids = distinct(pairs)
-        moved = np.arange(len(self.roots))
+        moved = np.arange(self._number)
         if ids.size == pairs.size:  # one to one
             moved[pairs.max(0)] = roots = pairs.min(0)
         else:
@@ -82,7 +90,7 @@ class Channels:
             _, lowest = np.unique(components, return_index=True)  # ids are sorted: the first of a component is lowest
             roots = ids[lowest]
             moved[ids] = roots[components]
-        self.roots = moved[self.roots]
+        self.roots[:] = moved[self.roots]
         self._united.append((roots, self.place()))
         self._numbers.clear()
 

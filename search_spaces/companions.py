@@ -11,6 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from search_spaces.operators import quiet, quietly
+
+VARYING = "_varying"  # of a companion: what `varying` has found
+
 
 def squeeze(ids: Tensor) -> Tensor:
     """Keep one position along every expanded axis (a view)."""
@@ -21,6 +25,7 @@ def squeeze(ids: Tensor) -> Tensor:
     return ids.as_strided(small, strides)
 
 
+@quietly
 def folded(ids: Tensor, shape: Sequence[int]) -> Tensor:
     """`ids.reshape(shape)` in which axes along which all is constant stay expanded."""
     small = squeeze(ids)
@@ -45,11 +50,13 @@ def folded(ids: Tensor, shape: Sequence[int]) -> Tensor:
     return small.expand(whole).reshape(folds).expand(tuple(shape))
 
 
+@quietly
 def constant(shape: Sequence[int]) -> Tensor:
     """The companion of a constant."""
     return torch.zeros((), dtype=torch.int64).expand(tuple(shape))
 
 
+@quietly
 def line_of(ids: Tensor, axis: int) -> Tensor:
     """The ids along `axis` at the first position of all others, [n]."""
     line = squeeze(ids).movedim(axis, 0)
@@ -59,8 +66,13 @@ def line_of(ids: Tensor, axis: int) -> Tensor:
 
 def varying(ids: Tensor) -> list[int]:
     """Axes along which a companion is not constant."""
-    small = squeeze(ids)
-    return [d for d, n in enumerate(small.shape) if n > 1 and _varies(small, d)]
+    known: list[int] | None = getattr(ids, VARYING, None)  # it never changes
+    if known is None:
+        with quiet():
+            small = squeeze(ids)
+            known = [d for d, n in enumerate(small.shape) if n > 1 and _varies(small, d)]
+        setattr(ids, VARYING, known)
+    return known.copy()
 
 
 def _varies(ids: Tensor, axis: int) -> bool:
@@ -69,6 +81,7 @@ def _varies(ids: Tensor, axis: int) -> bool:
     return not torch.equal(ids.narrow(axis, 1, 1), first) or bool((ids != first).any())
 
 
+@quietly
 def tidy(ids: Tensor) -> Tensor:
     """The same companion, expanded again wherever it is constant."""
     small = squeeze(ids)
@@ -78,6 +91,7 @@ def tidy(ids: Tensor) -> Tensor:
     return small.expand(ids.shape)
 
 
+@quietly
 def along(ids: Tensor, axis: int, shape: Sequence[int]) -> Tensor:
     """The companion of a tensor of `shape` whose ids [n] lie along `axis`."""
     axis %= len(shape)

@@ -20,6 +20,7 @@ PLAIN = (
 OUTSIDE = (nn.Module, type, ModuleType, BuiltinFunctionType, CodeType, FrameType, GeneratorType, torch.Generator)
 CLOSED = (*PLAIN, *OUTSIDE)
 COMMON = frozenset((*PLAIN, bool))  # told by a look at the type
+CONTAINERS = frozenset((tuple, list, dict))  # likewise
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:
@@ -39,14 +40,14 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             continue
         if isinstance(value, Tensor):
             yield value
-        elif not isinstance(value, CLOSED) and id(value) not in seen:
+        elif kind in CONTAINERS or not isinstance(value, CLOSED):
+            if id(value) in seen:
+                continue
             seen.add(id(value))
-            if kind in (tuple, list):
-                stack.extend(reversed(value))
-            elif kind is dict:
+            if kind is dict:
                 stack.extend(reversed(value.values()))
             else:
-                stack.extend(reversed(_inside(value)))
+                stack.extend(reversed(value if kind in CONTAINERS else _inside(value)))
 
 
 def caches(model: nn.Module) -> list[dict[Any, Any]]:

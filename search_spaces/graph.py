@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import ref
 
 import torch
 from torch import Tensor
 
-from search_spaces.contents import tensors_in
+from search_spaces.contents import COMMON, tensors_in
 
 MADE_BY = "_made_by"  # of a traced tensor: (the mark of its graph, the number of the node)
 
@@ -107,6 +108,7 @@ class Graph:
     # Tensors are marked by this and not by the graph: views hold their bases unseen by the garbage collector, so that a
     # graph, and the network with it, would never be freed.
     _mark: object = field(default_factory=object)
+    _marked: list[tuple[ref[Tensor], str]] = field(default_factory=list)
     _open: list[int] = field(default_factory=list)
     _written: dict[int, int] = field(default_factory=dict)  # address of a storage -> the node that wrote to it last
 
@@ -133,7 +135,7 @@ class Graph:
                     changes,
                 )
             )  # fmt: skip
-            setattr(tensor, MADE_BY, (self._mark, node))
+            self.mark(tensor, MADE_BY, (self._mark, node))
             if changes:
                 self._written[_address(tensor)] = node
 
@@ -146,6 +148,18 @@ class Graph:
         """The companion of a tensor is known."""
         if self.recording and (node := self.node_of(tensor)) is not None:
             self.nodes[node].ids = ids
+
+    def mark(self, tensor: Tensor, name: str, value: Any) -> None:
+        """Note something on a tensor, until `forget`."""
+        setattr(tensor, name, value)
+        self._marked.append((ref(tensor), name))
+
+    def forget(self) -> None:
+        """Take all marks off the tensors that are still there (modules have kept them, say)."""
+        for reference, name in self._marked:
+            if (tensor := reference()) is not None:
+                vars(tensor).pop(name, None)
+        self._marked.clear()
 
     def enter(self, name: str) -> None:
         """A module begins."""
@@ -173,6 +187,8 @@ class Graph:
         self.outputs |= {node for t in tensors_in(output) if (node := self.node_of(t)) is not None}
 
     def _refer(self, value: Any, reads: list[int]) -> Any:
+        if type(value) in COMMON:
+            return value
         if isinstance(value, Tensor):
             if (name := self.names.get(id(value))) is not None:
                 return Named(name)
@@ -199,6 +215,8 @@ def _address(tensor: Tensor) -> int:
 
 def references(value: Any) -> Iterator[Any]:
     """The tensors of a node's arguments: `Made`, `Named` and `OTHER`."""
+    if type(value) in COMMON:
+        return
     if isinstance(value, (Made, Named)) or value is OTHER:
         yield value
     elif isinstance(value, tuple):

@@ -235,7 +235,7 @@ class Recorder:
     def set(self, tensor: Any, companion: Tensor | None) -> None:
         """Give `tensor` its companion."""
         if isinstance(tensor, Tensor) and id(tensor) not in self.names:
-            setattr(tensor, ATTRIBUTE, (self, companion))
+            self.graph.mark(tensor, ATTRIBUTE, (self, companion))
             self.graph.identify(tensor, companion)
 
     @quietly

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.companions import along
 from search_spaces.recorder import Recorder
 from search_spaces.rules.attention import OPAQUE_MODULES
-from search_spaces.shrinkable import Shrinkable
+from search_spaces.shrinkable import Shrinkable, is_shrinkable
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def hooks(rec: Recorder) -> Iterator[None]:
         rec.graph.enter(name)
         if why := reasons[name]:
             rec.opaque += 1
-            if not isinstance(module, Shrinkable) and name not in adapters:
+            if not is_shrinkable(module) and name not in adapters:
                 rec.closed.append(f"{why} ({rec.where})")
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -46,17 +46,18 @@ def hooks(rec: Recorder) -> Iterator[None]:
                 if rec.opaque == 1:
                     adapters[name].trace(rec, call)
                     rec.graph.add(adapters[name], call.args, call.kwargs, call.output)
-            elif not isinstance(module, Shrinkable):
+            elif not is_shrinkable(module):
                 rec.freeze_all(args, rec.closed.pop())
             elif rec.opaque == 1:
-                declared(rec, name, module, args[0], output)
+                declared(rec, name, cast(Shrinkable, module), args[0], output)
                 rec.graph.add(module, args, {}, output)
             rec.opaque -= 1
             rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
         elif call is not None and not rec.opaque:
             with rec.inside(opaque=True):
                 adapters[name].trace(rec, call)
-        rec.graph.leave((args, kwargs), output)
+        with torch._C.DisableTorchFunction():  # its look at shapes is not the model's
+            rec.graph.leave((args, kwargs), output)
         rec.path.pop()
 
     with ExitStack() as stack:
@@ -85,7 +86,7 @@ def special(module: nn.Module, adapter: Adapter | None) -> str:
     """Why a module is not traced inside; empty for ordinary ones."""
     if adapter is not None:
         return "an adapter answers for it" if adapter.opaque else ""
-    if isinstance(module, Shrinkable):
+    if is_shrinkable(module):
         return "it declares how it shrinks"
     return next((why for kind, why in OPAQUE_MODULES.items() if isinstance(module, kind)), "")
 

@@ -30,6 +30,11 @@ class Shrinkable(Protocol):
         ...
 
 
+def is_shrinkable(module: nn.Module) -> bool:
+    """Is it one? A protocol asks for every attribute, each time; most modules lack the method."""
+    return hasattr(type(module), "shrink") and isinstance(module, Shrinkable)
+
+
 KEPT = "kept_channels"  # of a module that has shrunk: what it keeps of the dense one, on either side
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn
-from search_spaces.companions import line_of, varying
+from search_spaces.companions import line_of
 from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ class Replacement:
 
     def __init__(self, network: Network, view: View) -> None:
         self.network, self.view, self.nodes = network, view, network.nodes
-        self.calls_of: dict[str, list[int]] = {}
-        for number, call in enumerate(network.graph.calls):
-            if network.inside.get(number):
-                self.calls_of.setdefault(call.name, []).append(number)
+        self.calls_of = network.calls_of
         self.names = self._outermost()
         self.replaced = {n for name in self.names for c in self.calls_of[name] for n in network.inside[c]}
         self._real: dict[int, bool] = {}
@@ -87,7 +84,7 @@ class Replacement:
     def _has_one_answer(self, call: int) -> bool:
         """Is what a call answers one tensor, whose shape can be told from what it was given, and all that is used?"""
         found, inside = self.network.graph.calls[call], set(self.network.inside[call])
-        if found.answers is None or found.given is None or self._axis(found.answers) is None:
+        if found.answers is None or found.given is None or self.network.axis(found.answers) is None:
             return False
         others = {n for n in found.others or () if n is not None}
         if any(self.network.consumers[n] or n in self.network.graph.outputs for n in others):
@@ -95,20 +92,12 @@ class Replacement:
         leaks = {n for n in inside for c in self.network.consumers[n] if c not in inside}
         return leaks <= {found.answers} and self._sizes(call) is not None
 
-    def _axis(self, n: int) -> int | None:
-        """The axis of a tensor on which its channels lie."""
-        ids = self.nodes[n].ids
-        axes = [] if ids is None else varying(ids)
-        if len(axes) != 1:
-            return None
-        return axes[0]
-
     def _sizes(self, call: int) -> tuple[Any, ...] | None:
         """See `StandIn.sizes`; None if they are not known."""
         found = self.network.graph.calls[call]
         assert found.answers is not None
         assert found.given is not None
-        given, made, axis = found.given, self.nodes[found.answers].shape, self._axis(found.answers)
+        given, made, axis = found.given, self.nodes[found.answers].shape, self.network.axis(found.answers)
         sizes: list[Any] = [-1] * len(made)
         module = self.network.rec.modules[found.name]
         if isinstance(module, WINDOWS) and not isinstance(module, _ConvTransposeNd) and len(given) == len(made):
@@ -137,7 +126,7 @@ class Replacement:
         answer, sizes = call.answers, self._sizes(number)
         assert answer is not None
         assert sizes is not None
-        axis = self._axis(answer)
+        axis = self.network.axis(answer)
         assert axis is not None
         in_tuple = -1 if call.others is None else len(call.others)
         if self.view.status.get(answer) == CONST and self.real(answer):
@@ -207,7 +196,7 @@ class Replacement:
                 )
             groups = node.argument(6, "groups") if name.startswith("conv") else 1
             shape = self.nodes[n].shape
-            if groups not in (None, 1) and not (groups == shape[self._axis(n) or 1] == self._size(inputs[0])):
+            if groups not in (None, 1) and not (groups == shape[self.network.axis(n) or 1] == self._size(inputs[0])):
                 raise Unfollowed(f"the grouped convolution {where} reads what they leave")
             return ("layer", number(inputs[0]), exit.weight, exit.makes, exit.bias)
         if node.func is functional.batch_norm and isinstance(node.argument(1, "running_mean"), Named):
@@ -216,7 +205,7 @@ class Replacement:
             eps = node.argument(7, "eps")
             return ("batch_norm", number(inputs[0]), *rest, 1e-5 if eps is None else float(eps))
         if node.func in NORMS:
-            axis = self._axis(n)
+            axis = self.network.axis(n)
             if axis != len(node.shape) - 1 or len(node.argument(1, "normalized_shape") or ()) != 1:
                 raise Unfollowed(f"what {name} in {where} makes of a constant is not followed")
             weight = self._name(node.argument(2, "weight"))
@@ -238,12 +227,12 @@ class Replacement:
         raise Unfollowed(f"what {name} in {where} makes of a constant is not followed")
 
     def _size(self, n: int) -> int:
-        axis = self._axis(n)
+        axis = self.network.axis(n)
         return self.nodes[n].shape[axis] if axis is not None else 0
 
     def _line(self, n: int) -> list[int] | None:
         """The roots along the channels of a tensor."""
-        ids, axis = self.nodes[n].ids, self._axis(n)
+        ids, axis = self.nodes[n].ids, self.network.axis(n)
         if ids is None or axis is None:
             return None
         line: list[int] = self.network.rec.channels.roots[line_of(ids, axis).numpy()].tolist()
@@ -260,7 +249,7 @@ class Replacement:
         if isinstance(value, Made):
             return ("step", number(value.node))
         if isinstance(value, Named):
-            shape, axis = self.network.shapes[value.name], self._axis(n)
+            shape, axis = self.network.shapes[value.name], self.network.axis(n)
             from_end = len(self.nodes[n].shape) - (axis or 0)
             long = [len(shape) - d for d, size in enumerate(shape) if size > 1]
             if axis is None or long not in ([], [from_end]):

@@ -16,10 +16,9 @@ from search_spaces.attributes import is_width
 from search_spaces.companions import along
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
-from search_spaces.graph import MADE_BY
 from search_spaces.inputs import INPUT, first_exchanged
 from search_spaces.operators import OperatorMode, quiet
-from search_spaces.recorder import ATTRIBUTE, ParameterView, Recorder
+from search_spaces.recorder import ParameterView, Recorder
 from search_spaces.rules import (
     arithmetic,
     attention,
@@ -111,7 +110,7 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, input_axis: int | None, t
             if not again and rec.asks_mode:
                 run_training(rec, model, args, kwargs)
     finally:
-        forget(model)
+        rec.graph.forget()
         forget_counts(model)
     return recorded(model, args, kwargs, input_axis, tried | again) if again else rec
 
@@ -135,13 +134,6 @@ def check_model(model: nn.Module) -> None:
             raise ValueError(f"{kind}: '{name}' is not initialised yet; run the network once before tracing it")
         if tensor.is_meta:
             raise ValueError(f"{kind}: '{name}' has no numbers (device meta); load the weights before tracing it")
-
-
-def forget(model: nn.Module) -> None:
-    """Take the companions off tensors that modules have kept."""
-    for tensor in tensors_in([vars(module) for module in model.modules()]):
-        vars(tensor).pop(ATTRIBUTE, None)
-        vars(tensor).pop(MADE_BY, None)
 
 
 def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -265,6 +257,11 @@ def number_of_elements(rec: Recorder, tensor: Tensor) -> int:
     return math.prod(shape_of(rec, tensor))
 
 
+def number_of_axes(rec: Recorder, tensor: Tensor) -> int:
+    """x.dim()."""
+    return tensor.dim()
+
+
 SHAPE: Any = torch.Tensor.shape  # a property of C, which mypy takes for a torch.Size
 MEASURES: dict[Any, Any] = {
     SHAPE.__get__: shape_of,
@@ -272,6 +269,7 @@ MEASURES: dict[Any, Any] = {
     torch.Tensor.numel: number_of_elements,
     torch.Tensor.nelement: number_of_elements,
     torch.numel: number_of_elements,
+    torch.Tensor.dim: number_of_axes,
 }
 
 
@@ -285,6 +283,8 @@ def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
     flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
+    if not any(isinstance(a, (Size, ChannelCount)) for a in flat):
+        return
     axis = made_of_size(rec, func, flat, out)
     dims = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
     for size in (a for d, a in enumerate(dims) if isinstance(a, Size) and d != axis):
@@ -380,20 +380,21 @@ def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Leave modes, buffers (but those of TorchScript), caches (empty inside) and the random state as they were."""
-    modes = {m: m.training for m in model.modules()}
+    modes = [(m, m.training) for m in model.modules()]
     tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
-        (m._buffers, dict(m._buffers)) for m in model.modules() if isinstance(m._buffers, dict)
+        (m._buffers, dict(m._buffers)) for m, _ in modes if isinstance(m._buffers, dict)
     ]
-    tables += [(table, dict(table)) for table in caches(model)]
-    for table in caches(model):
+    kept = caches(model)
+    tables += [(table, dict(table)) for table in kept]
+    for table in kept:
         table.clear()
     values = [(b, b.detach().clone()) for b in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        for module, mode in modes:
+            vars(module)["training"] = mode
         for table, before in tables:
             table.clear()
             table.update(before)

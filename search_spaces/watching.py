@@ -154,21 +154,35 @@ LAYERS = (*(kind for kind, _ in SIZES), nn.LayerNorm, nn.RMSNorm)  # their other
 @contextmanager
 def _counted_attributes(rec: Recorder) -> Iterator[None]:
     """`conv.out_channels` read by the network's own code is a count of the layer's channels."""
-    before: list[tuple[nn.Module, str, int]] = []
-    for module in rec.modules.values():
-        sizes = next((sizes for kind, sizes in SIZES if isinstance(module, kind)), ())
-        weight = getattr(module, "_parameters", {}).get("weight") if sizes else None
+    for kind, sizes in SIZES:
         for attribute, axis in sizes:
-            value = vars(module).get(attribute)
-            if weight is None or id(weight) not in rec.names or type(value) is not int or value != weight.shape[axis]:
-                continue  # grouped, or its weight is computed
-            before.append((module, attribute, value))
-            module.__dict__[attribute] = rec.size(weight, axis)
+            setattr(kind, attribute, _counted_attribute(rec, attribute, axis))
     try:
         yield
     finally:
-        for module, attribute, value in before:
-            module.__dict__[attribute] = value
+        for kind, sizes in SIZES:
+            for attribute, _ in sizes:
+                delattr(kind, attribute)
+
+
+def _counted_attribute(rec: Recorder, name: str, axis: int) -> property:
+    """A size of a layer that becomes a count once it is read."""
+
+    def read(module: nn.Module) -> Any:
+        try:
+            value = vars(module)[name]
+        except KeyError:
+            raise AttributeError(f"'{type(module).__name__}' object has no attribute '{name}'") from None
+        weight = vars(module).get("_parameters", {}).get("weight")
+        if weight is None or id(weight) not in rec.names or type(value) is not int:
+            return value  # its weight is computed
+        with torch._C.DisableTorchFunction():  # this look at shapes is not the model's
+            return rec.size(weight, axis) if value == weight.shape[axis] else value  # another one: it has groups
+
+    def write(module: nn.Module, value: Any) -> None:
+        vars(module)[name] = value
+
+    return property(read, write)
 
 
 @contextmanager
@@ -220,11 +234,15 @@ def _sized(value: Any, attribute: Attribute, rec: Recorder) -> Any:
     return value
 
 
+KEEP_NONE = frozenset((int, bool, float, str, type(None)))
+OWN = frozenset(vars(nn.Module()))  # what PyTorch keeps in a module
+
+
 def forget_counts(model: nn.Module) -> None:
     """Make the counts that modules have kept in their attributes plain numbers again."""
     for module in model.modules():
         for name, value in list(vars(module).items()):
-            if name not in ("_parameters", "_buffers", "_modules"):
+            if type(value) not in KEEP_NONE and name not in OWN:
                 kept = _plainly(value)
                 if kept is not value:
                     module.__dict__[name] = kept
@@ -236,7 +254,7 @@ def _plainly(value: Any) -> Any:
     if type(value) in (tuple, list, torch.Size):
         items = [_plainly(v) for v in value]
         return value if all(map(operator.is_, items, value)) else type(value)(items)
-    if type(value) is dict:
+    if type(value) is dict and value:
         pairs = [(_plainly(key), _plainly(item)) for key, item in value.items()]
         if not all(all(map(operator.is_, *both)) for both in zip(pairs, value.items(), strict=True)):
             value.clear()  # in place: others may hold it

@@ -72,7 +72,8 @@ def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Ten
             ids = rec.ids(operand)
             if len(varying(ids)) > 1:  # whole heads, say, that look apart
                 ids = tidy(rec.channels.canonical(ids))
-            ids = ids.expand(shape)
+            if ids.shape != shape:
+                ids = ids.expand(shape)
             (sides if varying(ids) else maps).append((operand, ids))
     channels: Tensor | None = None
     if sides:
@@ -100,7 +101,7 @@ def on_one_axis(rec: Recorder, sides: list[Side], maps: list[Side]) -> list[Side
 
     Of two layers' channels on different axes (an outer product) the fewer stay, and the others see a constant.
     """
-    if len({tuple(varying(ids)) for _, ids in sides}) == 1:
+    if len(sides) == 1 or len({tuple(varying(ids)) for _, ids in sides}) == 1:
         return sides
     why = f"{rec.where} combines channels of two axes"
     kept: list[Side] = []

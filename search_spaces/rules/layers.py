@@ -278,7 +278,7 @@ def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
 
 def statistics(rec: Recorder, ids: Tensor, attribute: str, *, required: bool) -> None:
     """A normaliser's size is an attribute of its module, which must shrink with the channels."""
-    if hasattr(rec.modules[rec.path[-1]], attribute):
+    if has_size(rec, attribute):
         rec.register(rec.path[-1], 0, ids, "statistics")
     elif required:
         rec.freeze(ids, f"the size of a normalisation is written in the code of {rec.where}")
@@ -286,7 +286,8 @@ def statistics(rec: Recorder, ids: Tensor, attribute: str, *, required: bool) ->
 
 def has_size(rec: Recorder, attribute: str) -> bool:
     """Is the running module a normaliser, whose size is an attribute?"""
-    return hasattr(rec.modules[rec.path[-1]], attribute)
+    module = rec.modules[rec.path[-1]]
+    return attribute in vars(module) or hasattr(type(module), attribute)  # not read, or it would be counted
 
 
 def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
