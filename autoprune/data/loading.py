@@ -87,10 +87,14 @@ class Shuffled(Dataset[Loaded]):
         size: Samples a step; the last, partial batch of an epoch is dropped.
         seed: Of all that is random. For a damaged sample the next one that is sound stands in, where damaged ones are
             left out: all steps have as many.
+        places: Which samples of each step are read; default all.
     """
 
-    def __init__(self, items: Items, numbers: torch.Tensor, size: int, seed: int) -> None:
+    def __init__(
+        self, items: Items, numbers: torch.Tensor, size: int, seed: int, places: Sequence[int] | None = None
+    ) -> None:
         self._items, self._numbers, self._size, self._seed = items, numbers, size, seed
+        self._places = torch.tensor(range(size) if places is None else places, dtype=torch.int64)
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -102,7 +106,7 @@ class Shuffled(Dataset[Loaded]):
             draws = torch.Generator().manual_seed(seed_of(self._seed, 0, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self._numbers), generator=draws)
         wanted = []
-        for at in self._order[place * self._size : (place + 1) * self._size].tolist():
+        for at in self._order[place * self._size + self._places].tolist():
             places = ((at + k) % len(self._numbers) for k in range(SUBSTITUTES if self._items.skip else 1))
             numbers = tuple(int(self._numbers[p]) for p in places)
             wanted.append(((self._seed, TRAINING, epoch, numbers[0]), numbers))

@@ -24,6 +24,8 @@ from autoprune.tasks.scores import Metric as Metric
 from autoprune.tasks.scores import goal_of as goal_of
 from autoprune.tasks.scores import resolve_metric as resolve_metric
 from autoprune.tasks.segmentation import Segmentation as Segmentation
+from autoprune.tasks.shares import Portion as Portion
+from autoprune.tasks.shares import Share as Share
 from autoprune.tasks.signals import Signals as Signals
 from autoprune.tasks.softening import Softening as Softening
 from autoprune.tasks.tabular import TabularClasses as TabularClasses

@@ -104,6 +104,11 @@ class Arrays(MapStyle):
             return samples
         return Columns(*self._augment(samples.inputs, samples.targets, generator))
 
+    @property
+    def augments(self) -> bool:
+        """Whether there is such a function."""
+        return self._augment is not None
+
     def where(self, split: str) -> str:
         """See `Task`."""
         return f"task '{self.spec}': {split}"

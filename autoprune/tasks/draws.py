@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
@@ -17,6 +17,8 @@ from autoprune.compute import Compute
 from autoprune.data.loading import deaths_in_order, has_died
 from autoprune.randomness import GlobalStream
 from autoprune.tasks.given import once
+from autoprune.tasks.seeded import Places, equal, first_batch, is_plain, seeded
+from autoprune.tasks.shares import Portion, Share
 from autoprune.tasks.trees import (
     TARGETS,
     divisible,
@@ -77,6 +79,14 @@ class Training(ABC):
     @abstractmethod
     def between(self, start: int, end: int) -> Iterator[Any]:
         """Those of the steps `start` to `end`, on the device."""
+
+    def portions(self, start: int, end: int, share: Share) -> Iterator[Portion]:
+        """What one of several processes has of the same batches; where a part cannot be read alone, it reads them.
+
+        Raises:
+            ValueError: If a batch cannot be shared.
+        """
+        return (Portion.of(batch, share) for batch in self.between(start, end))
 
 
 def even_size(count: int, size: int) -> int:
@@ -139,6 +149,9 @@ class LoaderDraw(Draw):
 class LoaderTraining(Training):
     """A training from a loader; what it draws from the global generators is seeded by (seed, epoch).
 
+    Of a plain `DataLoader` each sample has a seed of its own (see `seeded`): a process reads its own part of a batch,
+    and a resumed training nothing of what came before.
+
     Args:
         read: Epoch -> batches.
         where: What is read, for errors.
@@ -153,15 +166,48 @@ class LoaderTraining(Training):
         self.size, self.per_epoch = size, per_epoch
 
     def between(self, start: int, end: int) -> Iterator[Any]:
-        """See `Training`; a loader is read from the beginning of an epoch, so what comes before is passed by."""
+        """See `Training`; of what is no plain loader the beginning of an epoch is read and passed by."""
+        return (portion.batch for portion in self._read_between(start, end, Share()))
+
+    def portions(self, start: int, end: int, share: Share) -> Iterator[Portion]:
+        """See `Training`; if the first part that is read alone is not that of the whole batch, whole ones are read."""
+        if share.size > 1 and start < end and self._can_share(start, share):
+            return self._read_between(start, end, share)
+        return super().portions(start, end, share)
+
+    def _can_share(self, step: int, share: Share) -> bool:
+        """Not where `collate_fn` draws, or makes something of all samples together."""
+        with suppress(ValueError):  # as whoever reads it will say
+            with running(self._where, "when asked for its batches"), GlobalStream(self._seed, 3, 0).drawing():
+                plain = is_plain(self._read(step // self.per_epoch))
+            if plain:
+                own = next(self._read_between(step, step + 1, share)).own()
+                return equal(own, Portion.of(next(self.between(step, step + 1)), share).own())
+        return False
+
+    def _read_between(self, start: int, end: int, share: Share) -> Iterator[Portion]:
         for epoch in range(start // self.per_epoch, math.ceil(end / self.per_epoch)):
             first = max(0, start - epoch * self.per_epoch)
             last = min(self.per_epoch, end - epoch * self.per_epoch)
+            places: Places | None = None
+
+            def some(epoch: int, first: int = first, last: int = last) -> Iterable[Any]:
+                nonlocal places
+                loader = self._read(epoch)
+                if not is_plain(loader):
+                    return loader
+                found = seeded(loader, self._seed, epoch, first, last, share)
+                places = cast("Places", found.batch_sampler)
+                return found
+
             count = 0
-            for batch in itertools.islice(reading(self._read, self._where, epoch, self._seed), last):
+            for batch in itertools.islice(reading(some, self._where, epoch, self._seed), last):
+                if places:
+                    yield Portion.read(placed(batch, self._compute), share, places.counts[first + count])
+                elif count >= first:
+                    yield Portion.of(placed(batch, self._compute), share)
                 count += 1
-                if count > first:
-                    yield placed(batch, self._compute)
+            count += first if places else 0
             if count < last:
                 before = "in the first one" if epoch else "by its own length"
                 raise ValueError(f"{self._where}: gives {count} batches in epoch {epoch}, but {self.per_epoch} "
@@ -191,6 +237,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
             except (KeyboardInterrupt, GeneratorExit):
                 raise
             except BaseException as error:  # a worker process that died, a transform of the user's
+                number += first_batch(found)
                 if has_died(error):
                     raise ValueError(f"{where}: a worker process of the loader was killed at batch {number} of epoch "
                                      f"{epoch}; the system does so when memory runs out: give the loader fewer "

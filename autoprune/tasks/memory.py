@@ -82,6 +82,11 @@ class MapStyle(Task):
         """Samples as training sees them; the generator draws on the CPU."""
         return samples
 
+    @property
+    def augments(self) -> bool:
+        """Whether `augmented` does anything."""
+        return type(self).augmented is not MapStyle.augmented
+
     def batches(self, split: str, epoch: int = 0) -> Iterable[Any]:
         """For who wants to iterate; the engine draws."""
         if split == "train":
@@ -132,6 +137,11 @@ class MapStyle(Task):
         """See `Task`."""
         streamed = {name for part in self.parts.values() if isinstance(part, Streamed) for name in part.skipped}
         return sorted({*streamed, *self.left_out})
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """See `Task`."""
+        if isinstance(train := self.parts.get("train"), Streamed):
+            train.skipped.update(names)
 
     def has(self, split: str) -> bool:
         """Whether there are any."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from autoprune.data.loading import Chunks, Loaded, Shuffled, loaded, processes
 from autoprune.data.memory import free
 from autoprune.randomness import seed_of
 from autoprune.tasks.draws import Draw, Training
+from autoprune.tasks.shares import Portion, Share
 
 AT_ONCE = 32  # samples that a worker process reads in one go, where they are gathered
 FEW = 64  # samples for which no worker process is started
@@ -43,6 +44,12 @@ class Streamed:
         """Without what was read: another process reads what it needs."""
         return {**vars(self), "_kept": {}, "skipped": set()}
 
+    def _with(self, **other: Any) -> Streamed:
+        """The same in other ways; what any of them leaves out, all know."""
+        made = object.__new__(type(self))
+        vars(made).update({**vars(self), "_kept": {}, **other})
+        return made
+
     def __len__(self) -> int:
         return len(self.selection)
 
@@ -62,21 +69,15 @@ class Streamed:
 
     def subset(self, index: Tensor | slice) -> Streamed:
         """Some of these, which are not read now."""
-        part = copy.copy(self)
-        part.selection, part._kept = self.selection.subset(index), {}
-        return part
+        return self._with(selection=self.selection.subset(index))
 
     def to(self, device: torch.device) -> Streamed:
         """The same, of which a device gets what it is to work on."""
-        bound = copy.copy(self)
-        bound.device = device
-        return bound
+        return self._with(device=device)
 
     def loading(self, workers: int | str) -> Streamed:
         """The same with so many processes."""
-        bound = copy.copy(self)
-        bound.workers = workers
-        return bound
+        return self._with(workers=workers)
 
     def num_bytes(self, count: int) -> int:
         """What so many samples take in memory."""
@@ -186,8 +187,18 @@ class StreamedTraining(Training):
 
     def between(self, start: int, end: int) -> Iterator[Any]:
         """See `Training`; what comes before `start` is not read."""
+        return self._read(start, end, None)
+
+    def portions(self, start: int, end: int, share: Share) -> Iterator[Portion]:
+        """See `Training`; whole batches are read where the task augments them as a whole."""
+        if share.size == 1 or (self._task.augments and not self._part.items.augments):
+            return super().portions(start, end, share)
+        found = self._read(start, end, share.places(self.size))
+        return (Portion.read(batch, share, self.size) for batch in found)
+
+    def _read(self, start: int, end: int, places: Sequence[int] | None) -> Iterator[Any]:
         part, items = self._part, self._part.items
-        batches = Shuffled(items, part.selection.numbers, self.size, self._seed)
+        batches = Shuffled(items, part.selection.numbers, self.size, self._seed, places)
         workers, pin = processes(part.workers), part.device.type == "cuda"
         for step, found in enumerate(loaded(items.where, batches, range(start, end), workers, pin), start):
             samples = items.samples(part.note(found).inputs, found.targets).to(part.device)

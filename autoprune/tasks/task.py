@@ -194,6 +194,10 @@ class Task(ABC):
         """Names of damaged samples that were left out so far, where that was asked for."""
         return []
 
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Note what other processes, or this training before it was stopped, have left out."""
+        return
+
     def read(self, split: str) -> Callable[[int], Iterable[Any]]:
         """Epoch -> the batches of a split.
 

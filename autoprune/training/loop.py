@@ -6,7 +6,6 @@ On CUDA the same bits need `compute.same_bits`: else gradients of convolutions a
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -126,17 +125,19 @@ def finetune(
         if settings.rescale and not run.step:
             run.rescale(training.between(0, settings.rescale + 1))
         resumed_from = run.step
-        batches = training.between(run.step * settings.accumulate, total * settings.accumulate)
-        while found := list(itertools.islice(batches, settings.accumulate)):
+        portions = training.portions(run.step * settings.accumulate, total * settings.accumulate, run.share)
+        while found := run.processes.next(portions, settings.accumulate, compute.device):
             run.advance(found)
             if listener is not None:
                 listener(run.step, total, run.losses[-1])
             if checkpoints is not None and (run.step % checkpoints.every == 0 or run.step == total):
+                run.unite()
                 with nullcontext() if checkpoints.strict else suppress(DiskError):
                     if run.processes.is_first:
                         checkpoint.save(checkpoints.path, run.state())
                     if checkpoints.told:
                         checkpoints.told(run.step)
+        run.unite()
         run.end()
     seconds = time.perf_counter() - start
     return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)

@@ -1,23 +1,25 @@
 """Several processes that train one network: each takes its part of every batch, and gradients are added up.
 
 Whoever starts them (torchrun, Ray Train) sets torch.distributed up or says so in the environment; without, there is one
-process. All of them draw the same batches from the seed, so the training does not depend on how many there are, but for
-what looks at one part only: each process normalises by the statistics of its part (as PyTorch's
-DistributedDataParallel does) and their running averages are averaged; dropout is drawn for each part by itself.
+process. All of them draw the same batches from the seed and read their own part of each, so the training does not
+depend on how many there are, but for what looks at one part only: each process normalises by the statistics of its part
+(as PyTorch's DistributedDataParallel does) and their running averages are averaged; dropout is drawn for each part by
+itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
-from autoprune.tasks import divisible, num_samples, part_of, shapes
+from autoprune.tasks import Portion
 
 T = TypeVar("T")
 
@@ -56,20 +58,50 @@ class Processes:
             raise ValueError(f"training: the {batch} samples of a batch cannot be shared by {self.size} processes; "
                              "give a larger batch_size, or fewer processes")  # fmt: skip
 
-    def part(self, batch: Any) -> Any:
-        """This process's samples of a batch; None: it has fewer samples than there are processes.
+    def next(self, portions: Iterator[Portion], count: int, device: torch.device) -> list[Portion]:
+        """So many more, or as many as are left, each with what the others have of it.
+
+        What one process cannot read stops all of them with one sentence.
+
+        Args:
+            portions: Of this process.
+            count: How many.
+            device: Over which they speak.
 
         Raises:
-            ValueError: If its targets are not told apart by samples.
+            ValueError: What reading them raised, here or elsewhere.
         """
         if self.size == 1:
-            return batch
-        if not divisible(batch):
-            raise ValueError(f"training: a batch ({shapes(batch)}) cannot be shared by {self.size} processes, as its "
-                             "targets are not one for each sample; give a list of them, or one process")  # fmt: skip
-        count = num_samples(batch)
-        first, last = (count * number // self.size for number in (self.rank, self.rank + 1))
-        return part_of(batch, first, last) if last > first else None
+            return list(itertools.islice(portions, count))
+        found, error = list[Portion](), None
+        try:
+            found = list(itertools.islice(portions, count))
+        except Exception as caught:
+            error = caught
+        counts = [float(portion.count) for portion in found] + [0.0] * (count - len(found))
+        told = torch.tensor([float(error is not None), *counts], device=device)
+        distributed.all_reduce(told)
+        failed, *whole = told.tolist()
+        if failed:
+            said = self.united([] if error is None else [str(error)])
+            raise error or ValueError(said[0])
+        return [replace(p, elsewhere=round(n) - p.count) for p, n in zip(found, whole, strict=False)]
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether something is so in any of them."""
+        if self.size == 1:
+            return here
+        told = torch.tensor([float(here)], device=device)
+        distributed.all_reduce(told)
+        return bool(told.item())
+
+    def united(self, names: Iterable[str]) -> list[str]:
+        """What any of them names, each once, in order."""
+        if self.size == 1:
+            return sorted(names)
+        told: list[Any] = [None] * self.size
+        distributed.all_gather_object(told, list(names))
+        return sorted({name for some in told for name in some})
 
     def add_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Each parameter's gradients become their sum over all processes; who has none counts as 0.

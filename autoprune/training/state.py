@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import Diverged
 from autoprune.graphs import capture_on
-from autoprune.tasks import Softening, fitting, mapped, not_finite, num_samples, split
+from autoprune.tasks import Portion, Share, Softening, fitting, mapped, not_finite, num_samples, split
 from autoprune.training.averaging import Average
 from autoprune.training.captured import CapturedPass
 from autoprune.training.dropout import dropout
@@ -47,6 +48,7 @@ class TrainingState:
         self.plan, self.micro_batches, self.method = plan, micro_batches, method
         self.processes = processes = Processes.here()
         processes.check(plan.batch)
+        self.share = Share(processes.rank, processes.size, bool(plan.settings.mixup))
         self.model = plan.compute.place(model)
         processes.agree_on(model)
         self.teacher = None if teacher is None else plan.compute.place(teacher).eval()
@@ -83,6 +85,7 @@ class TrainingState:
         return {
             "plan": self.identity,
             "step": self.step,
+            "skipped": self.plan.task.skipped(),
             "losses": self.losses,
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -111,6 +114,11 @@ class TrainingState:
         device = self.plan.compute.device
         self.method.load(mapped(lambda v: v.to(device) if isinstance(v, Tensor) else v, state["method"]))
         self.step, self.losses = state["step"], list(state["losses"])
+        self.plan.task.leave_out(state["skipped"])
+
+    def unite(self) -> None:
+        """All processes know of the damaged samples that any of them has left out."""
+        self.plan.task.leave_out(self.processes.united(self.plan.task.skipped()))
 
     def rescale(self, batches: Iterable[Any]) -> None:
         """Before the first step: every weight times a factor that is learnt (`rescaling`), in all processes.
@@ -123,11 +131,11 @@ class TrainingState:
             rescale(self.model, plan.task, batches)
         self.processes.agree_on(self.model)
 
-    def advance(self, batches: Sequence[Any]) -> None:
+    def advance(self, portions: Sequence[Portion]) -> None:
         """One step.
 
         Args:
-            batches: Its batches, whose gradients are averaged.
+            portions: What this process has of its batches, whose gradients are averaged.
 
         Raises:
             Diverged: If the loss is not a number.
@@ -139,11 +147,11 @@ class TrainingState:
         self._optimizer.zero_grad()
         place = (plan.compute, self.processes.rank)
         with dropout(settings.seed, self.step, *place), torch.enable_grad(), self.clock:
-            step, loss, more = self._passes(batches)
+            step, loss, more = self._passes(portions)
             more += self.method.after_backward(self.model, step)
         total = float(loss) + more
         if not math.isfinite(total):
-            if any(map(not_finite, batches)):
+            if self.processes.any(any(not_finite(p.batch) for p in portions), plan.compute.device):
                 raise ValueError(f"{plan.task.where('train')}: the batch of step {self.step + 1} holds NaN or "
                                  "infinity; find out where it comes from, or leave such samples out")  # fmt: skip
             own = ", ".join(f"{name} {value}" for name, value in self.method.settings().items())
@@ -178,16 +186,16 @@ class TrainingState:
             return None
         return CapturedPass(lambda batch: self._loss(batch, cached=False)[1], self._parameters, where)
 
-    def _passes(self, batches: Sequence[Any]) -> tuple[Step, Tensor, float]:
+    def _passes(self, portions: Sequence[Portion]) -> tuple[Step, Tensor, float]:
         """Forwards and backwards; the gradients are left on the parameters."""
         if self._captured is not None:
-            batch = self._soften(batches[0], self.step) if self._soften else batches[0]
+            batch = portions[0].own(partial(self._soften, step=self.step) if self._soften else None)
             if (loss := self._captured(batch)) is not None:
                 return Step(self.step, ()), loss, 0.0
-        whole, total = sum(map(num_samples, batches)), torch.zeros((), device=self.plan.compute.device)
+        whole, total = sum(portion.whole for portion in portions), torch.zeros((), device=self.plan.compute.device)
         passes = []
-        for number, batch in enumerate(batches, self.step * len(batches)):
-            own = self.processes.part(self._soften(batch, number) if self._soften else batch)
+        for number, portion in enumerate(portions, self.step * len(portions)):
+            own = portion.own(partial(self._soften, step=number) if self._soften else None)
             for part in () if own is None else split(own, self.micro_batches):
                 share = num_samples(part) / whole
                 answers, found = self._loss(part)

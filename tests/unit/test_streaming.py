@@ -20,11 +20,12 @@ import autoprune
 from autoprune.config import RunConfig
 from autoprune.data import ImageStream, Streaming, load_or_stream, loading
 from autoprune.data.augmentation import augment, augmentation_steps
+from autoprune.data.folder_items import FolderItems
 from autoprune.data.memory import free, parse_size, settled
 from autoprune.runs.checking import check_loaders, reproducible
 from autoprune.runs.prepare import load_task, with_memory
 from autoprune.runs.recipe import Recipe
-from autoprune.tasks import Classification, Task, built_in
+from autoprune.tasks import Classification, Share, Softening, Task, built_in
 from autoprune.tasks.streamed import StreamedDraw, stratified
 
 ALL = Streaming(memory=0)
@@ -146,6 +147,23 @@ def test_a_step_sees_the_same_batch_however_many_processes_read_it(pictures):
     assert same(list(task.loading(2).training(8, seed=1).between(0, 6)), whole)
     assert same(list(task.loading(1).training(8, seed=1).between(4, 6)), whole[4:])
     assert not same(list(task.training(8, seed=2).between(0, 6)), whole)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_processes_that_train_together_read_their_own_samples_and_no_others(pictures, mixup, monkeypatch):
+    task = task_of(pictures, augmentation="crop+flip")
+    soften = Softening(classes=2, smoothing=0.1, mixup=mixup, seed=3)
+    whole = [soften(batch, step) for step, batch in enumerate(task.training(8, seed=1).between(0, 6))]
+    reads, read = [], FolderItems.read
+    monkeypatch.setattr(FolderItems, "read", lambda self, n, train: reads.append(n) or read(self, n, train))
+    shares = [Share(rank, 3, bool(mixup)) for rank in range(3)]
+    together = zip(*(task.training(8, seed=1).portions(0, 6, share) for share in shares), strict=True)
+    for step, portions in enumerate(together):
+        parts = [portion.own(lambda batch, step=step: soften(batch, step)) for portion in portions]
+        assert [len(y) for _, y in parts] == [2, 3, 3]
+        torch.testing.assert_close(torch.cat([x for x, _ in parts]), whole[step][0])
+        torch.testing.assert_close(torch.cat([y for _, y in parts]), whole[step][1])
+    assert len(reads) == 6 * (8 + 3 * bool(mixup))  # and the one that the first of each part is mixed with
 
 
 def test_what_comes_before_a_resume_is_not_read():
@@ -475,6 +493,10 @@ def test_a_folder_of_masks_is_streamed_into_the_batches_of_memory(masked):
     assert same(list(streamed.loading(1).training(8, 0).between(3, 6)), list(memory.training(8, 0).between(3, 6)))
     assert same(list(streamed.once("test", 4)), list(memory.once("test", 4)))
     assert len(pickle.dumps(streamed)) < 30 * 4 * SIZE * SIZE
+    streamed._augment = lambda images, masks, draws: (images + torch.rand(len(images), generator=draws)[0], masks)
+    whole, part = streamed.training(8, 0), Share(1, 2)  # drawn for a batch as a whole, so all of it is read
+    own = [portion.own() for portion in whole.portions(0, 3, part)]
+    assert same(own, [(x[4:], y[4:]) for x, y in whole.between(0, 3)])
 
 
 def everything(task):
@@ -543,6 +565,8 @@ def test_a_folder_of_boxes_is_streamed(boxed):
     assert equal(boxes_of(streamed.once("val", 99)), boxes_of(memory.once("val", 99)))
     whole = [boxes_of([batch]) for batch in streamed.training(128, 0).between(0, 6)]
     assert [len(batch) for batch in whole] == [4] * 6
+    own = [portion.own() for portion in streamed.training(128, 0).portions(0, 6, Share(1, 2))]
+    assert all(equal(boxes_of([part]), batch[2:]) for part, batch in zip(own, whole, strict=True))
     later = [boxes_of([batch]) for batch in streamed.loading(1).training(128, 0).between(4, 6)]
     assert all(map(equal, later, whole[4:]))
     first, second = (sorted(float(image.mean()) for b in epoch for image, *_ in b) for epoch in (whole[:3], whole[3:]))

@@ -4,11 +4,14 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import distributed, nn
 
-from autoprune.data import load
+from autoprune.data import Streaming, load, load_or_stream
+from autoprune.tasks import Classification, Portion, Share
 from autoprune.training import Checkpoints, Method, TrainingSettings, finetune
 from autoprune.training.parallel import Processes
 
@@ -17,7 +20,8 @@ RICH = replace(
     PLAIN, optimizer="adamw", lr=2e-3, lr_schedule="cosine", label_smoothing=0.1, mixup=0.2, ema=0.9, clip=1.0,
     accumulate=2, distill=0.3,
 )  # fmt: skip
-KINDS = {"plain": PLAIN, "rich": RICH, "penalty": PLAIN, "batchnorm": PLAIN}
+STREAMED = replace(RICH, distill=0.0, batch_size=9)
+KINDS = {"plain": PLAIN, "rich": RICH, "penalty": PLAIN, "batchnorm": PLAIN, "streamed": STREAMED, "broken": STREAMED}
 STEPS = 8
 
 
@@ -34,14 +38,23 @@ def network(kind, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         norm = [nn.BatchNorm2d(4)] if kind == "batchnorm" else []
-        layers = [nn.Conv2d(1, 4, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+        channels = 3 if KINDS[kind] is STREAMED else 1
+        layers = [nn.Conv2d(channels, 4, 3), *norm, nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
         layers[0].unused = nn.Parameter(torch.ones(2))  # without a gradient, weight decay does not touch it
         return nn.Sequential(*layers)
 
 
-def train(kind, path=None, listener=None):
+def streamed(folder, skip):
+    """Images of a folder, of which one is damaged."""
+    told = {"val_images": 4, "skip_damaged": skip, "mean": 0, "std": 1}
+    found = load_or_stream(f"imagefolder:{folder}/pictures", Streaming(0), **told)
+    return Classification(found).loading(1)
+
+
+def train(kind, path=None, listener=None, folder=None):
     found = load("digits", test=False)
     found = replace(found, train=found.train[:200], augmentation="none")
+    found = streamed(folder, kind == "streamed") if folder else found
     model = network(kind)
     kept = None if path is None else Checkpoints(path, 2)
     method = Pull() if kind == "penalty" else None
@@ -49,7 +62,7 @@ def train(kind, path=None, listener=None):
         model, found, KINDS[kind], steps=STEPS, teacher=network(kind, 1), method=method, checkpoints=kept,
         listener=listener,
     )  # fmt: skip
-    return model, log
+    return model, log if folder is None else (log, found.skipped())
 
 
 def train_together(folder, attempt, kind, rank, killed="0"):
@@ -61,8 +74,10 @@ def train_together(folder, attempt, kind, rank, killed="0"):
         if killed != "0" and done == int(killed) and rank == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    model, log = train(kind, f"{folder}/training.pt", kill)
-    found = {"losses": log.losses, "from": log.resumed_from, "model": model.state_dict()}
+    pictures = folder if KINDS[kind] is STREAMED else None
+    model, log = train(kind, f"{folder}/training.pt", kill, pictures)
+    log, skipped = log if pictures else (log, [])
+    found = {"losses": log.losses, "from": log.resumed_from, "model": model.state_dict(), "skipped": skipped}
     torch.save(found, f"{folder}/{attempt}-{rank}.pt")
     distributed.destroy_process_group()
 
@@ -103,6 +118,38 @@ def test_two_processes_train_as_one(pair, kind):
     assert torch.equal(model[0].unused, torch.ones(2))
 
 
+@pytest.fixture
+def damaged(tmp_path):
+    """A folder of 31 training images, of which one is cut off; the path of that one."""
+    draws = np.random.default_rng(0)
+    for number in range(31):
+        path = tmp_path / "pictures" / "train" / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    bad = tmp_path / "pictures" / "train" / "b" / "17.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    return bad
+
+
+@pytest.mark.slow
+def test_damaged_images_of_a_stream_are_counted_once_by_all(pair, tmp_path, damaged):
+    model, (log, skipped) = train("streamed", folder=tmp_path)
+    first, second = pair("a", "streamed")
+    assert first["losses"] == second["losses"] == pytest.approx(log.losses, rel=1e-4)
+    agree(first["model"], model.state_dict())
+    assert first["skipped"] == second["skipped"] == skipped == [str(damaged)]
+    again, _ = pair("b", "streamed")  # at its end: what was left out before is in the checkpoint
+    assert (again["from"], again["skipped"]) == (STEPS, skipped)
+
+
+@pytest.mark.slow
+def test_a_damaged_image_that_one_process_meets_stops_both_with_its_name(tmp_path, start, damaged):
+    begun = [start(tmp_path, f"{__file__}:train_together", tmp_path, "a", "broken", rank) for rank in (0, 1)]
+    for ended in [process.end() for process in begun]:
+        assert ended.code == 1
+        assert f"'{damaged}' is no readable image" in ended.err
+
+
 @pytest.mark.slow
 def test_statistics_of_batch_norm_are_shared(pair):
     """Each process normalises by its own part, so the losses are near and not the same."""
@@ -133,11 +180,11 @@ def test_after_a_killed_process_they_go_on_from_the_checkpoint_in_any_number(pai
 
 def test_parts_are_all_of_a_batch():
     batch = (torch.arange(7), torch.arange(7) * 2)
-    parts = [Processes(rank, 3).part(batch) for rank in range(3)]
+    parts = [Portion.of(batch, Share(rank, 3)).own() for rank in range(3)]
     assert torch.cat([p[0] for p in parts]).tolist() == list(range(7))
     assert [len(p[1]) for p in parts] == [2, 2, 3]
-    assert [Processes(rank, 9).part(batch) is None for rank in range(9)].count(True) == 2
-    assert Processes().part(batch) is batch
+    assert [Portion.of(batch, Share(rank, 9)).own() is None for rank in range(9)].count(True) == 2
+    assert Portion.of(batch, Share()).own() is batch
 
 
 def test_fewer_samples_than_processes_are_refused(monkeypatch):

@@ -1,0 +1,114 @@
+"""A user's loader that several processes share: each reads its own samples, and together they see what one would."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
+
+from autoprune.tasks import Share, Task
+from autoprune.training.parallel import Processes
+
+
+class Random(Dataset):
+    """27 samples, whose transforms draw from every generator there is; told which were read."""
+
+    factor = 1.0
+
+    def __init__(self):
+        self.reads = []
+
+    def __len__(self):
+        return 27
+
+    def __getitem__(self, i):
+        self.reads.append(i)
+        drawn = random.random() + np.random.rand() + float(torch.rand(()))  # noqa: NPY002
+        return torch.tensor([float(i), drawn * self.factor]), i % 3
+
+
+def training(**settings):
+    data = settings.pop("data", None) or Random()
+    made = DataLoader(data, **{"batch_size": 8, "shuffle": True} | settings)
+    return Task.of(train=made, val=made, loss=functional.cross_entropy).training(8, seed=5), data
+
+
+def doubled(worker):
+    get_worker_info().dataset.factor = 2.0
+
+
+def agree(one, other):
+    return all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 1, "worker_init_fn": doubled}, {"drop_last": True}])
+def test_each_reads_its_part_of_the_batches_that_one_process_sees(settings):
+    whole = list(training(**settings)[0].between(0, 7))  # two epochs of four batches, or of three
+    assert not agree(whole[0], whole[4])
+    reads = []
+    for rank in range(4):
+        found, data = training(**settings)
+        found._can_share(0, Share(rank, 4))
+        data.reads.clear()
+        parts = [portion.own() for portion in found._read_between(0, 7, Share(rank, 4))]
+        reads.append(len(data.reads))
+        for part, (x, y) in zip(parts, whole, strict=True):
+            first, last = Share(rank, 4).ends(len(y))
+            assert part is None if first == last else agree(part, (x[first:last], y[first:last]))
+    if not settings:
+        assert reads == [2 * 6 + 1] * 4  # of three samples one is read by each
+    one = list(training(**settings)[0].portions(0, 7, Share(1, 4)))
+    assert agree(one[0].own(), [t[2:4] for t in whole[0]])
+
+
+def test_a_resumed_training_reads_nothing_of_what_came_before():
+    whole = list(training()[0].between(0, 4))
+    found, data = training()
+    data.reads.clear()
+    assert all(map(agree, found.between(2, 4), whole[2:]))
+    assert len(data.reads) == 11
+
+
+def mixed(samples):
+    """Two of a batch, as torchvision's recipes do it."""
+    x, y = torch.utils.data.default_collate(samples)
+    return x.lerp(x.roll(1, 0), float(torch.rand(()))), y
+
+
+class Own(DataLoader):
+    """Whose batches are made in ways of its own."""
+
+
+@pytest.mark.parametrize(
+    "settings", [{"collate_fn": mixed}, {"data": TensorDataset(torch.rand(27, 2), torch.zeros(27))}]
+)
+def test_where_a_part_cannot_be_read_alone_the_whole_batch_is(settings):
+    (found, _), (other, _) = training(**settings), training(**settings)
+    if "data" in settings:
+        own = Own(settings["data"], batch_size=8)
+        found = other = Task.of(train=own, val=own, loss=functional.mse_loss).training(8, 5)
+    whole, parts = other.between(0, 4), found.portions(0, 4, Share(1, 2))
+    for (x, y), part in zip(whole, parts, strict=True):
+        assert agree(part.own(), (x[len(x) // 2 :], y[len(x) // 2 :]))
+        assert len(part.batch[0]) == len(x)
+
+
+def test_samples_that_a_collate_function_leaves_out_do_not_count():
+    """The batch is as many samples as all processes have of it together."""
+    found = [training(collate_fn=sound, drop_last=True)[0] for _ in range(2)]
+    counts = [[p.count for p in t.portions(0, 3, Share(rank, 2))] for rank, t in enumerate(found)]
+    whole = [len(y) for _, y in training(collate_fn=sound, drop_last=True)[0].between(0, 3)]
+    assert list(map(sum, zip(*counts, strict=True))) == whole
+    assert 12 <= sum(whole) < 24
+
+
+def sound(samples):
+    """Without every third."""
+    return torch.utils.data.default_collate([s for s in samples if s[1]])
+
+
+def test_one_process_has_the_whole_of_a_batch():
+    (portion,) = Processes().next(training()[0].portions(0, 1, Share()), 1, torch.device("cpu"))
+    assert (portion.count, portion.whole) == (8, 8)
