@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import io
 import os
-from typing import Any
+import sys
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 
@@ -35,7 +36,7 @@ class Sheet:
             force_jupyter=False,  # else a notebook displays it here
         )  # fmt: skip
         self.show(plain)
-        return text.getvalue().rstrip("\n")
+        return trimmed(text.getvalue()).rstrip("\n")
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(repr(self))}</pre>"
@@ -47,4 +48,25 @@ Out = Console | Sheet  # where something can be printed
 def console() -> Console:
     """As wide as the terminal; in a pipe or a log file wide enough for any table, unless COLUMNS says how wide."""
     plain = Console(highlight=False)
-    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=WIDTH)
+    if plain.is_terminal:
+        return plain
+    width = None if "COLUMNS" in os.environ else WIDTH
+    return Console(highlight=False, width=width, file=cast(TextIO, _Trimming(sys.stdout)))
+
+
+def trimmed(text: str) -> str:
+    """Without the spaces at the ends of lines that tables are filled up with."""
+    return "\n".join(line.rstrip(" ") for line in text.split("\n"))
+
+
+class _Trimming:
+    """A text stream that takes the spaces off the ends of lines; whole lines are written to it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(trimmed(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

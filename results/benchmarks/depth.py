@@ -17,6 +17,7 @@ that nobody else uses.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections import defaultdict
 from functools import partial
@@ -98,7 +99,9 @@ def on_device(name: str, where: str, dense: nn.Module, data: ImageData, best: Pa
         return {}
     images = torch.zeros(1, *data.shape)
     with torch.no_grad():
-        return in_turns(lambda: [partial(net, images) for net in (dense.eval(), autoprune.load(best).eval())])
+        return in_turns(
+            lambda: [partial(net, images) for net in (dense.eval(), autoprune.load(best, model=dense).eval())]
+        )
 
 
 def trained(name: str, model: nn.Module, data: ImageData, folder: Path, kept: Any, seed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from autoprune.config import RunConfig, metric_label
 from autoprune.ledger.measurements import Measurement, Measurements
@@ -16,7 +17,9 @@ from autoprune.problem import Trial, TrialState
 from autoprune.report import (
     Outlook,
     RunProgress,
+    Sheet,
     best_table,
+    console,
     counted,
     counts,
     front_table,
@@ -194,6 +197,18 @@ def test_what_nobody_writes_any_more_was_interrupted():
     assert counts(trials, live=False) == "1 complete, 1 interrupted, will be redone"
     repeated = replace(proxy(2, 0.5), metrics={"loss": 0.5, "cached": True})
     assert counts([*trials[:1], repeated]) == "1 complete, 1 not evaluated: as an earlier trial"
+
+
+def test_lines_that_no_terminal_shows_end_where_their_words_end(capsys):
+    table = Table("cost", "pruned", box=None)
+    table.add_row("macs", "50 %")
+    table.add_row("a longer name", "")
+    console().print(table)
+    sheet = Sheet()
+    sheet.print(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == repr(sheet).splitlines() == [line.rstrip() for line in lines]
+    assert lines[1].endswith("50 %")
 
 
 def test_names_and_plurals():
