@@ -97,11 +97,9 @@ def on_device(name: str, where: str, dense: nn.Module, data: ImageData, best: Pa
         return measured(dense_file(name, dense, data.shape[-1]), best / "model.onnx")
     if where == "macs":
         return {}
-    images = torch.zeros(1, *data.shape)
-    with torch.no_grad():
-        return in_turns(
-            lambda: [partial(net, images) for net in (dense.eval(), autoprune.load(best, model=dense).eval())]
-        )
+    images, pruned = torch.zeros(1, *data.shape), autoprune.load(best, model=dense).eval()
+    with torch.no_grad():  # copies: where weights lie is luck
+        return in_turns(lambda: [partial(copy.deepcopy(net).eval(), images) for net in (dense, pruned)])
 
 
 def trained(name: str, model: nn.Module, data: ImageData, folder: Path, kept: Any, seed: int) -> dict[str, Any]:
