@@ -1,6 +1,9 @@
 """How well the latency predictor does: error and rank correlation on held-out candidates, and what measuring costs.
 
-    python results/benchmarks/latency_predictor.py [resnet20 mobilenet_v2 resnet50] [--backends onnxruntime torch]
+    python results/benchmarks/latency_predictor.py [MODEL ...] [--backends onnxruntime torch] [--depth]
+
+Models: resnet20, mobilenet_v2, resnet50. With --depth whole blocks may go: new candidates that lack some and new ones
+that have all are told apart.
 
 On a machine that others share, bursts of measuring run at real-time priority (as root) and rest in between.
 """
@@ -66,8 +69,11 @@ def network(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     return model.eval(), torch.randn(1, 3, MODELS[name], MODELS[name])
 
 
-def proposed(there, latency, model, space, example, bursts, chunks=2, count=12) -> str:
-    """What a search would propose after the predictor is made: new candidates, brought to a budget by it, measured."""
+def proposed(there, latency, model, space, example, bursts, chunks=2, count=12, holes=False) -> str:
+    """What a search would propose after the predictor is made: new candidates, brought to a budget by it, measured.
+
+    With `holes` each lacks a block.
+    """
     rng, low, high = np.random.default_rng(7), *latency(np.array([space.floor, space.full]))
     predicted, measured = [], []
     with there.ready():
@@ -79,6 +85,8 @@ def proposed(there, latency, model, space, example, bursts, chunks=2, count=12) 
                 feasibility = Feasibility(space, [Budget(latency.name, limit)], costs={latency.name: latency})
                 wish = space.sample(rng) if number % 2 else sample(space, int(rng.integers(2**31)))
                 candidate = feasibility.project(wish)
+                while holes and not space.removed(candidate):
+                    candidate = feasibility.project(sample(space, int(rng.integers(2**31))))
                 runs[str(number)] = build(candidate)
                 predicted.append(latency(candidate) / high)
             runs["dense at last"] = runs["dense at first"]
@@ -137,11 +145,12 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["onnxruntime", "torch"])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.mkdtemp()))
     parser.add_argument("--single-layers", action="store_true", help="only: what layers measured alone can do")
+    parser.add_argument("--depth", action="store_true", help="whole blocks may go")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.models:
         model, example = network(name)
-        space = trace(model, example)
+        space = trace(model, example).with_limits(depth=given.depth)
         for where in given.backends:
             target, bursts, started = Target(where), Bursts(), time.perf_counter()
             if given.single_layers:
@@ -154,10 +163,12 @@ def main() -> None:
             there = make(target)
             latency = study(there, str(target), model, space, example, folder=given.folder, around=bursts)
             wall, q = time.perf_counter() - started, latency.quality
+            new = [proposed(there, latency, model, space.standing, example, bursts)]
+            if given.depth:
+                new.append(proposed(there, latency, model, space, example, bursts, holes=True))
             print(
                 f"| {name} | {where} | {latency.dense:.2f} | {q.candidates} | {q.mape:.1f} | {q.worst:.0f} | "
-                f"{q.spearman:.3f} | {bursts.seconds:.0f} | {wall:.0f} | "
-                f"{proposed(there, latency, model, space, example, bursts)} |",
+                f"{q.spearman:.3f} | {bursts.seconds:.0f} | {wall:.0f} | {' | '.join(new)} |",
                 flush=True,
             )
     print(environment("cpu", 1, ("torch", "onnxruntime")))
