@@ -199,8 +199,8 @@ class RunConfig(TrainingSettings):
         "a setting of the method (repeatable), e.g. strength=1e-4", common="train")
     prune_when: str = recovery("", "RULE",
         "as early as is safe: the method makes its last choice as soon as what the budgets would leave has settled, "
-        "and the rest trains on: epi (the widths have) or early-bird (the units have); without a method, in plain "
-        "training",
+        "and the epochs that are left are for what was found: epi (the widths have) or early-bird (the units have); "
+        "without a method, in plain training",
         common="train", brief="let it choose as early as is safe: epi, early-bird")
     prune_when_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the rule (repeatable): last=3 epochs that are compared with, tau=0.983 (epi), distance=0.1 "

@@ -90,7 +90,7 @@ def finetune(
     check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
     check_recovery(changed.config, prepared)
     if run.config.method:
-        prepared = find_units(run, prepared, progress)
+        prepared = replace(find_units(run, prepared, progress), spare=0.0)
     state, kept = run.checkpoint / f"{target.name}-{_digest(changed.config, chosen)}.pt", prepared.kept(chosen)
     with process_group(changed.config.device) as processes:
         if not processes.is_first:
@@ -173,7 +173,7 @@ def export_run(
         check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
         check_recovery(changed.config, prepared)
         if run.config.method:
-            prepared = find_units(run, prepared, progress)
+            prepared = replace(find_units(run, prepared, progress), spare=0.0)
         if budgets:
             prepared = priced(prepared, budgets, progress.say)
             cut = partial(_elsewhere, run, prepared, chosen, trial is not None, progress.say)

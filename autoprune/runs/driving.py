@@ -29,10 +29,15 @@ def phase_of(config: RunConfig) -> RunConfig:
     return change(config, epochs=part, lr_schedule="constant", ema=0.0, rescale=0)
 
 
-def afterwards(config: RunConfig) -> RunConfig:
-    """The settings of what is left of it after the cut; layers are not fitted to a network that has changed."""
+def afterwards(config: RunConfig, spare: float = 0.0) -> RunConfig:
+    """The settings of what is left of it after the cut; layers are not fitted to a network that has changed.
+
+    Args:
+        config: Of the run.
+        spare: Epochs that a method was given and did not need.
+    """
     if config.method:
-        return change(config, reconstruct=False)
+        return change(config, epochs=config.epochs + spare, reconstruct=False)
     if not drives(config):
         return config
     return change(config, epochs=config.epochs * (1 - config.prune_share), reconstruct=False)
@@ -115,7 +120,7 @@ def train_with(
     task, net = prepared.task.without("test"), method.network(copy.deepcopy(prepared.model))
     steps = steps_of(task, phase)
     progress.begin(doing, steps)
-    train(
+    log = train(
         phase,
         net,
         task,
@@ -127,7 +132,7 @@ def train_with(
     )
     progress.end()
     prepared.model.cpu()
-    return net.cpu(), steps
+    return net.cpu(), log.steps
 
 
 def beside(checkpoint: Path, method: str) -> Path:

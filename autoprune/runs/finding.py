@@ -82,11 +82,12 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     scores = tuple(
         np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
     )
-    early = method.out_since if isinstance(method, (Sooner, WaitingUnits)) else 0
-    settled = f"; the choice had settled after {early} epochs" if early else ""
+    early = method.settled_after if isinstance(method, (Sooner, WaitingUnits)) else 0
+    spare = config.method_epochs - early if early else 0.0
+    settled = f"; the choice had settled after {early} epochs: {spare:g} more for what was found" if early else ""
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
-    return replace(prepared, problem=problem, trained=net, units=kept)
+    return replace(prepared, problem=problem, trained=net, units=kept, spare=spare)
 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:

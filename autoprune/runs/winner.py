@@ -145,7 +145,7 @@ def _recovered(
     if drives(config):
         dense, kept = drive_out(config, prepared, kept, progress, checkpoint)
     model = prune(dense, prepared.space, kept)
-    model, told = recover(afterwards(config), prepared, model, kept, progress, checkpoint, finalist)
+    model, told = recover(afterwards(config, prepared.spare), prepared, model, kept, progress, checkpoint, finalist)
     return model, kept, told
 
 
@@ -189,6 +189,7 @@ def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | N
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:
     config, left_out = run.config, prepared.task.skipped()
+    method_epochs = config.method_epochs - prepared.spare
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -205,12 +206,12 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"skipped": len(left_out), "skipped_first": left_out[:10]} if left_out else {}),
         },
         "finetune": {
-            **({"method": config.method, "method_epochs": config.method_epochs} if config.method else {}),
+            **({"method": config.method, "method_epochs": method_epochs} if config.method else {}),
             **({"prune_when": config.prune_when} if config.prune_when else {}),
             "recovery": config.recovery,
             **({"prune_share": config.prune_share} if drives(config) else {}),
             "reconstruct": afterwards(config).reconstruct,
-            "epochs": config.epochs,
+            "epochs": config.epochs + prepared.spare,
             "lr": config.lr,
             "distill": config.distill,
             "batch_size": config.batch_size,

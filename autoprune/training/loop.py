@@ -35,7 +35,7 @@ class TrainingLog:
     """What a training did.
 
     Attributes:
-        steps: Steps in all.
+        steps: Steps in all; fewer than planned where a method had found what it looked for.
         losses: Training loss of each step (mean over its batch), those before a resume included.
         seconds_compute: Time in forward and backward passes, of this call.
         seconds_total: Wall time of this call.
@@ -126,11 +126,11 @@ def finetune(
             run.rescale(training.between(0, settings.rescale + 1))
         resumed_from = run.step
         portions = training.portions(run.step * settings.accumulate, total * settings.accumulate, run.share)
-        while found := run.processes.next(portions, settings.accumulate, compute.device):
+        while not run.is_over and (found := run.processes.next(portions, settings.accumulate, compute.device)):
             run.advance(found)
             if listener is not None:
                 listener(run.step, total, run.losses[-1])
-            if checkpoints is not None and (run.step % checkpoints.every == 0 or run.step == total):
+            if checkpoints is not None and (run.step % checkpoints.every == 0 or run.is_over):
                 run.unite()
                 with nullcontext() if checkpoints.strict else suppress(DiskError):
                     if run.processes.is_first:
@@ -140,7 +140,7 @@ def finetune(
         run.unite()
         run.end()
     seconds = time.perf_counter() - start
-    return TrainingLog(total, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
+    return TrainingLog(run.step, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
 
 
 def _restore(run: TrainingState, path: Path) -> None:

@@ -116,6 +116,11 @@ class TrainingState:
         self.step, self.losses = state["step"], list(state["losses"])
         self.plan.task.leave_out(state["skipped"])
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no further step."""
+        return self.step >= self.plan.steps or self.method.is_over
+
     def unite(self) -> None:
         """All processes know of the damaged samples that any of them has left out."""
         self.plan.task.leave_out(self.processes.united(self.plan.task.skipped()))

@@ -49,7 +49,7 @@ def test_epi_goes_at_the_first_epoch_that_is_alike_and_no_worse_than_those_befor
     small, images = prune(after, base.space, kept_of(method.pruned)), torch.randn(4, 3, 6, 6)
     torch.testing.assert_close(small(images), after(images), rtol=1e-4, atol=1e-5)
     # widths 3, 5, 5, 5 of 6 in one of three or more groups: the third epoch still sees the first, the fourth does not
-    assert method.out_since == 4
+    assert method.settled_after == 4
     assert int(method.pruned[0].sum()) == 1
 
 
@@ -59,14 +59,14 @@ def test_early_bird_goes_when_at_most_a_tenth_of_the_units_differ():
     assert 2 / units > 0.1 > 1 / units
     method = scripted(EarlyBird(base, last=2), masks(base, 0, 5, 3, 2, 2, 2))
     trained(method, network(), steps=6 * PER_EPOCH)
-    assert method.out_since == 4  # 3, 2, 2: at most one of all units differs
+    assert method.settled_after == 4  # 3, 2, 2: at most one of all units differs
 
 
 def test_it_goes_at_the_last_step_if_it_never_settles():
     base = pruning(network())
     method = scripted(EarlyBird(base, distance=0.0), masks(base, *[0, 1, 2, 3], 2))
     trained(method, network(), steps=4 * PER_EPOCH)
-    assert method.out_since == 0
+    assert method.settled_after == 0
     assert int(method.pruned[0].sum()) == 2
 
 
@@ -81,20 +81,23 @@ def test_any_method_that_finds_units_can_choose_early(method, tmp_path):
         return Sooner(method(base), Epi(base, tau=0.0, last=1))
 
     def die(_, done):
-        if done == 3 * PER_EPOCH:
+        if done == 2 * PER_EPOCH - 1:
             raise InterruptedError
 
     sooner, path = made(), tmp_path / "state.pt"
     after = trained(sooner, network(), steps=4 * PER_EPOCH)
-    assert sooner.out_since == 2  # the first epoch with one before it
+    assert sooner.settled_after == 2  # the first epoch with one before it
     assert sooner.pruning.problem.feasibility.violation([len(k) for k in sooner.kept()]) == 0
     small, images = prune(after, sooner.pruning.space, sooner.kept()), torch.randn(4, 3, 6, 6)
     torch.testing.assert_close(small(images), after(images), rtol=1e-4, atol=1e-5)
     with pytest.raises(InterruptedError):
         trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path, listener=die)
-    again = trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path)
+    done = []
+    again = trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path, listener=lambda _, step: done.append(step))
     assert equal(again, after)
     assert torch.equal(again(images), after(images))
+    assert done[-1] == 2 * PER_EPOCH  # of four epochs: it is over
+    assert equal(trained(made(), network(), steps=4 * PER_EPOCH, checkpoint=path), after)  # and stays so
 
 
 def test_the_learning_rate_goes_through_its_schedule_as_often_as_without_it():

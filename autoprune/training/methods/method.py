@@ -104,6 +104,11 @@ class Method(ABC):
         """How often the learning rate goes through its schedule in the training."""
         return 1
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has found what it looks for: the training ends after this step, before its last one."""
+        return False
+
     def network(self, net: nn.Module) -> nn.Module:
         """What is trained in the place of `net`, by whoever calls the loop: that itself."""
         return net

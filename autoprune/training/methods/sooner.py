@@ -19,8 +19,8 @@ class Sooner(Method):
 
     After each epoch the rule (`Epi`, `EarlyBird`) chooses from the weights as the method has made them so far. Once its
     choices are alike, the method makes its last choice at once, as at the end of its phase; where that does not hold
-    the budgets yet, the rule's own is taken. What is out stays zero, and the rest trains on without the method. (PaT
-    and Early-Bird are published for plain training; with other methods it is ours.)
+    the budgets yet, the rule's own is taken. With that the training is over. (PaT and Early-Bird are published for
+    plain training; with other methods it is ours.)
 
     Args:
         method: That finds the units.
@@ -39,7 +39,7 @@ class Sooner(Method):
             raise ValueError(f"prune_when: '{rule.name}' says when a method that finds units chooses them, and method "
                              f"'{method.name}' has no such moment; leave prune_when out")  # fmt: skip
         self.method, self.rule = method, rule
-        self.out_since = 0
+        self.settled_after = 0
         self.pruned: tuple[Tensor, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -57,37 +57,38 @@ class Sooner(Method):
         self.method.begin(net, plan)
         self._net, self._steps = net, plan.steps
 
+    @property
+    def is_over(self) -> bool:
+        """See `Method`."""
+        return self.settled_after > 0
+
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """See `Method`."""
-        return None if self.out_since else self.method.penalty(net, step)
+        return self.method.penalty(net, step)
 
     def passes(self, net: nn.Module, step: Step) -> float:
         """See `Method`."""
-        return 0.0 if self.out_since else self.method.passes(net, step)
+        return self.method.passes(net, step)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """See `Method`."""
-        return 0.0 if self.out_since else self.method.after_backward(net, step)
+        return self.method.after_backward(net, step)
 
     def after_step(self, net: nn.Module, step: Step) -> None:
-        """What is out stays out."""
-        if self.out_since:
-            self._mask()
-        else:
-            self.method.after_step(net, step)
+        """See `Method`."""
+        self.method.after_step(net, step)
 
     def end_epoch(self, net: nn.Module, epoch: int) -> None:
         """See `Method`; then the rule looks."""
-        if self.out_since:
-            return
         self.method.end_epoch(net, epoch)
         if self.method.done < self._steps and self.rule.settles(self.rule.choose()):
             self.method.leave()
             self.method.end(net)
             widths = [int((~gone).sum()) for gone in self.method.pruned]
             fits = not self.method.problem.feasibility.violation(widths)
-            self.pruned, self.out_since = (self.method.pruned if fits else self.rule.choose()), epoch + 1
-            self._mask()
+            self.pruned, self.settled_after = (self.method.pruned if fits else self.rule.choose()), epoch + 1
+            for units, gone in zip(self.method.units, self.pruned, strict=True):
+                units.zero_(gone)
 
     def end(self, net: nn.Module) -> None:
         """See `Method`."""
@@ -95,25 +96,21 @@ class Sooner(Method):
 
     def kept(self) -> Kept:
         """See `Method`."""
-        return kept_of(self.pruned) if self.out_since else self.method.kept()
+        return kept_of(self.pruned) if self.settled_after else self.method.kept()
 
     def gone(self) -> tuple[Tensor, ...]:
         """See `Method`."""
-        return self.pruned if self.out_since else self.method.gone()
+        return self.pruned if self.settled_after else self.method.gone()
 
     def state(self) -> dict[str, Any]:
         """See `Method`."""
-        own = {"out_since": self.out_since, "pruned": list(self.pruned)}
+        own = {"settled_after": self.settled_after, "pruned": list(self.pruned)}
         return {**own, "method": dict(self.method.state()), "rule": self.rule.state()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See `Method`."""
         self.method.load(state["method"])
         self.rule.load(state["rule"])
-        self.out_since, self.pruned = state["out_since"], tuple(gone.cpu() for gone in state["pruned"])
-        if self.out_since:
+        self.settled_after, self.pruned = state["settled_after"], tuple(gone.cpu() for gone in state["pruned"])
+        if self.settled_after:
             self.method.end(self._net)
-
-    def _mask(self) -> None:
-        for units, gone in zip(self.method.units, self.pruned, strict=True):
-            units.zero_(gone)

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.training.methods.finding import FindingUnits
-from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.methods.method import Plan, Pruning
 
 
 class WaitingUnits(FindingUnits):
-    """Plain training until the choice has settled; then what is not chosen goes, and the rest trains on.
+    """Plain training until the choice has settled; then what is not chosen goes, and the training is over.
 
     After each epoch the units are chosen that the budgets would leave now; when the choices of the last epochs are
-    alike enough, it is made for good, at the latest at the last step. From then on the units that are out stay zero,
-    and so do the weights that read them, in the same training at the same rate.
+    alike enough, it is made for good, at the latest at the last step. The epochs that are left are for the network
+    that is cut out, which trains faster.
 
     Attributes:
         last: Earlier epochs that are compared.
         history: [all units] of the last epochs' choices, what would go.
-        out_since: Epochs that were trained before units went; 0: they are all there.
+        settled_after: Epochs that were trained until then; 0: it has not settled.
     """
 
-    REMEMBERED: ClassVar[tuple[str, ...]] = ("history", "out_since")
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("history", "settled_after")
 
     def __init__(self, pruning: Pruning | None = None, *, last: int) -> None:
         super().__init__(pruning)
@@ -42,7 +42,7 @@ class WaitingUnits(FindingUnits):
         if self.last < 1:
             raise ValueError(f"method '{self.name}': last must be at least 1, the epoch before, got {self.last}")
         self.history: list[Tensor] = []
-        self.out_since = 0
+        self.settled_after = 0
         self.choose()  # refuses what it cannot choose from
 
     def least(self) -> int:
@@ -57,19 +57,18 @@ class WaitingUnits(FindingUnits):
     def is_settled(self) -> bool:
         """Whether the choices of the last epochs are alike."""
 
-    def after_step(self, net: nn.Module, step: Step) -> None:
-        """What is out stays out."""
-        if self.out_since:
-            self.mask()
-        super().after_step(net, step)
+    @property
+    def is_over(self) -> bool:
+        """See `Method`."""
+        return self.settled_after > 0
 
     def end_epoch(self, net: nn.Module, epoch: int) -> None:
         """Choose, and compare with the epochs before."""
-        if self.out_since or self.done >= self.steps:
+        if self.done >= self.steps:
             return
         gone = self.choose()
         if self.settles(gone):
-            self.pruned, self.out_since = gone, epoch + 1
+            self.pruned, self.settled_after = gone, epoch + 1
             self.mask()
 
     def settles(self, gone: Sequence[Tensor]) -> bool:
@@ -79,8 +78,7 @@ class WaitingUnits(FindingUnits):
 
     def leave(self) -> None:
         """At the latest now."""
-        if not self.out_since:
-            self.pruned = self.choose()
+        self.pruned = self.choose()
         super().leave()
 
     def gone(self) -> tuple[Tensor, ...]:
