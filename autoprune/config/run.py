@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.config.together import check_together, chosen
 from autoprune.fidelity import Fidelity
 from autoprune.labels import Labels
 from autoprune.settings import GROUPS, Setting, TrainingSettings, settings_of, toml
@@ -256,13 +257,7 @@ class RunConfig(TrainingSettings):
     def __post_init__(self) -> None:
         """Bring every setting into its type, check the ranges, and choose what depends on another one."""
         super().__post_init__()
-        if self.budget is None:
-            object.__setattr__(self, "budget", () if self.front else ("macs<=50%",))
-        if not self.strategy:
-            object.__setattr__(self, "strategy", "nsga2" if self.front else "combined")
         Fidelity.parse(self.fidelity)
-        if self.rungs is None:
-            object.__setattr__(self, "rungs", 1 if self.front or self.finalists < 3 else 3)
         if self.divisor != "auto" and isinstance(self.divisor, str):
             raise ValueError(f"divisor: must be auto or a whole number of at least 1, got {self.divisor!r}")
         if self.depth not in ("auto", "on", "off"):
@@ -275,56 +270,9 @@ class RunConfig(TrainingSettings):
             parse_size(self.data_memory)
         if self.time or self.target:
             _ = self.limits
-        if not (self.budget or self.front):
-            raise ValueError("budget: at least one is needed, e.g. macs<=50%")
-        if self.train_workers:
-            self._check_train_workers()
-        if self.prune_when and not self.method:  # plain training until the rule says so
-            for name, value in {"method": self.prune_when, "method_args": self.prune_when_args}.items():
-                object.__setattr__(self, name, value)
-            object.__setattr__(self, "prune_when", "")
-            object.__setattr__(self, "prune_when_args", {})
-        if self.method:
-            self._check_method()
-        if self.prune_when_args and not self.prune_when:
-            raise ValueError("prune_when_args: settings of a rule, and there is none; e.g. --prune-when epi")
-        if bool(self.budget_list) != (self.method == "nested"):
-            raise ValueError("budget_list: goes with --method nested, which trains a network for each budget in one "
-                             "set of weights; e.g. --budget 'macs<=50%' --budget-list 30%,15%")  # fmt: skip
-        if self.front:
-            self._check_front()
-
-    def _check_train_workers(self) -> None:
-        """Refuse them where Ray Train does not run the training."""
-        if not self.cluster:
-            raise ValueError("train_workers: Ray starts them; give cluster, e.g. auto, or leave them out and start "
-                             "`torchrun --nproc-per-node N -m autoprune finetune RUN` yourself")  # fmt: skip
-        if self.trainer:
-            raise ValueError(f"train_workers: the trainer '{self.trainer}' is yours and starts its own processes; "
-                             "leave one of the two out")  # fmt: skip
-
-    def _check_method(self) -> None:
-        """Refuse what makes no sense where a method finds one network, here."""
-        if self.front:
-            raise ValueError(f"method '{self.method}': finds one network under budgets, not a front; leave front out")
-        if self.workers or self.devices or self.per_device or self.cluster or self.join:
-            raise ValueError(f"method '{self.method}': trains one network in this process; leave out workers, devices, "
-                             "per_device, cluster and join")  # fmt: skip
-        if self.budget_list and (self.trainer or self.depth == "on"):
-            raise ValueError("method 'nested': trains all levels by itself to the end, and each keeps every branch; "
-                             "leave out trainer and depth")  # fmt: skip
-        if self.recovery != "cut":
-            raise ValueError(f"method '{self.method}': finds and drives out units itself; leave recovery at cut")
-
-    def _check_front(self) -> None:
-        """Write the metrics of the front out, and refuse what makes no sense with several goals."""
-        from objectives import parse_metrics  # here, because --help need not wait for torch
-
-        object.__setattr__(self, "front", parse_metrics(self.front))
-        if self.target:
-            raise ValueError("target: one candidate that is good enough is no front; leave target or front out")
-        if self.cluster and self.rungs > 1:
-            raise ValueError("rungs: Ray stops finalists by their loss alone, which ends the front; leave it at 1")
+        for name, value in chosen(self).items():
+            object.__setattr__(self, name, value)
+        check_together(self)
 
     @property
     def goal(self) -> str:

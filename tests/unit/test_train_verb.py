@@ -122,6 +122,7 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
         ({"method": "slimming", "method_args": {"strength": -1}}, "strength must be a number of at least 0, got -1"),
         ({"method": "imp", "method_args": {"phases": 2.5}}, "phases must be a whole number of at least 0, got 2.5"),
         ({"method": "chex", "method_args": {"every": True}}, "every must be a whole number of at least 0, got True"),
+        ({"prune_when": "epi", "method_args": {"last": 2}}, "there is none; those of the rule are prune_when_args"),
         ({"method": "slimming", "prune_when_args": {"last": 2}}, "settings of a rule, and there is none; e.g. --prune"),
         ({"method": "slim"}, "unknown method 'slim'; known: "),
         ({"method": "sfp"}, "method 'sfp': is given the units that stay and finds none; use it as the --recovery"),
