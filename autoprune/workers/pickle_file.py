@@ -1,8 +1,9 @@
-"""What a worker process is made of, on its way there: the model and the data go once, and nobody keeps the bytes."""
+"""What a worker process is made of, on its way there: the model and the data go once, and their numbers are shared."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import pickle
@@ -12,16 +13,23 @@ from dataclasses import fields, is_dataclass
 from multiprocessing import reduction
 from typing import IO, Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 CURE = "give the model (and a metric of your own) as 'package.module:function', or evaluate here with workers=0"
+
+ALIGNED = 64  # bytes: where numbers begin in the file
 
 
 class PickleFile:
     """A pickled object in a file without a name, which child processes inherit open.
 
-    As an argument of a process, bytes would be kept by the parent, by the child, and by what starts the child. The file
-    vanishes with the last process that has it open, whatever that dies of.
+    As an argument of a process, bytes would be kept by the parent, by the child, and by what starts the child. Tensors
+    and arrays are pages of the file in every child, its own only where it writes: a data set that was given as an
+    object is there once, however many children there are. The file vanishes with the last process that has it open,
+    whatever that dies of.
 
     Args:
         content: What goes to the children.
@@ -31,25 +39,28 @@ class PickleFile:
     """
 
     def __init__(self, content: Any) -> None:
-        data = pickled(content)
+        parts = pickled(content)
         try:
             self._file: IO[bytes] = tempfile.TemporaryFile()
-            self._file.write(data)
+            self._spans = [_write(self._file, part) for part in parts]
             self._file.flush()
         except OSError as error:
+            size = sum(part.nbytes for part in parts) / 2**20
             raise ValueError(
-                f"workers: {len(data) / 2**20:.0f} MiB of model and data cannot be written to {tempfile.gettempdir()} "
+                f"workers: {size:.0f} MiB of model and data cannot be written to {tempfile.gettempdir()} "
                 f"({error.strerror}); free some space, or set TMPDIR to a folder that has some"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (reduction.DupFd(self._file.fileno()),)
+        return _received, (reduction.DupFd(self._file.fileno()), self._spans)
 
     def open(self) -> Any:
-        """What was sent; the file is read, not kept."""
-        with self._file, mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ) as data:  # no offset to share
+        """What was sent; it lives in the file's pages."""
+        with self._file:
+            whole = memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY))
+            data, *numbers = (whole[start:end] for start, end in self._spans)
             try:
-                return pickle.load(data)  # type: ignore[arg-type]
+                return pickle.loads(data, buffers=numbers)
             except (AttributeError, ImportError) as error:
                 raise ValueError(
                     f"what was sent cannot be found here ({error}); define a model of your own in a module that can be "
@@ -61,21 +72,52 @@ class PickleFile:
         self._file.close()
 
 
-def _received(descriptor: Any) -> PickleFile:
+def _received(descriptor: Any, spans: list[tuple[int, int]]) -> PickleFile:
     """The file as it is in the child."""
     pickle_file = PickleFile.__new__(PickleFile)
-    pickle_file._file = os.fdopen(descriptor.detach(), "rb")
+    pickle_file._file, pickle_file._spans = os.fdopen(descriptor.detach(), "rb"), spans
     return pickle_file
 
 
-def pickled(make_evaluator: Any) -> bytes:
-    """What is sent to the children.
+def _write(file: IO[bytes], part: memoryview) -> tuple[int, int]:
+    """Where it is now."""
+    file.write(b"\0" * (-file.tell() % ALIGNED))
+    start = file.tell()
+    file.write(part)
+    return start, file.tell()
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves the numbers of arrays, and of tensors on the CPU, outside; those of views of one tensor once."""
+
+    def __init__(self, file: IO[bytes], outside: list[pickle.PickleBuffer]) -> None:
+        super().__init__(file, 5, buffer_callback=outside.append)
+        self._known: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def reducer_override(self, part: Any) -> Any:
+        """Of storages; arrays do so themselves."""
+        storage = part._untyped_storage if type(part) is torch.storage.TypedStorage else None
+        if storage is None or storage.device.type != "cpu":
+            return NotImplemented
+        raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+        return _storage, (self._known.setdefault((storage.data_ptr(), raw.nbytes), raw), part.dtype)
+
+
+def _storage(raw: NDArray[np.uint8], dtype: torch.dtype) -> Any:
+    storage = torch.from_numpy(raw).untyped_storage()
+    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+
+
+def pickled(make_evaluator: Any) -> list[memoryview]:
+    """What is sent to the children: the pickle, and the numbers beside it.
 
     Raises:
         ValueError: If it cannot be sent to another process; names the part that cannot.
     """
     try:
-        return pickle.dumps(make_evaluator)
+        inside, outside = io.BytesIO(), list[pickle.PickleBuffer]()
+        _Pickler(inside, outside).dump(make_evaluator)
+        return [inside.getbuffer(), *(buffer.raw() for buffer in outside)]
     except Exception as error:  # each type has its own way to refuse
         raise refusal(make_evaluator, error) from error
 

@@ -6,6 +6,7 @@ import importlib
 import pickle
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,18 @@ def test_it_arrives_as_it_was_packed():
     assert there["function"](1) == 2
     there["numbers"] += 1  # its own: what lies in the store is read-only
     assert there["numbers"].tolist() == [1, 2, 3]
+
+
+def test_files_that_are_named_from_the_drivers_folder_are_found(tmp_path, monkeypatch):
+    """Ray has its workers in folders of its own."""
+    monkeypatch.chdir(tmp_path)
+    sent = Payload.pack(None)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    sent.unpack()
+    assert Path.cwd() == tmp_path
+    replace(sent, folder=str(tmp_path / "not here")).unpack()
+    assert Path.cwd() == tmp_path
 
 
 @pytest.mark.parametrize("what", [torch.ones(MIB, dtype=torch.uint8), np.ones(MIB, np.uint8)], ids=["torch", "numpy"])
@@ -61,7 +74,7 @@ def test_a_worker_holds_one_copy(monkeypatch):
         gc.collect()
         before = own()
         held = ray.get(references[0])
-        packed = held if isinstance(held, Payload) else Payload(np.frombuffer(held, np.uint8), {}, ())
+        packed = held if isinstance(held, Payload) else Payload(np.frombuffer(held, np.uint8), {}, (), "")
         what = packed.unpack()
         gc.collect()
         assert what.nbytes == size

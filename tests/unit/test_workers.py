@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from autoprune.config import RunConfig
@@ -26,9 +27,10 @@ from autoprune.runs import Recipe
 from autoprune.schedule import Halving
 from autoprune.workers import Slot, child, here, memory, pickled, processes, run_processes
 from autoprune.workers.cluster import worker
-from autoprune.workers.pickle_file import PickleFile
+from autoprune.workers.pickle_file import PickleFile, _received
 from autoprune.workers.processes import _Pool
 
+MIB = 2**20
 DATA = Path(__file__).parents[1] / "data"
 sys.path.insert(0, str(DATA))  # also in the children
 import toys  # noqa: E402
@@ -188,6 +190,34 @@ def test_what_is_not_importable_there_is_named_with_the_cure(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"cannot be found here .*'Net'.* can be imported, not in a notebook"):
         pickle_file.open()
+
+
+def written_bytes():
+    """What this process has for itself alone."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_children_share_the_numbers_of_what_was_given_as_an_object():
+    """A data set is not there once for each of them; what one writes is its own."""
+    count = 32 * MIB
+    images = torch.ones(count, dtype=torch.uint8)
+    given = {"images": images, "view": images[5:7], "numbers": np.ones(count, np.uint8), "net": nn.Linear(3, 3)}
+    sent = PickleFile(given)
+    _, (_, spans) = sent.__reduce__()
+    received = [_received(SimpleNamespace(detach=lambda: os.dup(sent._file.fileno())), spans) for _ in range(2)]
+    before = written_bytes()
+    sent.close()
+    first, second = (each.open() for each in received)
+    assert int(first["images"].sum()) + int(second["numbers"].sum()) == 2 * count
+    assert written_bytes() - before < count / 8
+    first["view"] += 1
+    first["net"].weight.data.zero_()
+    assert first["images"][4:8].tolist() == [1, 2, 2, 1]
+    assert second["images"][4:8].tolist() == [1] * 4
+    assert torch.equal(second["net"].weight, given["net"].weight)
+    assert first["numbers"].flags.writeable
 
 
 def test_the_parcel_leaves_no_file_and_no_bytes(tmp_path, monkeypatch):

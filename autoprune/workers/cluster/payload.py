@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +29,13 @@ class Payload:
             each worker its own, for its whole life).
         versions: Of what computes: autoprune and torch.
         path: Of the driver's modules: the user's own are found on every node that has the same folders.
+        folder: Where the driver works: so are files that are named from there. Ray puts its workers elsewhere.
     """
 
     data: NDArray[np.uint8]
     versions: dict[str, str]
     path: tuple[str, ...]
+    folder: str
 
     @classmethod
     def pack(cls, what: Any) -> Payload:
@@ -46,7 +50,7 @@ class Payload:
             data = cloudpickle.dumps(what)
         except Exception as error:  # each type has its own way to refuse
             raise refusal(what, error, _dry_run, "cluster", CURE) from error
-        return cls(np.frombuffer(data, np.uint8), versions(), tuple(sys.path))
+        return cls(np.frombuffer(data, np.uint8), versions(), tuple(sys.path), os.getcwd())
 
     def unpack(self) -> Any:
         """The object, made anew: nothing of it lies in the store, which is read-only.
@@ -61,6 +65,8 @@ class Payload:
             raise ValueError(
                 f"this machine has {' and '.join(wrong)}; install the same as where the search was started"
             )
+        with contextlib.suppress(OSError):  # not on this node
+            os.chdir(self.folder)
         sys.path.extend(place for place in self.path if place not in sys.path)
         return cloudpickle.loads(self.data.data)
 
