@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from search_spaces.counts import Attribute, ChannelCount, Size, plain
+from search_spaces.literals import floats_asked
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
@@ -46,6 +47,7 @@ def watched(rec: Recorder) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_counted_attributes(rec))
         stack.enter_context(_sizes_in_attributes(rec))
+        stack.enter_context(floats_asked(rec.modules.values()))
         stack.enter_context(modes_read(partial(setattr, rec, "asks_mode", True)))
         yield
 

@@ -299,6 +299,10 @@ def test_new_tensors_of_counted_size(law, toy):
     }
 
 
+def mean_by_hand(x):
+    return next(x.sum(1, keepdim=True) * scale for scale in (1.0 / x.shape[1],))
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
@@ -307,6 +311,9 @@ def test_new_tensors_of_counted_size(law, toy):
         (lambda s, x: s.a(x) * math.log2(s.a.in_channels), "their number enters log2() in 'body'"),
         (lambda s, x: s.a(x) * x.shape[1] ** -0.5, "their number enters arithmetic in 'body'"),
         (lambda s, x: s.a(x) * s.a.in_channels**-0.5, "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) * (1.0 / x.shape[1]), "their number enters arithmetic in 'body'"),
+        (lambda s, x: s.a(x) * (-0.5 * 2**0.5 / s.a.in_channels), "their number enters arithmetic in 'body'"),
+        (lambda s, x: mean_by_hand(x) + s.a(x), "their number enters arithmetic in 'body'"),
         (lambda s, x: s.a(x) * len(x[0]), "len() counts its channels in 'body'"),
         (lambda s, x: sum((x * i for i in range(x.shape[1])), s.a(x)), "their number enters range() in 'body'"),
         (lambda s, x: s.a(x) if x.shape[1] == 8 else x, "their number enters a comparison in 'body'"),

@@ -2,6 +2,7 @@
 
 from collections import UserDict, deque
 from dataclasses import dataclass, replace
+from operator import index
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_verify_sees_what_tracing_cannot():
 
         def forward(self, x):
             x = self.conv(x)
-            return self.out(x * (1.0 / x.shape[1]))  # a float asks the int without a trace
+            return self.out(x * (1.0 / index(x.shape[1])))  # which asks the count for its number unseen
 
     model = Hidden()
     with pytest.raises(VerificationError, match="group 'conv'"):
@@ -64,7 +65,7 @@ def test_verify_sees_nan_in_any_of_several_outputs(first):
         def forward(self, x):
             x = self.conv(x)
             out = self.out(x)
-            whole = 1.0 if 1.0 / x.shape[1] == 0.125 else float("nan")  # as above: the trace does not see it
+            whole = 1.0 if 1.0 / index(x.shape[1]) == 0.125 else float("nan")  # as above: the trace does not see it
             return (out * whole, out) if first else (out, out * whole)
 
     model = Two()
@@ -107,7 +108,7 @@ class Answers(nn.Module):
     def forward(self, x):
         x = self.conv(x).relu()
         if self.hidden:
-            x = x - 5 * (1.0 / x.shape[1])  # a size that the trace cannot see
+            x = x - 5 * (1.0 / index(x.shape[1]))  # a size that the trace cannot see
         return self.last(self.head(x))
 
 
