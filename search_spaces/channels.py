@@ -119,13 +119,15 @@ class Channels:
         self._promises.append((left, left_factor, right, right_factor, why))
 
     def resolve(self) -> None:
-        """Freeze the channels of every promise that does not hold."""
+        """Tie the channels of every promise of equal numbers, one to one; freeze those of others that do not hold."""
         for left, left_factor, right, right_factor, why in self._promises:
             if right is not None:
                 kept = self.proportional(left, right, right_factor / left_factor)
             else:
                 kept = all((n * left_factor * right_factor).denominator == 1 for n in self.numbers(left).values())
-            if not kept:
+            if not kept and right is not None and left_factor == right_factor:
+                self.unite(left, right, why)
+            elif not kept:
                 self.freeze(left, why)
                 if right is not None:
                     self.freeze(right, why)

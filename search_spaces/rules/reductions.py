@@ -78,6 +78,15 @@ def across(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.set(tensor, ids)
 
 
+def largest(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """The k largest along an axis without channels (tokens, pixels, points)."""
+    x, number = args[0], args[1]
+    axis = (args[2] if len(args) > 2 else kwargs.get("dim", -1)) % max(x.dim(), 1)
+    ids = level(rec, rec.ids(x), [axis], f"{name_of(func)} over the channels in {rec.where}")
+    for tensor in tensors_in(out):
+        rec.set(tensor, ids if ids is None or not x.dim() else ids.narrow(axis, 0, number))
+
+
 def normalize(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     """`F.normalize(x)`: PyTorch spreads the norm over the channels before it divides; here it stays one number."""
     a = bind(("input", "p", "dim", "eps", "out"), args, kwargs)
@@ -153,4 +162,5 @@ OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(STATISTICS, reduction),
     **dict.fromkeys(SHARES, share),
     **dict.fromkeys(ORDERED, across),
+    aten.topk: largest,
 }

@@ -135,6 +135,11 @@ def split_parts(
             for piece, count in zip(pieces, sizes, strict=True):
                 rec.promise(ChannelCount.of(piece, rec), count, why)  # they may still become one with what is counted
         return
+    others = [(p, s) for p, s in zip(pieces, sizes, strict=True) if not (listed and type(s) is int)]
+    if 0 < len(others) < len(sizes) and all(isinstance(s, ChannelCount) for _, s in others):
+        for piece, count in others:
+            rec.promise(ChannelCount.of(piece, rec), count, why)
+        return
     rec.freeze(line, why)
     for count in sizes:
         if isinstance(count, ChannelCount):
@@ -350,22 +355,33 @@ def has_one_head(rec: Recorder, x: Tensor, count: Any) -> bool:
     return len(count.terms) == 1 or not set(rec.varying(x)) - {x.dim() - 1}
 
 
+def has_few_heads(rec: Recorder, x: Tensor, count: Any, axis: int) -> bool:
+    """Is `count` how many heads of queries each of the fewer heads of `x` serves?"""
+    heads = isinstance(count, Size) and all(counts_heads((term,)) for term in count.terms)
+    return heads and x.shape[axis] < plain(count) and rec.varying(x) == [axis]
+
+
 def for_every_head(rec: Recorder, x: Tensor, out: Tensor, axis: int, count: Size, name: str) -> None:
-    """What has one head becomes that of each of several."""
-    ids = rec.channels.allocate(out.shape[axis])
+    """What has one head becomes that of each of several; where it has some, as many heads go for each of them."""
+    ids = rec.channels.allocate(plain(count))
     rec.freeze(rec.ids(x), f"{name} in {rec.where} gives it to every head")
     rec.claim(count.terms, ids, f"{name} in {rec.where} spreads it over other channels")
-    rec.set(out, along(ids, axis, out.shape))
+    rec.set(out, along(ids.repeat(out.shape[axis] // len(ids)), axis, out.shape))
 
 
 def repeat_interleave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """x.repeat_interleave(number, dim): one head becomes that of each of several."""
+    """x.repeat_interleave(number, dim): one head becomes that of each of several.
+
+    Of grouped queries, as many go for each head of keys where these are fewer; else they go with their head.
+    """
     a = bind(("input", "repeats", "dim", "output_size"), args, kwargs)
     x, repeats, dim = a["input"], a["repeats"], a["dim"]
-    alone = isinstance(dim, int) and x.shape[dim] == 1 and has_one_head(rec, x, repeats)
-    with rec.inside(opaque=alone):
+    follows = isinstance(dim, int) and (
+        has_one_head(rec, x, repeats) if x.shape[dim] == 1 else has_few_heads(rec, x, repeats, dim % x.dim())
+    )
+    with rec.inside(opaque=follows):
         out: Tensor = func(*args, **kwargs)
-    if alone:
+    if follows:
         for_every_head(rec, x, out, dim % x.dim(), repeats, func.__name__)
     elif isinstance(repeats, (ChannelCount, Size)):
         repeats.lose(func.__name__)

@@ -16,6 +16,11 @@ def reasons(space):
     return {g.name: g.frozen_because for g in space.frozen if g.frozen_because != "output of the network"}
 
 
+def members(space, name):
+    group = next(g for g in space.groups if g.name == name)
+    return {(m.tensor, m.axis): m.index.tolist() for m in group.members}
+
+
 def test_residual_add(law, toy):
     space = law(toy(lambda s, x: x + s.b(F.relu(s.a(x))), a=toy.conv(8, 12), b=toy.conv(12, 8)), torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.a": 12, "head": 6}
@@ -75,9 +80,39 @@ def test_constant_of_fixed_size_freezes(law, toy):
     assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
 
 
-def test_what_depends_on_the_order_of_channels_freezes_them(law, toy):
-    space = law(toy(lambda s, x: x.cumsum(1)), torch.randn(IMAGE))
-    assert reasons(space) == {"stem.0": "cumsum over the channels in 'body'"}
+@pytest.mark.parametrize(
+    ("function", "name"), [(lambda s, x: x.cumsum(1), "cumsum"), (lambda s, x: x.topk(8, 1)[0], "topk")]
+)
+def test_what_depends_on_the_order_of_channels_freezes_them(law, toy, function, name):
+    assert reasons(law(toy(function), torch.randn(IMAGE))) == {"stem.0": f"{name} over the channels in 'body'"}
+
+
+def test_the_largest_along_other_axes(law, toy):
+    function = lambda s, x: x.flatten(2).topk(4)[0].unflatten(2, (2, 2))  # noqa: E731
+    assert sizes(law(toy(function), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
+
+
+def test_experts_that_a_router_chooses(law):
+    """Their insides and what they read go; that each of them is one of several, and which, stays."""
+
+    class Mixture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.gate, self.head = nn.Linear(5, 8), nn.Linear(5, 3), nn.Linear(8, 2)
+            self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 8)) for _ in range(3))
+
+        def forward(self, x):
+            shares, chosen = self.gate(x).softmax(-1).topk(2, -1)
+            x = self.embed(x)
+            mixed = torch.zeros_like(x)
+            for number, expert in enumerate(self.experts):
+                rows, places = torch.where(chosen == number)
+                mixed[rows] += shares[rows, places, None] * expert(x[rows])
+            return self.head(x + mixed)
+
+    space = law(Mixture(), torch.randn(7, 5))
+    assert sizes(space) == {"embed": 8, "experts.0.0": 6, "experts.1.0": 6, "experts.2.0": 6}
+    assert reasons(space) == {"gate": "topk over the channels in the model"}
 
 
 @pytest.mark.parametrize(
@@ -218,14 +253,57 @@ def heads(s, x, number=4, **options):
     return x + s.o(y.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
 
 
-@pytest.mark.parametrize(("keys", "units"), [(4, 4), (2, 2), (1, 4)])
-def test_grouped_queries_go_with_their_keys(law, toy, keys, units):
-    parts = {"q": nn.Linear(8, 8), "k": nn.Linear(8, 2 * keys), "v": nn.Linear(8, 2 * keys), "o": nn.Linear(8, 8)}
-    net = toy(lambda s, x: heads(s, x, enable_gqa=True), **parts)
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("queries", "keys", "units"),
+    [(4, 4, 4), (4, 2, 2), (4, 1, 4), (6, 2, 3), (6, 3, 3)],  # with their keys, or as many from each head of keys
+)
+def test_grouped_queries(law, toy, queries, keys, units, fused):
+    def function(s, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        layers = ((s.q, s.num_heads), (s.k, s.num_kv_heads), (s.v, s.num_kv_heads))
+        q, k, v = (layer(tokens).unflatten(-1, (number, 2)).transpose(1, 2) for layer, number in layers)
+        if not fused:
+            k, v = (t.repeat_interleave(s.num_heads // s.num_kv_heads, 1) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=fused)
+        return x + s.o(y.transpose(1, 2).flatten(2)).transpose(1, 2).view_as(x)
+
+    parts = {n: nn.Linear(8, 2 * (keys if n in "kv" else queries)) for n in "qkv"} | {"o": nn.Linear(2 * queries, 8)}
+    net = toy(function, **parts)
+    net.body.num_heads, net.body.num_kv_heads = queries, keys
     space = law(net, torch.randn(IMAGE))
     assert sizes(space) == {"stem.0": 8, "body.q": units, "head": 6}
-    queries = next(m for m in space.groups[1].members if m.tensor == "body.q.weight")
-    assert queries.index.shape == (units, 8 // units)
+    assert members(space, "body.q")["body.q.weight", 0] == [
+        [2 * h + i for h in range(queries) if unit(h, queries // keys, keys) == u for i in (0, 1)] for u in range(units)
+    ]
+    assert ("body.k" in reasons(space)) == (keys < queries // keys)
+
+
+def unit(head, each, keys):
+    """Of which unit a head of queries is, where each head of keys has so many."""
+    return head % each if keys < each else head // each
+
+
+def test_heads_further_in_front(law):
+    """Blocks of an image between the heads and the tokens (NesT), with a bias of each head."""
+
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads, self.bias = 4, nn.Parameter(torch.randn(4, 1, 5, 5))
+            self.embed, self.qkv, self.out, self.head = (nn.Linear(*n) for n in ((6, 8), (8, 24), (8, 8), (8, 3)))
+
+        def forward(self, x):
+            x = self.embed(x)
+            b, t, n, c = x.shape
+            q, k, v = self.qkv(x).reshape(b, t, n, 3, self.heads, c // self.heads).permute(3, 0, 4, 1, 2, 5)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+            return self.head(x + self.out(y.permute(0, 2, 3, 4, 1).reshape(b, t, n, c)))
+
+    space = law(Blocks(), torch.randn(2, 3, 5, 6))
+    assert sizes(space) == {"embed": 4}
+    assert reasons(space) == {}
+    assert ("bias", 0) in members(space, "embed")
 
 
 @pytest.mark.parametrize(
