@@ -12,7 +12,7 @@ from autoprune.controller import Job, SearchCallback, SearchController
 from autoprune.errors import SearchStopped
 from autoprune.workers.child import BROKEN, DEAD, LOST, READY, Child, MakeEvaluator
 from autoprune.workers.pickle_file import PickleFile
-from autoprune.workers.slots import Slot, assign_slots
+from autoprune.workers.slots import Slot, assign_slots, free_memory, in_free_memory
 
 MAX_FALSE_STARTS = 3  # times that a child may be killed before it is ready
 PATIENCE_S = 5.0  # for a child to end by itself
@@ -47,7 +47,7 @@ def run_processes(
     if not slots:
         raise ValueError("workers: need at least one, got 0; without worker processes, evaluate in this one")
     controller.listener = listener or controller.listener
-    pool = _Pool(PickleFile(make_evaluator), slots, timeout_s, say)
+    pool = _Pool(PickleFile(make_evaluator), in_free_memory(slots, free_memory), timeout_s, say)
     try:
         for index in range(len(slots)):
             pool.spawn(index)

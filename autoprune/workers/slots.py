@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -99,6 +99,29 @@ def assign_slots(
     homes = [places[index % len(places)] for index in range(workers)]
     threads = max(1, min(machine.cores // max(1, workers), machine.most))
     return tuple(Slot(home, MEMORY / homes.count(home), threads) for home in homes)
+
+
+def in_free_memory(slots: Sequence[Slot], free_of: Callable[[str], tuple[float, float] | None]) -> tuple[Slot, ...]:
+    """The same slots, with shares of what is free where others hold a part of a device.
+
+    Args:
+        slots: Of this machine.
+        free_of: Device -> (bytes that are free, bytes of it); None where nobody says.
+    """
+    found = list[Slot]()
+    for slot in slots:
+        count = sum(other.device == slot.device for other in slots)
+        known = free_of(slot.device)
+        found.append(slot if known is None else replace(slot, share=min(slot.share, known[0] / known[1] / count)))
+    return tuple(found)
+
+
+def free_memory(device: str) -> tuple[float, float] | None:
+    """Bytes that are free on a device, and all; None unless this process has a context there: to ask would make one."""
+    has_context = getattr(torch._C, "_cuda_hasPrimaryContext", lambda index: False)
+    if not device.startswith("cuda:") or not torch.cuda.is_initialized() or not has_context(torch.device(device).index):
+        return None
+    return torch.cuda.mem_get_info(device)
 
 
 def allowed(share: float, free: float, total: float) -> float:

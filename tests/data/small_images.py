@@ -25,7 +25,9 @@ def data():
 
 @cache
 def traced(make):
-    net = make().eval()
+    with torch.random.fork_rng(devices=[]):  # every process has the same one
+        torch.manual_seed(0)
+        net = make().eval()
     return net, trace(net, data().example)
 
 

@@ -1,16 +1,19 @@
 """What only a real GPU can show. Skipped where there is none; `make gpu` runs them and notes what they found."""
 
 import multiprocessing
-import os
-import time
 from dataclasses import replace
 
 import pytest
 import torch
-from small_images import SOME, data, evaluator
+from on_device import Jobs, MakeUnlucky, fill, tell_a_broken_context, train_deterministically
+from small_images import SOME, data, evaluator, images
 
+from autoprune.controller import Job
+from autoprune.data import ImageData
 from autoprune.failures import device_broken, out_of_memory
+from autoprune.workers import run_processes
 from autoprune.workers.slots import assign_slots
+from search_spaces import trace
 from search_spaces.models import resnet20
 
 pytestmark = [
@@ -62,73 +65,99 @@ def test_a_full_card_is_told_from_a_broken_one():
     assert float(torch.ones(2, device=DEVICE).sum()) == 2
 
 
-def test_a_candidate_that_does_not_fit_is_tried_with_half():
-    there, space = evaluator(resnet20, data(), DEVICE)
-    whole, seen = there._score, []
+def test_on_a_card_that_is_full_a_candidate_is_tried_with_half():
+    parts = images(256, 64), images(256, 64), images(0, 64)
+    large = ImageData(*parts, (0.5,) * 3, (0.25,) * 3, tuple("0123456789"))
+    asked = replace(SOME, bn_samples=256, val_samples=256, batch_size=256, abandon=False)
+    there, space = evaluator(resnet20, large, DEVICE, asked)
+    torch.cuda.reset_peak_memory_stats(DEVICE)
+    there(widths(space), "proxy")
+    needs = torch.cuda.max_memory_allocated(DEVICE)
+    for share in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4):  # where memory is short cuDNN does with less
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(DEVICE)
+        rest = torch.empty(max(0, free - int(share * needs)), dtype=torch.uint8, device=DEVICE)
+        found = there(widths(space), "proxy")
+        del rest
+        if "halved_batch" in found:
+            break
+    assert found["halved_batch"] == 128
 
-    def tight(found, plan, rival, clock, batch, *rest):
-        seen.append(batch)
-        if batch == there.settings.batch_size:
-            torch.empty(2**50, device=DEVICE)
-        return whole(found, plan, rival, clock, batch, *rest)
 
-    there._score = tight
-    assert there(widths(space), "proxy")["halved_batch"] == there.settings.batch_size // 2
-    assert len(seen) == 2
-
-
-def _break(pipe):
-    try:
-        torch.zeros(2, device=DEVICE)[torch.tensor([2**20], device=DEVICE)].sum().item()
-        pipe.send("nothing happened")
-    except RuntimeError as error:
-        pipe.send(device_broken(error))
-    pipe.close()
-    os._exit(0)
+def started(target, *args):
+    """A process and the end of a pipe to it."""
+    mine, other = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=target, args=(*args, other))
+    child.start()
+    return child, mine
 
 
 def test_a_broken_context_is_recognised():
-    mine, other = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=_break, args=(other,))
-    child.start()
+    child, pipe = started(tell_a_broken_context, DEVICE)
     try:
-        assert mine.poll(120)
-        assert mine.recv() is True
+        assert pipe.poll(120)
+        assert pipe.recv() is True
     finally:
         child.kill()
         child.join(10)
 
 
-def _fill(slot, pipe):
-    from autoprune.workers.child import _take_share
-
-    _take_share(slot)
-    blocks = []
-    try:
-        while True:
-            blocks.append(torch.empty(2**26, dtype=torch.uint8, device=slot.device))
-    except torch.OutOfMemoryError:
-        pipe.send(len(blocks) * 2**26)
-    time.sleep(10)
-
-
 def test_two_workers_on_a_card_keep_to_their_shares():
-    slots = assign_slots(2, (DEVICE,), 2)
     total = torch.cuda.get_device_properties(DEVICE).total_memory
-    children, ends = [], []
-    for slot in slots:
-        mine, other = multiprocessing.Pipe()
-        children.append(multiprocessing.get_context("spawn").Process(target=_fill, args=(slot, other)))
-        children[-1].start()
-        ends.append(mine)
+    children = [started(fill, slot) for slot in assign_slots(2, (DEVICE,), 2)]
     try:
-        assert all(end.poll(120) for end in ends)
-        taken = [end.recv() for end in ends]
+        assert all(pipe.poll(120) for _, pipe in children)
+        taken = [pipe.recv() for _, pipe in children]
     finally:
-        for child in children:
+        for child, _ in children:
             child.kill()
             child.join(10)
-    assert all(0.2 * total < bytes_ <= 0.45 * total for bytes_ in taken)
+    assert all(0.2 * total < found <= 0.45 * total for found in taken)
+
+
+def test_a_worker_that_is_killed_and_one_whose_context_breaks_are_replaced(tmp_path):
+    here, space = evaluator(resnet20, data(), DEVICE, replace(SOME, abandon=False))
+    jobs = Jobs(Job(n, widths(space, 0.4 + 0.1 * n), "proxy") for n in range(4))
+    run_processes(jobs, MakeUnlucky(tmp_path), assign_slots(2, (DEVICE,), 2))
+    assert any("was killed by SIGKILL" in how for how in jobs.losses)
+    assert any("its device is broken" in how for how in jobs.losses)
+    assert len(jobs.losses) == 2
+    for job in jobs.all:
+        assert jobs.results[job.number]["loss"] == pytest.approx(here(job.widths, "proxy")["loss"], rel=1e-5)
+
+
+def test_trainings_have_the_same_bits_where_that_is_asked_for():
+    """In a process of its own, as it holds for a whole process."""
+    found = []
+    for _ in range(2):
+        child, pipe = started(train_deterministically, DEVICE)
+        try:
+            assert pipe.poll(180)
+            found.append(pipe.recv())
+        finally:
+            child.kill()
+            child.join(10)
+    assert found[0] == found[1]
+
+
+def test_a_search_on_the_device_delivers_a_file_that_holds_its_budget(tmp_path, monkeypatch):
+    import optuna
+
+    if getattr(optuna, "IS_MISSING", False):
+        pytest.skip("optuna is not installed here")
+    monkeypatch.chdir(tmp_path)
+    import autoprune
+    from objectives import Macs
+
+    found = autoprune.search(
+        resnet20(), data(), budget="macs<=50%", strategy="evolution", trials=6, finalists=1, epochs=0.2, score_rounds=1,
+        short_steps=2, device=DEVICE, val_samples=64, bn_samples=48, name="gpu", progress=False,
+    )  # fmt: skip
+    smaller, example = autoprune.load(found.run_dir / "best"), data().example
+    spaces = [trace(net.eval(), example) for net in (resnet20(), smaller)]
+    full, now = (Macs(space)(space.full) for space in spaces)
+    assert 0 < now <= 0.5 * full
+    assert smaller(example).shape == (1, 10)
 
 
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "tensorrt"])

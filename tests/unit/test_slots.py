@@ -9,7 +9,7 @@ import autoprune
 from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.runs import at_home, slots
-from autoprune.workers.slots import CONTEXT, MEMORY, Machine, Slot, allowed, assign_slots
+from autoprune.workers.slots import CONTEXT, MEMORY, Machine, Slot, allowed, assign_slots, free_memory, in_free_memory
 
 TWO = Machine(("cuda:0", "cuda:1", "cpu"), cores=16, most=16)
 NONE = Machine(("cpu",), cores=4, most=4)
@@ -133,6 +133,16 @@ def test_what_workers_may_take_leaves_room_for_their_contexts():
     assert 4 * (allowed(share, total, total) * total + CONTEXT) <= total - CONTEXT
     assert allowed(share, 2**30, total) * total == pytest.approx(2**30)  # somebody else has the rest
     assert allowed(0.01, total, total) > 0
+
+
+def test_workers_share_what_others_have_left():
+    """Somebody else holds 6 of the 8 GiB of one card, so four workers have 0.5 GiB each; the other card is free."""
+    total = 8 * 2**30
+    slots = assign_slots(8, (), 4, TWO)
+    shared = in_free_memory(slots, {"cuda:0": (2 * 2**30, total), "cuda:1": (total, total)}.get)
+    assert [slot.share for slot in shared] == pytest.approx([1 / 16, 0.9 / 4] * 4)
+    assert in_free_memory(slots, lambda device: None) == slots
+    assert free_memory("cuda:0") is None or torch.cuda.is_initialized()
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
