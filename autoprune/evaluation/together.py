@@ -70,13 +70,17 @@ class Together:
         self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
         losses = [Losses() for _ in candidates]
         meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
-        with torch.inference_mode(), evaluator.compute.autocast(), clock:
-            for batch, answers in zip(evaluator.val.batches(size), self._answers(plan, size), strict=True):
-                count = num_samples(batch)
-                for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
-                    outputs = _of(answers, k, count)
-                    own.add(self._task.loss(outputs, batch), count)
-                    meter.update(outputs, batch)
+        try:
+            with torch.inference_mode(), evaluator.compute.autocast(), clock:
+                for batch, answers in zip(evaluator.val.batches(size), self._answers(plan, size), strict=True):
+                    count = num_samples(batch)
+                    for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
+                        outputs = _of(answers, k, count)
+                        own.add(self._task.loss(outputs, batch), count)
+                        meter.update(outputs, batch)
+        except Exception:
+            self._key = self._graph = None  # its memory may be what was missing
+            raise
         bring([own.tensors for own in losses] + [values for meter in meters for values in meter.tensors])
         seconds = {
             "seconds_compute": clock.seconds / len(candidates),

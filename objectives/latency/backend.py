@@ -36,6 +36,7 @@ class Backend(ABC):
         precisions: Those that its setting may ask for, the default first.
         turns: How often a candidate has its turn.
         runs: Timed runs of one turn at most; 1: a run warms up and repeats by itself.
+        builds: What each candidate costs besides, in words; "": next to nothing.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Backend(ABC):
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     turns: ClassVar[int] = 6
     runs: ClassVar[int] = 20
+    builds: ClassVar[str] = ""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

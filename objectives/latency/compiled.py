@@ -17,6 +17,7 @@ class Compiled(Backend):
     """torch.compile (TorchInductor), float32. Compiling takes seconds to minutes per candidate."""
 
     name = "compile"
+    builds = "are compiled before, each for seconds to minutes"
 
     def check(self) -> None:
         """Check that there is a compiler, too."""

@@ -92,7 +92,9 @@ def study(
     known, end = _read(path), time.monotonic() + seconds
     if known is None:
         if say:
-            say(f"measuring networks for the predictor of {name} (up to {most}, about {seconds:.0f} s; then kept) ...")
+            more = f", and at least {min(LEAST, most)} of them {backend.builds}" if backend.builds else ""
+            say(f"measuring networks for the predictor of {name} (up to {most}, about {seconds:.0f} s{more}; then kept) "
+                "...")  # fmt: skip
         known = LatencySamples()
         with backend.ready():
             measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)

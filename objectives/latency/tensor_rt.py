@@ -18,6 +18,7 @@ class TensorRT(Backend):
     """TensorRT, an engine per network, in float16 or, with precision=fp32, float32. Building one takes seconds."""
 
     name = "tensorrt"
+    builds = "get an engine before, each within seconds to minutes"
     packages = ("tensorrt", "onnx", "onnxscript")
     extra = "pip install tensorrt 'autoprune[onnx]' on a machine with an NVIDIA GPU, or measure with @onnxruntime"
     devices = ("cuda",)

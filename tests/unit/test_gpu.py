@@ -153,7 +153,7 @@ def test_a_search_on_the_device_delivers_a_file_that_holds_its_budget(tmp_path, 
         resnet20(), data(), budget="macs<=50%", strategy="evolution", trials=6, finalists=1, epochs=0.2, score_rounds=1,
         short_steps=2, device=DEVICE, val_samples=64, bn_samples=48, name="gpu", progress=False,
     )  # fmt: skip
-    smaller, example = autoprune.load(found.run_dir / "best"), data().example
+    smaller, example = autoprune.load(found.run_dir / "best", resnet20), data().example
     spaces = [trace(net.eval(), example) for net in (resnet20(), smaller)]
     full, now = (Macs(space)(space.full) for space in spaces)
     assert 0 < now <= 0.5 * full

@@ -257,6 +257,7 @@ def test_a_study_measures_once_and_then_reads(net, tmp_path):
     assert second.fingerprint == first.fingerprint
     study(Clock(Setting(batch=2)), METRIC, model, space, example, most=48, folder=tmp_path)
     assert Clock.measured > ticks, "another batch is another measurement"
+
     ticks, others = Clock.measured, copy.deepcopy(model)
     for name in [n for n, module in others.named_modules() if isinstance(module, nn.ReLU)]:
         others.set_submodule(name, nn.SiLU())
@@ -267,6 +268,14 @@ def test_a_study_measures_once_and_then_reads(net, tmp_path):
         file.write_text(file.read_text()[:100])
     study(there, METRIC, model, space, example, most=48, folder=tmp_path)
     assert Clock.measured > ticks, "half a file is no measurement"
+
+
+def test_what_building_candidates_costs_is_said(net, tmp_path, monkeypatch):
+    model, space, example, _ = net
+    monkeypatch.setattr(Clock, "builds", "are built before")
+    said = []
+    study(Clock(Setting()), METRIC, model, space, example, most=6, folder=tmp_path, say=said.append)
+    assert "(up to 6, about 150 s, and at least 6 of them are built before; then kept)" in said[0]
 
 
 class Disturbed(Clock):

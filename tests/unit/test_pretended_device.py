@@ -13,7 +13,10 @@ from autoprune.compute import Compute
 from autoprune.criteria import score_all
 from autoprune.evaluation import Together
 from autoprune.tasks import as_task
+from autoprune.training import Cut, TrainingSettings
 from autoprune.training.dropout import dropout
+from autoprune.training.loop import plan_of
+from autoprune.training.state import TrainingState
 from search_spaces import trace, verify
 from search_spaces.models import resnet20, resnet56
 
@@ -106,6 +109,28 @@ def test_large_systems_are_solved_in_float32_where_float64_is_slow(patch, card, 
         patch.setattr(torch.cuda, "get_device_capability", lambda device=None: card)
         assert Compute.choose("cuda:1").solves_in(unknowns) is kind
     assert Compute.choose("cpu").solves_in(unknowns) is torch.float64
+
+
+def test_all_else_that_only_goes_forwards_runs_there(patch):
+    """The dense network, a finalist in the middle of its training, a batch of training with its loss."""
+    softer = TrainingSettings(label_smoothing=0.1, mixup=0.2, batch_size=16, device="cuda:1", amp="off")
+    with pretended(patch, memory=0) as device:
+        here, space = evaluator(resnet20, data(), "cpu")
+        there, _ = evaluator(resnet20, data(), "cuda:1")
+        state, full = here.dense.state_dict(), space.full
+        for metrics in (there.evaluate_dense(), there.glance(full, state)):
+            assert metrics["samples"] == 64
+        assert there.evaluate_dense()["loss"] == pytest.approx(here.evaluate_dense()["loss"], rel=1e-4)
+        assert there.glance(full, state)["loss"] == pytest.approx(here.glance(full, state)["loss"], rel=1e-4)
+        losses = []
+        for found in (here, there):
+            plan, batches = plan_of(found.task, softer, found.compute, 2)
+            training = TrainingState(copy.deepcopy(found.dense), plan, 1, found.dense, Cut())
+            batch = next(iter(batches.between(1, 2)))
+            with torch.no_grad():
+                losses.append(float(training._loss(training._soften(batch, 1))[1]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert device.total > 1000
 
 
 def test_a_hopeless_candidate_is_given_up_half_way(patch):
