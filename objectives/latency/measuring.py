@@ -93,8 +93,8 @@ def study(
     if known is None:
         if say:
             more = f", and at least {min(LEAST, most)} of them {backend.builds}" if backend.builds else ""
-            say(f"measuring networks for the predictor of {name} (up to {most}, about {seconds:.0f} s{more}; then kept) "
-                "...")  # fmt: skip
+            about_it = f"up to {most}, about {seconds:.0f} s{more}; then kept"
+            say(f"measuring networks for the predictor of {name} ({about_it}) ...")
         known = LatencySamples()
         with backend.ready():
             measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)
