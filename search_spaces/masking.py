@@ -91,10 +91,10 @@ def within(module: nn.Module, make: Callable[[], Any]) -> None:
 class KeptStatistics(TorchFunctionMode):
     """Layer-norm and group-norm over the kept channels only; removed ones come out as zero."""
 
-    RULES: ClassVar[dict[Any, tuple[int, tuple[str, ...]]]] = {  # function -> (axis, arguments)
-        functional.layer_norm: (-1, ("input", "normalized_shape", "weight", "bias", "eps")),
-        functional.rms_norm: (-1, ("input", "normalized_shape", "weight", "eps")),
-        functional.group_norm: (1, ("input", "num_groups", "weight", "bias", "eps")),
+    RULES: ClassVar[dict[Any, tuple[str, ...]]] = {  # function -> arguments
+        functional.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
+        functional.rms_norm: ("input", "normalized_shape", "weight", "eps"),
+        functional.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
     }
 
     def __init__(self, removed: IntArray, per_group: int | None) -> None:
@@ -105,14 +105,16 @@ class KeptStatistics(TorchFunctionMode):
         kwargs = kwargs or {}
         if func not in self.RULES:
             return func(*args, **kwargs)
-        axis, names = self.RULES[func]
-        given = {k: v for k, v in bind(names, args, kwargs).items() if v is not None}
-        x = given["input"]
+        given = {k: v for k, v in bind(self.RULES[func], args, kwargs).items() if v is not None}
+        x, shape = given["input"], given.get("normalized_shape")
+        axis = 1 if shape is None else -len(shape)
         stay = torch.from_numpy(np.setdiff1d(np.arange(x.shape[axis]), self.removed)).to(x.device)
         if not len(stay):  # the branch is gone
             return torch.zeros_like(x)
         given |= {k: given[k].index_select(0, stay) for k in ("weight", "bias") if k in given}
-        given |= {"input": x.index_select(axis, stay)} | ({"normalized_shape": (len(stay),)} if axis == -1 else {})
+        given["input"] = x.index_select(axis, stay)
+        if shape is not None:
+            given["normalized_shape"] = (len(stay), *shape[1:])
         if self.per_group is not None:  # whole groups go
             given["num_groups"] = len(stay) // self.per_group
         return torch.zeros_like(x).index_copy(axis, stay, func(**given).to(x.dtype))
@@ -187,7 +189,7 @@ def _fewer(func: Any, rest: Sequence[Any], stay: Tensor) -> list[Any]:
     """The arguments of a normalisation for the kept channels."""
     given = [value.index_select(0, stay) if isinstance(value, Tensor) else value for value in rest]
     layer = func.overloadpacket is aten.native_layer_norm
-    given[0 if layer else 3] = [len(stay)] if layer else len(stay)
+    given[0 if layer else 3] = [len(stay), *given[0][1:]] if layer else len(stay)
     return given
 
 

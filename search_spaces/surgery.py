@@ -298,7 +298,7 @@ class Refit:
             if self.per_group is not None and "num_groups" in fields:
                 fields["num_groups"] = (self.dense["num_channels"] - lost) // self.per_group
             for name, size in self.dense.items():
-                fields[name] = size - lost if isinstance(size, int) else (size[0] - lost,)
+                fields[name] = size - lost if isinstance(size, int) else (size[0] - lost, *size[1:])
 
 
 class SizeAttribute:

@@ -291,7 +291,10 @@ def has_size(rec: Recorder, attribute: str) -> bool:
 
 
 def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Layer-norm and RMS-norm over the last axis: statistics are taken over the kept channels."""
+    """Layer-norm and RMS-norm: statistics are taken over the kept channels.
+
+    These lie on the first of the axes that it runs over: the last of [N, L, C], or that of C in [N, C, H, W].
+    """
     a = bind(("input", "normalized_shape", "weight", "bias"), args, kwargs)
     x = a["input"]
     with rec.inside(opaque=True):
@@ -300,17 +303,18 @@ def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     if not set(rec.varying(x)) & set(dims):
         rec.set(out, rec.ids(x))
         return out
-    if len(dims) > 1:
+    axis = dims[0]
+    if len(dims) > 1 and rec.varying(x) != [axis]:
         rec.freeze_all(x, f"{rec.where} normalises over several axes")
         return out
-    ids = rec.read(x, -1)
+    ids = rec.read(x, axis)
     per_channel(rec, [a["weight"], a["bias"]], ids)
     counted = not has_size(rec, "normalized_shape") and func is functional.layer_norm
-    if counted and matches(rec, ids, a["normalized_shape"][-1]):
-        rec.contracts(ids)
+    if counted and matches(rec, ids, a["normalized_shape"][0]):
+        rec.contracts(ids, back=len(dims) - 1)
     else:
         statistics(rec, ids, "normalized_shape", required=True)
-    rec.set(out, along(ids, -1, out.shape))
+    rec.set(out, along(ids, axis, out.shape))
     return out
 
 

@@ -181,9 +181,38 @@ def test_norm_over_channels_last(law, norm):
     assert sizes(law(Toy(Block()), torch.randn(IMAGE))) == {"stem.0": 8, "body.up": 20, "head": 6}
 
 
-def test_layer_norm_over_several_axes_freezes(law):
-    space = law(Toy(nn.LayerNorm([8, 8, 8])), torch.randn(IMAGE))
-    assert reasons(space) == {"stem.0": "'body' normalises over several axes"}
+class Last(nn.LayerNorm):
+    """Over [N, H, W, C]."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Counted(nn.Module):
+    """Over what the input says."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8, 8, 8) + 0.5)
+
+    def forward(self, x):
+        return F.layer_norm(x, x.shape[1:], self.scale)
+
+
+@pytest.mark.parametrize(
+    ("norm", "reason"),
+    [
+        (nn.LayerNorm([8, 8, 8]), None),
+        (nn.RMSNorm([8, 8, 8]), None),
+        (Counted(), None),
+        (Last([8, 8, 8]), "'body' normalises over several axes"),
+    ],
+    ids=["layer", "rms", "counted", "channels last"],
+)
+def test_norms_over_the_channels_and_the_image(law, norm, reason):
+    space = law(Toy(norm), torch.randn(IMAGE))
+    assert reasons(space) == ({"stem.0": reason} if reason else {})
+    assert sizes(space) == ({} if reason else {"stem.0": 8}) | {"head": 6}
 
 
 def test_prelu(law):
