@@ -28,12 +28,15 @@ def settings(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**said, **flags}
 
 
+WORDS = {"true": True, "false": False}  # as in config.toml
+
+
 def _key_value(name: str, text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise ValueError(f"--{name.replace('_', '-')} {text}: expected KEY=VALUE, e.g. num_classes=10")
     try:
-        return key, ast.literal_eval(value)
+        return key, WORDS[value] if value in WORDS else ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return key, value  # a bare word
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import autoprune
+from autoprune.errors import SearchStopped
 from autoprune.exporting import read_architecture
 from autoprune.training import Checkpoints, finetune
 
@@ -76,6 +77,15 @@ def test_an_error_of_the_loop_comes_back_as_it_is(cluster, tmp_path, monkeypatch
     monkeypatch.setattr("autoprune.workers.cluster.data_parallel.MAX_DEATHS", 1)
     with pytest.raises(ValueError, match=r"^broken by the test$"):
         train_together(tmp_path / "training.pt", Fatal(tmp_path, 2, "break"))
+
+
+def test_processes_that_die_again_and_again_are_an_error(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoprune.workers.cluster.data_parallel.MAX_DEATHS", 0)
+    with pytest.raises(SearchStopped, match=r"training: its processes on the cluster died .* call it again to go on"):
+        train_together(tmp_path / "training.pt", Fatal(tmp_path, 6))
+    train_together(tmp_path / "training.pt", Fatal(tmp_path, 6))
+    steps = [int(line) for line in (tmp_path / "steps.txt").read_text().split()]
+    assert steps[-8:] == list(range(4, STEPS))  # the second call, on from the checkpoint of the first
 
 
 def test_finetune_trains_on_a_cluster(cluster, digits_weights, here):

@@ -25,7 +25,7 @@ def test_only_what_was_said_is_set():
 
 
 def test_keyword_arguments_are_python_values_or_words():
-    found = given("--model-args", "num_classes=10", "--model-args", "norm=layer", "--model-args", "wide=True")
+    found = given("--model-args", "num_classes=10", "--model-args", "norm=layer", "--model-args", "wide=true")
     assert found == {"model_args": {"num_classes": 10, "norm": "layer", "wide": True}}
 
 

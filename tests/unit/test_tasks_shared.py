@@ -109,6 +109,30 @@ def sound(samples):
     return torch.utils.data.default_collate([s for s in samples if s[1]])
 
 
+class Boxed(Dataset):
+    """Images of two sizes, with one box, two or three."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        size, boxes = 8 + 4 * (i % 2), 1 + i % 3
+        return torch.rand(3, size, size), {"boxes": torch.full((boxes, 4), float(i)), "labels": torch.ones(boxes)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_of_several_sizes_with_targets_of_their_own_are_shared(workers):
+    columns = lambda samples: tuple(zip(*samples, strict=True))  # noqa: E731
+    how = {"data": Boxed(), "batch_size": 5, "num_workers": workers, "collate_fn": columns}
+    whole = training(**how)[0].between(0, 3)
+    parts = [training(**how)[0].portions(0, 3, Share(rank, 2)) for rank in range(2)]
+    for (images, targets), first, second in zip(whole, *parts, strict=True):
+        together = [x for p in (first, second) for x in p.own()[0]], [y for p in (first, second) for y in p.own()[1]]
+        assert all(map(torch.equal, together[0], images))
+        assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(together[1], targets, strict=True))
+        assert len(first.batch[0]) == len(images) // 2
+
+
 def test_one_process_has_the_whole_of_a_batch():
     (portion,) = Processes().next(training()[0].portions(0, 1, Share()), 1, torch.device("cpu"))
     assert (portion.count, portion.whole) == (8, 8)

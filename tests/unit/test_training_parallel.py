@@ -176,6 +176,17 @@ def test_after_a_killed_process_they_go_on_from_the_checkpoint_in_any_number(pai
     assert rest.resumed_from == 4
     assert rest.losses == pytest.approx(log.losses, rel=1e-4)
     agree(alone.state_dict(), whole.state_dict())
+    (tmp_path / "training.pt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train("rich", tmp_path / "training.pt", interrupt)
+    more, _ = pair("d", "rich")  # and two where one had come to
+    assert more["from"] == 4
+    assert more["losses"] == pytest.approx(log.losses, rel=1e-4)
+
+
+def interrupt(done, *_):
+    if done == 5:
+        raise KeyboardInterrupt
 
 
 def test_parts_are_all_of_a_batch():
