@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.groups import ChannelGroup, IntArray
+from search_spaces.sending import sent
 from search_spaces.space import Kept, SearchSpace
 
 # The number of a set of axes on which the same units sit at the same places (a filter, its bias, its batch-norm ...).
@@ -114,9 +115,10 @@ class Stays:
         """Have it all on the device; returns itself."""
         arrays = [*(self.of(*axis) for axis in self._axes), *more]
         if arrays:
-            sent = torch.from_numpy(np.concatenate(arrays)).to(self._device).split([len(array) for array in arrays])
-            self._sent.update(zip(self._axes, sent, strict=False))
-            self.more = list(sent[len(self._axes) :])
+            whole = sent(torch.from_numpy(np.concatenate(arrays)), self._device)
+            parts = whole.split([len(array) for array in arrays])
+            self._sent.update(zip(self._axes, parts, strict=False))
+            self.more = list(parts[len(self._axes) :])
         return self
 
     def of(self, line: Line, size: int) -> IntArray:
@@ -128,7 +130,7 @@ class Stays:
     def on_device(self, line: Line, size: int) -> Tensor:
         """The same as a tensor."""
         if (line, size) not in self._sent:
-            self._sent[line, size] = torch.from_numpy(self.of(line, size)).to(self._device)
+            self._sent[line, size] = sent(torch.from_numpy(self.of(line, size)), self._device)
         return self._sent[line, size]
 
 

@@ -227,7 +227,7 @@ class Dresser:
             )
             cast(Shrinkable, shrinkable).shrink(*channels)
             setattr(shrinkable, KEPT, channels)
-            shrinkable.to(self.device)  # what it made of the indices
+            shrinkable.to(self.device, non_blocking=True)  # what it made of the indices
         for refit in self._refits:
             refit(stays.removed)
         for attribute in self._attributes:

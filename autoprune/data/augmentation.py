@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from search_spaces.sending import sent
+
 STEPS = ("crop", "flip", "random-resized-crop", "randaugment")
 AT_ONCE = ("crop-flip", "crop", "none")  # of a batch in memory; all else goes image by image
 
@@ -38,9 +40,7 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     down = torch.randint(2 * pad_y + 1, (count, 1), generator=generator)
     right = torch.randint(2 * pad_x + 1, (count, 1), generator=generator)
     flip = torch.rand(count, 1, generator=generator) < (0.5 if how == "crop-flip" else 0.0)
-    down, right, flip = (
-        drawn.to(images.device) for drawn in (down, right, flip)
-    )  # [N, 1]: the rest is worked out there
+    down, right, flip = (sent(drawn, images.device) for drawn in (down, right, flip))  # the rest is worked out there
     rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     y = down + rows  # [N, H]
     x = right + torch.where(flip, width - 1 - columns, columns)  # [N, W]

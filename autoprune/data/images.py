@@ -16,6 +16,7 @@ from torch import Tensor
 
 from autoprune.data.augmentation import check_augmentation
 from autoprune.printable import printable
+from search_spaces.sending import sent
 
 CLASSIFICATION = (
     "image classification takes images [N, C, H, W] and one class number for each; for another task see autoprune.tasks"
@@ -42,7 +43,7 @@ class Split:
 
     def to(self, device: torch.device) -> Split:
         """The same split on a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(sent(self.images, device), sent(self.labels, device))
 
     def subset(self, index: Tensor | slice) -> Split:
         """Some of these."""
@@ -149,7 +150,7 @@ class ImageData:
 
     def normalise(self, images: Tensor, channels_last: bool = True) -> Tensor:
         """[N, C, H, W] uint8 -> float32 `(x / 255 - mean) / std`, on the device of the images."""
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (sent(torch.tensor(v), images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         out = images.float().mul_(1 / (255 * std)).sub_(mean / std)
         return out.contiguous(memory_format=torch.channels_last) if channels_last else out
 

@@ -30,6 +30,7 @@ from search_spaces.adapters import adapt
 from search_spaces.masking import within
 from search_spaces.plan import Line, check_kept, plan_of
 from search_spaces.rules.layers import bind
+from search_spaces.sending import sent
 
 READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -121,10 +122,11 @@ class Abreast(nn.Module):
                 table[k, gone[line]] = 0
             rows.append(table)
         whole = torch.from_numpy(np.concatenate([row.ravel() for row in rows] or [np.zeros(0, np.float32)]))
+        whole = sent(whole, self._device)
         if whole.shape == self._row.shape:  # in place: a graph reads them there
             self._row.copy_(whole)
             return
-        self._row = whole.to(self._device)
+        self._row = whole
         parts = self._row.split([row.size for row in rows]) if rows else ()
         self._masks = {side: part.view(self.count, -1) for side, part in zip(self._sides, parts, strict=True)}
 

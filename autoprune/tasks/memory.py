@@ -19,6 +19,7 @@ from autoprune.tasks.draws import Draw, Training
 from autoprune.tasks.streamed import Streamed, StreamedDraw, StreamedTraining, drawn
 from autoprune.tasks.task import CPU, Task
 from autoprune.tasks.trees import leaves, mapped
+from search_spaces.sending import sent
 
 
 class Samples(Protocol):
@@ -56,7 +57,7 @@ class Columns:
 
     def to(self, device: torch.device) -> Columns:
         """The same on a device."""
-        return Columns(mapped(lambda t: t.to(device), self.inputs), mapped(lambda t: t.to(device), self.targets))
+        return Columns(mapped(lambda t: sent(t, device), self.inputs), mapped(lambda t: sent(t, device), self.targets))
 
 
 class MapStyle(Task):

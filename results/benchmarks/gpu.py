@@ -219,11 +219,14 @@ def network(rows: Rows, name: str, count: int, device: str, quick: bool, limit_s
         measured(f"{fidelity}, one at a time", one_by_one(found, fidelity), 1)
     single, some = evaluator(name, device, quick, amp="off"), list(itertools.islice(candidates(found.space), 3))
     together = Together(single)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    torch.backends.cudnn.allow_tf32 = False
+    try:
         for fidelity in order:
             pairs = zip(together(some, fidelity), one_by_one(single, fidelity)(some), strict=True)
             worst = max(abs(several["loss"] / alone["loss"] - 1) for several, alone in pairs)
             rows.row(f"{fidelity}, largest difference of a loss in one pass and alone", f"{worst:.2g} of it (float32)")
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
     del single, together
     together = Together(found)
     for fidelity in order:

@@ -1,7 +1,7 @@
 """A GPU that is pretended: tensors that say "cuda:1" and compute on the CPU, so that every path for a GPU can run.
 
 As on a real one, tensors of two devices do not meet in one operation (a single number may), and what brings numbers to
-the host waits. Both are counted, with all kernels that would be launched.
+the host waits, or to the device without leave to go on. Both are counted, with all kernels that would be launched.
 """
 
 from collections import Counter
@@ -111,12 +111,13 @@ class Device(Kernels):
         home = torch.device(wanted) if wanted is not None else next(iter(devices), torch.device("cpu"))
         if home.type == "cuda":
             self.count(func, args)
+        waits = not kwargs.get("non_blocking") and not (name == "copy_" and len(args) > 2 and args[2])
         if name == "copy_":
             self.to_host += bool(there) and not isinstance(args[0], There)
-            self.to_device += bool(there) and not isinstance(args[1], There) and args[1].dim() > 0
+            self.to_device += bool(there) and not isinstance(args[1], There) and args[1].dim() > 0 and waits
             home = args[0].device
         self.to_host += bool(there) and (name in WAITS or (name == "_to_copy" and home.type == "cpu"))
-        self.to_device += bool(here) and name == "_to_copy" and home.type == "cuda"
+        self.to_device += bool(here) and name == "_to_copy" and home.type == "cuda" and waits
         inner, options = trees.tree_unflatten([t.inner if isinstance(t, There) else t for t in flat], form)
         if wanted is not None:
             options["device"] = torch.device("cpu")
@@ -169,6 +170,7 @@ def pretended(patch, memory=80 * 2**30):
         "is_bf16_supported": lambda *a: True,
     }.items():  # fmt: skip
         patch.setattr(torch.cuda, name, value)
+    patch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)
     # Tensors of inference mode are of another make, which no subclass can be.
     patch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad() if mode else nullcontext())
     cudnn, overwrite = torch._C._get_cudnn_enabled(), torch.__future__.get_overwrite_module_params_on_conversion()

@@ -1,0 +1,13 @@
+"""Numbers that the host has worked out, on their way to the network's device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; through pinned memory to CUDA, so that the host does not wait for its turn."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
