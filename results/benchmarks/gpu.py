@@ -101,7 +101,7 @@ def run_tests() -> int:
         def pytest_runtest_logreport(self, report: Any) -> None:
             """See pytest."""
             if report.when == "call" or report.outcome != "passed":
-                why = report.longrepr[2] if report.skipped else str(report.longrepr).strip().splitlines()[-1:]
+                why = report.longrepr[2] if report.skipped else " ".join(str(report.longrepr).split())[-300:]
                 more = "" if report.outcome == "passed" else f": {why}"
                 print(f"\n{report.nodeid.rpartition('::')[2]} <- {words[report.outcome]}{more}", flush=True)
 
@@ -265,13 +265,13 @@ def workers(rows: Rows, device: str, quick: bool, limit_s: float) -> None:
             for _ in range(number):
                 mine, other = spawn.Pipe()
                 ends.append(mine)
-                children.append(spawn.Process(target=_work, args=(device, quick, limit_s / 9, start, other)))
+                children.append(spawn.Process(target=_work, args=(device, quick, limit_s / 12, start, other)))
                 children[-1].start()
             found = [end.recv() for end in ends if end.poll(limit_s)]
         finally:
-            for child in children:
-                child.join(5)
+            for child in children:  # those that have answered have nothing left to do
                 child.kill()
+                child.join(1)
         rate = sum(done / seconds for done, seconds in found) if len(found) == number else 0.0
         alone = alone or rate
         rows.found[what] = rate / alone if alone else 0.0

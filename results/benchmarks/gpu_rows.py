@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 NOT = "not measured"
-PATIENCE_S = 5.0  # with a call that does not come back
+PATIENCE_S = 5.0, 30.0  # with a call that does not come back: at the end, and while there is time
 
 
 class TimeUp(BaseException):
@@ -93,7 +93,8 @@ class Rows:
             os._exit(1)
 
         before = signal.signal(signal.SIGALRM, up)
-        guard = threading.Timer(limit_s + PATIENCE_S, cut_off)
+        patience_s = max(PATIENCE_S[0], min(PATIENCE_S[1], self.end - time.monotonic() - limit_s))
+        guard = threading.Timer(limit_s + patience_s, cut_off)
         guard.daemon = True
         guard.start()
         signal.setitimer(signal.ITIMER_REAL, limit_s)

@@ -1,19 +1,27 @@
 """What only a real GPU can show. Skipped where there is none; `make gpu` runs them and notes what they found."""
 
+import copy
 import multiprocessing
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from on_device import Jobs, MakeUnlucky, fill, tell_a_broken_context, train_deterministically
-from small_images import SOME, data, evaluator, images
+from small_images import SOME, data, evaluator, images, traced
 
 from autoprune.controller import Job
+from autoprune.criteria import score_all
 from autoprune.data import ImageData
+from autoprune.evaluation import Together
 from autoprune.failures import device_broken, out_of_memory
+from autoprune.graphs import WARM
+from autoprune.tasks import as_task
+from autoprune.training import TrainingSettings, finetune
 from autoprune.workers import run_processes
 from autoprune.workers.slots import assign_slots
-from search_spaces import trace
+from search_spaces import trace, verify
 from search_spaces.models import resnet20
 
 pytestmark = [
@@ -55,6 +63,50 @@ def test_nothing_waits_inside_a_candidate():
             there.reconstruction(there.settings.fit_samples)(there._dresser.dress(stays).eval(), stays)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("criterion", ["group_fisher", "taylor", "obd", "thinet", "nisp"])  # go backwards, too
+def test_scores_are_those_of_the_cpu(criterion):
+    (net, space), task = traced(resnet20), as_task(data())
+    found = []
+    for device in ("cpu", DEVICE):
+        batches = task.draw("calibration", 32, 0).batches(16)
+        found.append(score_all(criterion, net, space, batches, 0, task, torch.device(device)))
+    for here, there in zip(*found, strict=True):
+        assert np.corrcoef(here, there)[0, 1] > 0.99
+
+
+def test_a_network_is_traced_and_verified_there():
+    net, space = traced(resnet20)
+    there, example = copy.deepcopy(net).to(DEVICE), data().example.to(DEVICE)
+    assert trace(there, example).fingerprint == space.fingerprint
+    assert verify(there, space, example) < 1e-6
+
+
+def test_a_training_as_one_graph_has_the_same_losses():
+    losses = []
+    for graphs in (False, True):
+        net = copy.deepcopy(traced(resnet20)[0])
+        asked = TrainingSettings(device=DEVICE, amp="off", batch_size=32, lr=0.01, cuda_graphs=graphs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            losses.append(finetune(net, data(), asked, steps=3 * WARM).losses)
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+@pytest.mark.parametrize("fidelity", ["raw", "proxy", "reconstructed"])
+@pytest.mark.parametrize("graphs", [False, True])
+def test_candidates_in_one_pass_get_what_each_gets_alone(fidelity, graphs):
+    asked = replace(SOME, abandon=False, training=TrainingSettings(cuda_graphs=graphs))
+    alone, space = evaluator(resnet20, data(), DEVICE, asked)
+    several = Together(alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # what cannot be one graph is said by one
+        for number in range(WARM + 2):
+            drawn = [space.sample(np.random.default_rng([number, k])) for k in range(3)]
+            found = several(drawn, fidelity)
+    for chosen, metrics in zip(drawn, found, strict=True):
+        assert metrics["loss"] == pytest.approx(alone(chosen, fidelity)["loss"], rel=1e-2)  # TF32 in convolutions
 
 
 def test_a_full_card_is_told_from_a_broken_one():
