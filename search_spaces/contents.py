@@ -50,6 +50,16 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
                 stack.extend(reversed(value if kind in CONTAINERS else _inside(value)))
 
 
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, buffers, and tables that stand in plain attributes (which no state dict holds), by every name."""
+    found = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, value in vars(module).items():
+            if type(value) is Tensor and value.is_floating_point() and value.dim():
+                found.append((f"{path}.{name}" if path else name, value))
+    return found
+
+
 def caches(model: nn.Module) -> list[dict[Any, Any]]:
     """Dictionaries in which modules keep what they have worked out (attention biases per device, say)."""
     return [

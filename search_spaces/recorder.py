@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
-from search_spaces.contents import tensors_in
+from search_spaces.contents import named_tensors, tensors_in
 from search_spaces.counts import ChannelCount, Terms
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
@@ -128,7 +128,7 @@ class Recorder:
         self.seen = 0
         self.modules = dict(model.named_modules())
         # The tensors are held, because they are known by their address.
-        self.tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        self.tensors = named_tensors(model)
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)

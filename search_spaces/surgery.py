@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
-from search_spaces.contents import caches
+from search_spaces.contents import caches, named_tensors
 from search_spaces.groups import IntArray
 from search_spaces.inputs import INPUT, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
@@ -54,7 +54,10 @@ class CutTensor:
         for axis, line in self.cuts:
             if stays.removed[line].size:
                 place = (0, 3, 1, 2)[axis] if last else axis
-                value, is_new = value.index_select(place, stays.on_device(line, dense.shape[axis])), True
+                value, is_new = (
+                    value.index_select(place, stays.on_device(line, dense.shape[axis]).to(dense.device)),
+                    True,
+                )
         value = value if is_new else value.clone()
         return value.permute(0, 3, 1, 2) if last else value
 
@@ -87,11 +90,11 @@ class Pack:
         return stays.of(slot.cuts[0][1], size) if slot.cuts else np.arange(size)
 
     @classmethod
-    def of(cls, slots: Sequence[CutTensor]) -> list[Pack]:
-        """A pack for each kind."""
+    def of(cls, slots: Sequence[CutTensor], device: torch.device) -> list[Pack]:
+        """A pack for each kind of those that are on the network's device."""
         kinds: dict[torch.dtype, list[tuple[int, CutTensor]]] = {}
         for number, slot in enumerate(slots):
-            if slot.dense.dim() < 2 and slot.dense.numel():
+            if slot.dense.dim() < 2 and slot.dense.numel() and slot.dense.device == device:
                 kinds.setdefault(slot.dense.dtype, []).append((number, slot))
         return [cls(found) for found in kinds.values()]
 
@@ -109,7 +112,7 @@ class Dresser:
 
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.space, self.plan = space, plan_of(space)
-        tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        tensors = named_tensors(model)
         self.instance = copy.deepcopy(model, {id(t): t for _, t in tensors})  # everything but the tensors
         modules = dict(self.instance.named_modules(remove_duplicate=False))
         missing = {n.rpartition(".")[0] for n in self.plan.tensors} | {*self.plan.declared, *self.plan.statistics}
@@ -124,7 +127,8 @@ class Dresser:
             module = modules[owner]
             slot = slots.setdefault(id(tensor), CutTensor(name, tensor, [], []))
             slot.cuts.extend(self.plan.tensors.get(name, []) if not slot.cuts else [])
-            slot.places.append((module._parameters if leaf in module._parameters else module._buffers, leaf))
+            tables = (module._parameters, module._buffers, vars(module))
+            slot.places.append((next(table for table in tables if leaf in table), leaf))
             if slot.cuts:
                 touched[owner] = None
         for module in self.instance.modules():  # lists of the same tensors (recurrent layers keep one)
@@ -136,7 +140,8 @@ class Dresser:
         self._selection = selection_of(model)
         self._channels = sum(m.index.size for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT)
         self._slots = list(slots.values())
-        self.device, self._packs = tensors[0][1].device, Pack.of(self._slots)
+        self.device = tensors[0][1].device
+        self._packs = Pack.of(self._slots, self.device)
         self._axes = sorted({(line, slot.dense.shape[axis]) for slot in self._slots for axis, line in slot.cuts})
         self._refits = [
             Refit(modules[name], self.plan.grouped.get(name), self.plan.statistics.get(name)) for name in touched

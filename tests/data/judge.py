@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from search_spaces import mask, prune
 from search_spaces.comparing import Answer
+from search_spaces.contents import named_tensors
 from search_spaces.tracing import as_call, slow_path
 from search_spaces.verify import redraw
 
@@ -46,7 +47,7 @@ def without_input(positions, axis, _, args):
 def absent(model, space, kept):
     """A copy of the network in which NaN stands at the removed places of all that makes a channel."""
     model = copy.deepcopy(model)
-    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    tensors = dict(named_tensors(model))
     for member, positions in places(space, kept, ("out", "norm", "free")):
         value = tensors[member.tensor]
         owner, parametrized, _ = member.tensor.partition(".parametrizations.")

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from search_spaces import prune
+
 IMAGE = (2, 3, 8, 8)
 
 
@@ -78,6 +80,23 @@ def test_layer_scale_indexed(law, toy):
 def test_constant_of_fixed_size_freezes(law, toy):
     space = law(toy(lambda s, x: x * torch.arange(1.0, 9).view(8, 1, 1)), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda s, x: s.table[:, : x.shape[2]],
+        lambda s, x: s.table.type_as(x).to(x.device, copy=True).detach(),  # as VideoMAE has it
+    ],
+)
+def test_a_table_in_a_plain_attribute_is_cut(law, toy, table):
+    """No state dict holds it, and `verify` and the judge find it in the network."""
+    net = toy(lambda s, x: x + table(s, x).mT[..., None] * s.scale, table=torch.randn(1, 8, 8))
+    net.body.scale = torch.rand(8, 1, 1)
+    space = law(net, torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "head": 6}
+    assert prune(net, space, [[0, 3], range(6)]).body.table.shape == (1, 8, 2)
+    assert net.body.table.shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize(
