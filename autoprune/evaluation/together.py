@@ -18,6 +18,7 @@ from autoprune.evaluation.abandonment import Losses
 from autoprune.evaluation.abreast import Abreast
 from autoprune.evaluation.evaluator import Evaluator
 from autoprune.evaluation.plan import EvaluationPlan
+from autoprune.evaluation.ready import Ready
 from autoprune.evaluation.validation import summary
 from autoprune.graphs import Graph, capture_on
 from autoprune.tasks import Meter, Task, answered, mapped, num_samples
@@ -104,7 +105,9 @@ class Together:
                 return list(self._passes(plan, size))
 
         if key != self._key:
-            where = capture_on(compute.device) if compute.graphs else None
+            drawn = [self._evaluator.val, *([self._evaluator.sample(plan.bn_samples)] if plan.bn_samples else [])]
+            is_still = all(isinstance(draw, Ready) for draw in drawn)  # on the device, for good
+            where = capture_on(compute.device) if compute.graphs and is_still else None
             what = f"together: {self._net.count} candidates in one pass"
             self._key, self._graph = key, None if where is None else Graph(whole, what, where)
         return self._passes(plan, size) if self._graph is None else self._graph()

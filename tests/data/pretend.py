@@ -167,7 +167,7 @@ def pretended(patch, memory=80 * 2**30):
         "get_device_capability": lambda device=None: (9, 0), "synchronize": lambda device=None: None, "Event": Event,
         "current_stream": lambda device=None: None, "get_device_name": lambda device=None: "pretended",
         "mem_get_info": lambda device=None: (memory, memory), "empty_cache": lambda: None,
-        "is_bf16_supported": lambda *a: True,
+        "is_bf16_supported": lambda *a: True, "is_current_stream_capturing": lambda: False,
     }.items():  # fmt: skip
         patch.setattr(torch.cuda, name, value)
     patch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)

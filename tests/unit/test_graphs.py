@@ -100,6 +100,15 @@ def test_candidates_in_one_pass_get_what_each_gets_alone(capture, monkeypatch, f
     assert capture.replayed == 2
 
 
+def test_samples_that_are_not_kept_on_the_device_are_in_no_graph(capture):
+    asked = replace(SOME, abandon=False, training=TrainingSettings(cuda_graphs=True))
+    alone, space = evaluator(resnet20, data(), "cpu", asked)
+    several = Together(alone)
+    for _ in range(WARM + 1):
+        several([space.floor], "raw")
+    assert capture.captured == 0
+
+
 def test_a_graph_is_run_as_it_is_first_then_captured_once():
     capture, x = PretendedCapture(), torch.zeros(3)
     graph = Graph(lambda: (x + 1, [x * 2]), "this", capture)
