@@ -21,8 +21,9 @@ from autoprune.reference import ModelReference, fingerprint
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, load_task
 from autoprune.settings import TrainingSettings
-from autoprune.tasks import Task, as_task
-from autoprune.workers import Slot, assign_slots
+from autoprune.tasks import MapStyle, Task, as_task
+from autoprune.tasks.streamed import Streamed
+from autoprune.workers import Slot, assign_slots, pickled
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Recipe:
         weights: Fingerprint that the network must have where it is built; "": any.
         images: Likewise of the data where they are loaded.
         trained: Folder of the run where finalists leave the weights that they were scored with; "": none.
+        shared: The task, where its samples are in memory and nobody need load them again; None: they are loaded.
     """
 
     config: RunConfig
@@ -48,13 +50,20 @@ class Recipe:
     weights: str = ""
     images: str = ""
     trained: str = ""
+    shared: Task | None = None
 
     @classmethod
     def of(cls, run: RunDirectory, prepared: Prepared, model: nn.Module | None = None, task: Any = None) -> Recipe:
-        """Of a run whose model and task were given as objects, where they were."""
-        where = {"checkpoints": str(run.finalists), "trained": str(run.trained)}
+        """Of a run whose model and task were given as objects, where they were.
+
+        Samples that are in memory go to worker processes as they are: those share them, and would else load them each.
+        """
+        where: dict[str, Any] = {"checkpoints": str(run.finalists), "trained": str(run.trained)}
         task = None if task is None else as_task(task)
-        return cls(run.config, prepared.problem, model, task, images=prepared.task.fingerprint, **where)
+        in_processes = task is None and not run.config.cluster and bool(slots(run.config))
+        shared = prepared.task.without("test") if in_processes and _is_shared(prepared.task) else None
+        told: dict[str, Any] = {"images": prepared.task.fingerprint, "shared": shared}
+        return cls(run.config, prepared.problem, model, task, **told, **where)
 
     def __post_init__(self) -> None:
         """Leave the distances behind: only strategies read them, and they may be far larger than the network."""
@@ -77,7 +86,7 @@ class Recipe:
         if self.weights and self.weights != (found := fingerprint(model)):
             raise ValueError(f"the network built here has the weights {found}, where the search was started "
                              f"{self.weights}; give this machine the same code and weights")  # fmt: skip
-        task = as_task(self.task or load_task(config, test=False))
+        task = as_task(self.task or self.shared or load_task(config, test=False))
         threads = torch.get_num_threads()  # this worker's share of the cores: its loaders keep to it, too
         asked = config.data_workers
         task = task.loading(min(asked, threads) if isinstance(asked, int) else threads)
@@ -161,6 +170,16 @@ class AtHome:
             self._made = None
             gc.collect()
             torch.cuda.empty_cache()
+
+
+def _is_shared(task: Task) -> bool:
+    """Whether it lies in memory, and can be sent."""
+    if not isinstance(task, MapStyle) or any(isinstance(part, Streamed) for part in task.parts.values()):
+        return False
+    try:
+        return bool(pickled(task))
+    except ValueError:
+        return False
 
 
 def slots(config: RunConfig) -> tuple[Slot, ...]:

@@ -245,7 +245,9 @@ def test_a_worker_of_a_search_starts_no_more_loaders_than_it_has_threads(picture
     for asked, got in ((8, 1), ("auto", 1), (0, 0)):
         config = RunConfig(data=f"imagefolder:{pictures}", data_memory="0", data_workers=asked)
         recipe = object.__new__(Recipe)
-        vars(recipe).update(config=config, problem=problem, model=nn.Linear(1, 1), task=None, weights="", images="")
+        vars(recipe).update(
+            config=config, problem=problem, model=nn.Linear(1, 1), task=None, shared=None, weights="", images=""
+        )
         assert recipe.build()[1].parts["train"].workers == got
 
 
