@@ -133,7 +133,7 @@ class Together:
             ValueError: If they do not.
         """
         evaluator, task = self._evaluator, self._task
-        batch = evaluator.sample(evaluator.settings.bn_samples).whole(2)
+        batch = task.draw("calibration", 2, evaluator.settings.seed).whole(2)  # in full precision, as it is compared
         space, compute = evaluator.space, evaluator.compute
         half = space.clip(0.5 * group.size for group in space.groups)
         kept = [space.kept(widths, evaluator.scores) for widths in (half, space.floor)]
