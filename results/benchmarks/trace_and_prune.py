@@ -2,7 +2,8 @@
 
     python results/benchmarks/trace_and_prune.py [--repeats 9]
 
-One thread, medians. Torch-Pruning is measured too where it can be imported, else the table says 'not installed'.
+One thread, medians of processor time, ours and theirs in turn. Torch-Pruning is measured too where it can be imported,
+else the table says 'not installed'. Networks that take long are traced once, beside their own forward pass.
 """
 
 from __future__ import annotations
@@ -12,40 +13,71 @@ import copy
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "data"))
 
 import numpy as np
 import torch
 import torchvision
+import zoo
 
 from objectives.costs import Macs
 from search_spaces import Dresser, prune, trace, verify
 from search_spaces.models import resnet56
+from search_spaces.tracing import as_call
 from search_spaces.verify import random_kept
+
+LARGE = ("mvit_v2_s", "keypointrcnn_resnet50_fpn", "timm/coatnet_nano")
+
+
+def once(function: Callable[[], Any]) -> float:
+    """Processor time in seconds."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median wall time after one warm-up."""
+    """Median processor time after one warm-up."""
     function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(once(function) for _ in range(repeats))
 
 
-def torch_pruning(model: torch.nn.Module, image: torch.Tensor, repeats: int) -> dict[str, str]:
-    """Build its graph and prune half of the channels, each time from a fresh copy (as it prunes in place)."""
+def in_turn(first: Callable[[], Any], second: Callable[[], Any] | None, repeats: int) -> tuple[float, float | None]:
+    """The same of two functions, which meet the same load of the machine."""
+    if second is None:
+        return seconds(first, repeats), None
+    first(), second()
+    times = [(once(first), once(second)) for _ in range(repeats)]
+    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times)
+
+
+def large(name: str) -> str:
+    """The row of a network that takes long."""
+    try:
+        model, example = zoo.build(name)
+    except ImportError:
+        return f"| {name} | trace | not installed | |"
+    args, kwargs = as_call(example)
+    model.eval()
+    with torch.no_grad():
+        forward = once(lambda: model(*args, **kwargs))
+    traced = once(lambda: trace(model, example))
+    return f"| {name} | trace, once (its forward pass alone: {forward:.1f} s) | {traced:.1f} s | |"
+
+
+def torch_pruning(model: torch.nn.Module, image: torch.Tensor) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
+    """What builds its graph, and what prunes half of the channels of a fresh copy (as it prunes in place), too."""
     try:
         import torch_pruning as tp
     except ImportError:
-        return {"trace": "not installed", "candidate": "not installed"}
+        return None
 
     def pruner(network: torch.nn.Module) -> Any:
         return tp.pruner.BasePruner(
@@ -53,9 +85,7 @@ def torch_pruning(model: torch.nn.Module, image: torch.Tensor, repeats: int) -> 
             ignored_layers=[m for m in network.modules() if isinstance(m, torch.nn.Linear)],
         )  # fmt: skip
 
-    built = seconds(lambda: pruner(model), repeats)
-    whole = seconds(lambda: pruner(copy.deepcopy(model)).step(), repeats)
-    return {"trace": f"{built * 1e3:.0f} ms", "candidate": f"{whole * 1e3:.0f} ms"}
+    return lambda: pruner(model), lambda: pruner(copy.deepcopy(model)).step()
 
 
 def measure(name: str, model: torch.nn.Module, size: int, repeats: int) -> list[str]:
@@ -66,15 +96,18 @@ def measure(name: str, model: torch.nn.Module, size: int, repeats: int) -> list[
     space = trace(model, image)
     kept, dresser, price = random_kept(space, rng), Dresser(model, space), Macs(space)
     widths = np.array([space.sample(rng) for _ in range(4096)], dtype=np.float64)
-    peer = torch_pruning(model, image, max(3, repeats // 3))
+    build, cut = torch_pruning(model, image) or (None, None)
+    traced, built = in_turn(lambda: trace(model, image), build, repeats)
+    pruned, cut_half = in_turn(lambda: prune(model, space, kept), cut, repeats)
     ours = {
-        "trace": seconds(lambda: trace(model, image), repeats),
+        "trace": traced,
         "verify (three seeds)": seconds(lambda: verify(model, space, image), max(3, repeats // 3)),
         "copy.deepcopy alone": seconds(lambda: copy.deepcopy(model), repeats),
-        "prune (a new network)": seconds(lambda: prune(model, space, kept), repeats),
+        "prune (a new network)": pruned,
         "Dresser.dress (one instance again)": seconds(lambda: dresser.dress(kept), repeats),
     }
-    theirs = {"trace": peer["trace"], "prune (a new network)": peer["candidate"]}
+    peer = {"trace": built, "prune (a new network)": cut_half}
+    theirs = {what: "not installed" if t is None else f"{t * 1e3:.0f} ms" for what, t in peer.items()}
     rate = len(widths) / seconds(lambda: price(widths), repeats)
     return [
         *(f"| {name} | {what} | {t * 1e3:.1f} ms | {theirs.get(what, '')} |" for what, t in ours.items()),
@@ -88,13 +121,15 @@ def report(repeats: int) -> str:
     rows = [
         *measure("ResNet-50", torchvision.models.resnet50(), 224, repeats),
         *measure("ResNet-56", resnet56(), 32, repeats),
+        *map(large, LARGE),
     ]
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
     return "\n".join(
         [
             "# search_spaces: what tracing, pruning and pricing cost\n",
-            f"Median of {repeats} repeats, one thread, {machine} (load {os.getloadavg()[0]:.1f} at the end).",
+            f"Processor time, median of {repeats} repeats, one thread, {machine} "
+            f"(load {os.getloadavg()[0]:.1f} at the end).",
             f"{versions}, NumPy {np.__version__}. Random 20-80 % of the channels of every group.\n",
             "| network | what | autoprune | Torch-Pruning |",
             "|---|---|---|---|",
