@@ -143,7 +143,16 @@ def group_norm(x, weight, bias, n, channels, inner, groups, eps):
     return (y if bias is None else y + bias.view(shape)), y, y
 
 
+def padded(x, amounts, value=0.0):
+    """What is not there is not there at the border either."""
+    y = aten.constant_pad_nd(x, amounts, value)
+    dims = [x.dim() - 1 - i // 2 for i, amount in enumerate(amounts) if amount]
+    gone = whole(x, sorted(set(dims)), True) if dims else x.isnan()
+    return torch.where(gone.expand(y.shape), torch.nan, y)
+
+
 REDUCTIONS = {
+    aten.constant_pad_nd: padded,
     aten.mean: mean,
     aten.sum: total,
     aten.var: variance,
