@@ -6,7 +6,8 @@ A run of evolution over 30 groups with 1,000 finished trials goes on for 300 can
 process, with one child process and with two. A candidate is the wall time from the first tell to the last, shared out;
 CPU is what this process computed meanwhile, which other work on the machine disturbs less. The breakdown is of the same
 asks and tells, timed inside; the pipe is what a job and its result take there and back, to a child that does nothing
-else. The journal file lies on a disk (its fsync is what a tell waits for) and on a RAM disk.
+else. The journal file lies on a disk (its fsync is what a tell waits for) and on a RAM disk. *Depth*: half of the
+groups may have width 0.
 """
 
 from __future__ import annotations
@@ -154,18 +155,17 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes, in this process")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_suffix(".md"), help="where the table goes")
     chosen = parser.parse_args()
-    problem = toy_problem.problem(chosen.groups)
-    places = {"RAM": Path("/dev/shm")} if Path("/dev/shm").is_dir() else {}
-    places |= {} if chosen.profile else {"disk": Path(tempfile.gettempdir())}
-    rows, folders = [], {place: Path(tempfile.mkdtemp(prefix="overhead-", dir=at)) for place, at in places.items()}
+    problems = {depth: toy_problem.problem(chosen.groups, depth=depth) for depth in (False, True)}
+    problem, ram = problems[False], Path("/dev/shm")
+    places = {"RAM": (ram, False), "RAM, depth": (ram, True)} if ram.is_dir() else {}
+    places |= {} if chosen.profile else {"disk": (Path(tempfile.gettempdir()), False)}
+    rows, folders = [], {p: Path(tempfile.mkdtemp(prefix="overhead-", dir=at)) for p, (at, _) in places.items()}
     try:
-        first, *others = folders.values()
-        with (c := controller(first / "history", problem, chosen.history)).ledger:
-            run_here(c, toy_problem.Loss(problem.space.full))
-        for folder in others:
-            shutil.copytree(first / "history", folder / "history")
         for place, folder in folders.items():
-            for workers in (0,) if chosen.profile else (0, 1, 2):
+            problem = problems[places[place][1]]
+            with (c := controller(folder / "history", problem, chosen.history)).ledger:
+                run_here(c, toy_problem.Loss(problem.space.full))
+            for workers in (0,) if chosen.profile or "depth" in place else (0, 1, 2):
                 row = measure(folder, problem, chosen.history + chosen.count, workers, chosen.profile)
                 where = f"{workers} child process{'es' * (workers > 1)}" if workers else "this process"
                 rows.append((place, where, row))
