@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,10 +12,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn
 from search_spaces.companions import line_of
+from search_spaces.emptied import Network, View
 from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name
-
-if TYPE_CHECKING:
-    from search_spaces.branches import Network, View
 
 MOVEMENT = frozenset(
     "view _unsafe_view reshape permute transpose t expand clone contiguous alias detach lift_fresh _to_copy flatten "

@@ -1,14 +1,14 @@
-"""Settings that depend on one another: what some choose for others, and which make no sense together."""
+"""Settings that depend on one another: what some choose for others, and which make no sense together.
+
+`config` is a `RunConfig`, which is made with the help of this file.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from autoprune.config.run import RunConfig
+from typing import Any
 
 
-def chosen(config: RunConfig) -> dict[str, Any]:
+def chosen(config: Any) -> dict[str, Any]:
     """The settings, by name, that others choose where nobody has given them.
 
     Raises:
@@ -34,7 +34,7 @@ def chosen(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def check_together(config: RunConfig) -> None:
+def check_together(config: Any) -> None:
     """Refuse settings that make no sense together.
 
     Raises:
@@ -55,7 +55,7 @@ def check_together(config: RunConfig) -> None:
         _check_front(config)
 
 
-def _check_train_workers(config: RunConfig) -> None:
+def _check_train_workers(config: Any) -> None:
     """Where Ray Train does not run the training."""
     if not config.cluster:
         raise ValueError("train_workers: Ray starts them; give cluster, e.g. auto, or leave them out and start "
@@ -65,7 +65,7 @@ def _check_train_workers(config: RunConfig) -> None:
                          "leave one of the two out")  # fmt: skip
 
 
-def _check_method(config: RunConfig) -> None:
+def _check_method(config: Any) -> None:
     """Where a method finds one network, here."""
     if config.front:
         raise ValueError(f"method '{config.method}': finds one network under budgets, not a front; leave front out")
@@ -79,7 +79,7 @@ def _check_method(config: RunConfig) -> None:
         raise ValueError(f"method '{config.method}': finds and drives out units itself; leave recovery at cut")
 
 
-def _check_front(config: RunConfig) -> None:
+def _check_front(config: Any) -> None:
     """Where there are several goals."""
     if config.target:
         raise ValueError("target: one candidate that is good enough is no front; leave target or front out")
