@@ -168,32 +168,39 @@ class Bench:
         return {}
 
     def search(self, name: str) -> None:
-        """Search, or go on with the search, or ask a peer, and know what was found under that name."""
+        """Search, or go on with the search, or ask a peer, and know what was found under that name.
+
+        What was found is kept beside the pieces, so that another machine can measure it again.
+        """
         who, strategy, seed = name.split()
-        if who == "peer":
-            file = self.path(name, "answer").with_suffix(".answer")  # no piece
-            if not file.is_file():
-                cache = file.parent
-                cache.mkdir(parents=True, exist_ok=True)
-                number = int(seed.removeprefix("s"))
-                write_text(file, json.dumps(peers.search(strategy, self.data, self.dense, self.budget, number, cache)))
-            answer = json.loads(file.read_text())
-            if "error" in answer:
-                print(f"{self.network} {self.budget} {name}: {answer['error']}", flush=True)
-                return
-            self.searched[name] = tuple(np.array(units) for units in answer["kept"])
-            self.widths[name] = tuple(answer["widths"])
+        file = self.path(name, "answer").with_suffix(".answer")
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            number, used = int(seed.removeprefix("s")), time.process_time()
+            if who == "peer":
+                answer = peers.search(strategy, self.data, self.dense, self.budget, number, file.parent)
+            else:
+                answer = self.answer(name, strategy, number)
+            more = {"machine": processor(), "torch": torch.__version__, "compute_s": time.process_time() - used}
+            write_text(file, json.dumps({**more, **answer}))
+        answer = json.loads(file.read_text())
+        if "error" in answer:
+            print(f"{self.network} {self.budget} {name}: {answer['error']}", flush=True)
             return
+        self.searched[name] = tuple(np.array(units) for units in answer["kept"])
+        self.widths[name] = tuple(answer["widths"])
+
+    def answer(self, name: str, strategy: str, seed: int) -> dict[str, Any]:
+        """What a search finds; a killed one is resumed."""
         run = self.path(name, "run").with_suffix("")
         if (run / "config.toml").is_file():
             result = autoprune.resume(run, model=self.dense, data=self.data)
         else:
             more = {"warm_starts": "none"} if strategy == "random" else {}
-            where: dict[str, Any] = {"name": str(run), "seed": int(seed.removeprefix("s")), "epochs": 0, **more}
+            where: dict[str, Any] = {"name": str(run), "seed": seed, "epochs": 0, **more}
             result = autoprune.search(self.dense, self.data, f"macs<={self.budget}", strategy=strategy, **where)
         kept = read_architecture(result.run_dir / "best")["kept"]
-        self.searched[name] = tuple(np.array(units) for units in kept)
-        self.widths[name] = tuple(result.widths)
+        return {"kept": [list(units) for units in kept], "widths": list(result.widths)}
 
     def kept(self, name: str) -> Kept:
         """The units that stay."""
