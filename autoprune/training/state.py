@@ -185,7 +185,8 @@ class TrainingState:
 
     def _capture(self) -> CapturedPass | None:
         """What runs a step of one pass, in one process, as one CUDA graph; None: that is not asked for."""
-        compute, one = self.plan.compute, self.plan.settings.accumulate == self.micro_batches == self.processes.size
+        compute = self.plan.compute
+        one = self.plan.settings.accumulate == self.micro_batches == self.processes.size == 1
         where = capture_on(compute.device) if compute.graphs and one and type(self.method) is Cut else None
         if where is None:
             return None

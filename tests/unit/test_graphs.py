@@ -14,7 +14,11 @@ from autoprune.compute import Compute
 from autoprune.evaluation import Together, together
 from autoprune.evaluation.ready import Ready
 from autoprune.graphs import WARM, Graph
-from autoprune.training import TrainingSettings, finetune, state
+from autoprune.tasks import as_task
+from autoprune.training import Cut, TrainingSettings, finetune, state
+from autoprune.training.loop import plan_of
+from autoprune.training.parallel import Processes
+from autoprune.training.state import TrainingState
 from search_spaces.models import resnet20
 
 STEPS = WARM + 5
@@ -78,10 +82,14 @@ def test_what_cannot_be_captured_is_trained_as_it_is(capture):
     assert all(torch.equal(a, b) for a, b in zip(expected.values(), found.values(), strict=True))
 
 
-def test_steps_of_several_passes_add_their_gradients_without_a_graph(capture):
-    settings = TrainingSettings(lr=0.05, batch_size=32, amp="off", device="cpu", accumulate=2, cuda_graphs=True)
-    trained(network(), settings)
-    assert capture.captured == 0
+@pytest.mark.parametrize(("accumulate", "passes", "processes"), [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2)])
+def test_only_steps_of_one_pass_in_one_process_are_captured(capture, monkeypatch, accumulate, passes, processes):
+    monkeypatch.setattr(Processes, "here", lambda: Processes(0, processes))
+    monkeypatch.setattr(Processes, "agree_on", lambda *_: None)
+    settings = TrainingSettings(lr=0.05, batch_size=32, device="cpu", accumulate=accumulate)
+    plan, _ = plan_of(as_task(data()), settings, Compute.choose("cpu", graphs=True), 2)
+    captured = TrainingState(network(), plan, passes, None, Cut())._captured
+    assert (captured is not None) == (accumulate == passes == processes == 1)
 
 
 @pytest.mark.parametrize("fidelity", ["raw", "reconstructed"])
