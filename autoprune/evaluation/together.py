@@ -73,7 +73,7 @@ class Together:
         meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
         try:
             with torch.inference_mode(), evaluator.compute.autocast(), clock:
-                for batch, answers in zip(evaluator.val.batches(size), self._answers(plan, size), strict=True):
+                for batch, answers in self._answers(plan, size):
                     count = num_samples(batch)
                     for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
                         outputs = _of(answers, k, count)
@@ -96,11 +96,11 @@ class Together:
                 found.append(f"metric '{evaluator.settings.metric}' is {metrics['loss']} at widths {tuple(widths)}")
         return found
 
-    def _answers(self, plan: EvaluationPlan, size: int) -> Iterable[Any]:
-        """Of all candidates to the validation samples, batch by batch: by a graph where they come as those before."""
+    def _answers(self, plan: EvaluationPlan, size: int) -> Iterable[tuple[Any, Any]]:
+        """Validation samples, and the answers of all candidates: by a graph where these come as those before."""
         key, compute = (self._net.count, plan, size), self._evaluator.compute
 
-        def whole() -> list[Any]:
+        def whole() -> list[tuple[Any, Any]]:
             with compute.autocast(cached=False):
                 return list(self._passes(plan, size))
 
@@ -112,8 +112,8 @@ class Together:
             self._key, self._graph = key, None if where is None else Graph(whole, what, where)
         return self._passes(plan, size) if self._graph is None else self._graph()
 
-    def _passes(self, plan: EvaluationPlan, size: int) -> Iterator[Any]:
-        """Those answers, once layers are fitted and statistics measured."""
+    def _passes(self, plan: EvaluationPlan, size: int) -> Iterator[tuple[Any, Any]]:
+        """Those, batch by batch, once layers are fitted and statistics measured."""
         evaluator = self._evaluator
         if plan.fit_samples:
             reconstruction = evaluator.reconstruction(plan.fit_samples)
@@ -124,7 +124,7 @@ class Together:
                 for batch in evaluator.sample(plan.bn_samples).evenly(size):
                     answered(self._task, self._net, batch, "calibration")
         for batch in evaluator.val.batches(size):
-            yield answered(self._task, self._net, batch, "val")
+            yield batch, answered(self._task, self._net, batch, "val")
 
     def _try(self) -> None:
         """Check, on two samples, that candidates answer as they do alone.

@@ -143,6 +143,14 @@ def test_what_came_before_does_not_matter(evaluator):
     assert plain(together(some, "reconstructed")[0]) == first
 
 
+def test_validation_samples_are_read_once(evaluator, monkeypatch):
+    reads, batches = [], evaluator.val.batches
+    together = Together(evaluator)
+    monkeypatch.setattr(evaluator.val, "batches", lambda size: reads.append(size) or batches(size))
+    together([evaluator.space.full, evaluator.space.floor], "raw")
+    assert len(reads) == 1
+
+
 def test_trainings_are_refused(evaluator):
     with pytest.raises(ValueError, match="fidelity 'short' trains"):
         Together(evaluator)([evaluator.space.full], "short")
