@@ -54,10 +54,8 @@ class CutTensor:
         for axis, line in self.cuts:
             if stays.removed[line].size:
                 place = (0, 3, 1, 2)[axis] if last else axis
-                value, is_new = (
-                    value.index_select(place, stays.on_device(line, dense.shape[axis]).to(dense.device)),
-                    True,
-                )
+                index = stays.on_device(line, dense.shape[axis]).to(dense.device)
+                value, is_new = value.index_select(place, index), True
         value = value if is_new else value.clone()
         return value.permute(0, 3, 1, 2) if last else value
 

@@ -394,7 +394,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module, mode in modes:
-            vars(module)["training"] = mode
+            if isinstance(module, torch.jit.ScriptModule):
+                module.training = mode  # which stands in the TorchScript
+            else:
+                vars(module)["training"] = mode
         for table, before in tables:
             table.clear()
             table.update(before)

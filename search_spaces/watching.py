@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from search_spaces.counts import Attribute, ChannelCount, Size, plain
-from search_spaces.literals import floats_asked
+from search_spaces.literals import Literal, floats_asked
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
@@ -241,7 +241,7 @@ OWN = frozenset(vars(nn.Module()))  # what PyTorch keeps in a module
 
 
 def forget_counts(model: nn.Module) -> None:
-    """Make the counts that modules have kept in their attributes plain numbers again."""
+    """Make the counts, and the floats that ask, that modules have kept in their attributes plain numbers again."""
     for module in model.modules():
         for name, value in list(vars(module).items()):
             if type(value) not in KEEP_NONE and name not in OWN:
@@ -253,6 +253,8 @@ def forget_counts(model: nn.Module) -> None:
 def _plainly(value: Any) -> Any:
     if isinstance(value, (ChannelCount, Size)):
         return plain(value)
+    if type(value) is Literal:
+        return float(value)
     if type(value) in (tuple, list, torch.Size):
         items = [_plainly(v) for v in value]
         return value if all(map(operator.is_, items, value)) else type(value)(items)

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from search_spaces import trace
+
 IMAGE = (2, 3, 8, 8)
 
 
@@ -403,12 +405,13 @@ def test_dynamic_control_flow(law, toy):
 
 def test_what_a_module_keeps_is_forgotten(law, toy):
     def function(s, x):
-        s.last = x * 2
+        s.last, s.gain, s.gains = x * 2, 0.5, [0.5 * 3.0]
         return s.last
 
     net = toy(function)
-    law(net, torch.randn(IMAGE))
-    assert not hasattr(net.body.last, "_channel_ids")
+    trace(net, torch.randn(IMAGE))
+    assert not vars(net.body.last)
+    assert {type(number) for number in (net.body.gain, *net.body.gains)} == {float}
     law(net, torch.randn(IMAGE))
 
 

@@ -227,11 +227,15 @@ def test_a_network_prepared_for_quantisation_says_prune_before():
 def test_a_scripted_part_is_frozen_with_its_name():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        block = torch.jit.script(nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU()))
+        block = torch.jit.script(nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Dropout()))
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), block, nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
     space = trace(model, IMAGE)
     assert [(g.name, g.size) for g in space.groups] == [("3", 8)]
     assert space.frozen[0].frozen_because == "its code is TorchScript, which cannot be followed ('2')"
+    assert all(module.training for module in model.modules())
+    images = torch.ones(2, 4, 5, 5)
+    assert not torch.equal(block(images), block(images))  # its dropout is on, as before
+    assert not any(module.training for module in model.eval().modules())
     assert verify(model, space, IMAGE) < 1e-9
 
 
