@@ -75,7 +75,7 @@ class Feasibility:
         self.costs: dict[str, PricesBatch] = {n: c(space) for n, c in COSTS.items() if issubclass(c, ArithmeticCost)}
         self.costs |= dict(costs or {})
         self.limits: dict[str, float] = {}
-        broken = []
+        broken: dict[Budget, str] = {}
         for budget in self.budgets:
             if budget.metric not in self.costs:
                 self.costs[budget.metric] = cost(budget.metric, space)
@@ -83,9 +83,9 @@ class Feasibility:
             limit = budget.bound(dense)
             self.limits[budget.metric] = min(limit, self.limits.get(budget.metric, limit))
             if smallest > limit * (1 + _ROUNDING):
-                broken.append(explain(space, budget, self.costs[budget.metric], smallest, dense))
+                broken[budget] = explain(space, budget, self.costs[budget.metric], smallest, dense)
         if broken:
-            raise InfeasibleBudget("; ".join(broken))
+            raise InfeasibleBudget("; ".join(broken.values()), broken)
         self._limits: Floats = np.array(list(self.limits.values()), dtype=np.float64)  # [K]
         self._projection = Projection(space, self._prices, self._limits * (1 + _ROUNDING), scores)
 

@@ -15,7 +15,15 @@ from search_spaces import ChannelGroup, SearchSpace
 
 
 class InfeasibleBudget(ValueError):
-    """No network of the space keeps to the budgets."""
+    """No network of the space keeps to the budgets.
+
+    Attributes:
+        budgets: Those that cannot hold, where it is known which.
+    """
+
+    def __init__(self, message: str, budgets: Iterable[Budget] = ()) -> None:
+        super().__init__(message)
+        self.budgets = tuple(budgets)
 
 
 def explain(space: SearchSpace, budget: Budget, cost: Callable[[Floats], Any], smallest: float, dense: float) -> str:

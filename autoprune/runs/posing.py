@@ -97,7 +97,7 @@ def make_problem(
     try:
         Feasibility(space, budgets, costs=measured)  # refuses what cannot hold, before scores cost anything
     except InfeasibleBudget as error:
-        deeper = reached_with_depth(budgets, dense, space, example, config.latency_command)
+        deeper = reached_with_depth(error.budgets, dense, space, example, config.latency_command)
         said = [f"; --depth on reaches {100 * share:.1f} % of {metric}, measured" for metric, share in deeper.items()]
         raise InfeasibleBudget(f"{error}{''.join(said)}") from error
     if config.divisor == "auto":

@@ -64,7 +64,7 @@ def reached_with_depth(
     Measured, since the predictors of a space whose branches have to stay know nothing of networks without them.
 
     Args:
-        budgets: Of the search; those on no latency are passed over.
+        budgets: That cannot hold; those on no latency are passed over.
         model: The dense network, in eval mode, on the CPU.
         space: Its search space.
         example: One batch as it is called with.

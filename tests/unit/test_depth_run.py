@@ -132,6 +132,10 @@ def test_a_latency_budget_that_only_depth_reaches_says_what_was_measured_with_it
     with pytest.raises(InfeasibleBudget, match=r"--depth on reaches 31.0 % of latency@torch.*, measured"):
         make_problem(config, model, space.standing, x[:1], lambda: None)
     assert measured == [space.deep.floor]
+    config = replace(config, budget=("latency<=100%@torch", "macs<=0.1%"))
+    with pytest.raises(InfeasibleBudget, match=r"'macs<=0.1%': unreachable"):
+        make_problem(config, model, space.standing, x[:1], lambda: None)
+    assert len(measured) == 1  # of a budget that can hold nothing is measured
     assert {space.deep.floor[g] for b in space.branches for g in b.groups} == {0}
     assert needed.reached_with_depth([parse("latency<=40%@torch")], model, space, x[:1]) == {}
 
