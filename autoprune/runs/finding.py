@@ -76,18 +76,20 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
             save_weights(net, path)
             progress.say(f"other budgets: search the network that serves every width with --weights {path} --criterion "
                          f"{path.with_suffix('.scores.safetensors')}")  # fmt: skip
-        return replace(prepared, problem=replace(prepared.problem, found=widths), trained=net, nested=nested)
+        problem, epochs = replace(prepared.problem, found=widths), config.method_epochs
+        return replace(prepared, problem=problem, trained=net, nested=nested, method_epochs=epochs)
     norms = score_all("magnitude", net, prepared.space)
     # What is kept comes first; at another budget, the larger filters of it.
     scores = tuple(
         np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
     )
     early = method.settled_after if isinstance(method, (Sooner, WaitingUnits)) else 0
-    spare = config.method_epochs - early if early else 0.0
-    settled = f"; the choice had settled after {early} epochs: {spare:g} more for what was found" if early else ""
+    epochs = early or config.method_epochs
+    settled = f"; the choice had settled after {early} of {config.method_epochs:g} epochs" if early else ""
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
-    return replace(prepared, problem=problem, trained=net, units=kept, spare=spare)
+    spare = config.method_epochs - epochs
+    return replace(prepared, problem=problem, trained=net, units=kept, method_epochs=epochs, spare=spare)
 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:

@@ -58,6 +58,7 @@ class Prepared:
         trained: The dense network as a method has trained it, which is cut in place of `model`; None: there is none.
         nested: The network of several levels that a method has trained; None: there is none.
         units: Those that a method has chosen to stay; None: the scores choose them.
+        method_epochs: Epochs for which a method has trained it.
         spare: Epochs that a method was given and did not need: the network that it found is trained so much longer.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
@@ -72,6 +73,7 @@ class Prepared:
     trained: nn.Module | None = None
     nested: NestedNetwork | None = None
     units: Kept | None = None
+    method_epochs: float = 0.0
     spare: float = 0.0
 
     def kept(self, trial: Trial) -> Kept:

@@ -189,7 +189,6 @@ def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | N
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:
     config, left_out = run.config, prepared.task.skipped()
-    method_epochs = config.method_epochs - prepared.spare
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -206,7 +205,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"skipped": len(left_out), "skipped_first": left_out[:10]} if left_out else {}),
         },
         "finetune": {
-            **({"method": config.method, "method_epochs": method_epochs} if config.method else {}),
+            **({"method": config.method, "method_epochs": prepared.method_epochs} if config.method else {}),
             **({"prune_when": config.prune_when} if config.prune_when else {}),
             "recovery": config.recovery,
             **({"prune_share": config.prune_share} if drives(config) else {}),

@@ -96,13 +96,15 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
     early = {"prune_when": "epi", "prune_when_args": {"last": 1, "tau": 0.0}, "method_epochs": 3.0, "epochs": 0.0}
     for name, method in (("a", {"method": "slimming"}), ("b", {})):
         result = train(digits_weights, **{**QUICK, **early, **method, "progress": True, "name": name})
-        assert "settled after 2 epochs: 1 more for what was found" in capsys.readouterr().out
+        assert "settled after 2 of 3 epochs" in capsys.readouterr().out
         said = read_architecture(result.run_dir / "best")
         told = said["provenance"]["finetune"]
         assert (told["method_epochs"], told["epochs"]) == (2.0, 1.0)
         assert "after_finetune_val" in said["metrics"]  # the small network has been trained
         assert said["costs"]["macs"]["pruned"] <= 0.5 * said["costs"]["macs"]["dense"]
     assert autoprune.resume("results/a", progress=False).trial  # is over
+    again = read_architecture(autoprune.finetune("results/a", epochs=0.5))["provenance"]["finetune"]
+    assert (again["method_epochs"], again["epochs"]) == (2.0, 0.5)  # as was said
 
 
 @pytest.mark.parametrize(
