@@ -17,7 +17,7 @@ from autoprune.compute import Compute
 from autoprune.data.loading import deaths_in_order, has_died
 from autoprune.randomness import GlobalStream
 from autoprune.tasks.given import once
-from autoprune.tasks.seeded import Places, equal, first_batch, is_plain, seeded
+from autoprune.tasks.seeded import Places, equal, first_batch, is_plain, seeded, untouched
 from autoprune.tasks.shares import Portion, Share
 from autoprune.tasks.trees import (
     TARGETS,
@@ -179,10 +179,13 @@ class LoaderTraining(Training):
         """Not where `collate_fn` draws, or makes something of all samples together."""
         with suppress(ValueError):  # as whoever reads it will say
             with running(self._where, "when asked for its batches"), GlobalStream(self._seed, 3, 0).drawing():
-                plain = is_plain(self._read(step // self.per_epoch))
-            if plain:
-                own = next(self._read_between(step, step + 1, share)).own()
-                return equal(own, Portion.of(next(self.between(step, step + 1)), share).own())
+                loader = self._read(step // self.per_epoch)
+            if is_plain(loader):
+                with untouched(loader):
+                    own = next(self._read_between(step, step + 1, share)).own()
+                with untouched(loader):
+                    whole = next(self.between(step, step + 1))
+                return equal(own, Portion.of(whole, share).own())
         return False
 
     def _read_between(self, start: int, end: int, share: Share) -> Iterator[Portion]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
@@ -42,6 +43,19 @@ def seeded(loader: DataLoader[Any], seed: int, epoch: int, start: int, end: int,
             timeout=loader.timeout, worker_init_fn=loader.worker_init_fn, generator=loader.generator,
             multiprocessing_context=loader.multiprocessing_context, prefetch_factor=loader.prefetch_factor,
         )  # fmt: skip
+
+
+@contextmanager
+def untouched(loader: DataLoader[Any]) -> Iterator[None]:
+    """Generators of its own are afterwards as they were: it is read in the block without having been read."""
+    parts = (loader, loader.sampler, loader.batch_sampler)
+    found = [g for g in (getattr(part, "generator", None) for part in parts) if isinstance(g, torch.Generator)]
+    states = [generator.get_state() for generator in found]
+    try:
+        yield
+    finally:
+        for generator, state in zip(found, states, strict=True):
+            generator.set_state(state)
 
 
 class Places:

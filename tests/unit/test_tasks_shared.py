@@ -31,6 +31,8 @@ class Random(Dataset):
 
 def training(**settings):
     data = settings.pop("data", None) or Random()
+    if seed := settings.pop("own_seed", None):
+        settings["generator"] = torch.Generator().manual_seed(seed)
     made = DataLoader(data, **{"batch_size": 8, "shuffle": True} | settings)
     return Task.of(train=made, val=made, loss=functional.cross_entropy).training(8, seed=5), data
 
@@ -43,14 +45,16 @@ def agree(one, other):
     return all(map(torch.equal, one, other))
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_workers": 1, "worker_init_fn": doubled}, {"drop_last": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_workers": 1, "worker_init_fn": doubled}, {"drop_last": True}, {"own_seed": 3}]
+)
 def test_each_reads_its_part_of_the_batches_that_one_process_sees(settings):
     whole = list(training(**settings)[0].between(0, 7))  # two epochs of four batches, or of three
     assert not agree(whole[0], whole[4])
     reads = []
     for rank in range(4):
         found, data = training(**settings)
-        found._can_share(0, Share(rank, 4))
+        assert found._can_share(0, Share(rank, 4))
         data.reads.clear()
         parts = [portion.own() for portion in found._read_between(0, 7, Share(rank, 4))]
         reads.append(len(data.reads))
