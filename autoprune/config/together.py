@@ -44,6 +44,9 @@ def check_together(config: Any) -> None:
         raise ValueError("budget: at least one is needed, e.g. macs<=50%")
     if config.train_workers:
         _check_train_workers(config)
+    if config.together > 1 and (config.workers or config.devices or config.per_device or config.cluster):
+        raise ValueError("together: candidates share the passes of this process, and worker processes evaluate one at "
+                         "a time; leave out workers, devices, per_device and cluster, or together")  # fmt: skip
     if config.method:
         _check_method(config)
     if config.prune_when_args and not config.prune_when:

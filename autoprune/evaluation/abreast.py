@@ -33,6 +33,11 @@ from search_spaces.rules.layers import bind
 from search_spaces.sending import sent
 
 READERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+QUERY, KEY, VALUE = range(3)  # the arguments of attention
+READ_BY = {  # its weights
+    "in_proj_weight": (QUERY, KEY, VALUE), "q_proj_weight": (QUERY,), "k_proj_weight": (KEY,), "v_proj_weight": (VALUE,)
+}  # fmt: skip
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
@@ -53,6 +58,11 @@ class Abreast(nn.Module):
         adapt(self.net)  # so that layers inside attention are called
         self._space, self._plan, self.count = space, plan_of(space), 1
         self._parts = dict(self.net.named_modules(remove_duplicate=False))
+        self._tensors = dict(self.net.named_parameters(remove_duplicate=False))
+        self._homes: dict[int, list[tuple[str, str]]] = {}  # tensor -> (module, its name there), tied ones more
+        for owner, module in self.net.named_modules():
+            for leaf, tensor in module._parameters.items():
+                self._homes.setdefault(id(tensor), []).append((owner, leaf))
         self._device = next(self.net.parameters()).device
         self._row = torch.zeros(0)  # all masks
         self._masks: dict[tuple[Line, int], Tensor] = {}
@@ -61,11 +71,12 @@ class Abreast(nn.Module):
         self._passes, self._fits = 0, Fits()
         if self._plan.products:
             owner = min(module for module, _ in self._plan.products)
-            raise ValueError(f"'{owner}' sums over channels that may go, outside of any layer")
+            where = f"'{owner}'" if owner else "it"
+            raise ValueError(f"{where} sums over channels that may go, outside of any layer")
         self._sides: list[tuple[Line, int]] = []
-        for name, axis, size, line in self._read():
-            self._sides.append((line, size))
-            self._parts[name].register_forward_pre_hook(partial(self._mask, (line, size), axis))
+        for module, places, axis, side in self._read():
+            self._sides.append(side)
+            module.register_forward_pre_hook(partial(self._mask, side, axis, places), with_kwargs=True)
         for name, line in self._plan.statistics.items():
             if isinstance(self._parts[name], _NormBase):  # channel by channel
                 continue
@@ -73,29 +84,40 @@ class Abreast(nn.Module):
             self._sides.append((line, size))
             within(self._parts[name], partial(self._kept_statistics, (line, size)))
         for name, part in self._parts.items():
-            if isinstance(part, _BatchNorm) and part.running_mean is not None:
+            if isinstance(part, _BatchNorm):
                 _run_by(part, partial(self._batch_norm, name, part))
             elif type(part).forward in {kind.forward for kind in READERS}:
                 _run_by(part, partial(self._layer, name, part, part.forward))
         self._sides = list(dict.fromkeys(self._sides))
 
-    def _read(self) -> Iterator[tuple[str, int, int, Line]]:
-        """(module, axis of its input, size, line) of all that read channels which may go."""
+    def _read(self) -> Iterator[tuple[nn.Module, tuple[int, ...], int, tuple[Line, int]]]:
+        """(module, which of its arguments, their axis, line and size) of all that read channels which may go."""
         read = {(m.tensor, m.axis) for g in self._space.groups for m in g.members if m.role == "in"}
         for name, axis in sorted(read):
-            owner, _, leaf = name.rpartition(".")
-            module = self._parts[owner]
-            if isinstance(module, nn.MultiheadAttention) and leaf.endswith("proj_weight"):  # queries, keys and values
-                yield owner, -1, getattr(module, leaf).shape[1], dict(self._plan.tensors[name])[1]
-                continue
-            known = leaf == "weight" and axis == 1 and isinstance(module, READERS) and "weight" in module._parameters
-            if not known or getattr(module, "groups", 1) != 1:
-                raise ValueError(f"'{name}' is read in a way of its own ({type(module).__name__})")
-            lines = dict(self._plan.tensors[name])
-            yield owner, -1 if isinstance(module, nn.Linear) else 1, module.weight.shape[1], lines[1]
+            line = dict(self._plan.tensors[name])[axis]
+            for module, leaf in self._readers(name, axis):
+                side = line, module._parameters[leaf].shape[axis]  # type: ignore[union-attr]
+                last = isinstance(module, (nn.Linear, nn.MultiheadAttention))
+                yield module, READ_BY.get(leaf, (0,)), -1 if last else 1, side
         for name, lines in self._plan.declared.items():
             if 1 in lines:
-                yield name, 1, self._parts[name].in_channels, lines[1]  # type: ignore[misc]
+                module = self._parts[name]
+                yield module, (0,), 1, (lines[1], module.in_channels)  # type: ignore[arg-type]
+
+    def _readers(self, name: str, axis: int) -> list[tuple[nn.Module, str]]:
+        """(module, its name there) of all modules that read by a tensor; an embedding that it is tied to reads none."""
+        found = []
+        for owner, leaf in self._homes[id(self._tensors[name])]:
+            module = self._parts[owner]
+            attends = isinstance(module, nn.MultiheadAttention) and leaf in READ_BY
+            layer = leaf == "weight" and isinstance(module, READERS if axis == 1 else TRANSPOSED if axis == 0 else ())
+            if attends or (layer and getattr(module, "groups", 1) == 1):
+                found.append((module, leaf))
+            elif not isinstance(module, nn.Embedding):
+                raise ValueError(f"'{owner}.{leaf}' is read in a way of its own ({type(module).__name__})")
+        if not found:
+            raise ValueError(f"'{name}' is read outside of any layer")
+        return found
 
     def _size_of(self, name: str) -> int:
         module: Any = self._parts[name]
@@ -172,9 +194,16 @@ class Abreast(nn.Module):
         rows: Tensor = value.unflatten(0, (self.count, -1))
         return rows
 
-    def _mask(self, side: tuple[Line, int], axis: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        count = 3 if isinstance(module, nn.MultiheadAttention) else 1
-        return (*(self._masked(side, axis, x) for x in args[:count]), *args[count:])
+    def _mask(
+        self, side: tuple[Line, int], axis: int, places: Sequence[int], module: nn.Module, args: Any, kwargs: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        names = ("query", "key", "value") if isinstance(module, nn.MultiheadAttention) else ("input",)
+        args, kwargs, done = [*args], dict(kwargs), dict[int, Tensor]()  # one tensor may be queries, keys and values
+        for place in places:
+            given, key = (args, place) if place < len(args) else (kwargs, names[place])
+            x = given[key]
+            given[key] = done[id(x)] = done[id(x)] if id(x) in done else self._masked(side, axis, x)
+        return tuple(args), kwargs
 
     def _masked(self, side: tuple[Line, int], axis: int, x: Tensor) -> Tensor:
         shape = [1] * x.dim()
@@ -185,18 +214,19 @@ class Abreast(nn.Module):
     def _kept_statistics(self, side: tuple[Line, int]) -> TorchFunctionMode:
         return KeptStatistics(self._masks[side])
 
-    def _batch_norm(self, name: str, norm: Any, x: Tensor) -> Tensor:
+    def _batch_norm(self, name: str, norm: Any, input: Tensor) -> Tensor:
         """Of each candidate, by its own statistics."""
-        if not self._estimates and name not in self._statistics:  # as they were cut
-            return type(norm).forward(norm, x)  # type: ignore[no-any-return]
-        kind, x = x.dtype, x.float()
-        rows = self.each(x)
+        takes_batch = norm.running_mean is None  # it has none but those of the batch
+        if not (self._estimates or takes_batch or name in self._statistics):  # as they were cut
+            return type(norm).forward(norm, input)  # type: ignore[no-any-return]
+        kind, rows = input.dtype, self.each(input.float())
         shape = (self.count, 1, -1, *[1] * (rows.dim() - 3))
-        if self._estimates:
+        if self._estimates or takes_batch:
             dims = [1, *range(3, rows.dim())]
             variance, mean = torch.var_mean(rows, dims, correction=0)  # [K, C]
-            number = rows[0].numel() / rows.shape[2]
-            self._average(name, mean, variance * (number / max(1.0, number - 1)))
+            if not takes_batch:
+                number = rows[0].numel() / rows.shape[2]
+                self._average(name, mean, variance * (number / max(1.0, number - 1)))
         else:
             mean, variance = self._statistics[name]
         scale = torch.rsqrt(variance + norm.eps)
@@ -210,24 +240,24 @@ class Abreast(nn.Module):
             mean, variance = (a.lerp(b, 1 / self._passes) for a, b in zip(before, (mean, variance), strict=True))
         self._statistics[name] = mean, variance
 
-    def _layer(self, name: str, layer: Any, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _layer(self, name: str, layer: Any, forward: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
         """A layer with weights for each candidate where it has been fitted."""
         if (fitted := self._fits.of(name)) is not None:
             line = dict(self._plan.tensors.get(f"{name}.weight", ())).get(1)
             mask = None if line is None else self._masks.get((line, layer.weight.shape[1]))
-            if mask is not None and len(x) == self.count * fitted.samples(name):
-                inputs, wanted = fitted.rows_of(name, layer, x, self.count)
-                with torch.autocast(x.device.type, enabled=False):
+            if mask is not None and len(input) == self.count * fitted.samples(name):
+                inputs, wanted = fitted.rows_of(name, layer, input, self.count)
+                with torch.autocast(input.device.type, enabled=False):
                     self._own[name] = solve_each(layer, self.each(inputs), wanted, mask, fitted.ridge, fitted.compute)
         if name not in self._own:
-            return forward(x)
+            return forward(input)
         weight, bias = self._own[name]
         if isinstance(layer, nn.Linear):
-            rows = self.each(x)
+            rows = self.each(input)
             found = torch.matmul(rows.flatten(1, -2), weight.mT)
             found = found if bias is None else found + bias[:, None]
-            return found.view(*x.shape[:-1], -1)
-        side = self.each(x).transpose(0, 1).flatten(1, 2)  # [N, K * C, ...]: the candidates as groups
+            return found.view(*input.shape[:-1], -1)
+        side = self.each(input).transpose(0, 1).flatten(1, 2)  # [N, K * C, ...]: the candidates as groups
         padding = layer.padding
         if layer.padding_mode != "zeros":
             side = functional.pad(side, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)

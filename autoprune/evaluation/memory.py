@@ -54,7 +54,12 @@ def within_memory(
                                       "size, or the number of workers that share the device") from error  # fmt: skip
         else:
             return metrics if batch == batch_size else {**metrics, "halved_batch": batch}
-        gc.collect()  # here, where the error is gone, and with it the frames that held the tensors
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free(device)
     raise AssertionError("unreachable")
+
+
+def free(device: torch.device) -> None:
+    """Let go of what ran out of memory: called where the error is gone, and with it the frames that hold tensors."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

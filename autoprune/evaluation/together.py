@@ -9,20 +9,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autoprune.errors import CandidateFailed
 from autoprune.evaluation.abandonment import Losses
 from autoprune.evaluation.abreast import Abreast
 from autoprune.evaluation.evaluator import Evaluator
+from autoprune.evaluation.memory import free
 from autoprune.evaluation.plan import EvaluationPlan
 from autoprune.evaluation.ready import Ready
 from autoprune.evaluation.validation import summary
+from autoprune.failures import out_of_memory
 from autoprune.graphs import Graph, capture_on
-from autoprune.tasks import Meter, Task, answered, mapped, num_samples
+from autoprune.recovery import Reconstruction, reestimate
+from autoprune.tasks import Task, answered, mapped, num_samples
 from autoprune.tasks.trees import bring, leaves
+from objectives.plugins import PluginError, described
 from search_spaces import Widths, prune
 
 TOLERANCE = 1e-3  # of an output's largest number: what a wrong mask breaks is broken by far
@@ -42,38 +48,65 @@ class Together:
         self._evaluator, self._task = evaluator, evaluator.task
         self._key: tuple[int, EvaluationPlan, int] | None = None  # of what was evaluated last, which has this graph
         self._graph: Graph | None = None
+        self._most: int | None = None  # candidates that memory holds at once; None: not known
         if type(self._task).evaluate is not Task.evaluate:
             raise ValueError("together: the task computes its loss inside the network")
         try:
             self._net = Abreast(evaluator.dense, evaluator.space)
             self._try()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"together: candidates of this network cannot share a pass ({error}); evaluate them one "
+        except Exception as error:  # of the network, too, which has never seen so many samples at once
+            why = str(error) if type(error) is ValueError else described(error)
+            raise ValueError(f"together: candidates of this network cannot share a pass ({why}); evaluate them one "
                              "at a time (together=1)") from error  # fmt: skip
 
     def __call__(self, candidates: Sequence[Widths], fidelity: str = "proxy") -> list[dict[str, Any] | str]:
-        """The metrics of each, or why it has none.
+        """The metrics of each, or why it has none. Those that memory does not hold at once go in two halves.
 
         Raises:
             ValueError: If widths or fidelity are not legal, or the fidelity trains.
-            CandidateFailed: If they run out of memory: then one at a time may do.
+            MemoryError, RuntimeError: Whatever else goes wrong, and if memory does not hold one.
         """
-        start, evaluator = time.perf_counter(), self._evaluator
-        plan = evaluator.settings.plan(fidelity)
+        plan = self._evaluator.settings.plan(fidelity)
         if plan.steps:
             raise ValueError(f"together: fidelity '{fidelity}' trains, each candidate for itself")
-        if (gone := [widths for widths in candidates if 0 in widths]) and len(gone) < len(candidates):
-            rest = iter(self([widths for widths in candidates if 0 not in widths], fidelity))
-            return [evaluator(widths, fidelity) if 0 in widths else next(rest) for widths in candidates]
-        if gone:  # of a branch that is gone a constant stays, and no batch-norm: another network
-            return [evaluator(widths, fidelity) for widths in candidates]
-        clock, size = evaluator.compute.stopwatch(), evaluator.pass_size(plan)
+        # Of a branch that is gone a constant stays, and no batch-norm: another network.
+        whole = [widths for widths in candidates if 0 not in widths]
+        found = iter(self._parts(whole, plan))
+        return [self._alone(widths, fidelity) if 0 in widths else next(found) for widths in candidates]
+
+    def _alone(self, widths: Widths, fidelity: str) -> dict[str, Any] | str:
+        try:
+            return self._evaluator(widths, fidelity)
+        except CandidateFailed as error:
+            return str(error)
+
+    def _parts(self, candidates: Sequence[Widths], plan: EvaluationPlan) -> list[dict[str, Any] | str]:
+        """As many at once as memory holds: what each gets does not depend on that."""
+        found, left = list[dict[str, Any] | str](), list(candidates)
+        while left:
+            some = left[: self._most]
+            try:
+                found += self._scored(some, plan)
+            except (MemoryError, RuntimeError, PluginError) as error:
+                if len(some) < 2 or not out_of_memory(error):
+                    raise
+                self._most = (len(some) + 1) // 2
+            else:
+                left = left[len(some) :]
+                continue
+            free(self._evaluator.compute.device)
+        return found
+
+    def _scored(self, candidates: Sequence[Widths], plan: EvaluationPlan) -> list[dict[str, Any] | str]:
+        """The metrics of candidates with all their branches, in one pass."""
+        start, evaluator = time.perf_counter(), self._evaluator
+        clock = evaluator.compute.stopwatch()
         self._net.wear([evaluator.space.kept(widths, evaluator.scores) for widths in candidates])
         losses = [Losses() for _ in candidates]
-        meters = [Meter(self._task, evaluator.goal.more) for _ in candidates]
+        meters = [self._task.meter(evaluator.goal.more) for _ in candidates]
         try:
             with torch.inference_mode(), evaluator.compute.autocast(), clock:
-                for batch, answers in self._answers(plan, size):
+                for batch, answers in self._answers(plan, evaluator.pass_size(plan)):
                     count = num_samples(batch)
                     for k, (own, meter) in enumerate(zip(losses, meters, strict=True)):
                         outputs = _of(answers, k, count)
@@ -99,24 +132,30 @@ class Together:
     def _answers(self, plan: EvaluationPlan, size: int) -> Iterable[tuple[Any, Any]]:
         """Validation samples, and the answers of all candidates: by a graph where these come as those before."""
         key, compute = (self._net.count, plan, size), self._evaluator.compute
-
-        def whole() -> list[tuple[Any, Any]]:
-            with compute.autocast(cached=False):
-                return list(self._passes(plan, size))
-
         if key != self._key:
+            reconstruction = self._reconstruction(plan)  # kept with the graph, which reads what it holds
+
+            def whole() -> list[tuple[Any, Any]]:
+                with compute.autocast(cached=False):
+                    return list(self._passes(plan, size, reconstruction))
+
             drawn = [self._evaluator.val, *([self._evaluator.sample(plan.bn_samples)] if plan.bn_samples else [])]
             is_still = all(isinstance(draw, Ready) for draw in drawn)  # on the device, for good
             where = capture_on(compute.device) if compute.graphs and is_still else None
             what = f"together: {self._net.count} candidates in one pass"
             self._key, self._graph = key, None if where is None else Graph(whole, what, where)
-        return self._passes(plan, size) if self._graph is None else self._graph()
+        return self._passes(plan, size, self._reconstruction(plan)) if self._graph is None else self._graph()
 
-    def _passes(self, plan: EvaluationPlan, size: int) -> Iterator[tuple[Any, Any]]:
-        """Those, batch by batch, once layers are fitted and statistics measured."""
+    def _reconstruction(self, plan: EvaluationPlan) -> Reconstruction | None:
+        """What fits layers, where the plan asks for it."""
+        return self._evaluator.reconstruction(plan.fit_samples) if plan.fit_samples else None
+
+    def _passes(
+        self, plan: EvaluationPlan, size: int, reconstruction: Reconstruction | None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Those answers, once layers are fitted and statistics measured."""
         evaluator = self._evaluator
-        if plan.fit_samples:
-            reconstruction = evaluator.reconstruction(plan.fit_samples)
+        if reconstruction is not None:
             with self._net.fitting(reconstruction):
                 reconstruction.call(self._net)
         if plan.bn_samples:
@@ -138,18 +177,30 @@ class Together:
         half = space.clip(0.5 * group.size for group in space.groups)
         kept = [space.kept(widths, evaluator.scores) for widths in (half, space.floor)]
         self._net.wear(kept)
+        alone = [compute.place(prune(evaluator.dense, space, units)).eval() for units in kept]
         with torch.no_grad():
-            answers = task.call(self._net, batch)
-            for k, units in enumerate(kept):
-                alone = task.call(compute.place(prune(evaluator.dense, space, units)).eval(), batch)
-                pairs = zip(leaves(_of(answers, k, num_samples(batch))), leaves(alone), strict=True)
-                for one, other in pairs:
-                    scale = float(other.float().abs().max()) if other.numel() else 0.0
-                    same = one.shape == other.shape and torch.allclose(
-                        one.float(), other.float(), rtol=TOLERANCE, atol=TOLERANCE * scale
-                    )
-                    if not same and math.isfinite(scale):
-                        raise ValueError("they do not answer there as they do alone")
+            self._compare(task.call(self._net, batch), [task.call(net, batch) for net in alone], num_samples(batch))
+            with self._net.estimating():
+                task.call(self._net, batch)
+            for net in alone:
+                reestimate(net, [batch], partial(task.call, net))
+            self._compare(task.call(self._net, batch), [task.call(net, batch) for net in alone], num_samples(batch))
+
+    @staticmethod
+    def _compare(together: Any, alone: Sequence[Any], count: int) -> None:
+        """Check the answers to some samples.
+
+        Raises:
+            ValueError: If they are not the same.
+        """
+        for k, answers in enumerate(alone):
+            for one, other in zip(leaves(_of(together, k, count)), leaves(answers), strict=True):
+                scale = float(other.float().abs().max()) if other.numel() else 0.0
+                same = one.shape == other.shape and torch.allclose(
+                    one.float(), other.float(), rtol=TOLERANCE, atol=TOLERANCE * scale
+                )
+                if not same and math.isfinite(scale):
+                    raise ValueError("they do not answer there as they do alone")
 
 
 def _of(answers: Any, k: int, count: int) -> Any:

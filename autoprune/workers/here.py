@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoprune.controller import Job, SearchCallback, SearchController
-from autoprune.errors import CandidateFailed, DeviceBroken, SearchStopped
+from autoprune.errors import DeviceBroken, SearchStopped
 from autoprune.ledger import plain
 from autoprune.workers.attempt import Evaluate, attempt
 from autoprune.workers.memory import give_back
@@ -88,7 +88,7 @@ def _evaluated(
         alike = [(name, job) for name, job in jobs if job.fidelity == fidelity]
         found: Sequence[Mapping[str, Any] | str] = ()
         if several is not None and len(alike) > 1:
-            with contextlib.suppress(ValueError, CandidateFailed, MemoryError, RuntimeError):
+            with contextlib.suppress(Exception):  # whose it is shows when each is evaluated by itself
                 found = [r if isinstance(r, str) else plain(dict(r)) for r in several([job for _, job in alike])]
         for i, (name, job) in enumerate(alike):
             yield name, job, found[i] if found else attempt(evaluate, job)

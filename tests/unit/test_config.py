@@ -174,3 +174,9 @@ def test_a_bad_setting_of_a_training_is_named(settings, message):
 def test_processes_that_train_together_are_those_of_a_cluster(settings, said):
     with pytest.raises(ValueError, match=said):
         RunConfig.make(**{"train_workers": 2, **settings})
+
+
+@pytest.mark.parametrize("elsewhere", [{"workers": 2}, {"devices": "cuda:1"}, {"per_device": 2}, {"cluster": "auto"}])
+def test_candidates_share_passes_of_this_process_only(elsewhere):
+    with pytest.raises(ValueError, match=r"^together: .* leave out workers, devices, per_device and cluster, or "):
+        RunConfig.make(together=4, **elsewhere)

@@ -77,11 +77,34 @@ class ViT(nn.Module):
         return self.head(self.norm(self.blocks(x))[:, 0])
 
 
+class Unusual(nn.Module):
+    """Transposed convolutions, tied weights, statistics of the batch, calls by keyword, keys of another width."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.norm = nn.Conv2d(3, 12, 2, 2), nn.BatchNorm2d(12, track_running_stats=False)
+        self.one, self.two = nn.Conv2d(12, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.two.weight = self.one.weight
+        self.norm1, self.norm2 = nn.BatchNorm2d(12), nn.BatchNorm2d(12)
+        self.up, self.tokens = nn.ConvTranspose2d(12, 8, 2, 2), nn.Linear(8, 16)
+        self.attention = nn.MultiheadAttention(16, 4, kdim=12, vdim=12, batch_first=True)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.down(x)))
+        x = x + torch.relu(self.norm1(input=self.one(input=x)))
+        x = x + torch.relu(self.norm2(self.two(x)))
+        y, keys = self.tokens(torch.relu(self.up(x)).mean(2).mT), x.flatten(2).mT
+        y = y + self.attention(query=y, key=keys, value=keys, need_weights=False)[0]
+        return self.head(input=torch.relu(y).mean(1))
+
+
 NETWORKS = {
     "resnet": lambda: ResNetCifar(8),
     "mobilenet": mobile,
     "group norm": lambda: mobile(lambda channels: nn.GroupNorm(4, channels)),
     "vit": ViT,
+    "unusual": Unusual,
 }
 
 
@@ -168,10 +191,68 @@ class Squeezed(nn.Module):
         return self.head(gram.mean(1))
 
 
-def test_networks_that_cannot_share_a_pass_are_refused_in_a_sentence():
-    net = Squeezed().eval()
+class PositionsFirst(nn.Module):
+    """Batch-norm over rows that are not in the order of samples, before anything is cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.norm, self.out, self.head = (
+            nn.Linear(3, 8),
+            nn.BatchNorm1d(8),
+            nn.Linear(8, 6),
+            nn.Linear(6, 10),
+        )
+
+    def forward(self, x):
+        rows = x.flatten(2).permute(2, 0, 1)
+        found = self.norm(self.rows(rows.flatten(0, 1))).unflatten(0, rows.shape[:2]).transpose(0, 1)
+        return self.head(torch.relu(self.out(torch.relu(found))).mean(1))
+
+
+class Counted(nn.Module):
+    """Knows some numbers of samples only."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 8, 1), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.two(torch.relu(self.one(x)))).mean((2, 3))) * {1: 1.0, 2: 1.0}[len(x)]
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(Squeezed, "it sums over channels"), (PositionsFirst, "they do not answer there"), (Counted, "KeyError: 4")],
+)
+def test_networks_that_cannot_share_a_pass_are_refused_in_a_sentence(make, why):
+    net = make().eval()
     space = trace(net, data().example)
     assert space.groups
     one = Evaluator(net, data(), space, tuple(np.ones(g.size) for g in space.groups), replace(SETTINGS, val_samples=8))
-    with pytest.raises(ValueError, match=r"together: candidates of this network cannot share a pass .*one at a time"):
+    with pytest.raises(ValueError, match=rf"together: .* cannot share a pass \({why}[^\n]*one at a time"):
         Together(one)
+
+
+class Full(nn.Module):
+    """Memory for so many samples."""
+
+    most = 10**6
+
+    def forward(self, x):
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(x)} GiB")
+        return x
+
+
+def test_as_many_go_together_as_memory_holds():
+    net = nn.Sequential(Full(), *mobile()).eval()
+    space = trace(net, data().example)
+    evaluator = Evaluator(net, data(), space, tuple(np.arange(1.0, g.size + 1) for g in space.groups), SETTINGS)
+    together, some = Together(evaluator), [space.sample(np.random.default_rng(seed)) for seed in range(5)]
+    expected = [plain(found) for found in together(some)]
+    together._net.net[0].most = 2 * SETTINGS.batch_size
+    for _ in range(2):
+        assert [plain(found) for found in together(some)] == expected
+    together._net.net[0].most = SETTINGS.batch_size - 1
+    with pytest.raises(torch.OutOfMemoryError):
+        together(some)

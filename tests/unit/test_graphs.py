@@ -1,5 +1,6 @@
 """What would be one CUDA graph, with a pretended capture: the same numbers, replayed, or one sentence why not."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -104,6 +105,9 @@ def test_candidates_in_one_pass_get_what_each_gets_alone(capture, monkeypatch, f
         for widths, found in zip(drawn, several(drawn, fidelity), strict=True):
             assert found["loss"] == pytest.approx(alone(widths, fidelity)["loss"], rel=1e-5)
     assert (capture.captured, capture.replayed) == (1, 2)
+    read = [weakref.ref(made) for made in alone._reconstructions.values()]
+    alone._reconstructions.clear()  # as one that runs out of memory does
+    assert all(made() for made in read)  # the graph goes on reading there
     several([space.floor], fidelity)  # another number of them
     assert capture.replayed == 2
 
