@@ -347,7 +347,8 @@ def _go(
                     break
                 if config.cluster:
                     return None
-            progress.say(f"search ended: {ending(run, ledger, is_over=True)}")
+            what = "training" if run.config.method else "search"
+            progress.say(f"{what} ended: {ending(run, ledger, is_over=True)}")
             trial = outcome.trial
             winner = delivered(run, prepared, trial) or deliver_held(run, prepared, outcome, evaluate, progress)
             shutil.rmtree(run.trained, ignore_errors=True)

@@ -79,6 +79,9 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
             "time": f"{resuming(run, time=f'+{config.time}')} goes on",
             "the": f"another --strategy or --seed{_finer(config)}, in a run of another name, proposes others",
         }[reason.partition(" ")[0]]
+    elif tally.evaluated >= config.trials and config.method:
+        reason = f"{config.method} has found its network"
+        more = f"`autoprune finetune {shlex.quote(str(run.path))} --epochs N` trains that one longer"
     elif tally.evaluated >= config.trials:
         reason = f"all {counted(config.trials, 'candidate')} evaluated"
         more = f"{resuming(run, trials=2 * config.trials)} evaluates more"

@@ -83,9 +83,15 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     scores = tuple(
         np.isin(np.arange(len(n)), k) + n / max(n.max(), 1e-30) / 2 for n, k in zip(norms, kept, strict=True)
     )
-    early = method.settled_after if isinstance(method, (Sooner, WaitingUnits)) else 0
+    early, settled = 0, ""
+    if isinstance(method, (Sooner, WaitingUnits)):
+        early = method.settled_after
+        settled = (
+            "; the choice had not settled and was made at the end (more method_epochs or a smaller 'last' may help)"
+        )
+        if early:
+            settled = f"; the choice had settled after {early} of {config.method_epochs:g} epochs"
     epochs = early or config.method_epochs
-    settled = f"; the choice had settled after {early} of {config.method_epochs:g} epochs" if early else ""
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
     spare = config.method_epochs - epochs

@@ -130,9 +130,12 @@ class MapStyle(Task):
         if not parts:
             return []
         count, size = sum(map(len, parts)), sum(part.num_bytes(len(part)) for part in parts)
-        return [f"streamed: {count:,} {self.sample}s would take {size / 2**30:.1f} GiB in memory, more than "
-                f"--data-memory gives; {processes(parts[0].workers)} processes load them, and samples for scoring and "
-                "calibration are kept"]  # fmt: skip
+        amount = f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
+        workers = f"{processes(parts[0].workers)} process{'es' * (processes(parts[0].workers) != 1)}"
+        return [
+            f"streamed: {count:,} {self.sample}s would take {amount} in memory, more than "
+            f"--data-memory gives; loaded by {workers}, and samples for scoring and calibration are kept"
+        ]
 
     def skipped(self) -> list[str]:
         """See `Task`."""

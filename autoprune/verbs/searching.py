@@ -48,7 +48,8 @@ def search(
         data: "digits", "cifar10:DIR", "cifar100:DIR", "imagefolder:DIR" or "package.module:function"; (train, test),
             (train, val, test) or a dictionary of these names, each a pair (images [N, C, H, W], labels [N]), a data
             set of (image, class number) or a `DataLoader` of one; such a data set alone, part of which validates; a
-            function that returns any of these; or an `autoprune.data.ImageData`.
+            function that returns any of these; an `autoprune.data.ImageData`; or, of any task, an `autoprune.Task`
+            (`Task.of(train=loader, val=loader, loss=...)`).
         budget: One or several that must all hold: "macs<=50%", "params<=1.5M" ...; default "macs<=50%", or none where
             the whole trade-off is searched (`front="macs"`).
         config: Settings, or a TOML file of them; what is given besides wins over it.

@@ -65,7 +65,8 @@ def settled(
         raise ValueError("task: says what the network is for, and so do the data; give one of them")
     for name, value in found.items():
         if value is None and not (name == "data" and given.get("task")):
-            raise ValueError(f"{name}: missing; {SETTINGS[name].help}, or an object")
+            objects = "an nn.Module" if name == "model" else "a Task, loaders, or (images, labels)"
+            raise ValueError(f"{name}: missing; {SETTINGS[name].help}; or an object: {objects}")
     made = RunConfig.make(**given)
     if not is_known(found["data"]):  # what it is decided by now, the run is to keep
         made = with_memory(made, found["data"])

@@ -106,6 +106,8 @@ def study(
                 known.dense.append(dense)
                 known.widths.extend(chunk)
                 known.shares.extend(shares)
+                if say:
+                    say(f"{len(known.shares)} networks measured")
             _look_again(known, learn(known), measure)
         _write(path, known, about)
     return learn(known)

@@ -103,6 +103,12 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
         assert "after_finetune_val" in said["metrics"]  # the small network has been trained
         assert said["costs"]["macs"]["pruned"] <= 0.5 * said["costs"]["macs"]["dense"]
     assert autoprune.resume("results/a", progress=False).trial  # is over
+    train(digits_weights, **{**QUICK, **early, "prune_when_args": {"last": 5}, "progress": True, "name": "c"})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the choice had not settled and was made at the end" in said
+    assert (
+        "training ended: epi has found its network; `autoprune finetune results/c --epochs N` trains that one" in said
+    )
     again = read_architecture(autoprune.finetune("results/a", epochs=0.5))["provenance"]["finetune"]
     assert (again["method_epochs"], again["epochs"]) == (2.0, 0.5)  # as was said
 
