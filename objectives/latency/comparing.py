@@ -53,8 +53,10 @@ class Comparison:
         spread = (high - low) / 2
         shares = took[:, 1] / took[:, 0]
         share, count = np.median(shares), len(shares)
-        # Of a median, for normal errors; twice it is Student's bound, since it is itself known from few passes.
-        error = 1.2533 * shares.std(ddof=1) / np.sqrt(count) * stdtrit(count - 1, ndtr(2)) / 2 if count > 1 else np.inf
+        # Of a median, for errors that are normal but for a few passes in which the machine was busy: by the quartiles,
+        # which those do not move; of few passes they lie too near. Twice it is Student's bound.
+        wide = np.subtract(*np.quantile(shares, [0.75, 0.25])) / 1.349 * (1 + 3 / count)
+        error = 1.2533 * wide / np.sqrt(count) * stdtrit(count - 1, ndtr(2)) / 2 if count > 1 else np.inf
         return cls(
             float(median[0]), float(spread[0]), float(median[1]), float(spread[1]),
             float(share), float(error), len(took),
