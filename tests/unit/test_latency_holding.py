@@ -401,7 +401,7 @@ def test_who_joins_late_hears_of_a_winner_that_is_not_the_best_one(best_number, 
 
 @pytest.mark.parametrize("passes", [5, 10, 15])
 def test_what_is_surely_not_exceeded_is_not_and_busy_passes_say_nothing(passes):
-    """In 19 of 20 measurements or more the true share is below; a fifth of the passes at three times it widens little."""
+    """In 19 of 20 measurements the true share is below; a fifth of the passes at three times it widens little."""
     rng, below, margins = np.random.default_rng(0), [], []
     for busy in (0.0, 0.2):
         noise = 1 + 0.02 * rng.standard_normal((1000, passes))
