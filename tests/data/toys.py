@@ -97,7 +97,7 @@ class MakeBreaking(MakeEvaluator):
 
     def __init__(self, side, pause_s, starts, wanted):
         super().__init__(side, pause_s)
-        self.starts, self.wanted = starts, wanted
+        self.side, self.starts, self.wanted = side, starts, wanted
 
     def started(self):
         return len(Path(f"{self.side}.starts").read_text().split())
