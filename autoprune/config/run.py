@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config.together import check_together, chosen
+from autoprune.config.combinations import check_together, chosen
 from autoprune.fidelity import Fidelity
 from autoprune.labels import Labels
 from autoprune.settings import GROUPS, Setting, TrainingSettings, settings_of, toml

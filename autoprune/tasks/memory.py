@@ -131,7 +131,8 @@ class MapStyle(Task):
             return []
         count, size = sum(map(len, parts)), sum(part.num_bytes(len(part)) for part in parts)
         amount = f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
-        workers = f"{processes(parts[0].workers)} process{'es' * (processes(parts[0].workers) != 1)}"
+        number = processes(parts[0].workers)
+        workers = f"{number} process{'es' * (number != 1)}"
         return [
             f"streamed: {count:,} {self.sample}s would take {amount} in memory, more than "
             f"--data-memory gives; loaded by {workers}, and samples for scoring and calibration are kept"

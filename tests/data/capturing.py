@@ -4,24 +4,18 @@ As in a real one Python runs once, numbers and addresses stay what they were, an
 """
 
 import torch
-from pretend import WAITS
-from torch.utils._python_dispatch import TorchDispatchMode
+from pretend import WAITS, OneByOne
 from torch.utils._pytree import tree_leaves
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(OneByOne):
     """Notes all operators, with their tensors, and what stood in tensors that were there before."""
 
     def __init__(self):
         super().__init__()
         self.done, self.before, self.made = [], [], set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        with self:
-            found = func.decompose(*args, **kwargs)  # in inference mode operators arrive in one piece
-        if found is not NotImplemented:
-            return found
+    def run(self, func, args, kwargs):
         if func.overloadpacket.__name__ in WAITS:
             raise RuntimeError("operation not permitted when stream is capturing")
         for tensor in tensors((args, kwargs)):

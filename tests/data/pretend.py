@@ -23,7 +23,21 @@ WAITS = frozenset(
 )
 
 
-class Kernels(TorchDispatchMode):
+class OneByOne(TorchDispatchMode):
+    """Sees all operators in the pieces that are run."""
+
+    def run(self, func, args, kwargs):
+        """One of them."""
+        raise NotImplementedError
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with self:
+            found = func.decompose(*args, **kwargs)  # in inference mode operators arrive in one piece
+        return self.run(func, args, kwargs) if found is NotImplemented else found
+
+
+class Kernels(OneByOne):
     """Counts what would be launched on a GPU, operator by operator."""
 
     def __init__(self):
@@ -43,12 +57,7 @@ class Kernels(TorchDispatchMode):
         uneven = pairs and any(a.shape != b.shape for a, b in zip(args[0], others, strict=True))
         self.launched[name] += len(args[0]) if uneven else 1  # those of unequal shapes go one by one
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        with self:
-            found = func.decompose(*args, **kwargs)  # in inference mode operators arrive in one piece
-        if found is not NotImplemented:
-            return found
+    def run(self, func, args, kwargs):
         self.count(func, args)
         return func(*args, **kwargs)
 
