@@ -142,7 +142,8 @@ class RunConfig(TrainingSettings):
         "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
     trials: int = search(93, "N",
-        "candidates that the search evaluates", low=1, high=MOST, verbs="profile resume", common="*")
+        "candidates that the search scores, warm starts among them; finalists come on top", low=1, high=MOST,
+        verbs="profile resume", common="*")
     time: str = search("", "DURATION",
         "no new candidate after so long, over all resumes: 90s, 45m, 2h, 1h30m (finalists still run); a resume with "
         "+90s goes on for so much longer than it has worked", verbs="resume",

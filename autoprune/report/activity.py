@@ -87,10 +87,10 @@ class Activity:
 
     @property
     def pace(self) -> str:
-        """Candidates a minute, in words; empty before the first, and of a ledger that has no clock."""
+        """Evaluations a minute, in words; empty before the first, and of a ledger that has no clock."""
         if not self.per_minute:
             return ""
-        text = f"{self.per_minute:.3g} candidates a minute in {seconds(self.now_s)} at work"
+        text = f"{self.per_minute:.3g} evaluations a minute in {seconds(self.now_s)} at work"
         return text if self.recently is None else f"{text}, {self.recently:.3g} in the last {seconds(RECENT_S)}"
 
     @property

@@ -16,6 +16,7 @@ from autoprune.report.page.prices import cost_label
 from autoprune.report.page.words import duration
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import counted
+from autoprune.report.trials import evaluated
 from autoprune.trust import reading
 from objectives import is_latency
 
@@ -61,11 +62,11 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))
         reached = [_volume(facts)] * has_front
-        took = (str(len(facts.trials)), duration(facts.seconds))
+        took = (evaluated(facts.trials, facts.config), duration(facts.seconds))
         asked = (name, facts.state, strategy, facts.config.goal)
         measured = score.shown(val), score.shown(facts.measured("pruned", "test"))
         rows.append((*asked, loss, *measured, *shares, *reached, *took))
-    return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "trials", "time"), rows
+    return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "evaluated", "time"), rows
 
 
 def common_metric(runs: Sequence[Facts]) -> str:

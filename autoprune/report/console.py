@@ -29,7 +29,7 @@ from autoprune.report.tables import (
     reachable_table,
     removed,
 )
-from autoprune.report.trials import counts, front_table, proxy_quality, write_csv
+from autoprune.report.trials import counts, evaluated, front_table, proxy_quality, write_csv
 from autoprune.report.workers import failures_table
 from autoprune.schedule import is_cached
 from autoprune.trust import reading
@@ -95,11 +95,11 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     costs = {t.number: feasibility.price(t.widths) for t in trials}
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     is_live = bool(writers(run.path, record, run.config.ledger, run.study))
-    out.print(f"trials: {counts(trials, live=is_live)}", markup=False)
+    out.print(f"evaluated: {evaluated(trials, run.config)} ({counts(trials, live=is_live)})", markup=False)
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
     if seconds:
-        out.print(f"evaluated: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
+        out.print(f"took: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     if others := told(seen_by(record)):

@@ -13,7 +13,7 @@ from autoprune.config import OBJECTS, RunConfig
 from autoprune.limits import FEWEST, duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import counted
-from autoprune.schedule import PATIENCE, Tally, is_cached, ranked
+from autoprune.schedule import PATIENCE, Tally, is_cached, num_evaluations, ranked
 from objectives import is_lost
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ def limit_reached(tally: Tally, proxies: Sequence[Trial], config: RunConfig, wor
 
 
 def so_far(trials: Sequence[Trial], is_live: bool = False) -> str:
-    """How many trials there are: those that are not done run somewhere, or were interrupted."""
+    """How many evaluations there are: those that are not done run somewhere, or were interrupted."""
     running = sum(t.state is TrialState.RUNNING for t in trials)
-    text = f"{counted(len(trials) - running, 'trial')} done"
+    done = num_evaluations(t for t in trials if t.state is not TrialState.RUNNING)
+    text = f"{counted(done, 'evaluation')} done"
     return text + (f", {running} {'running' if is_live else 'interrupted (evaluated anew)'}" if running else "")
 
 

@@ -86,7 +86,7 @@ def summary(run: RunDirectory, record: Record) -> str:
         return ""
     return (
         f"{counted(len(tradeoff.front(proxies)), 'point')}, hypervolume {volumes[-1]:.4f} after "
-        f"{counted(len(proxies), 'trial')} (99 % of it by trial {proxies[nearly_all(volumes) - 1].number})"
+        f"{counted(len(proxies), 'candidate')} (99 % of it by trial {proxies[nearly_all(volumes) - 1].number})"
     )
 
 

@@ -32,20 +32,35 @@ class Part(NamedTuple):
     passes: int
 
 
+class Stage(NamedTuple):
+    """A kind of evaluation: its name, how many have finished, how many there will be, and how many were asked for.
+
+    Of candidates all of `--trials` are asked for, though a limit may end the search before; how many finalists there
+    will be is an estimate until every candidate has finished.
+    """
+
+    name: str
+    done: int
+    total: int
+    asked: int
+
+    def __str__(self) -> str:
+        return f"{self.done} of {_named(self.asked, self.name)}"
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What is done and what is left of a search.
 
     Attributes:
-        proxies: Candidates finished, and how many there will be, at most.
-        finalists: Finalists finished, and how many there will be (an estimate until every proxy has finished).
+        stages: The candidates of `--trials`, those that a latency budget asked for besides, then rung by rung the best
+            of them after a training; those of which there are none are left out.
         eta: How long the rest will take, finalists and fine-tune included, in words; of what nothing tells how long it
             takes, only its name.
         end: Why there are no more candidates although fewer were evaluated than was asked for; empty until then.
     """
 
-    proxies: tuple[int, int]
-    finalists: tuple[int, int]
+    stages: tuple[Stage, ...]
     eta: str
     end: str = ""
 
@@ -82,9 +97,13 @@ class Outlook:
         begun = sum(plan.is_proposal(t) for t in running)
         known, broken = {t.widths for t in below}, measured.broken if measured else frozenset()
         more = sum(widths not in known for widths in plan.extra)
-        count_done = tally.evaluated + len(plan.extra) - more
-        left = more + (begun if end else max(0, config.trials - tally.evaluated))
-        proxies = (count_done, count_done + left)
+        own = begun if end else max(0, config.trials - tally.evaluated)
+        left = more + own
+        asked = max(config.trials, tally.evaluated)
+        stages = [
+            Stage("candidate", tally.evaluated, tally.evaluated + own, asked),
+            Stage("further candidate", len(plan.extra) - more, len(plan.extra), len(plan.extra)),
+        ]
         parts = [Part("candidate", left, _pace(below), _passes(plan.first, config, samples))]
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
@@ -100,27 +119,31 @@ class Outlook:
                 left = sum(t.widths not in tried for t in leaders) + (count - len(leaders) if left else 0)
             name = "finalist" if fidelity == FINAL else f"at {fidelity}"
             parts.append(Part(name, left, _pace(here), _passes(fidelity, config, samples)))
+            stages.append(Stage(name, len(here), len(here) + left, len(here) + left))
             below = here
-        shorts = [t for t in done if t.fidelity != plan.first]
-        finalists = len(shorts), len(shorts) + sum(part.left for part in parts[1:])
         if config.epochs:
             pace = tuning.left_s if tuning and not any(part.left for part in parts) else None
             parts.append(Part(FINE_TUNE, 1, pace, tuning_passes(config, samples) if samples else 0))
-        return cls(proxies, finalists, _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
+        stages = [stage for stage in stages if stage.asked]
+        return cls(tuple(stages), _eta(parts, workers or config.workers, limits.time_s - worked_s), end)
 
     @property
     def done(self) -> int:
         """Evaluations finished."""
-        return self.proxies[0] + self.finalists[0]
+        return sum(stage.done for stage in self.stages)
 
     @property
     def total(self) -> int:
         """Evaluations there will be; never fewer than are done."""
-        return self.proxies[1] + self.finalists[1]
+        return sum(stage.total for stage in self.stages)
+
+    @property
+    def now(self) -> Stage:
+        """The stage that the search is in: the last that has begun."""
+        return next((stage for stage in reversed(self.stages) if stage.done), self.stages[0])
 
     def __str__(self) -> str:
-        (done, proxies), (ended, finalists) = self.proxies, self.finalists
-        return f"{done} of {_named(proxies, 'candidate')}, {ended} of {_named(finalists, 'finalist')}"
+        return ", ".join(map(str, self.stages))
 
 
 def _named(count: int, name: str) -> str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -97,7 +97,7 @@ class RunProgress:
         for trial in self._trials:
             self._is_better(trial)
         outlook = self._outlook()
-        self._show("searching", outlook.total, outlook.done, outlook.eta)
+        self._show("searching", outlook.total, outlook.done, outlook)
 
     def begin(self, stage: str, total: int) -> None:
         """Another part of the run begins.
@@ -137,13 +137,12 @@ class RunProgress:
             if not self._is_time(self._every_s) and outlook.done < outlook.total:
                 return
             best = " (best so far)" if better and not self._config.front else ""
-            so_far = f"{outlook.done} of {outlook.total} done, ETA {outlook.eta}"
-            self.say(f"{describe(trial, metric, self._labels.headline)}{best}; {so_far}")
+            said = describe(trial, metric, self._labels.headline)
+            self.say(f"{said}{best}; {outlook}, ETA {outlook.eta}")
         else:
             note = f"{trial.fidelity}: best {metric} {decimals(self._best.get(trial.fidelity, math.inf))}"
-            self._bar.update(
-                self._bar.task_ids[0], completed=outlook.done, total=outlook.total, note=note, eta=outlook.eta
-            )
+            shown: dict[str, Any] = {"note": note, "eta": outlook.eta, "count": str(outlook.now)}
+            self._bar.update(self._bar.task_ids[0], completed=outlook.done, total=outlook.total, **shown)
 
     def _is_time(self, every_s: float) -> bool:
         """Whether the last line is so long ago; then this is the next one."""
@@ -156,18 +155,22 @@ class RunProgress:
         worked_s = time.monotonic() - self._began
         return Outlook.of(self._trials, self._config, worked_s, measured=self._measured, samples=self._samples)
 
-    def _show(self, stage: str, total: int, done: int = 0, eta: str | None = None) -> None:
+    def _show(self, stage: str, total: int, done: int = 0, outlook: Outlook | None = None) -> None:
         self.end()
         if self.console.quiet or not (self.console.is_terminal or _is_notebook(self.console)):
             return
-        left = TimeRemainingColumn() if eta is None else TextColumn("{task.fields[eta]}", table_column=Column())
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), MofNCompleteColumn()]
+        left: ProgressColumn = TimeRemainingColumn()
+        count: ProgressColumn = MofNCompleteColumn()
+        if outlook:
+            left, count = (TextColumn(f"{{task.fields[{name}]}}", table_column=Column()) for name in ("eta", "count"))
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), count]
         if self.console.width >= WIDE:
             columns.insert(1, BarColumn())
             columns += [TextColumn("{task.fields[note]}"), TextColumn("elapsed"), TimeElapsedColumn()]
         self._bar = Progress(*columns, TextColumn("ETA"), left, console=self.console, transient=True)
         self._bar.start()
-        self._bar.add_task(stage, total=total, completed=done, note="", eta=eta)
+        told: dict[str, Any] = {"eta": outlook.eta, "count": str(outlook.now)} if outlook else {}
+        self._bar.add_task(stage, total=total, completed=done, note="", **told)
 
     def _is_better(self, trial: Trial) -> bool:
         better = trial.state is TrialState.COMPLETE and trial.loss < self._best.get(trial.fidelity, math.inf)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from autoprune.config import RunConfig
 from autoprune.fidelity import FINAL
 from autoprune.files import write_text
 from autoprune.labels import TOP1, Score
@@ -166,8 +168,20 @@ _RANKED = (
 )
 
 
+def evaluated(trials: Iterable[Trial], config: RunConfig) -> str:
+    """How many were really evaluated, by their kind: "6 candidates, 2 finalists"."""
+    real = [t for t in trials if not is_cached(t)]
+    kinds = dict.fromkeys(reversed(config.schedule.fidelities), 0)
+    kinds |= Counter(t.fidelity for t in real)
+    names = {FINAL: "finalist", config.schedule.first: "candidate"}
+    said = [
+        counted(count, names[kind]) if kind in names else f"{count} at {kind}" for kind, count in kinds.items() if count
+    ]
+    return ", ".join(said) or "no candidate yet"
+
+
 def counts(trials: Iterable[Trial], live: bool = True) -> str:
-    """How many trials ended how, on one line; what runs in a run that is not live was interrupted."""
+    """How many evaluations ended how, on one line; what runs in a run that is not live was interrupted."""
     tally: dict[str, int] = {}
     for trial in trials:
         state = "repeat" if is_cached(trial) else trial.state.value

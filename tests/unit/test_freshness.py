@@ -48,7 +48,7 @@ def shown(run):
     """How many trials the page shows, and how many rows the table has."""
     page = (run.path / "report.html").read_text(encoding="utf-8")
     rows = (run.path / "trials.csv").read_text(encoding="utf-8").splitlines()
-    return int(re.search(r"(\d+) trials? evaluated in", page)[1]), len(rows) - 1
+    return int(re.search(r"(\d+) candidates? evaluated in", page)[1]), len(rows) - 1
 
 
 def test_more_trials_are_on_the_page_and_in_the_table(run, capsys):

@@ -24,10 +24,11 @@ from autoprune.report import (
     counts,
     front_table,
     print_export,
+    so_far,
 )
 from autoprune.report.pace import Samples, Tuning, passes, tuning_passes
 from autoprune.report.rows import recovery_rows
-from autoprune.report.trials import proxy_quality, write_csv
+from autoprune.report.trials import evaluated, proxy_quality, write_csv
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
 
@@ -89,6 +90,19 @@ def test_a_long_part_says_its_own_eta_where_there_is_no_bar():
     assert out.getvalue() == "fine-tuning: step 5 of 20, loss 0.1000, ETA 30 s\n"
 
 
+def test_what_was_evaluated_is_counted_by_its_kind_everywhere():
+    """Two of four candidates go on to 100 steps, one of them to 300: no number counts two kinds."""
+    config = replace(CONFIG, finalists=1, rungs=2, short_steps=300)
+    repeat = replace(proxy(8, 0.5), metrics={"loss": 0.5, "cached": True})
+    done = [*(proxy(n, 0.5 - n / 10) for n in range(4)), repeat]
+    done += [replace(short(5, done[3]), fidelity="short:100"), replace(short(6, done[2]), fidelity="short:100")]
+    assert str(Outlook.of(done, config)) == "4 of 4 candidates, 2 of 2 at short:100, 0 of 1 finalist"
+    assert evaluated(done, config) == "4 candidates, 2 at short:100"
+    assert evaluated([*done, short(7, done[3])], config) == "4 candidates, 2 at short:100, 1 finalist"
+    assert so_far(done) == "6 evaluations done"
+    assert evaluated([], config) == "no candidate yet"
+
+
 def test_workers_share_what_is_left():
     done = [proxy(n, 0.5) for n in range(3)]
     assert Outlook.of(done, replace(CONFIG, trials=8, workers=2)).eta == "3 s + 2 finalists"  # 5 left, 2 at a time
@@ -118,28 +132,31 @@ def test_what_runs_is_left_and_what_is_cached_counts_nothing():
 
 def test_a_strategy_with_nothing_new_to_say_ends_the_proxies():
     cached = [replace(proxy(n, 0.5), metrics={"loss": 0.5, "cached": True}) for n in range(1, 51)]
-    assert str(Outlook.of([proxy(0, 0.5), *cached], CONFIG)) == "1 of 1 candidate, 0 of 1 finalist"
+    outlook = Outlook.of([proxy(0, 0.5), *cached], CONFIG)
+    assert str(outlook) == "1 of 4 candidates, 0 of 1 finalist"
+    assert (outlook.done, outlook.total) == (1, 2)  # no more will come
 
 
 def test_candidates_besides_the_strategys_count_until_they_are_done():
     done = [proxy(n, 0.5 - n / 10) for n in range(4)]
     asked = Measurements(extra=((7,), (8,)))
     first = Outlook.of(done, CONFIG, measured=asked)
-    assert (first.proxies, first.eta) == ((4, 6), "2 s + 2 finalists")
+    assert str(first) == "4 of 4 candidates, 0 of 2 further candidates, 0 of 2 finalists"
+    assert first.eta == "2 s + 2 finalists"
     one = [*done, proxy(4, 0.9)]
     one[-1] = replace(one[-1], widths=(7,))
-    assert Outlook.of(one, CONFIG, measured=asked).proxies == (5, 6)
+    assert "4 of 4 candidates, 1 of 2 further candidates" in str(Outlook.of(one, CONFIG, measured=asked))
     both = [*one, replace(proxy(5, 0.9), widths=(8,))]
-    assert Outlook.of(both, CONFIG, measured=asked).proxies == (6, 6)
+    assert "4 of 4 candidates, 2 of 2 further candidates" in str(Outlook.of(both, CONFIG, measured=asked))
 
 
 def test_finalists_that_broke_a_latency_budget_have_others_in_their_place():
     done = [proxy(n, 0.5 - n / 10) for n in range(4)]
     done += [short(4, done[3]), short(5, done[2])]
-    assert Outlook.of(done, CONFIG).finalists == (2, 2)
+    assert str(Outlook.of(done, CONFIG)) == "4 of 4 candidates, 2 of 2 finalists"
     broke = tuple(Measurement(trial.widths, {}, False) for trial in done[2:4])
     asked = Measurements(every=broke, closed=2, rounds=1)
-    assert Outlook.of(done, CONFIG, measured=asked).finalists == (2, 4)
+    assert str(Outlook.of(done, CONFIG, measured=asked)) == "4 of 4 candidates, 2 of 4 finalists"
     assert Outlook.of(done, CONFIG, measured=replace(asked, every=(*broke, replace(broke[0], holds=True)))).total == 7
 
 
@@ -152,8 +169,8 @@ def test_progress_lines_name_the_metric_and_both_fidelities():
         progress.on_told(short(4, done[2], 0.05))
     assert last.number == 3
     assert out.getvalue().splitlines() == [
-        "trial 3, proxy: doubt 0.4500, 2.0 s; 4 of 6 done, ETA 2 finalists",
-        "trial 4, short: doubt 0.0500, 10.0 s (best so far); 5 of 6 done, ETA 10 s",
+        "trial 3, proxy: doubt 0.4500, 2.0 s; 4 of 4 candidates, 0 of 2 finalists, ETA 2 finalists",
+        "trial 4, short: doubt 0.0500, 10.0 s (best so far); 4 of 4 candidates, 1 of 2 finalists, ETA 10 s",
     ]
 
 
@@ -177,7 +194,7 @@ def test_a_narrow_terminal_keeps_what_matters():
     assert "…" not in shown
     assert all(len(line) <= 40 for line in shown.replace("\r", "\n").splitlines())
     words = " ".join(shown.split())
-    assert [w for w in ("searching", "0/6", "ETA", "4 candidates", "the fine-tune") if w not in words] == []
+    assert [w for w in ("searching", "0 of 4", "ETA", "4 candidates", "the fine-tune") if w not in words] == []
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_who_does_what_and_how_fast():
     assert activity.at_work == 3
     assert activity.per_minute == pytest.approx(4 / 7)  # four in seven minutes
     assert activity.recently == pytest.approx(2 / 5)  # two in the last five
-    assert activity.pace == "0.571 candidates a minute in 7m at work, 0.4 in the last 5m"
+    assert activity.pace == "0.571 evaluations a minute in 7m at work, 0.4 in the last 5m"
 
 
 def test_what_was_answered_from_the_ledger_is_nobodys_work():
@@ -143,7 +143,7 @@ def test_the_eta_knows_the_time_limit_and_the_workers_of_the_ledger():
     assert Outlook.of(trials, replace(config, time=""), 40.0, workers=4).eta == "10 s"
     assert Outlook.of(trials, config, 40.0).eta == "30 s"  # 20 s are left, and what is begun is finished
     over = Outlook.of(trials, config, 60.0)
-    assert (str(over), over.eta) == ("4 of 4 candidates, 0 of 0 finalists", "0 s")
+    assert (str(over), over.eta) == ("4 of 8 candidates", "0 s")
     assert over.end == "time limit reached: worked 1m of 1m after 4 of 8 candidates"
 
 
@@ -159,7 +159,7 @@ def test_why_a_search_has_ended():
     assert Outlook.of(trials, CONFIG, 1e9, over=True).end == ""
     assert Outlook.of([], limited, 1e9).end == ""  # a search of any time has a winner
     running = [*trials, entry(4).trial]
-    assert Outlook.of(running, limited).proxies == (4, 5)
+    assert Outlook.of(running, limited).now[1:] == (4, 5, 8)
 
 
 def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, monkeypatch):
@@ -175,7 +175,7 @@ def test_the_status_of_a_run_that_lives_and_of_one_that_was_stopped(tmp_path, mo
     for said in (stopped, live):
         assert "2 of 8 candidates, 0 of 2 finalists (1 complete, 1 failed, 1 " in said
         assert "limits time 2h, 5 s used; target top1>=90%" in said
-        assert "pace 24 candidates a minute in 5 s at work" in said
+        assert "pace 24 evaluations a minute in 5 s at work" in said
         assert "best trial 0, proxy: loss 1.0000, 2.0 s" in said
         assert "1 trial 1 no room on this device" in said
     assert _solid(f"ended stopped after 2 of 8 candidates; autoprune resume {tmp_path} goes on") in _solid(stopped)
@@ -301,9 +301,9 @@ def test_every_end_has_a_reason_and_what_lets_it_go_on(tmp_path, told, change, n
 
 def test_what_is_not_done_is_not_counted_as_done():
     trials = record(entry(0, 2.0), entry(1, 3.0, error="no"), entry(2)).trials
-    assert so_far(trials) == "2 trials done, 1 interrupted (evaluated anew)"
-    assert so_far(trials, is_live=True) == "2 trials done, 1 running"
-    assert so_far(trials[:1]) == "1 trial done"
+    assert so_far(trials) == "2 evaluations done, 1 interrupted (evaluated anew)"
+    assert so_far(trials, is_live=True) == "2 evaluations done, 1 running"
+    assert so_far(trials[:1]) == "1 evaluation done"
 
 
 def _solid(text):

@@ -157,16 +157,16 @@ def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(here, capsys):
     assert "run results/p0" in text
     assert "\x1b" not in text
     for done in (1, 2):  # the first one, then none before every_s, then the last
-        assert re.search(rf"^trial {done - 1}, proxy: loss .*; {done} of 2 done, ETA", text, re.M)
+        assert re.search(rf"^trial {done - 1}, proxy: loss .*; {done} of 2 candidates, ETA", text, re.M)
     text = lines(RunProgress, capsys, force_terminal=True)
     assert "searching" in text
     assert "\x1b[" in text
-    assert "2 of 2 done" not in text
+    assert "2 of 2 candidates, ETA" not in text
 
 
 def test_python_shows_progress_unless_it_is_told_not_to(here, capsys):
     autoprune.search(FACTORY, "digits", name="loud", **QUICK)
-    assert "2 of 2 done" in capsys.readouterr().out
+    assert "2 of 2 candidates, ETA" in capsys.readouterr().out
     autoprune.search(FACTORY, "digits", name="quiet", progress=False, **QUICK)
     assert capsys.readouterr().out == ""
     for given, quiet in ((None, False), (True, False), (False, True)):

@@ -13,6 +13,7 @@ from autoprune.report.page.dots import LossAxis, dots, says, thinned
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
 from autoprune.report.tables import counted
+from autoprune.report.trials import evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def history_chart(facts: Facts) -> Chart | None:
         axes.locator_params(axis="x", nbins=6, integer=True)
         return {kind: [says(t, facts) for t in trials] for kind, trials in kinds.items()}
 
-    words = [counted(len(facts.trials), "trial")]
+    words = [evaluated(facts.trials, facts.config)]
     words += [counted(len(steps), "improvement")] * (not facts.tradeoff)
     above, left_out = sum(t.loss > scale.high for t in scored), len(inside) - len(shown)
     words += [f"{above} above the frame"] * bool(above) + [f"{left_out} of the dots left out"] * bool(left_out)

@@ -38,7 +38,7 @@ def hypervolume_chart(facts: Facts) -> Chart | None:
 
     caption = (
         f"Higher is better: the share {reference(facts.tradeoff, facts.metric)}. It is {volumes[-1]:.4f} after "
-        f"{counted(len(first), 'trial')}; where the line is still rising, more would help."
+        f"{counted(len(first), 'candidate')}; where the line is still rising, more would help."
     )
     rows = [(str(numbers[i]), f"{volumes[i]:.4f}") for i in rises[-50:]]
     return Chart("hypervolume", "How the front grew", caption, 310, draw, ("trial", "hypervolume"), rows)

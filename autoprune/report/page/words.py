@@ -14,6 +14,7 @@ from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount
 from autoprune.report.rows import attached_words
 from autoprune.report.tables import counted, percent
+from autoprune.report.trials import evaluated
 from objectives import Budget
 from search_spaces import Widths
 
@@ -66,7 +67,7 @@ def left_out(facts: Facts) -> str:
 
 def summary(facts: Facts) -> str:
     """How far it is and how long it took, in a sentence."""
-    much = f"{counted(len(facts.trials), 'trial')} evaluated in {duration(facts.seconds)}"
+    much = f"{evaluated(facts.trials, facts.config)} evaluated in {duration(facts.seconds)}"
     if facts.failed:
         much += f", {len(facts.failed)} failed"
     return {
@@ -84,7 +85,7 @@ def _winner(export: Mapping[str, Any]) -> str:
 def nothing(facts: Facts) -> str:
     """Why there is no number to show."""
     if facts.failed:
-        return f"No candidate could be evaluated: {counted(len(facts.failed), 'trial')} failed; see why below."
+        return f"No candidate could be evaluated: {counted(len(facts.failed), 'evaluation')} failed; see why below."
     if facts.measurements:
         return "No network that was measured has held the latency budget yet; see below. Make this page again later."
     return "No candidate has been evaluated yet, so there is nothing to show; make this page again later."
