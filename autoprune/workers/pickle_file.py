@@ -87,18 +87,24 @@ def _write(file: IO[bytes], part: memoryview) -> tuple[int, int]:
     return start, file.tell()
 
 
-class _Pickler(pickle.Pickler):
-    """Leaves the numbers of arrays, and of tensors on the CPU, outside; those of views of one tensor once."""
+class Outside(pickle.Pickler):
+    """Leaves the numbers of arrays, and of tensors on the CPU, outside; those of views of one tensor once.
+
+    Args:
+        file: Gets the pickle.
+        outside: Gets the numbers.
+    """
 
     def __init__(self, file: IO[bytes], outside: list[pickle.PickleBuffer]) -> None:
         super().__init__(file, 5, buffer_callback=outside.append)
         self._known: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def reducer_override(self, part: Any) -> Any:
-        """Of storages; arrays do so themselves."""
+        """Of storages; arrays do so themselves, and a pickler that this is mixed into has its own ways with others."""
         storage = part._untyped_storage if type(part) is torch.storage.TypedStorage else None
         if storage is None or storage.device.type != "cpu":
-            return NotImplemented
+            others = getattr(super(), "reducer_override", None)
+            return others(part) if others else NotImplemented
         raw = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
         return _storage, (self._known.setdefault((storage.data_ptr(), raw.nbytes), raw), part.dtype)
 
@@ -116,7 +122,7 @@ def pickled(make_evaluator: Any) -> list[memoryview]:
     """
     try:
         inside, outside = io.BytesIO(), list[pickle.PickleBuffer]()
-        _Pickler(inside, outside).dump(make_evaluator)
+        Outside(inside, outside).dump(make_evaluator)
         return [inside.getbuffer(), *(buffer.raw() for buffer in outside)]
     except Exception as error:  # each type has its own way to refuse
         raise refusal(make_evaluator, error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoprune.source import code
-from autoprune.workers.pickle_file import refusal
+from autoprune.workers.cluster.pages import own_pages
+from autoprune.workers.pickle_file import Outside, refusal
 
 CURE = "make it without that, or evaluate on this machine with cluster='' and workers=0"
 
@@ -25,14 +27,16 @@ class Payload:
     """An object on its way; in Ray's object store it reaches each node once, however many workers unpack it there.
 
     Attributes:
-        data: The object, pickled, read-only: the workers of a node look at the same memory (of `bytes`, Ray would give
-            each worker its own, for its whole life).
+        data: The object, pickled, but for
+        numbers: those of its arrays and tensors. The workers of a node look at the same memory (of `bytes`, Ray would
+            give each worker its own, for its whole life).
         versions: Of what computes: autoprune and torch.
         path: Of the driver's modules: the user's own are found on every node that has the same folders.
         folder: Where the driver works: so are files that are named from there. Ray puts its workers elsewhere.
     """
 
     data: NDArray[np.uint8]
+    numbers: tuple[NDArray[np.uint8], ...]
     versions: dict[str, str]
     path: tuple[str, ...]
     folder: str
@@ -46,20 +50,23 @@ class Payload:
         """
         from ray import cloudpickle
 
+        class Pickler(Outside, cloudpickle.Pickler):  # type: ignore[misc]
+            """Sends functions by value."""
+
+        inside, outside = io.BytesIO(), list[pickle.PickleBuffer]()
         try:
-            data = cloudpickle.dumps(what)
+            Pickler(inside, outside).dump(what)
+            data, *numbers = (np.frombuffer(b, np.uint8) for b in (inside.getbuffer(), *(b.raw() for b in outside)))
         except Exception as error:  # each type has its own way to refuse
             raise refusal(what, error, _dry_run, "cluster", CURE) from error
-        return cls(np.frombuffer(data, np.uint8), versions(), tuple(sys.path), os.getcwd())
+        return cls(data, tuple(numbers), versions(), tuple(sys.path), os.getcwd())
 
     def unpack(self) -> Any:
-        """The object, made anew: nothing of it lies in the store, which is read-only.
+        """The object, made anew; its numbers lie in pages of the store until they are written.
 
         Raises:
             ValueError: If other versions are installed here.
         """
-        from ray import cloudpickle
-
         here = versions()
         if wrong := [f"{name} {here[name]} instead of {v}" for name, v in self.versions.items() if here[name] != v]:
             raise ValueError(
@@ -68,7 +75,8 @@ class Payload:
         with contextlib.suppress(OSError):  # not on this node
             os.chdir(self.folder)
         sys.path.extend(place for place in self.path if place not in sys.path)
-        return cloudpickle.loads(self.data.data)
+        data, *numbers = own_pages((self.data, *self.numbers), os.getppid())
+        return pickle.loads(data.data, buffers=numbers)
 
 
 def versions() -> dict[str, str]:
