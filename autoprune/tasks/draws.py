@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor
@@ -17,7 +18,7 @@ from autoprune.compute import Compute
 from autoprune.data.loading import deaths_in_order, has_died
 from autoprune.randomness import GlobalStream
 from autoprune.tasks.given import once
-from autoprune.tasks.seeded import Places, equal, first_batch, is_plain, seeded, untouched
+from autoprune.tasks.seeded import Places, equal, first_batch, is_plain, let_go, seeded, stays, untouched, whole_batches
 from autoprune.tasks.shares import Portion, Share
 from autoprune.tasks.trees import (
     TARGETS,
@@ -176,45 +177,63 @@ class LoaderTraining(Training):
         return super().portions(start, end, share)
 
     def _can_share(self, step: int, share: Share) -> bool:
-        """Not where `collate_fn` draws, or makes something of all samples together."""
+        """Not where `collate_fn` draws, or makes something of all samples together.
+
+        All processes try the same: the part of the last one, which is never empty, of the epoch's largest batch. Of a
+        last batch of very few samples the part of one may be none, or the whole.
+        """
+        epoch, share = step // self.per_epoch, replace(share, rank=share.size - 1)
         with suppress(ValueError):  # as whoever reads it will say
-            with running(self._where, "when asked for its batches"), GlobalStream(self._seed, 3, 0).drawing():
-                loader = self._read(step // self.per_epoch)
-            if is_plain(loader):
+            with running(self._where, "when asked for its batches"), GlobalStream(self._seed, 3, epoch).drawing():
+                loader = self._read(epoch)
+                if not is_plain(loader):
+                    return False
                 with untouched(loader):
-                    own = next(self._read_between(step, step + 1, share)).own()
-                with untouched(loader):
-                    whole = next(self.between(step, step + 1))
-                return equal(own, Portion.of(whole, share).own())
+                    sizes = [len(list(batch)) for batch in itertools.islice(whole_batches(loader), self.per_epoch)]
+            step = epoch * self.per_epoch + max(range(len(sizes)), key=sizes.__getitem__)
+            with untouched(loader):
+                own = next(self._read_between(step, step + 1, share)).own()
+            with untouched(loader):
+                whole = next(self.between(step, step + 1))
+            return equal(own, Portion.of(whole, share).own())
         return False
 
     def _read_between(self, start: int, end: int, share: Share) -> Iterator[Portion]:
-        for epoch in range(start // self.per_epoch, math.ceil(end / self.per_epoch)):
-            first = max(0, start - epoch * self.per_epoch)
-            last = min(self.per_epoch, end - epoch * self.per_epoch)
-            places: Places | None = None
+        source: Any = None
+        found: DataLoader[Any] | None = None
 
-            def some(epoch: int, first: int = first, last: int = last) -> Iterable[Any]:
-                nonlocal places
-                loader = self._read(epoch)
-                if not is_plain(loader):
-                    return loader
-                found = seeded(loader, self._seed, epoch, first, last, share)
-                places = cast("Places", found.batch_sampler)
-                return found
+        def some(epoch: int) -> Iterable[Any]:
+            nonlocal source, found
+            loader = self._read(epoch)
+            if found is not None and loader is not source:
+                let_go(found)
+                found = None
+            if not is_plain(loader):
+                return loader
+            source, found = loader, found or seeded(loader, self._seed, share)
+            cast("Places", found.batch_sampler).aim(epoch, first, last)
+            return found
 
-            count = 0
-            for batch in itertools.islice(reading(some, self._where, epoch, self._seed), last):
-                if places:
-                    yield Portion.read(placed(batch, self._compute), share, places.counts[first + count])
-                elif count >= first:
-                    yield Portion.of(placed(batch, self._compute), share)
-                count += 1
-            count += first if places else 0
-            if count < last:
-                before = "in the first one" if epoch else "by its own length"
-                raise ValueError(f"{self._where}: gives {count} batches in epoch {epoch}, but {self.per_epoch} "
-                                 f"{before}; each epoch must have as many")  # fmt: skip
+        try:
+            for epoch in range(start // self.per_epoch, math.ceil(end / self.per_epoch)):
+                first = max(0, start - epoch * self.per_epoch)
+                last = min(self.per_epoch, end - epoch * self.per_epoch)
+                count = 0
+                for batch in itertools.islice(reading(some, self._where, epoch, self._seed), last):
+                    if found is not None:
+                        places = cast("Places", found.batch_sampler)
+                        yield Portion.read(placed(batch, self._compute), share, places.counts[first + count])
+                    elif count >= first:
+                        yield Portion.of(placed(batch, self._compute), share)
+                    count += 1
+                count += 0 if found is None else first
+                if count < last:
+                    before = "in the first one" if epoch else "by its own length"
+                    raise ValueError(f"{self._where}: gives {count} batches in epoch {epoch}, but {self.per_epoch} "
+                                     f"{before}; each epoch must have as many")  # fmt: skip
+        finally:
+            if found is not None:
+                let_go(found)
 
 
 def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
@@ -227,7 +246,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
     with running(where, "when asked for its batches"), stream.drawing(), deaths_in_order():
         found = read(epoch)
         batches, most = iter(found), _most(found)
-        if isinstance(found, DataLoader):  # with persistent workers it would hand out this one again, which is closed
+        if isinstance(found, DataLoader) and not stays(found):  # a persistent one would be handed out again, closed
             found._iterator = None
     own = isinstance(found, DataLoader) and found.collate_fn is default_collate
     try:
@@ -251,7 +270,7 @@ def reading(read: Read, where: str, epoch: int, seed: int) -> Iterator[Any]:
     finally:
         close = getattr(batches, "close", None) or getattr(batches, "_shutdown_workers", None)
         with suppress(Exception):
-            if callable(close):
+            if callable(close) and not stays(found):
                 close()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, StackDataset, Subset
 
 from autoprune.randomness import reseed, seed_of
 from autoprune.tasks.shares import Share
@@ -24,25 +24,41 @@ def is_plain(loader: Any) -> TypeGuard[DataLoader[Any]]:
     return plain and loader.batch_sampler is not None
 
 
-def seeded(loader: DataLoader[Any], seed: int, epoch: int, start: int, end: int, share: Share) -> DataLoader[Any]:
-    """Some batches of an epoch; what comes before is not read, nor what other processes train on.
+def seeded(loader: DataLoader[Any], seed: int, share: Share) -> DataLoader[Any]:
+    """The same, of whose batches `Places.aim` says which are read; with persistent workers these serve all epochs.
 
     Args:
         loader: A plain one.
         seed: Of what its data set draws from the global generators.
-        epoch: Likewise.
-        start: The first batch,
-        end: and the one after the last.
-        share: Which samples of each are read.
+        share: Which samples of each batch are read.
     """
     with warnings.catch_warnings():  # of more processes than cores it has been said
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         return DataLoader(
-            _Seeded(loader.dataset), batch_sampler=Places(loader.batch_sampler, seed, epoch, start, end, share),
+            _Seeded(loader.dataset), batch_sampler=Places(whole_batches(loader), seed, share),
             num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
             timeout=loader.timeout, worker_init_fn=loader.worker_init_fn, generator=loader.generator,
             multiprocessing_context=loader.multiprocessing_context, prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
         )  # fmt: skip
+
+
+def whole_batches(loader: DataLoader[Any]) -> Iterable[list[Any]]:
+    """What the sampler of a plain loader draws."""
+    return cast("Iterable[list[Any]]", loader.batch_sampler)
+
+
+def stays(loader: Any) -> bool:
+    """Whether it is one of `seeded`'s whose worker processes serve the next epoch, too."""
+    return isinstance(getattr(loader, "batch_sampler", None), Places) and bool(loader.persistent_workers)
+
+
+def let_go(loader: DataLoader[Any]) -> None:
+    """End the worker processes that have stayed."""
+    batches: Any = loader._iterator
+    loader._iterator = None
+    if batches is not None:
+        batches._shutdown_workers()
 
 
 @contextmanager
@@ -59,31 +75,43 @@ def untouched(loader: DataLoader[Any]) -> Iterator[None]:
 
 
 class Places:
-    """A batch sampler. It draws all batches first: each process the same ones, whatever the data set draws meanwhile.
+    """A batch sampler, to be aimed at some batches of an epoch; what comes before is not read.
+
+    Args:
+        batches: The sampler of the whole batches.
+        seed: Of what the data set draws.
+        share: Which samples of each batch are read; not those that other processes train on.
 
     Attributes:
+        epoch: It.
         start: The number of its first batch.
         counts: By number, how many samples the whole batch has.
     """
 
-    def __init__(self, batches: Any, seed: int, epoch: int, start: int, end: int, share: Share) -> None:
-        self._batches, self._key, self._share = batches, (seed, 7, epoch), share
-        self.start, self._end = start, end
-        self.counts: dict[int, int] = {}
+    def __init__(self, batches: Iterable[list[Any]], seed: int, share: Share) -> None:
+        self._batches, self._seed, self._share = batches, seed, share
+        self.epoch, self.start, self.counts = 0, 0, list[int]()
+        self._rest: list[list[Any]] = []
+
+    def aim(self, epoch: int, start: int, end: int) -> None:
+        """Draw all batches until `end` now: each process the same ones, whatever a loader or a data set draws then."""
+        batches = [list(batch) for batch in itertools.islice(self._batches, end)]
+        self.epoch, self.start, self.counts, self._rest = epoch, start, list(map(len, batches)), batches[start:]
 
     def __len__(self) -> int:
-        return self._end - self.start
+        return len(self._rest)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        for number, batch in enumerate(list(itertools.islice(self._batches, self._end))):
-            if number >= self.start:
-                keys = list(batch)
-                self.counts[number] = len(keys)
-                yield [(seed_of(*self._key, number, at), keys[at]) for at in self._share.places(len(keys))]
+        for number, keys in enumerate(self._rest, self.start):
+            places = self._share.places(len(keys))
+            yield [(seed_of(self._seed, 7, self.epoch, number, at), keys[at]) for at in places]
 
 
 class _Seeded(Dataset[Any]):
-    """The items of a data set, each read with its own seed; to a `worker_init_fn` it is the data set."""
+    """The items of a data set, each read with its own seed; to a `worker_init_fn` it is the data set.
+
+    One that reads many at a time (`__getitems__`) still does, with the seed of the first.
+    """
 
     def __init__(self, dataset: Any) -> None:
         vars(self)["_dataset"] = dataset
@@ -92,13 +120,29 @@ class _Seeded(Dataset[Any]):
         reseed(key[0])
         return self._dataset[key[1]]
 
+    def _together(self, keys: list[Key]) -> Any:
+        reseed(keys[0][0])
+        return self._dataset.__getitems__([key for _, key in keys])
+
     def __getattr__(self, name: str) -> Any:
-        if name in ("_dataset", "__getitems__") or name.startswith("__"):
+        if name == "__getitems__" and _reads_together(self._dataset):
+            return self._together
+        if name == "_dataset" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._dataset, name, value)
+
+
+def _reads_together(dataset: Any) -> bool:
+    """Whether it reads many samples at a time: not where torch's wrapper of others only offers it."""
+    if isinstance(dataset, Subset):
+        return _reads_together(dataset.dataset)
+    if isinstance(dataset, StackDataset):
+        parts: Any = dataset.datasets
+        return any(map(_reads_together, parts.values() if isinstance(parts, dict) else parts))
+    return callable(getattr(dataset, "__getitems__", None))
 
 
 def first_batch(loader: Any) -> int:

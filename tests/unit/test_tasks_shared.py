@@ -1,12 +1,14 @@
 """A user's loader that several processes share: each reads its own samples, and together they see what one would."""
 
+import multiprocessing as mp
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, get_worker_info
 
 from autoprune.tasks import Share, Task
 from autoprune.training.parallel import Processes
@@ -17,11 +19,11 @@ class Random(Dataset):
 
     factor = 1.0
 
-    def __init__(self):
-        self.reads = []
+    def __init__(self, count=27):
+        self.count, self.reads = count, []
 
     def __len__(self):
-        return 27
+        return self.count
 
     def __getitem__(self, i):
         self.reads.append(i)
@@ -46,7 +48,13 @@ def agree(one, other):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"num_workers": 1, "worker_init_fn": doubled}, {"drop_last": True}, {"own_seed": 3}]
+    "settings",
+    [
+        {},
+        {"num_workers": 1, "worker_init_fn": doubled, "persistent_workers": True},
+        {"drop_last": True},
+        {"own_seed": 3},
+    ],
 )
 def test_each_reads_its_part_of_the_batches_that_one_process_sees(settings):
     whole = list(training(**settings)[0].between(0, 7))  # two epochs of four batches, or of three
@@ -79,6 +87,61 @@ def mixed(samples):
     """Two of a batch, as torchvision's recipes do it."""
     x, y = torch.utils.data.default_collate(samples)
     return x.lerp(x.roll(1, 0), float(torch.rand(()))), y
+
+
+class ByProcess(Random):
+    """Samples that say who read them."""
+
+    def __getitem__(self, i):
+        return super().__getitem__(i)[0], os.getpid()
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_persistent_workers_read_all_epochs_of_a_training_and_end_with_it(stay):
+    found, _ = training(data=ByProcess(), num_workers=1, persistent_workers=stay)
+    batches = list(found.between(2, 12))
+    readers = list(dict.fromkeys(int(y[0]) for _, y in batches))
+    assert len(readers) == (1 if stay else 3)
+    assert not {process.pid for process in mp.active_children()} & set(readers)
+    resumed = list(training(data=ByProcess(), num_workers=1, persistent_workers=stay)[0].between(6, 12))
+    assert all(torch.equal(one, other) for (one, _), (other, _) in zip(batches[4:], resumed, strict=True))
+
+
+class Batched(Dataset):
+    """27 samples that are read many at a time only, and put together by the data set; told how many each time."""
+
+    def __init__(self):
+        self.reads = []
+
+    def __len__(self):
+        return 27
+
+    def __getitems__(self, numbers):
+        self.reads.append(len(numbers))
+        return torch.tensor(numbers).float()[:, None], torch.tensor(numbers) % 3
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_data_set_that_reads_many_samples_at_a_time_does(wrapped):
+    data = Batched()
+    one, parts = (
+        training(data=Subset(data, range(27)) if wrapped else data, collate_fn=lambda batch: batch)[0] for _ in range(2)
+    )
+    data.reads.clear()
+    whole = list(one.between(0, 5))
+    assert data.reads == [8, 8, 8, 3, 8]
+    data.reads.clear()
+    for (x, y), part in zip(whole, parts.portions(0, 5, Share(1, 2)), strict=True):
+        assert agree(part.own(), (x[len(x) // 2 :], y[len(y) // 2 :]))
+    assert data.reads == [4, 8, 4, 4, 4, 2, 4]  # a part and the whole of the first one, to compare
+
+
+@pytest.mark.parametrize("collate", [None, mixed])
+def test_a_last_batch_of_one_sample_does_not_decide_whether_batches_are_shared(collate):
+    """Of 25 samples the fourth batch has one: one process has nothing of it, and to the other nothing shows."""
+    for rank in range(2):
+        found, _ = training(data=Random(25), collate_fn=collate)
+        assert found._can_share(3, Share(rank, 2)) == (collate is None)
 
 
 class Own(DataLoader):
