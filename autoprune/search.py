@@ -22,6 +22,7 @@ from autoprune.data import ImageData
 from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
 from autoprune.files import DiskError, check_room, check_writable
 from autoprune.ledger import Ledger, refuse_password
+from autoprune.ledger.locks import FileLock
 from autoprune.limits import longer
 from autoprune.printable import decimals
 from autoprune.problem import TrialState
@@ -262,7 +263,11 @@ def _run(
     """Everything after the preparation, here or on a cluster; may be repeated."""
     try:
         if run.config.method:
-            prepared = find_units(run, prepared, progress)
+            lock = FileLock(run.path / ".lock", f"run '{run.path}'")  # there is no ledger yet that would hold it
+            try:
+                prepared = find_units(run, prepared, progress)
+            finally:
+                lock.release()
             recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)
             evaluate = recipe.evaluator(prepared.trained or prepared.model, prepared.task)
         meter = LatencyMeter(prepared, prepared.problem.budgets, progress.say)
@@ -273,7 +278,8 @@ def _run(
                 return result
     except KeyboardInterrupt as stop:
         progress.end()
-        progress.say(f"stopped; all finished trials are safe: {resuming(run)}")
+        kept = "the training goes on from its last checkpoint" if run.config.method else "all finished trials are safe"
+        progress.say(f"stopped; {kept}: {resuming(run)}")
         raise stop.with_traceback(None) from None  # where in the arithmetic it was would bury the line above
     except (RuntimeError, MemoryError, DiskError) as error:
         if said := resumable(error, run):
@@ -328,7 +334,8 @@ def _go(
         if not fresh:
             if not config.cluster:
                 said = "joined" if config.join else "resumed"
-                progress.say(f"run {run.path}: {said}, {so_far(ledger.trials, config.join)}")
+                also = "" if config.method else f", {so_far(ledger.trials, config.join)}"
+                progress.say(f"run {run.path}: {said}{also}")
             run.remember(**run.as_written(*EXTENT.split(), *REFERENCES))
         note_versions(ledger)
         agree_on_plan(ledger, config, run.path)

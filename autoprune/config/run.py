@@ -286,6 +286,11 @@ class RunConfig(TrainingSettings):
         )
 
     @property
+    def verb(self) -> str:
+        """The command that starts such a run."""
+        return "train" if self.method else "search"
+
+    @property
     def deep(self) -> bool:
         """Whether branches may vanish."""
         return self.depth == "on" or (self.depth == "auto" and any("latency" in text.lower() for text in self.budget))
@@ -333,8 +338,10 @@ class RunConfig(TrainingSettings):
 
     def to_toml(self) -> str:
         """The whole configuration as TOML; `make(**read(file))` gives it back."""
-        note = "# This run as resolved; `autoprune search --config <this file> --name <new>` starts one like it.\n"
-        return note + toml.written({name: getattr(self, name) for name in SETTINGS})
+        again = f"autoprune {self.verb} --config <this file> --name <new>"
+        return f"# This run as resolved; `{again}` starts one like it.\n" + toml.written(
+            {name: getattr(self, name) for name in SETTINGS}
+        )
 
 
 def metric_label(metric: str) -> str:

@@ -61,8 +61,11 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         val = facts.measured("pruned", "val") or (best.metrics if best else {})
         shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))
+        if facts.is_training:
+            strategy = f"{facts.config.method} (training)"
         reached = [_volume(facts)] * has_front
         took = (evaluated(facts.trials, facts.config), duration(facts.seconds))
+        took = ("-", "-") if facts.is_training else took
         asked = (name, facts.state, strategy, facts.config.goal)
         measured = score.shown(val), score.shown(facts.measured("pruned", "test"))
         rows.append((*asked, loss, *measured, *shares, *reached, *took))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from autoprune.architecture import read_architecture
 from autoprune.files import DiskError
 from autoprune.labels import Labels
-from autoprune.ledger import writers
+from autoprune.ledger import Record, writers
+from autoprune.problem import Trial
 from autoprune.report.activity import Activity
 from autoprune.report.best import best_table, verdicts_of
 from autoprune.report.dense_latency import print_quality
@@ -29,6 +30,7 @@ from autoprune.report.tables import (
     reachable_table,
     removed,
 )
+from autoprune.report.trained import found, plan
 from autoprune.report.trials import counts, evaluated, front_table, proxy_quality, write_csv
 from autoprune.report.workers import failures_table
 from autoprune.schedule import is_cached
@@ -91,10 +93,11 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     trials, activity = record.trials, Activity.of(record)
     space = run.space()
     latency = run.latency()
-    feasibility = Feasibility(space, (), costs=latency)
-    costs = {t.number: feasibility.price(t.widths) for t in trials}
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     is_live = bool(writers(run.path, record, run.config.ledger, run.study))
+    if run.config.method:
+        _print_training(out, run, record, is_live)
+        return
     out.print(f"evaluated: {evaluated(trials, run.config)} ({counts(trials, live=is_live)})", markup=False)
     seconds = sum(t.seconds for t in trials)
     compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
@@ -117,20 +120,60 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         candidates = [t for t in trials if t.fidelity == run.config.fidelity]
         if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric, score):
             out.print(front)
-    if (run.best / "architecture.json").is_file():
-        data = read_architecture(run.best)
-        out.print(groups_table(space, data["widths"]))
-        if said := removed(space, data["widths"]):
-            out.print(f"removed: {said}", markup=False, soft_wrap=True)
-        _print_source(out, data)
-        out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"], run.labels)))
+    _print_delivered(out, run)
     if activity.failures:
         out.print(failures_table(activity))
     if names := not_called(run.config):
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
-    table = f"all trials: {run.path / 'trials.csv'}"
+    _print_table(out, run, trials, "all trials")
+
+
+def _print_training(out: Out, run: RunDirectory, record: Record, is_live: bool) -> None:
+    """What a training with a method was told, what it removed, what that is worth."""
+    from autoprune.config.calls import not_called
+    from autoprune.ledger.versions import seen_by, told
+
+    for label, text in plan(run.config):
+        out.print(f"{label.lower()}: {text}", markup=False, soft_wrap=True)
+    export = read_architecture(run.best) if (run.best / "architecture.json").is_file() else None
+    if leader := run.leader(record):
+        said = found(run.config, run.space(), export["widths"] if export else leader.widths, export)
+        out.print(f"found: {said}", markup=False, soft_wrap=True)
+    if others := told(seen_by(record)):
+        out.print(f"versions: {others}", markup=False, soft_wrap=True)
+    if end := ending(run, record, is_live):
+        out.print(f"ended: {end}", markup=False, soft_wrap=True)
+    _print_delivered(out, run)
+    if (activity := Activity.of(record)).failures:
+        out.print(failures_table(activity))
+    if names := not_called(run.config):
+        out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
+    if record.trials:
+        _print_table(out, run, record.trials, "costs and widths as a table")
+
+
+def _print_delivered(out: Out, run: RunDirectory) -> None:
+    """The network that was delivered, if one was, against the dense one."""
+    if not (run.best / "architecture.json").is_file():
+        return
+    data, space = read_architecture(run.best), run.space()
+    out.print(groups_table(space, data["widths"]))
+    if said := removed(space, data["widths"]):
+        out.print(f"removed: {said}", markup=False, soft_wrap=True)
+    _print_source(out, data)
+    out.print(comparison_table("dense and pruned", rows_of(data["metrics"], data["costs"], run.labels)))
+
+
+def _print_table(out: Out, run: RunDirectory, trials: list[Trial], title: str) -> None:
+    """Write trials.csv, and say where it is or why it could not be written."""
+    space = run.space()
+    feasibility = Feasibility(space, (), costs=run.latency())
+    costs = {t.number: feasibility.price(t.widths) for t in trials}
+    table = f"{title}: {run.path / 'trials.csv'}"
     try:
-        write_csv(run.path / "trials.csv", trials, costs, [g.name for g in space.groups], metric, score)
+        write_csv(
+            run.path / "trials.csv", trials, costs, [g.name for g in space.groups], run.metric, run.labels.headline
+        )
     except DiskError as error:  # a run on a full or read-only disk can be looked at all the same
         table = str(error)
     out.print(table, markup=False, soft_wrap=True)

@@ -82,6 +82,8 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
     elif tally.evaluated >= config.trials and config.method:
         reason = f"{config.method} has found its network"
         more = f"`autoprune finetune {shlex.quote(str(run.path))} --epochs N` trains that one longer"
+    elif config.method and not is_live:
+        return Ending(f"stopped in its training with {config.method}", f"{resume} goes on")
     elif tally.evaluated >= config.trials:
         reason = f"all {counted(config.trials, 'candidate')} evaluated"
         more = f"{resuming(run, trials=2 * config.trials)} evaluates more"

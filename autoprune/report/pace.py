@@ -106,7 +106,7 @@ class Tuning:
 
 
 class Stopwatch:
-    """Times the steps of a fine-tune, and notes its pace beside its checkpoint, for `status` in another process.
+    """Times the steps of a training, and notes its pace beside its checkpoint, for `status` in another process.
 
     Args:
         checkpoint: Of the fine-tune; None: nothing is noted.
@@ -116,8 +116,12 @@ class Stopwatch:
         self._note = checkpoint and checkpoint.with_suffix(".pace.json")
         self._from: tuple[int, float] | None = None
         self._noted = float("-inf")
+        self.over()  # of an attempt that was killed
+
+    def over(self) -> None:
+        """What follows has a pace of its own."""
         if self._note:
-            self._note.unlink(missing_ok=True)  # of an attempt that was killed
+            self._note.unlink(missing_ok=True)
 
     def __call__(self, step: int, steps: int, clock: Callable[[], float] = time.monotonic) -> Tuning:
         """Step `step` of `steps` is done."""

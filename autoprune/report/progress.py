@@ -97,7 +97,7 @@ class RunProgress:
         for trial in self._trials:
             self._is_better(trial)
         outlook = self._outlook()
-        self._show("searching", outlook.total, outlook.done, outlook)
+        self._show("scoring" if config.method else "searching", outlook.total, outlook.done, outlook)
 
     def begin(self, stage: str, total: int) -> None:
         """Another part of the run begins.
@@ -138,6 +138,9 @@ class RunProgress:
                 return
             best = " (best so far)" if better and not self._config.front else ""
             said = describe(trial, metric, self._labels.headline)
+            if self._config.method:  # it has one candidate: what was found
+                self.say(f"after the cut, batch-norm re-estimated: {said.partition(': ')[2]}")
+                return
             self.say(f"{said}{best}; {outlook}, ETA {outlook.eta}")
         else:
             note = f"{trial.fidelity}: best {metric} {decimals(self._best.get(trial.fidelity, math.inf))}"

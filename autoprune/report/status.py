@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from autoprune.report.progress import describe
 from autoprune.report.rows import attached_words
 from autoprune.report.sheet import console
 from autoprune.report.tables import seconds
+from autoprune.report.trained import found, plan, scores
 from autoprune.report.trials import counts
 from autoprune.report.workers import failures_table, workers_table
 from autoprune.trust import reading
@@ -79,6 +81,8 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, samples, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
     leader, metric = run.leader(record), run.metric
+    if config.method:
+        return _training(run, record, alive, outlook, tuning, is_exported), bool(alive)
     lines = {
         "run": str(run.path),
         "state": _state(run, record, activity, alive, over, is_exported),
@@ -95,18 +99,60 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "go on": f"a study, in Python: {call}" if (call := study_call(run)) else "",
         "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
     }
+    parts: list[RenderableType] = [_grid(lines)]
+    if activity.workers or activity.waiting:
+        parts += [Text(), workers_table(activity, bool(alive))]
+    if activity.failures:
+        parts += [Text(), failures_table(activity)]
+    return Group(*parts), bool(alive)
+
+
+def _training(
+    run: RunDirectory,
+    record: Record,
+    alive: tuple[str, ...],
+    outlook: Outlook,
+    tuning: Tuning | None,
+    is_exported: bool,
+) -> RenderableType:
+    """The same of a run that trains with a method: there are no candidates, and nobody shares the work."""
+    from autoprune.config.calls import not_called
+    from autoprune.exporting import read_architecture
+
+    config, leader = run.config, run.leader(record)
+    doing = "fine-tune of what was found" if record.entries else f"training with {config.method}"
+    step = f", step {tuning.step} of {tuning.steps}" if tuning else ""
+    export = read_architecture(run.best) if is_exported else None
+    left = f"{seconds(tuning.left_s)} + the fine-tune" if tuning else ""
+    state = f"running ({', '.join(alive)}): {doing}{step}" if alive else "finished" if export else "stopped"
+    lines = {
+        "run": str(run.path),
+        "state": state,
+        "model": f"{config.model or 'an nn.Module object'}, {config.goal}",
+        **{label.lower(): text for label, text in plan(config)},
+        "found": found(config, run.space(), export["widths"] if export else leader.widths, export) if leader else "",
+        "delivered": (_delivered(run) or scores(export, run.labels)) if export else "",
+        "ended": str(ending(run, record, bool(alive))),
+        "ETA": (outlook.eta if record.entries else left) if alive else "",
+        "files": "; ".join(stale(run, record)),
+        "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",
+    }
+    activity = Activity.of(record)
+    parts: list[RenderableType] = [_grid(lines)]
+    if activity.failures:
+        parts += [Text(), failures_table(activity)]
+    return Group(*parts)
+
+
+def _grid(lines: Mapping[str, str]) -> Table:
+    """A line for each that says something."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column()
     grid.add_column(overflow="fold")
     for label, text in lines.items():
         if text:
             grid.add_row(Text(label), Text(text))
-    parts: list[RenderableType] = [grid]
-    if activity.workers or activity.waiting:
-        parts += [Text(), workers_table(activity, bool(alive))]
-    if activity.failures:
-        parts += [Text(), failures_table(activity)]
-    return Group(*parts), bool(alive)
+    return grid
 
 
 def _state(

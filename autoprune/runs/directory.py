@@ -192,6 +192,8 @@ class RunDirectory:
         """
         if self.config.ledger:
             require([Call("ledger", self.config.ledger)], f"run '{self.path}'")
+        if self.config.method and not Ledger.has_begun(self.path, url=self.config.ledger, study=self.study):
+            return Record({}, {}, (), {})  # a method trains before there is a ledger
         return Ledger.read(self.path, url=self.config.ledger, study=self.study)
 
     def as_written(self, *names: str) -> dict[str, Any]:

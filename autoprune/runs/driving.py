@@ -12,6 +12,8 @@ from autoprune.config import RunConfig
 from autoprune.config import replace as change
 from autoprune.printable import decimals
 from autoprune.report import RunProgress
+from autoprune.report.pace import Stopwatch
+from autoprune.report.tables import seconds
 from autoprune.runs.levels import check_levels
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.training import train
@@ -100,7 +102,7 @@ def drive_out(
 
 def train_with(
     method: Method, prepared: Prepared, phase: RunConfig, checkpoint: Path | None, doing: str, progress: RunProgress
-) -> tuple[nn.Module, int]:
+) -> tuple[nn.Module, tuple[float, ...]]:
     """Train a copy of the dense network with a method.
 
     Args:
@@ -112,7 +114,7 @@ def train_with(
         progress: Where to show it.
 
     Returns:
-        The network on the CPU, and how many steps it was trained.
+        The network on the CPU, and the training loss of each step.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
@@ -120,6 +122,12 @@ def train_with(
     task, net = prepared.task.without("test"), method.network(copy.deepcopy(prepared.model))
     steps = steps_of(task, phase)
     progress.begin(doing, steps)
+    watch = Stopwatch(checkpoint)
+
+    def listen(done: int, total: int, loss: float) -> None:
+        left_s = watch(done, total).left_s
+        progress.step(done, f"loss {decimals(loss)}", seconds(left_s) if left_s else "")
+
     log = train(
         phase,
         net,
@@ -128,11 +136,12 @@ def train_with(
         teacher=prepared.model if phase.distill else None,
         method=method,
         checkpoint=checkpoint,
-        listener=lambda done, _, loss: progress.step(done, f"loss {decimals(loss)}"),
+        listener=listen,
     )
     progress.end()
+    watch.over()
     prepared.model.cpu()
-    return net.cpu(), log.steps
+    return net.cpu(), log.losses
 
 
 def beside(checkpoint: Path, method: str) -> Path:

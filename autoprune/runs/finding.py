@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import begin, pruning_of, train_with
 from autoprune.runs.levels import levels_of
 from autoprune.runs.prepare import Prepared
+from autoprune.runs.telling import curve
 from autoprune.training import Method
 from autoprune.training.methods import METHODS, make
 from autoprune.training.methods.sooner import Sooner
@@ -62,7 +64,9 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     """
     config, method = run.config, _made(run.config, prepared)
     checkpoint = run.checkpoint / f"method-{config.method.replace(':', '-')}.pt"
-    net, steps = train_with(method, prepared, phase_of(config), checkpoint, f"training with {config.method}", progress)
+    doing = f"training with {config.method}"
+    net, losses = train_with(method, prepared, phase_of(config), checkpoint, doing, progress)
+    steps, course = len(losses), curve(losses) if losses else {}
     kept = method.kept()
     assert kept is not None  # of a method that finds
     net, widths = net.eval(), tuple(len(k) for k in kept)
@@ -77,7 +81,7 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
             progress.say(f"other budgets: search the network that serves every width with --weights {path} --criterion "
                          f"{path.with_suffix('.scores.safetensors')}")  # fmt: skip
         problem, epochs = replace(prepared.problem, found=widths), config.method_epochs
-        return replace(prepared, problem=problem, trained=net, nested=nested, method_epochs=epochs)
+        return replace(prepared, problem=problem, trained=net, nested=nested, method_epochs=epochs, course=course)
     norms = score_all("magnitude", net, prepared.space)
     # What is kept comes first; at another budget, the larger filters of it.
     scores = tuple(
@@ -95,7 +99,8 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
     progress.say(f"{config.method} found {sum(widths)} of {sum(prepared.space.full)} units in {steps} steps{settled}")
     problem = replace(prepared.problem, scores=scores, norms=None, found=widths)
     spare = config.method_epochs - epochs
-    return replace(prepared, problem=problem, trained=net, units=kept, method_epochs=epochs, spare=spare)
+    told: dict[str, Any] = {"method_epochs": epochs, "spare": spare, "course": course}
+    return replace(prepared, problem=problem, trained=net, units=kept, **told)
 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -60,6 +60,7 @@ class Prepared:
         units: Those that a method has chosen to stay; None: the scores choose them.
         method_epochs: Epochs for which a method has trained it.
         spare: Epochs that a method was given and did not need: the network that it found is trained so much longer.
+        course: Of that method's training (see `telling.curve`); empty: there was none.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
     """
 
@@ -75,6 +76,7 @@ class Prepared:
     units: Kept | None = None
     method_epochs: float = 0.0
     spare: float = 0.0
+    course: Mapping[str, Any] = field(default_factory=dict)
 
     def kept(self, trial: Trial) -> Kept:
         """The units that the network of a trial keeps: what a method chose, if they are so many, else the best."""

@@ -16,6 +16,7 @@ from autoprune.config import RunConfig
 from autoprune.evaluation import measure_by_class
 from autoprune.formats import ONNX_TOLERANCE
 from autoprune.reference import ModelReference, broken_weight, fingerprint, load_weights, quiet
+from autoprune.report.trained import METHOD_TRAINING
 from autoprune.runs.telling import PER_CLASS, TRAINING
 from autoprune.tasks import Task
 from search_spaces import tensors_in
@@ -119,7 +120,9 @@ def remeasured(
         ValueError: If the network answers with NaN.
     """
     before = architecture["metrics"]
-    metrics = {name: found for name, found in before.items() if name not in {*OF_WEIGHTS, TRAINING, PER_CLASS}}
+    metrics = {
+        name: found for name, found in before.items() if name not in {*OF_WEIGHTS, TRAINING, METHOD_TRAINING, PER_CLASS}
+    }
     metrics |= {f"{PREVIOUS}_{s}": before[f"pruned_{s}"] for s in SPLITS if f"pruned_{s}" in before}
     for split in SPLITS if task is not None else ():
         if task is not None and task.has(split):

@@ -19,6 +19,7 @@ from autoprune.ledger.versions import decisive, versions
 from autoprune.printable import decimals
 from autoprune.problem import Trial
 from autoprune.report import RunProgress, counted
+from autoprune.report.trained import METHOD_TRAINING
 from autoprune.runs.beside import keep_attached
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.driving import afterwards, drive_out, drives
@@ -89,6 +90,8 @@ def deliver(
     if by_class := per_class(task, split, found["dense", split][1], found["pruned", split][1]):
         metrics[PER_CLASS] = by_class
     metrics |= finetuned | dict(measured or {})
+    if prepared.course:
+        metrics[METHOD_TRAINING] = dict(prepared.course)
     if left_out := task.skipped():
         progress.say(f"{counted(len(left_out), f'{task.sample} file')} that cannot be read were left out, the first is "
                      f"'{left_out[0]}'")  # fmt: skip
@@ -159,7 +162,8 @@ def deliver_held(
     """
     trial, file = outcome.trial, run.checkpoint / f"{outcome.trial.number}.pt"
     run.check_places()  # once more: what came during the search is seen before the fine-tune
-    progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
+    if not run.config.method:
+        progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
     more: dict[str, Any] = {"checkpoint": file, "measured": outcome.figures}
     if trial.fidelity.trains and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate, trial, progress.say)

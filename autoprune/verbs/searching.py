@@ -24,6 +24,9 @@ from autoprune.search import search as begin
 from autoprune.verbs.settling import Budget, Data, Model, brought, names, settled
 from objectives import offering
 
+SCORING = ("metric", "val_samples", "bn_samples", "batch_size")  # of the settings of a search, what a training uses
+ONCE = {"strategy": "uniform", "trials": 1, "finalists": 0, "rungs": 1, "fidelity": "proxy"}  # its one candidate
+
 
 @explained(SearchKeywords)
 @with_gradients
@@ -77,6 +80,9 @@ def search(
         result = autoprune.search(model, "cifar10:data", budget="macs<=50%")
     """
     model, data, given = settled("search", config, model, data, budget, settings, trust)
+    if name := next((n for n in ("method", "prune_when") if given.get(n)), ""):
+        raise ValueError(f"{name}: '{given[name]}' trains one network instead of searching, so strategy and trials "
+                         "would play no part; type train instead of search, with the same settings")  # fmt: skip
     with showing(progress) as shown:
         return begin(model, data, example_inputs=example_inputs, progress=shown, callbacks=callbacks, **given)
 
@@ -118,11 +124,18 @@ def train(
     Example:
         result = autoprune.train(model, "cifar10:data", "macs<=30%", method="slimming", method_epochs=20)
     """
-    once: dict[str, Any] = {"strategy": "uniform", "trials": 1, "finalists": 0, "fidelity": "proxy"}
-    model, data, given = settled("train", config, model, data, budget, {**once, **settings}, trust)
+    model, data, given = settled("train", config, model, data, budget, settings, trust)
     if not given.get("method") and not given.get("prune_when"):
         raise ValueError(f"method: missing; {SETTINGS['method'].help}")
+    made, usual = RunConfig.make(**given), RunConfig()
+    idle = {name for name, about in SETTINGS.items() if about.group == "search" and name not in SCORING}
+    said = [
+        name for name in SETTINGS if name in idle and getattr(made, name) not in (ONCE.get(name), getattr(usual, name))
+    ]
+    given = {name: value for name, value in given.items() if name not in idle} | ONCE
     with showing(progress) as shown:
+        if said:
+            shown.say(f"a training searches nothing, so these settings play no part: {', '.join(said)}")
         return begin(model, data, example_inputs=example_inputs, progress=shown, **given)
 
 

@@ -1,6 +1,9 @@
 """`train`: a method finds the units under the budgets, and what it leaves is a run like a search's."""
 
 import functools
+import html
+import importlib.util
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 import autoprune
 from autoprune.architecture import kept_of, read_architecture
 from autoprune.config import RunConfig
+from autoprune.ledger.locks import FileLock
 from autoprune.problem import Trial
 from autoprune.report import RunProgress
 from autoprune.runs import RunDirectory
@@ -39,15 +43,59 @@ def test_what_it_finds_is_delivered_and_holds_every_budget(here, digits_weights)
     assert [t.widths for t in run.record().trials] == [tuple(said["widths"])]
     images = torch.randn(2, 1, 8, 8)
     assert torch.equal(autoprune.load(result.run_dir / "best")(images), result.model(images))
-    assert "slimming" in (result.run_dir / "config.toml").read_text()
+    assert "autoprune train --config" in (result.run_dir / "config.toml").read_text()
     assert autoprune.status(result.run_dir).is_delivered
-    assert autoprune.report(result.run_dir, html=False).trials.is_file()
     target = autoprune.export(result.run_dir, trial=0, to="again")  # from the weights that the method trained
     assert read_architecture(target)["kept"] == said["kept"]
     smaller = read_architecture(autoprune.export(result.run_dir, budget="macs<=30%", to="smaller"))
     assert all(set(a) <= set(b) for a, b in zip(smaller["kept"], said["kept"], strict=True))
     again = autoprune.resume(result.run_dir, progress=False)  # is over
     assert torch.equal(again.model(images), result.model(images))
+
+
+SEARCHED = (
+    "candidate",
+    "finalist",
+    "strategy",
+    "criterion",
+    "proxy",
+    "trial 0",
+    "1 trial",
+    "training steps",
+    "search ",
+)
+
+
+def test_its_status_report_and_page_tell_of_a_training_and_not_of_a_search(here, digits_weights, capsys):
+    told = {"method_args": {"strength": 0.001}, "method_epochs": 2.0, "epochs": 1.0, "lr": 0.01, "progress": True}
+    result = train(digits_weights, method="slimming", budget="macs<=40%", name="a", **told)
+    whole, left = sum(result.space.full), sum(result.widths)
+    plan = (
+        "2 epochs, learning rate 0.01 (linear)",
+        "1 epoch, learning rate 0.01 (linear)",
+        "slimming (strength=0.001)",
+    )
+    steps = read_architecture(result.run_dir / "best")["metrics"]["method_training"]["step"][-1]
+    removed = (
+        f"slimming removed {whole - left} of {whole} units (channels, heads ...), {left} stay, after {steps} steps"
+    )
+    said = {
+        "progress": capsys.readouterr().out,
+        "status": str(autoprune.status("results/a")),
+        "report": str(report := autoprune.report("results/a", html=False)),
+    }
+    if importlib.util.find_spec("matplotlib"):
+        text = autoprune.report("results/a", html=True).page.read_text()
+        text = text.partition("config.toml</summary>")[0] + text.partition("<h3>Environment</h3>")[2]
+        assert "<h3>Training with slimming</h3>" in text
+        assert "autoprune train --config" in text
+        said["page"] = html.unescape(re.sub(r"<(svg|style).*?</\1>|<[^>]+>", "", text, flags=re.DOTALL))
+    for name, text in said.items():
+        words = " ".join(text.split())
+        assert [w for w in SEARCHED if w in words.lower()] == [], name
+        if name != "progress":
+            assert [w for w in (*plan, removed) if w not in words] == [], name
+    assert report.trials.is_file()
 
 
 def test_the_units_that_a_method_chose_are_delivered_whatever_the_scores_say(here, digits_weights):
@@ -85,6 +133,14 @@ def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights,
             train(digits_weights, method="greg2", method_args={"every": 1}, name="b")
     assert (here / "results/b/finetune/method-greg2.pt").exists()
     assert not (here / "results/b/ledger.log").exists()
+    said = " ".join(str(autoprune.status("results/b")).split())
+    assert "state stopped" in said
+    assert "ended stopped in its training with greg2; autoprune resume results/b goes on" in said
+    lock = FileLock(here / "results/b/.lock", "run")
+    assert "training with greg2" in str(autoprune.status("results/b"))
+    with pytest.raises(ValueError, match="is being written by another controller"):
+        autoprune.resume("results/b", progress=False)
+    lock.release()
     again = autoprune.resume("results/b", progress=False)
     one, other = (kept_of(read_architecture(r.run_dir / "best")) for r in (whole, again))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -111,6 +167,20 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
     )
     again = read_architecture(autoprune.finetune("results/a", epochs=0.5))["provenance"]["finetune"]
     assert (again["method_epochs"], again["epochs"]) == (2.0, 0.5)  # as was said
+
+
+def test_a_search_is_no_training_and_a_training_no_search(here, digits_weights, capsys):
+    for name, value in (("method", "slimming"), ("prune_when", "epi")):
+        with pytest.raises(ValueError, match=f"{name}: '{value}' trains one network .* type train instead of search"):
+            autoprune.search(MODEL, "digits", weights=str(digits_weights), **{name: value})
+    assert not (here / "results").exists()
+    told = {"finalists": 2, "strategy": "tpe", "trials": 9, "time": "1h", "method_epochs": 0.5, "epochs": 0.0}
+    result = train(digits_weights, method="slimming", **told, progress=True, name="a")
+    assert "these settings play no part: strategy, trials, time, finalists" in capsys.readouterr().out
+    assert len(RunDirectory.open(result.run_dir).record().trials) == 1
+    again = autoprune.train(config=str(result.run_dir / "config.toml"), name="b", trust=True, progress=True)
+    assert "play no part" not in capsys.readouterr().out
+    assert again.widths == result.widths
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from autoprune.report.page.predictor import cards, predictor_chart
 from autoprune.report.page.prices import cost_label
 from autoprune.report.page.ranking import ranking_chart
 from autoprune.report.page.tiles import tiles
-from autoprune.report.page.training import training_chart
+from autoprune.report.page.training import method_chart, training_chart
 from autoprune.report.rows import rows_of
 from autoprune.report.tables import number
 from autoprune.trust import reading
@@ -119,8 +119,9 @@ def _row(name: str, *cells: str) -> tuple[str, ...]:
 
 def grouped(facts: Facts) -> dict[str, list[Chart]]:
     """The charts that there is something to draw for, by the part of the page that shows them, in its order."""
+    search = [history_chart(facts), *front_charts(facts), hypervolume_chart(facts)]
     made = {
-        "search": [history_chart(facts), *front_charts(facts), hypervolume_chart(facts), training_chart(facts)],
+        "search": [*([method_chart(facts)] if facts.is_training else search), training_chart(facts)],
         "network": [widths_chart(facts), *(cost_chart(facts, name) for name in facts.costs)],
         "ranking": [ranking_chart(facts)],
         "classes": [classes_chart(facts)],

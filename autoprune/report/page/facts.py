@@ -102,6 +102,11 @@ class Facts(Priced):
         return "running" if self.writer else "finished" if self.export else "stopped"
 
     @property
+    def is_training(self) -> bool:
+        """Whether a method trained instead of a search: there is one candidate, what it found."""
+        return bool(self.config.method)
+
+    @property
     def model(self) -> str:
         """What was pruned."""
         return self.config.model or "an nn.Module object"

@@ -19,13 +19,13 @@ def again(facts: Facts) -> str:
     """What repeats the run."""
     if facts.config.model and facts.config.data:
         config, name = shlex.quote(str(facts.path / "config.toml")), shlex.quote(f"{facts.name}-again")
-        return f"autoprune search --config {config} --name {name}"
+        return f"autoprune {facts.config.verb} --config {config} --name {name}"
     given = [n for n in ("model", "data") if not getattr(facts.config, n)]
     return (
         f"# {' and '.join(given)}: was an object, so only Python can give it again\n"
         f"settings = autoprune.RunConfig.read({str(facts.path / 'config.toml')!r})\n"
         f"settings |= {{{''.join(f'{n!r}: {n}, ' for n in given)}'name': {facts.name + '-again'!r}}}\n"
-        "autoprune.search(**settings)"
+        f"autoprune.{facts.config.verb}(**settings)"
     )
 
 

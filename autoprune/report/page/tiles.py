@@ -56,7 +56,7 @@ def _accuracy(facts: Facts) -> Tile:
             return Tile(f"{title}, {where}", score.shown(pruned), f"dense {score.shown(dense)}", change)
     assert facts.winner, "nothing was found yet"
     trial = facts.winner
-    where = f"trial {trial.number}, {trial.fidelity}"
+    where = "after the cut" if facts.is_training else f"trial {trial.number}, {trial.fidelity}"
     if score.name not in trial.metrics or score.name == "loss":
         return Tile(f"Best {facts.metric} so far", decimals(trial.loss), where)
     return Tile(f"{title} so far, validation {samples}", score.shown(trial.metrics), where)

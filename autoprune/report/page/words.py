@@ -14,6 +14,7 @@ from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import amount
 from autoprune.report.rows import attached_words
 from autoprune.report.tables import counted, percent
+from autoprune.report.trained import found, plan
 from autoprune.report.trials import evaluated
 from objectives import Budget
 from search_spaces import Widths
@@ -41,6 +42,10 @@ class BudgetRow(NamedTuple):
 def asked(facts: Facts) -> list[tuple[str, str]]:
     """What the run was told."""
     config = facts.config
+    if facts.is_training:
+        data = (config.data or config.task or "an object in Python") + left_out(facts)
+        head = [("Network", facts.model), ("Data", data), ("Budget", config.goal)]
+        return [*head, *plan(config), ("Seed", str(config.seed))]
     search = " over ".join(filter(None, (config.strategy, config.encoding)))
     rows = [
         ("Network", facts.model),
@@ -67,6 +72,8 @@ def left_out(facts: Facts) -> str:
 
 def summary(facts: Facts) -> str:
     """How far it is and how long it took, in a sentence."""
+    if facts.is_training:
+        return _trained(facts)
     much = f"{evaluated(facts.trials, facts.config)} evaluated in {duration(facts.seconds)}"
     if facts.failed:
         much += f", {len(facts.failed)} failed"
@@ -75,6 +82,18 @@ def summary(facts: Facts) -> str:
         "stopped": f"Stopped before its end: {much}.",
         "finished": f"{much}; the winner is trial {_winner(facts.export or {})}.",
     }[facts.state]
+
+
+def _trained(facts: Facts) -> str:
+    """How far a training with a method is, or what came of it."""
+    if facts.widths is None:
+        state = f"Still running ({facts.writer})" if facts.state == "running" else "Stopped before its end"
+        return f"{state}: training with {facts.config.method}."
+    said = found(facts.config, facts.space, facts.widths, facts.export)
+    if words := attached_words(facts.export or {}):
+        return f"{said}; what is delivered was {words}."
+    running = f"Still running ({facts.writer}): "
+    return {"running": running, "stopped": "Stopped before its end: ", "finished": ""}[facts.state] + f"{said}."
 
 
 def _winner(export: Mapping[str, Any]) -> str:
@@ -86,6 +105,8 @@ def nothing(facts: Facts) -> str:
     """Why there is no number to show."""
     if facts.failed:
         return f"No candidate could be evaluated: {counted(len(facts.failed), 'evaluation')} failed; see why below."
+    if facts.is_training:
+        return "There is no network yet; make this page again later."
     if facts.measurements:
         return "No network that was measured has held the latency budget yet; see below. Make this page again later."
     return "No candidate has been evaluated yet, so there is nothing to show; make this page again later."
