@@ -146,6 +146,7 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
     if example_inputs is None:
         raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
     model = copy.deepcopy(model).cpu().eval()
+    example_inputs = select_inputs(model, example_inputs)
     if isinstance(example_inputs, Mapping):
         model, example_inputs = _Named(model, tuple(example_inputs)), tuple(example_inputs.values())
     arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
@@ -154,7 +155,6 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
                          "written of it")  # fmt: skip
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
-    arguments = select_inputs(model, arguments)
     pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
     batch = torch.export.Dim("batch", min=1)
     # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs

@@ -1,60 +1,121 @@
-"""The channels that a network is fed with, as a group: which stay, and how they are taken from all of them.
+"""The channels that a network is fed with, as groups: which stay, and how they are taken from all of them.
 
 A pruned network takes the kept channels only. Given all, as by the data that the dense network was trained on, it
-takes the kept ones from them itself.
+takes the kept ones from them itself. Of a network that is given one tensor these are called "input"; of one that is
+given several, or any by name, "input:image" ("input:batch.image" within a dictionary, "input:0" of `*inputs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.contents import tensors_in
 from search_spaces.groups import IntArray
 
-INPUT: Final = "input"  # tensor and role of the group's member, and so its name
+INPUT: Final = "input"  # role of the groups' members, and what their names begin with
+Change = Callable[[str, Tensor], Tensor]  # name of an input, and it -> what takes its place
 
 
-class InputSelection:
-    """A hook of a pruned network that takes the kept channels from its first input.
+@dataclass(frozen=True, eq=False)
+class Selected:
+    """The channels of one input that stay.
 
     Attributes:
-        kept: [C] numbers of the channels that stay.
+        kept: [C] their numbers.
         channels: How many the dense network takes.
         axis: Where they lie.
     """
 
-    def __init__(self, kept: IntArray, channels: int, axis: int) -> None:
-        self.kept, self.channels, self.axis = kept, channels, axis
+    kept: IntArray
+    channels: int
+    axis: int
 
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The arguments with the selection in place of the first tensor."""
-        return first_exchanged(self.select, args, kwargs)
-
-    def select(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """The kept channels of `x`, which has all of them, or these already."""
         if x.shape[self.axis] != self.channels or len(self.kept) == self.channels:
             return x
         return x.index_select(self.axis, torch.from_numpy(self.kept).to(x.device))
 
 
-def first_exchanged(change: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments in which the first tensor is changed.
+class InputSelection:
+    """A hook of a pruned network that takes the kept channels from its inputs.
 
-    Raises:
-        ValueError: If none of them is a tensor.
+    Attributes:
+        parts: Name of an input -> what stays of it.
+        arguments: Of the network's `forward`, those by position.
     """
-    for number, value in enumerate(args):
+
+    def __init__(self, model: nn.Module, parts: Mapping[str, Selected]) -> None:
+        self.arguments, self.parts = positional(model), dict(parts)
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments with the kept channels in place of all."""
+        return exchanged(self.arguments, self.parts, lambda name, x: self.parts[name](x), args, kwargs)
+
+
+def positional(model: nn.Module) -> tuple[str, ...]:
+    """The names of the arguments that a network takes by position."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def exchanged(
+    arguments: Sequence[str], names: Collection[str], change: Change, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments in which some inputs are changed: tensors, and those in tuples and dictionaries.
+
+    Args:
+        arguments: What `positional` says.
+        names: Of the inputs that are changed; "input": the first one, whatever else there is (targets, say).
+        change: Makes the new ones.
+        args: By position.
+        kwargs: By name.
+    """
+    given = _named(arguments, args, kwargs)
+    first = next((path for name, value in given for path, _ in _leaves(name, value)), "")
+
+    def changed(path: str, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return (*args[:number], change(value), *args[number + 1 :]), kwargs
-    for name, value in kwargs.items():
-        if isinstance(value, Tensor):
-            return tuple(args), kwargs | {name: change(value)}
-    raise ValueError("input channels: the network must take a tensor, and not only what holds some, to lose any of it")
+            name = INPUT if INPUT in names and path == first else f"{INPUT}:{path}"
+            return change(name, value) if name in names else value
+        if type(value) is dict:
+            return {key: changed(f"{path}.{key}", part) for key, part in value.items()}
+        if isinstance(value, tuple):
+            parts = [changed(f"{path}.{i}", part) for i, part in enumerate(value)]
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return value
+
+    values = [changed(name, value) for name, value in given]
+    return tuple(values[: len(args)]), dict(zip(kwargs, values[len(args) :], strict=True))
+
+
+def _named(arguments: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Name and value of each argument, those by position first."""
+    return [*((arguments[i] if i < len(arguments) else str(i), arg) for i, arg in enumerate(args)), *kwargs.items()]
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Tensors by where they are; a list holds samples, each with channels of its own."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, (tuple, dict)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(f"{path}.{key}", part)
+
+
+def inputs_of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Name -> what the network is given: [N, C, ...], or [N, T, C]."""
+    leaves = [leaf for name, value in _named(positional(model), args, kwargs) for leaf in _leaves(name, value)]
+    alone = len(leaves) == 1 and not kwargs
+    return {INPUT if alone else f"{INPUT}:{path}": x for path, x in leaves if x.dim() > 1}
 
 
 def selection_of(model: nn.Module) -> InputSelection | None:
@@ -63,23 +124,42 @@ def selection_of(model: nn.Module) -> InputSelection | None:
     return next((hook for hook in hooks if isinstance(hook, InputSelection)), None)
 
 
-def set_selection(model: nn.Module, selection: InputSelection) -> None:
+def set_selection(model: nn.Module, parts: Mapping[str, Selected]) -> None:
     """Make the network select; of what another pruning has left of its inputs, where there was one."""
     for key, hook in list(model._forward_pre_hooks.items()):
         if isinstance(hook, InputSelection):
             del model._forward_pre_hooks[key]
             model._forward_pre_hooks_with_kwargs.pop(key, None)
-    model.register_forward_pre_hook(selection, prepend=True, with_kwargs=True)
+    model.register_forward_pre_hook(InputSelection(model, parts), prepend=True, with_kwargs=True)
 
 
-def kept_inputs(model: nn.Module) -> IntArray | None:
-    """[C] the numbers of the input channels that a pruned network takes; None if it takes all."""
-    selection = selection_of(model)
-    return None if selection is None else selection.kept.copy()
+def composed(before: Selected | None, selected: Selected) -> Selected:
+    """What stays of an input of a network that is pruned, perhaps for a second time."""
+    return selected if before is None else Selected(before.kept[selected.kept], before.channels, before.axis)
+
+
+def kept_inputs(model: nn.Module, name: str = "") -> IntArray | None:
+    """[C] the numbers of the input channels that a pruned network takes; None if it takes all.
+
+    Args:
+        model: A pruned network, from `prune`, a search, or `autoprune.load`.
+        name: Of the input, where several have lost channels: "image", "batch.image", "0".
+
+    Raises:
+        ValueError: If several have, and none of them is named.
+    """
+    parts = {} if (selection := selection_of(model)) is None else selection.parts
+    if not parts:
+        return None
+    found = parts.get(f"{INPUT}:{name}") if name else next(iter(parts.values()))
+    if not name and len(parts) > 1:
+        known = ", ".join(part.partition(":")[2] for part in parts)
+        raise ValueError(f"kept_inputs: several inputs have lost channels ({known}); name one of them")
+    return None if found is None else found.kept.copy()
 
 
 def select_inputs(model: nn.Module, inputs: Any) -> Any:
-    """What a pruned network takes of the inputs of the dense one (their first tensor); the same if it takes all.
+    """What a pruned network takes of the inputs of the dense one; the same if it takes all.
 
     Args:
         model: A pruned network, from `prune`, a search, or `autoprune.load`.
@@ -91,39 +171,44 @@ def select_inputs(model: nn.Module, inputs: Any) -> Any:
     selection = selection_of(model)
     if selection is None:
         return inputs
-    first = next(tensors_in(inputs))
-    if (found := first.shape[selection.axis]) not in (selection.channels, len(selection.kept)):
-        raise ValueError(
-            f"select_inputs: axis {selection.axis} must hold all {selection.channels} channels of the dense network or "
-            f"the {len(selection.kept)} kept ones, found {found}"
-        )
-    if isinstance(inputs, Tensor):
-        return selection.select(inputs)
-    if isinstance(inputs, dict):
-        return first_exchanged(selection.select, (), inputs)[1]
-    return type(inputs)(first_exchanged(selection.select, inputs, {})[0])
+
+    def select(name: str, x: Tensor) -> Tensor:
+        part = selection.parts[name]
+        if (found := x.shape[part.axis]) not in (part.channels, len(part.kept)):
+            raise ValueError(
+                f"select_inputs: axis {part.axis} of '{name}' must hold all {part.channels} channels of the dense "
+                f"network or the {len(part.kept)} kept ones, found {found}"
+            )
+        return part(x)
+
+    if isinstance(inputs, Mapping):
+        return exchanged((), selection.parts, select, (), inputs)[1]
+    given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    args, _ = exchanged(selection.arguments, selection.parts, select, given, {})
+    return type(inputs)(args) if isinstance(inputs, (tuple, list)) else args[0]
 
 
 def described_inputs(model: nn.Module, told: dict[str, Any]) -> dict[str, Any]:
-    """What is said of a network's inputs (shape, mean, std ...), of those that it takes; and which these are."""
+    """What is said of a network's inputs (shape, mean, std ...), of those that it takes; and which these are.
+
+    Of several inputs only the latter, by name.
+    """
     selection = selection_of(model)
     if selection is None or "kept_channels" in told:
         return told
-    kept = selection.kept.tolist()
-    axis = selection.axis - 1  # without the batch
+    parts = selection.parts
+    if list(parts) != [INPUT]:
+        names = {name: name.partition(":")[2] for name in parts}
+        kept_of = {names[name]: part.kept.tolist() for name, part in parts.items()}
+        return {**told, "kept_channels": kept_of, "channels": {names[n]: part.channels for n, part in parts.items()}}
+    part = parts[INPUT]
+    kept, axis = part.kept.tolist(), part.axis - 1  # without the batch
     changed: dict[str, Any] = {
         name: [value[i] for i in kept]
         for name, value in told.items()
-        if isinstance(value, (list, tuple)) and name != "shape" and len(value) == selection.channels
+        if isinstance(value, (list, tuple)) and name != "shape" and len(value) == part.channels
     }
     shape = list(told.get("shape", ()))
-    if axis < len(shape) and shape[axis] == selection.channels:
+    if axis < len(shape) and shape[axis] == part.channels:
         changed["shape"] = [*shape[:axis], len(kept), *shape[axis + 1 :]]
-    return {**told, **changed, "kept_channels": kept, "channels": selection.channels}
-
-
-def composed(selection: InputSelection | None, kept: IntArray, channels: int, axis: int) -> InputSelection:
-    """The selection of a network that is pruned, perhaps for a second time."""
-    if selection is None:
-        return InputSelection(kept, channels, axis)
-    return InputSelection(np.asarray(selection.kept)[kept], selection.channels, selection.axis)
+    return {**told, **changed, "kept_channels": kept, "channels": part.channels}

@@ -26,7 +26,7 @@ class Plan:
         declared: Module that declares how it shrinks -> {axis: line}.
         statistics: Normaliser whose size is an attribute -> line.
         attributes: Attribute of a module ("module.name", "module.name.item") -> (channels that it follows, line).
-        inputs: Axis of the network's first input whose channels may go, and its line.
+        inputs: Input of the network whose channels may go -> (axis, line).
         products: (module, number of a matrix product in it) -> line of the channels it sums over.
         grouped: Grouped convolution or normalisation that loses whole groups -> channels per group (see SearchSpace).
     """
@@ -37,7 +37,7 @@ class Plan:
         self.declared: dict[str, dict[int, Line]] = {}
         self.statistics: dict[str, Line] = {}
         self.attributes: dict[str, tuple[int, Line]] = {}
-        self.inputs: tuple[int, Line] | None = None
+        self.inputs: dict[str, tuple[int, Line]] = {}
         self.products: dict[tuple[str, int], Line] = {}
         self.grouped = dict(space.grouped)
         self._lines: list[list[tuple[int, IntArray]]] = []
@@ -59,7 +59,7 @@ class Plan:
             elif kind == "attribute":
                 self.attributes[name] = (axis, line)
             elif kind == "input":
-                self.inputs = axis, line
+                self.inputs[name] = axis, line
             elif kind == "statistics":
                 self.statistics[name] = line
             else:

@@ -123,7 +123,7 @@ class Recorder:
         self.doing: Any = None
         self.channels.place = lambda: "" if self.doing is None else f"{name_of(self.doing)} in {self.where}"
         self.batch = 1
-        self.input_axis: int | None = None
+        self.inputs: Mapping[str, int] = {}  # of the network, whose channels may go along an axis, by name
         self.asks_mode = any(type(m).train is not nn.Module.train for m in model.modules())
         self.seen = 0
         self.modules = dict(model.named_modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +16,7 @@ from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.contents import caches, named_tensors
 from search_spaces.groups import IntArray
-from search_spaces.inputs import INPUT, composed, selection_of, set_selection
+from search_spaces.inputs import INPUT, Selected, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
 from search_spaces.shrinkable import KEPT, Shrinkable, kept_channels
 from search_spaces.space import SearchSpace
@@ -135,8 +136,10 @@ class Dresser:
                     for i, item in enumerate(value):
                         if id(item) in slots:
                             slots[id(item)].places.append((value, i))
-        self._selection = selection_of(model)
-        self._channels = sum(m.index.size for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT)
+        self._selected = {} if (selection := selection_of(model)) is None else selection.parts
+        self._channels = Counter[str]()  # of each input
+        for member in (m for g in (*space.groups, *space.frozen) for m in g.members if m.role == INPUT):
+            self._channels[member.tensor] += member.index.size
         self._slots = list(slots.values())
         self.device = tensors[0][1].device
         self._packs = Pack.of(self._slots, self.device)
@@ -242,10 +245,13 @@ class Dresser:
         if absent:
             assert self._absences is not None
             self._absences.fill(absent, lambda name: self._named[name].cut(stays))
-        if self.plan.inputs is not None:
-            axis, line = self.plan.inputs
-            kept_in = self._contents(line, self._channels, stays, order)
-            set_selection(self.instance, composed(self._selection, kept_in, self._channels, axis))
+        if self.plan.inputs:
+            selected = dict(self._selected)
+            for name, (axis, line) in self.plan.inputs.items():
+                size = self._channels[name]
+                part = Selected(self._contents(line, size, stays, order), size, axis)
+                selected[name] = composed(self._selected.get(name), part)
+            set_selection(self.instance, selected)
         return self.instance
 
     def _contents(self, line: Line, size: int, stays: Stays, order: Sequence[IntArray] | None) -> IntArray:

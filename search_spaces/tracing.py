@@ -16,7 +16,8 @@ from search_spaces.attributes import is_width
 from search_spaces.companions import along
 from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
-from search_spaces.inputs import INPUT, first_exchanged
+from search_spaces.feeding import fed, traced_inputs
+from search_spaces.inputs import exchanged, positional
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ParameterView, Recorder
 from search_spaces.rules import (
@@ -54,8 +55,8 @@ def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) 
     Args:
         model: The network; its mode and weights are left as they are.
         example_inputs: What the network takes: a tensor, a tuple of arguments, or a dict of keyword arguments.
-        prune_inputs: The channels that the network is fed with (axis 1 of its first input; of sequences [N, T, C] the
-            last one, if its layers take that for channels) are a group, too, called "input".
+        prune_inputs: The channels that the network is fed with (axis 1 of an input; of sequences [N, T, C] the last
+            one, if its layers take that for channels) are groups, too: "input", or of several "input:image" ...
 
     Returns:
         The groups that may be pruned, those that may not (with the reason), and what prices every choice.
@@ -69,25 +70,18 @@ def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) 
         ('conv1', 64)
     """
     check_model(model)
-    if not prune_inputs:
-        return traced(model, example_inputs, None)
-    first = next(tensors_in(as_call(example_inputs)), None)
-    if first is None or first.dim() < 2:
-        raise ValueError(f"prune_inputs: {type(model).__name__} must take a tensor [N, C, ...] first")
-    for axis in (1, 2) if first.dim() == 3 else (1,):
-        space = traced(model, example_inputs, axis)
-        if any(member.role == INPUT for group in space.groups for member in group.members):
-            break
-    return space
-
-
-def traced(model: nn.Module, example_inputs: Any, input_axis: int | None) -> SearchSpace:
-    """See `trace`; `input_axis`: of the first input, on which channels may go."""
     args, kwargs = as_call(example_inputs)
+    if not prune_inputs:
+        return traced(model, args, kwargs, {})
+    return traced_inputs(model, args, kwargs, traced)
+
+
+def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) -> SearchSpace:
+    """See `trace`; `inputs`: name of an input (see `inputs`) -> its axis on which channels may go."""
     with counts_seen():
-        solver = Solver(recorded(model, args, kwargs, input_axis, {}))
+        solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
-            solver = min(solver, Solver(recorded(model, args, kwargs, input_axis, other)), key=lambda s: s.made_frozen)
+            solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
     rec, space = solver.rec, solver.space(model)
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
@@ -96,10 +90,10 @@ def traced(model: nn.Module, example_inputs: Any, input_axis: int | None) -> Sea
     return space
 
 
-def recorded(model: nn.Module, args: Any, kwargs: Any, input_axis: int | None, tried: dict[str, int]) -> Recorder:
+def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int], tried: dict[str, int]) -> Recorder:
     """What its passes have written down; again from the start where a bare parameter was misunderstood."""
     rec = Recorder(model, tried)
-    rec.input_axis = input_axis
+    rec.inputs = inputs
     first = next(tensors_in((args, kwargs)), None)
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
     try:
@@ -112,7 +106,7 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, input_axis: int | None, t
     finally:
         rec.graph.forget()
         forget_counts(model)
-    return recorded(model, args, kwargs, input_axis, tried | again) if again else rec
+    return recorded(model, args, kwargs, inputs, tried | again) if again else rec
 
 
 def check_model(model: nn.Module) -> None:
@@ -146,8 +140,8 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     """One forward pass; freezes what leaves the network."""
     args, kwargs = detached(args), detached(kwargs)
-    if rec.input_axis is not None:
-        args, kwargs = first_exchanged(partial(fed, rec, rec.input_axis), args, kwargs)
+    if rec.inputs:
+        args, kwargs = exchanged(positional(model), rec.inputs, partial(fed, rec), args, kwargs)
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
     with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
@@ -176,14 +170,6 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Non
     model.train()
     with suppress(ValueError):
         run(rec, model, args, kwargs)
-
-
-def fed(rec: Recorder, axis: int, x: Tensor) -> Tensor:
-    """The channels of the first input are a group."""
-    known = rec.axes.get((INPUT, axis))
-    ids = known[1] if known else rec.register(INPUT, axis, rec.channels.allocate(x.shape[axis]), INPUT)
-    rec.set(x, along(ids, axis, x.shape))
-    return x
 
 
 @contextmanager

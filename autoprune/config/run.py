@@ -124,7 +124,8 @@ class RunConfig(TrainingSettings):
         low=0, high=1)
     prune_inputs: bool = problem(False, "",
         "the channels that the network is fed with (spectral bands, sensors, frequencies) are a group, too, called "
-        "input; what is delivered takes the kept ones only (autoprune.kept_inputs, autoprune.select_inputs)")
+        "input, or of several inputs input:NAME; what is delivered takes the kept ones only (autoprune.kept_inputs, "
+        "autoprune.select_inputs)")
     freeze: tuple[str, ...] = problem((), "GROUP",
         "a group that must not be pruned (repeatable; names: autoprune profile)", common="search profile",
         brief="a group to leave as it is (names: autoprune profile)")

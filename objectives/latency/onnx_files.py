@@ -85,7 +85,7 @@ class OnnxFiles:
     def __init__(self, model: nn.Module, space: SearchSpace, example: Any, accept: Callable[[bytes], Any]) -> None:
         self.model, self.space, self.example = model, space, example
         self.plan = plan_of(space)
-        self.cutting = not self.plan.declared and self.plan.inputs is None and not adapted(model)
+        self.cutting = not self.plan.declared and not self.plan.inputs and not adapted(model)
         if not self.cutting:
             return
         import onnx

@@ -6,6 +6,7 @@ the other side, and shares neither numbers of products nor rules with the tracer
 """
 
 import copy
+import inspect
 from contextlib import contextmanager
 from functools import partial
 
@@ -39,9 +40,16 @@ def without_output(positions, layer, _, out):
     return out.index_fill(axis, positions, torch.nan)
 
 
-def without_input(positions, axis, _, args):
-    """What the network is fed with."""
-    return (args[0].index_fill(axis, positions, torch.nan), *args[1:])
+def without_input(name, positions, axis, model, args, kwargs):
+    """What the network is fed with: its first argument, or one of a name, perhaps in dictionaries."""
+    args, kwargs, (where, *inside) = list(args), dict(kwargs), name.partition(":")[2].split(".")
+    by_position = 0 if not where else [*inspect.signature(model.forward).parameters, where].index(where)
+    table, key = (kwargs, where) if where in kwargs else (args, by_position)
+    for part in inside:
+        table[key] = dict(table[key])
+        table, key = table[key], part
+    table[key] = table[key].index_fill(axis, positions, torch.nan)
+    return tuple(args), kwargs
 
 
 def absent(model, space, kept):
@@ -65,7 +73,8 @@ def absent(model, space, kept):
         else:  # what it reads; such a module adds nothing where there is nothing
             module.register_forward_pre_hook(lambda _, args: (args[0].nan_to_num(0.0), *args[1:]))
     for member, positions in places(space, kept, ("input",)):
-        model.register_forward_pre_hook(partial(without_input, torch.from_numpy(positions), member.axis))
+        without = partial(without_input, member.tensor, torch.from_numpy(positions), member.axis)
+        model.register_forward_pre_hook(without, with_kwargs=True)
     return model
 
 

@@ -105,8 +105,92 @@ def test_arguments_by_keyword_and_wrong_ones():
     assert torch.equal(pruned(**taken), pruned(**given))
     with pytest.raises(ValueError, match="all 6 channels of the dense network or the 2 kept ones, found 5"):
         select_inputs(pruned, torch.randn(2, 5))
-    with pytest.raises(ValueError, match=r"prune_inputs: Linear must take a tensor \[N, C, ...\] first"):
+    with pytest.raises(ValueError, match=r"prune_inputs: Linear must take a tensor \[N, C, ...\]$"):
         trace(nn.Linear(6, 5), torch.randn(6), prune_inputs=True)
+
+
+class Fused(nn.Module):
+    """An image, a table and a sequence, of which a mask says what counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.see, self.read, self.hear = nn.Conv2d(12, 8, 3), nn.Linear(10, 6), nn.GRU(9, 5, batch_first=True)
+        self.out = nn.Linear(19, 3)
+
+    def forward(self, image, mask=None, **more):
+        heard = self.hear(more["sound"] * mask[..., None])[0].mean(1)
+        return self.out(torch.cat([self.see(image).relu().mean((2, 3)), self.read(more["table"]).relu(), heard], 1))
+
+
+class Boxed(nn.Module):
+    """The same, which takes the image and a dictionary of all else."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = Fused()
+
+    def forward(self, image, rest):
+        return self.net(image, **rest)
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_each_of_several_inputs_shrinks(boxed):
+    model = (Boxed() if boxed else Fused()).eval()
+    image, rest = torch.randn(2, 12, 8, 8), {"table": torch.randn(2, 10), "sound": torch.randn(2, 7, 9)}
+    rest["mask"] = (torch.arange(14).view(2, 7) % 3 > 0).float()
+    given = (image, rest) if boxed else {**rest, "image": image}
+    space = trace(model, given, prune_inputs=True)
+    path = "rest." if boxed else ""
+    names = {f"input:{path}table": 10, f"input:{path}sound": 9, "input:image": 12}
+    assert {n: c for n, c in sizes(space).items() if n.startswith("input")} == names
+    frozen = {g.name: g.frozen_because for g in space.frozen}
+    assert frozen[f"input:{path}mask"]  # why, and nothing else is frozen for it
+    assert sum(sizes(space).values()) == sum(sizes(trace(model, given)).values()) + sum(names.values())
+    assert verify(model, space, given) < 1e-6
+    kept = random_kept(space, np.random.default_rng(0))
+    assert judge(model, space, kept, given, 0) < 1e-6
+    space = SearchSpace.from_json(json.loads(json.dumps(space.to_json())))
+    pruned = prune(model, space, kept)
+    taken = select_inputs(pruned, given)
+    for name, group_kept in zip(space.groups, kept, strict=True):
+        if name.name in names:
+            assert np.array_equal(kept_inputs(pruned, name.name.partition(":")[2]), group_kept)
+    first, second = taken if boxed else (taken["image"], taken)
+    assert first.shape[1] == len(kept_inputs(pruned, "image"))
+    assert second["sound"].shape[2] == len(kept_inputs(pruned, f"{path}sound"))
+    assert second["mask"] is rest["mask"]
+    call = (lambda a: pruned(*a)) if boxed else (lambda a: pruned(**a))
+    assert torch.equal(call(taken), call(given))
+    with pytest.raises(ValueError, match=r"several inputs have lost channels \(.*image.*\); name one of them"):
+        kept_inputs(pruned)
+
+
+def test_what_is_delivered_of_several_inputs_says_which_channels(tmp_path):
+    onnx = pytest.importorskip("onnx")
+
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.out = nn.Linear(6, 5), nn.Linear(7, 5), nn.Linear(5, 3)
+
+        def forward(self, left, right):
+            return self.out((self.a(left) + self.b(right)).relu())
+
+    model, given = Added().eval(), {"left": torch.randn(2, 6), "right": torch.randn(2, 7)}
+    space = trace(model, given, prune_inputs=True)
+    assert sizes(space) == {"input:left": 6, "input:right": 7, "a": 5}
+    kept = (np.array([1, 4]), np.array([0, 2, 5]), np.arange(3))
+    pruned = prune(model, space, kept).eval()
+    export(tmp_path / "out", pruned, space=space, kept=kept, example_inputs=given, onnx=True)
+    said = json.loads((tmp_path / "out" / "architecture.json").read_text())["input"]
+    assert said == {"kept_channels": {"left": [1, 4], "right": [0, 2, 5]}, "channels": {"left": 6, "right": 7}}
+    file = onnx.load(str(tmp_path / "out" / "model.onnx"))
+    assert {p.key: json.loads(p.value) for p in file.metadata_props}["input.kept_channels"] == said["kept_channels"]
+    assert {i.name: i.type.tensor_type.shape.dim[1].dim_value for i in file.graph.input} == {"left": 2, "right": 3}
+    loaded = autoprune.load(tmp_path / "out", Added)
+    assert autoprune.kept_inputs(loaded, "right").tolist() == [0, 2, 5]
+    assert torch.allclose(loaded(**select_inputs(loaded, given)), pruned(**given), atol=1e-6)
+    assert torch.equal(loaded(given["left"], given["right"]), loaded(**given))  # by position, too
 
 
 def test_a_second_pruning_counts_the_channels_of_the_first_network():
@@ -175,3 +259,27 @@ def test_a_search_prunes_them(here):
     assert architecture["groups"][0] == "input"
     assert architecture["input"]["kept_channels"] == kept.tolist()
     assert loaded(autoprune.select_inputs(loaded, images[:2])).shape == (2, 3)
+
+
+def test_a_search_prunes_each_of_several_inputs(here):
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.see, self.read, self.out = nn.Conv2d(4, 8, 3), nn.Linear(9, 8), nn.Linear(8, 3)
+
+        def forward(self, image, table):
+            return self.out(self.see(image).mean((2, 3)).relu() + self.read(table).relu())
+
+    given = {"image": torch.rand(96, 4, 8, 8), "table": torch.rand(96, 9), "labels": torch.arange(96) % 3}
+    batches = [{name: value[i : i + 32] for name, value in given.items()} for i in range(0, 96, 32)]
+    task = autoprune.Task.of(batches, batches, loss=F.cross_entropy)
+    quick = {"trials": 4, "finalists": 0, "epochs": 1, "criterion": "taylor", "device": "cpu", "progress": False}
+    result = autoprune.search(Both().eval(), task, budget="params<=40%", prune_inputs=True, name="both", **quick)
+    loaded = autoprune.load(here / "results" / "both" / "best", Both)
+    image, table = (autoprune.kept_inputs(loaded, name) for name in ("image", "table"))
+    assert (len(image), len(table)) == (loaded.see.in_channels, loaded.read.in_features)
+    assert len(image) + len(table) < 13
+    inputs = {name: given[name] for name in ("image", "table")}
+    taken = autoprune.select_inputs(loaded, inputs)
+    assert {name: value.shape[1] for name, value in taken.items()} == {"image": len(image), "table": len(table)}
+    assert torch.allclose(loaded(**taken), result.model(**inputs), atol=1e-6)
