@@ -78,6 +78,7 @@ from autoprune.runs import (
     set_aside,
     shared,
     slots,
+    stale_statistics,
     trains,
     with_memory,
     write_table,
@@ -162,7 +163,8 @@ def search(
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
     check_method(config, prepared)
-    said = [line for line in (*notes_of(prepared), dense_warning(prepared), prepared.divisors) if line]
+    warnings = stale_statistics(prepared), dense_warning(prepared)
+    said = [line for line in (*notes_of(prepared), *warnings, prepared.divisors) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)

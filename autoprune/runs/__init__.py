@@ -56,6 +56,7 @@ from autoprune.runs.restarting import set_aside as set_aside
 from autoprune.runs.result import Origin as Origin
 from autoprune.runs.result import SearchResult as SearchResult
 from autoprune.runs.scoring import trains as trains
+from autoprune.runs.statistics import stale_statistics as stale_statistics
 from autoprune.runs.table import write_table as write_table
 from autoprune.runs.trainer import TrainerRun as TrainerRun
 from autoprune.runs.winner import Winner as Winner

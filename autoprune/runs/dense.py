@@ -13,6 +13,7 @@ from autoprune.report.tables import counted
 from autoprune.runs.checking import ignorant, reproducible
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.recipe import Recipe
+from autoprune.runs.statistics import stale_statistics
 from autoprune.tasks import Draw, Task
 from autoprune.tasks.trees import inputs_of, left_out
 
@@ -30,6 +31,7 @@ def about_dense(prepared: Prepared) -> list[str]:
     lines = [
         *_about(prepared),
         f"dense network: loss {decimals(found['loss'])}{also} on {counted(len(judged(prepared)), samples)}",
+        stale_statistics(prepared),
         dense_warning(prepared),
     ]
     if unused := unused_layers(prepared):

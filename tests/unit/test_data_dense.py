@@ -19,7 +19,7 @@ from autoprune.config import RunConfig
 from autoprune.data.sources import IMAGENET
 from autoprune.evaluation import measure
 from autoprune.report import RunProgress
-from autoprune.runs import about_dense, dense_warning, prepare
+from autoprune.runs import about_dense, dense_warning, prepare, stale_statistics
 from autoprune.runs.dense import unused_layers
 from autoprune.tasks.classification import is_near_chance
 from autoprune.training import TrainingSettings, finetune
@@ -94,6 +94,51 @@ def test_another_metric_does_not_change_what_is_doubted(trained):
     assert dense_warning(prepared) == ""
 
 
+def other_statistics(model, change):
+    """The network with other running statistics."""
+    other = digits_cnn()
+    other.load_state_dict(model.state_dict())
+    for norm in (module for module in other.modules() if isinstance(module, nn.BatchNorm2d)):
+        change(norm)
+    return other.eval()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda norm: norm.reset_running_stats(),
+            r"block1.1 \(its inputs spread 0\.\d+ times as wide as",
+        ),
+        (lambda norm: norm.running_mean.add_(norm.running_var.sqrt()), r"stem.1 \(their mean is off by 1 standard dev"),
+        (lambda norm: norm.running_var.mul_(100), r"stem.1 \(its inputs spread 0\.\d+ times as wide"),
+    ],
+    ids=["never updated", "means", "variances"],
+)
+def test_statistics_of_other_data_are_told_with_what_they_cost(trained, change, words):
+    stale = other_statistics(trained, change)
+    prepared = prepare(RunConfig.make(data="digits", **QUICK), stale)
+    before, said = {name: t.clone() for name, t in stale.state_dict().items()}, stale_statistics(prepared)
+    assert re.search(words, said)
+    loss, repaired = (float(x) for x in re.search(r"loss (\S+) as it comes, and (\S+) once", said).groups())
+    assert loss == pytest.approx(measure(stale, prepared.task, "val", device="cpu")["loss"], rel=1e-3)
+    assert repaired < 0.5 < loss
+    assert all(torch.equal(t, before[name]) for name, t in prepared.model.state_dict().items())
+
+
+def test_statistics_that_fit_cost_one_batch_and_none_cost_nothing(trained, monkeypatch):
+    seen = []
+    prepared = prepare(RunConfig.make(data="digits", **QUICK), trained)
+    plain = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+    plain = prepare(RunConfig.make(data="digits", **QUICK), plain)
+    for network in (prepared.model, plain.model):
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    assert stale_statistics(prepared) == ""
+    assert seen == [128]
+    assert stale_statistics(plain) == ""
+    assert seen == [128]
+
+
 @pytest.mark.parametrize(
     "how",
     [torch.zeros_like, lambda p: p.roll(3, 0), torch.randn_like],
@@ -131,7 +176,8 @@ def test_where_the_normalisation_is_a_guess_a_better_one_is_named(of_plain_pixel
     assert f"top-1 is {was:.4f}; with mean=0 std=1 it is {best:.4f}" in last
     assert last.endswith("--data-args mean=0 --data-args std=1")
     given = replace(guessed, origin="as given")
-    assert len(about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, given))) == 2, "the user's own word"
+    said = about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, given))
+    assert [line for line in said if "mean=0" in line] == [], "the user's own word"
     fine = replace(right, origin=IMAGENET)
     assert len(about_dense(prepare(RunConfig.make(**QUICK), of_plain_pixels, fine))) == 2
 
