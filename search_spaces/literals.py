@@ -1,23 +1,29 @@
-"""Floats of a network that notice a channel count on their right: `1.0 / x.shape[1]`, `self.gain * c`.
+"""Floats of a network that notice a channel count on their right: `1.0 / x.shape[1]`, `self.gain * c`, `GAIN / c`.
 
-Python's floats read a whole number without asking it. While a network is traced, those written in its code and those in
-the attributes of its modules are therefore `Literal`s, which ask (see counts.py).
+Python's floats read a whole number without asking it. While a network is traced, those that its code can meet are
+therefore `Literal`s, which ask (see counts.py): constants of the code and its defaults, of modules (Python's, and their
+attributes), classes and closures. (Those in texts, and of `float("0.5")`, are not seen; `verify` notices.)
 """
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import CellType, CodeType, FunctionType
+from contextlib import ExitStack, contextmanager, suppress
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from search_spaces.counts import ChannelCount, Size
 
 ARITHMETIC = "add sub mul truediv floordiv mod divmod pow".split()
 OPERATORS = [*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), *"neg pos abs eq ne lt le gt ge".split()]
+TORCHS = frozenset(vars(nn.Module()))  # attributes of a module
+MOST = 1000  # numbers in a list or dictionary that is looked into: more are data
+CONSTANTS = ("math", "numpy")  # where a network's code may find some
 FOREIGN = ("torch", "builtins", "search_spaces")  # no code of the network's
 
 
@@ -43,31 +49,105 @@ for _name in OPERATORS:
 
 @contextmanager
 def floats_asked(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """The floats of these modules, and those in the code that they run, are `Literal`s."""
+    """The floats of these modules, and those that the code they run can read, are `Literal`s."""
     modules = list(modules)
     kinds = {kind for module in modules for kind in type(module).__mro__ if not _is_foreign(kind.__module__)}
-    codes: list[tuple[FunctionType, CodeType]] = []
-    attributes: list[tuple[nn.Module, str, float]] = []
-    for function in _functions_run(kinds, modules):
-        before, after = function.__code__, _with_literals(function.__code__)
-        if after is not before:
-            codes.append((function, before))
-            function.__code__ = after
-    for module in modules:
-        if not _is_foreign(type(module).__module__):
-            for name, value in vars(module).items():
-                if type(value) is float:
-                    attributes.append((module, name, value))
-    for module, name, value in attributes:
-        vars(module)[name] = Literal(value)
-    try:
+    own = [module for module in modules if not _is_foreign(type(module).__module__)]
+    with ExitStack() as undo:
+        for function in _functions_run(kinds, modules):
+            _exchange_in_code(function, undo)
+        for owner in (*own, *_settings_of(own)):
+            for name in vars(owner).keys() - TORCHS:
+                _exchange(vars(owner), name, undo)
+        for kind in kinds:
+            for name in list(vars(kind)):
+                _exchange(_ClassTable(kind), name, undo)
         yield
-    finally:
-        for function, before in codes:
-            function.__code__ = before
-        for module, name, value in attributes:
-            if type(vars(module).get(name)) is Literal:  # else the network has changed it itself
-                vars(module)[name] = value
+
+
+def asking(value: Any) -> Any:
+    """A float as a `Literal`, also in a tuple; anything else as it is."""
+    if type(value) is float:
+        return Literal(value)
+    if type(value) is tuple:
+        parts = tuple(map(asking, value))
+        return value if all(map(operator.is_, parts, value)) else parts
+    return value
+
+
+def _exchange(table: Any, key: Any, undo: ExitStack, depth: int = 3) -> None:
+    """Have what stands there ask; a list or dictionary stays the same object, with others in it to some depth."""
+    value = table[key]
+    if type(value) in (list, dict):
+        if depth and len(value) <= MOST:
+            for inner in list(value) if type(value) is dict else range(len(value)):
+                _exchange(value, inner, undo, depth - 1)
+    elif (new := asking(value)) is not value:
+        table[key] = new
+        undo.callback(_put_back, table, key, new, value)
+
+
+def _put_back(table: Any, key: Any, new: Any, before: Any) -> None:
+    with suppress(LookupError):
+        if table[key] is new:  # else the network has changed it itself
+            table[key] = before
+
+
+class _ClassTable:
+    """The attributes of a class, like a dictionary."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self._kind)[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._kind, name, value)
+
+
+class _Cell:
+    """What a closure keeps, like a table of one."""
+
+    def __init__(self, cell: CellType) -> None:
+        self._cell = cell
+
+    def __getitem__(self, _: int) -> Any:
+        return self._cell.cell_contents
+
+    def __setitem__(self, _: int, value: Any) -> None:
+        self._cell.cell_contents = value
+
+
+def _exchange_in_code(function: FunctionType, undo: ExitStack) -> None:
+    """The floats of a function: in its code, its defaults, its closure, and in the Python modules that it names."""
+    for name in ("__code__", "__defaults__"):
+        before = getattr(function, name)
+        after = _with_literals(before) if name == "__code__" else asking(before)
+        if after is not before:
+            setattr(function, name, after)
+            undo.callback(setattr, function, name, before)
+    for name in function.__kwdefaults__ or ():
+        _exchange(function.__kwdefaults__, name, undo)
+    for cell in function.__closure__ or ():
+        if cell != CellType():
+            _exchange(_Cell(cell), 0, undo)
+    names = set(_names_in(function.__code__))
+    globals_ = function.__globals__
+    for name in names & globals_.keys():
+        value = globals_[name]
+        if isinstance(value, ModuleType) and (value.__name__ in CONSTANTS or not _is_foreign(value.__name__)):
+            for inner in names & vars(value).keys():
+                _exchange(vars(value), inner, undo)
+        else:
+            _exchange(globals_, name, undo)
+
+
+def _settings_of(modules: Iterable[nn.Module]) -> list[Any]:
+    """Objects in attributes that only hold settings (`self.config`)."""
+    values = {id(v): v for module in modules for v in vars(module).values() if hasattr(v, "__dict__")}
+    closed = (nn.Module, type, ModuleType, FunctionType, torch.Tensor)
+    return [v for v in values.values() if not isinstance(v, closed) and not callable(v)]
 
 
 def _is_foreign(module: str | None) -> bool:
@@ -105,8 +185,6 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 def _with_literals(code: CodeType) -> CodeType:
     """The code with its floats exchanged, those of the functions within it, too; itself where there are none."""
-    constants = tuple(
-        Literal(c) if type(c) is float else _with_literals(c) if isinstance(c, CodeType) else c for c in code.co_consts
-    )
+    constants = tuple(_with_literals(c) if isinstance(c, CodeType) else asking(c) for c in code.co_consts)
     same = all(new is old for new, old in zip(constants, code.co_consts, strict=True))
     return code if same else code.replace(co_consts=constants)

@@ -18,6 +18,7 @@ from search_spaces.contents import caches, tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.feeding import fed, traced_inputs
 from search_spaces.inputs import exchanged, positional
+from search_spaces.literals import asking
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.recorder import ParameterView, Recorder
 from search_spaces.rules import (
@@ -228,7 +229,7 @@ class Functions(TorchFunctionMode):
         rec.unchecked = None
         if rec.seen == before:
             unseen(rec, func, args, kwargs, out)
-        return out
+        return asking(out) if func is Tensor.item else out
 
 
 def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:

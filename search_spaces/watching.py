@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from search_spaces.counts import Attribute, ChannelCount, Size, plain
-from search_spaces.literals import Literal, floats_asked
+from search_spaces.literals import Literal, asking, floats_asked
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
@@ -66,7 +66,7 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def asked(*args: Any, **kwargs: Any) -> Any:
         what = f"{getattr(function, '__name__', 'a function')}()"
-        return function(*(_lost(a, what) for a in args), **{k: _lost(v, what) for k, v in kwargs.items()})
+        return asking(function(*(_lost(a, what) for a in args), **{k: _lost(v, what) for k, v in kwargs.items()}))
 
     return asked
 

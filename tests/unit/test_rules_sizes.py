@@ -1,6 +1,7 @@
 """Movement and sizes: what concatenation, splits, views, slices and padding couple, and what a written size freezes."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -338,6 +339,47 @@ def mean_by_hand(x):
 )
 def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, toy, function, reason):
     assert reasons(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": reason}
+
+
+GAIN, GAINS = 2.0, {"one": [2.0, (2.0, 3.0)]}
+
+
+def by_default(s, x, gain=2.0):
+    return gain / x.shape[1]
+
+
+def by_keyword(s, x, *, gain=(2.0, 3.0)):
+    return gain[0] / x.shape[1]
+
+
+def enclosed(gain):
+    return lambda s, x: gain / x.shape[1]
+
+
+class Kept(nn.Conv2d):
+    """A layer that keeps floats in its class, a list and its settings."""
+
+    gain = 2.0
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.gains, self.settings = [2.0], SimpleNamespace(gain=2.0)
+
+
+@pytest.mark.parametrize("factor", [
+    lambda s, x: GAIN / x.shape[1], lambda s, x: GAINS["one"][1][0] / x.shape[1], by_default, by_keyword, enclosed(2.0),
+    lambda s, x: math.pi / x.shape[1], lambda s, x: math.sqrt(2) / x.shape[1], lambda s, x: np.pi / x.shape[1],
+    lambda s, x: sum(gain / x.shape[1] for gain in (2.0, 3.0)), lambda s, x: x.amax().item() / x.shape[1],
+    lambda s, x: s.a.gain / x.shape[1], lambda s, x: s.a.gains[0] / x.shape[1],
+    lambda s, x: s.a.settings.gain / x.shape[1],
+])  # fmt: skip
+def test_floats_to_the_left_of_a_number_of_channels_freeze_wherever_they_are_kept(law, toy, factor):
+    """Python's floats read the number unasked."""
+    model = toy(lambda s, x: s.a(x) * factor(s, x), a=Kept(8, 8, 1))
+    assert reasons(law(model, torch.randn(IMAGE))) == {"stem.0": "their number enters arithmetic in 'body'"}
+    kept = [GAIN, *GAINS["one"][:1], *GAINS["one"][1], *by_default.__defaults__, math.pi, np.pi, Kept.gain]
+    kept += [*by_keyword.__kwdefaults__["gain"], *model.body.a.gains, model.body.a.settings.gain]
+    assert {type(value) for value in kept} == {float}
 
 
 def test_a_divisibility_check_holds_where_the_code_ties(law, toy):
