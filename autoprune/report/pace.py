@@ -46,7 +46,7 @@ class Samples:
 
     def batch_of(self, config: RunConfig) -> int:
         """Samples in a batch of training."""
-        return min(config.batch_size if self.batch is None else self.batch, self.train)
+        return config.batch_of(self.train) if self.batch is None else min(self.batch, self.train)
 
 
 def passes(fidelity: str, config: RunConfig, samples: Samples) -> int:

@@ -77,7 +77,8 @@ class TrainingSettings:
     temperature: float = recovery(4.0, "T",
         "of that distillation, where answers are class scores (Hinton et al. 2015)", low=1e-3, high=1000, verbs=TAKERS)
     batch_size: int = search(128, "SAMPLES",
-        "samples per batch, in the search and in the fine-tune; a loader's are as it makes them",
+        "samples per batch, in the search and in the fine-tune (of few samples less, so that hardly any is left out of "
+        "an epoch); a loader's are as it makes them",
         low=1, high=MOST, verbs="profile finetune", common="*", brief="samples per batch")
     seed: int = problem(0, "N", "seed of everything random; the same seed gives the same run", low=0, high=2**32 - 1,
         common="search profile train", brief="of everything random")
@@ -115,6 +116,16 @@ class TrainingSettings:
             raise ValueError(f"lr_milestones: expected steps, or fractions below 1, e.g. 0.5, got "
                              f"{', '.join(self.lr_milestones)!r}")  # fmt: skip
         return tuple(found)
+
+    def batch_of(self, count: int) -> int:
+        """Samples in a batch of a training on `count` of them: `batch_size`, or less so that few are left out.
+
+        All batches of an epoch are whole, and what remains of it is left out; of few samples that could be nearly half.
+        Where it would be more than a tenth, there is one more batch, of which each has a little less.
+        """
+        size = max(1, min(self.batch_size, count))
+        whole, rest = divmod(count, size)
+        return count // (whole + 1) if rest > count / 10 else size
 
     @classmethod
     def of(cls, settings: TrainingSettings) -> TrainingSettings:

@@ -215,7 +215,7 @@ def batches_of(task: Task, settings: TrainingSettings) -> Training:
     Raises:
         ValueError: If there are none.
     """
-    found = task.training(min(settings.batch_size, task.count("train")), settings.seed)
+    found = task.training(settings.batch_of(task.count("train")), settings.seed)
     if found.per_epoch < 1:
         raise ValueError(f"training: {task.where('train')} has no samples")
     return found

@@ -124,6 +124,30 @@ def test_accumulated_batches_are_one_step_of_their_mean(data):
     assert finetune(flat(), data, replace(CONSTANT, accumulate=3, epochs=1)).steps == 2  # 6 batches
 
 
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [
+        (0, 1), (1, 1), (100, 100), (128, 128),  # all are one batch
+        (130, 128),  # 2 left out of 130
+        (200, 100),  # two batches of 100, not one of 128 and 72 left out
+        (255, 127), (380, 126),  # one left out; two left out of 380, not 124
+        (1280, 128), (1437, 128), (50_000, 128),
+    ],
+)  # fmt: skip
+def test_hardly_any_sample_of_an_epoch_is_left_out(count, size):
+    settings = TrainingSettings(batch_size=128)
+    assert settings.batch_of(count) == size <= 128
+
+
+def test_whatever_the_batch_at_most_a_tenth_or_a_sample_a_batch_is_left_out():
+    for size in (1, 3, 32, 100, 300):
+        settings = TrainingSettings(batch_size=size)
+        for count in range(1, 1000):
+            found = settings.batch_of(count)
+            assert 1 <= found <= size
+            assert count % found <= max(count / 10, count // found)
+
+
 def test_the_average_of_the_weights_is_delivered_with_statistics_of_its_own(data):
     decay, seen = 0.6, []
     model, plain = network(), network()
