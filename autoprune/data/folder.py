@@ -40,6 +40,7 @@ class Folder:
         height: likewise.
         resize: Whether they are brought to it.
         skip: Whether images that cannot be read are left out.
+        note: What is said of the folders before a search; "" if they are as their names say.
     """
 
     spec: str
@@ -50,6 +51,7 @@ class Folder:
     height: int
     resize: bool
     skip: bool
+    note: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -111,8 +113,11 @@ def listed(
     parts = {name: directory / name for name in ("train", "val", "test") if (directory / name).is_dir()}
     if "train" not in parts:
         raise ValueError(f"data '{spec}': '{directory}' has no folder 'train'; put the images in train/<class>/")
+    note = ""
     if "test" not in parts and "val" in parts:
         parts["test"] = parts.pop("val")  # as ImageNet calls the images it reports on
+        note = (f"there is no folder 'test', so '{parts['test']}' is the test set: it is looked at once, at the end, "
+                "and a part of train validates; to have it validate, add a folder 'test'")  # fmt: skip
     if not test:
         parts.pop("test", None)
     classes, samples = _list(spec, parts["train"])
@@ -127,7 +132,7 @@ def listed(
     if max_images is not None:
         found = {n: [s[i] for i in draw(len(s), max_images, seed).tolist()] for n, s in found.items()}
     width, height = (image_size, image_size) if image_size else _size(spec, found["train"], skip)
-    return Folder(spec, directory, classes, found, width, height, image_size is not None, skip)
+    return Folder(spec, directory, classes, found, width, height, image_size is not None, skip, note)
 
 
 def decoded(folder: Folder) -> Source:
@@ -144,7 +149,7 @@ def decoded(folder: Folder) -> Source:
     splits = {name: _decode(folder, samples, skipped) for name, samples in folder.samples.items()}
     return Source(
         splits["train"], splits.get("val"), splits.get("test"), folder.classes, IMAGENET_MEAN, IMAGENET_STD,
-        origin=IMAGENET, skipped=tuple(skipped),
+        origin=IMAGENET, skipped=tuple(skipped), note=folder.note,
     )  # fmt: skip
 
 

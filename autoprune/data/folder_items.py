@@ -30,7 +30,7 @@ def streamed(folder: Folder) -> Source:
         splits[name] = Selection(items, torch.arange(len(items)))
     return Source(
         splits["train"], splits.get("val"), splits.get("test"), folder.classes, IMAGENET_MEAN, IMAGENET_STD,
-        origin=IMAGENET,
+        origin=IMAGENET, note=folder.note,
     )  # fmt: skip
 
 

@@ -76,6 +76,7 @@ class ImageData:
         origin: Whose mean and std these are, in words.
         has_names: Whether `classes` are names, and not the numbers of the labels because nobody named them.
         skipped: Files that were left out because they are damaged.
+        note: What is to be said of the splits before a search; "" if nothing.
 
     Raises:
         ValueError: If a split is unusable (see `check`).
@@ -93,6 +94,7 @@ class ImageData:
     origin: str = "as given"
     has_names: bool = True
     skipped: tuple[str, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         """Check that the three splits fit together."""

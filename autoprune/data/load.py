@@ -157,7 +157,7 @@ def _split(
     told: dict[str, Any] = {
         "mean": chosen_mean, "std": chosen_std, "classes": source.classes, "spec": spec, "split": words,
         "augmentation": augmentation or source.augmentation, "origin": chosen_origin, "has_names": source.has_names,
-        "skipped": source.skipped,
+        "skipped": source.skipped, "note": source.note,
     }  # fmt: skip
     if isinstance(train, Split):
         return ImageData(**whole, **told)

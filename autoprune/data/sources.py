@@ -34,6 +34,7 @@ class Source:
     augmentation: str = "crop-flip"
     origin: str = "as given"  # whose mean and std these are
     has_names: bool = True  # whether the classes are names, and not numbers because nobody named them
+    note: str = ""  # what is to be said of it before a search
     skipped: tuple[str, ...] = ()  # files that were left out because they are damaged
 
 

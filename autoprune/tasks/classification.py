@@ -154,7 +154,7 @@ class Classification(MapStyle):
         said = [describe(self.data), *self.about_streams()]
         if self.data.origin in (IMAGENET, MEASURED):
             said[0] += "; if that is not as in its training: data_args mean=0 std=1 leaves pixels of 0..1 as they are"
-        return said
+        return [*said, *filter(None, [self.data.note])]
 
     def inputs(self) -> dict[str, Any]:
         """Shape, mean, std and their formula."""

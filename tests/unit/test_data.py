@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from autoprune.data import ImageData, Split, load
+from autoprune.data.items import Streaming
+from autoprune.data.load import load_or_stream
 from autoprune.data.sources import DIGITS_TEST
+from autoprune.tasks.classification import Classification
 
 
 def write_folder(root, parts, size=(8, 8), classes=("cat", "dog"), count=3):
@@ -71,6 +74,10 @@ def test_a_folder_val_validates_next_to_test_and_reports_without_it(tmp_path):
     alone = load(write_folder(tmp_path / "b", ("train", "val")))
     assert greys(alone.test) == [6, 7, 8, 9, 10, 11]
     assert len(alone.train) + len(alone.val) == 6
+    word = f"so '{tmp_path / 'b' / 'val'}' is the test set: it is looked at once"
+    for told in (alone, load(alone.spec, test=False), load_or_stream(alone.spec, Streaming(memory=0)).data):
+        assert [line for line in Classification(told).about() if word in line]
+    assert not [line for line in Classification(both).about() if "test set" in line]
 
 
 def test_large_images_are_resized_and_cropped(tmp_path):
