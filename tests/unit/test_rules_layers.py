@@ -264,6 +264,31 @@ def test_computed_weights_freeze(law):
     assert reasons(space) == {"stem.0": why + cure}
 
 
+class PerSample(nn.Module):
+    """Convolves each image with a kernel of its own, in one call with as many groups as images: [B x 8, 8, 3, 3]."""
+
+    def __init__(self, experts):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(experts, 8, 8, 3, 3))
+        self.about = nn.Linear(8, experts if experts > 1 else 8)
+
+    def forward(self, x):
+        about, (batch, _, height, width) = self.about(x.mean((2, 3))).sigmoid(), x.shape
+        if len(self.weight) > 1:  # CondConv (Yang et al. 2019): mixed from experts
+            kernels = torch.einsum("be,eoikl->boikl", about, self.weight)
+        else:  # StyleGAN2 (Karras et al. 2020): scaled along what is read, each filter then to length 1
+            kernels = self.weight * about.view(batch, 1, 8, 1, 1)
+            kernels = kernels * kernels.square().sum((2, 3, 4), keepdim=True).add(1e-8).rsqrt()
+        return F.conv2d(x.reshape(1, -1, height, width), kernels.flatten(0, 1), padding=1, groups=batch).view_as(x)
+
+
+@pytest.mark.parametrize("experts", [1, 4])
+def test_kernels_of_each_sample_freeze_what_they_meet(law, experts):
+    space = law(Toy(nn.Sequential(PerSample(experts), nn.Conv2d(8, 9, 1), nn.Conv2d(9, 8, 1))), torch.randn(IMAGE))
+    assert {"body.1": 9, "body.2": 8, "head": 6}.items() <= sizes(space).items()
+    assert "body.0" in reasons(space)["stem.0"]  # named
+
+
 def test_token_mixing_lets_the_channels_pass(law):
     class Mixer(nn.Module):
         def __init__(self):
