@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search_spaces.belonging import belonging
 from search_spaces.branch import Branch, Vanishing, branch_from_json, branch_to_json
 from search_spaces.groups import ChannelGroup, IntArray, group_from_json, group_to_json
 from search_spaces.reading import check_space
@@ -217,17 +218,15 @@ class SearchSpace:
             depth: A group that may vanish may have width 0, unless what goes with it is frozen.
 
         Raises:
-            ValueError: If `freeze` names an unknown group or a limit is out of range.
+            ValueError: If `freeze` names what is no group (see `belonging`) or a limit is out of range.
         """
         if divisor < 1 or not 0 <= min_keep <= 1 or min_units < 1:
             raise ValueError(
                 f"limits: need divisor >= 1, 0 <= min_keep <= 1, min_units >= 1; got {divisor}, {min_keep}, {min_units}"
             )
         names = set(freeze)
-        if unknown := names - {g.name for g in self.groups}:
-            raise ValueError(
-                f"freeze: unknown group {sorted(unknown)}; known: {', '.join(g.name for g in self.groups)}"
-            )
+        if unknown := sorted(names - {g.name for g in self.groups}):
+            raise ValueError(f"freeze: {'; '.join(belonging(self, name) for name in unknown)}")
         held = {n for n, g in enumerate(self.groups) if g.name in names}
         goes = self._going(held) if depth else set()
         groups = []

@@ -157,7 +157,7 @@ CASES = {
         ["--metric=mine:nan"],
         r"metric 'mine:nan': must be a finite number for the dense network, but is nan",
     ),
-    "unknown group": (["--freeze=conv99"], r"freeze: unknown group \['conv99'\]; known: stem\.0"),
+    "unknown group": (["--freeze=conv99"], r"freeze: unknown group 'conv99'; known: stem\.0"),
     "unknown device": (["--device=tpu9"], r"device 'tpu9': not usable here"),
     "setting out of range": (["--min-keep=7"], r"min_keep: must lie between 0 and 1, got 7\.0"),
     "infinite epochs": (["--epochs=inf"], r"epochs: must be at most 10,000, got inf"),

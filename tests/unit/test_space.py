@@ -1,11 +1,14 @@
 """SearchSpace: legal widths, kept indices, limits and JSON, on a space written by hand."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 
-from search_spaces import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape
+from search_spaces import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape, trace
+from search_spaces.models import digits_cnn
 
 
 def group(name, size, **options):
@@ -62,10 +65,28 @@ def test_limits(space):
     assert [g.choices() for g in limited.groups] == [(8, 10), (4, 6)]
     assert space.with_limits(freeze=["a"]).groups[0].choices() == (10,)
     assert space.with_limits(min_units=99).floor == (10, 6)
-    with pytest.raises(ValueError, match=r"freeze: unknown group \['c'\]; known: a, b"):
+    with pytest.raises(ValueError, match=r"freeze: unknown group 'c'; known: a, b"):
         space.with_limits(freeze=["c"])
     with pytest.raises(ValueError, match="need divisor >= 1"):
         space.with_limits(divisor=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("linear", "freeze: 'linear' is never pruned anyway (output of the network); leave it out"),
+        ("block1.3", "freeze: 'block1.3' is a layer and no group: it has the channels of 'stem.0' and reads those of "
+         "'block1.0'; name 'stem.0'"),
+        ("down.1", "freeze: 'down.1' is a layer and no group: it has the channels of 'down.0'; name 'down.0'"),
+        ("block2", "freeze: 'block2' is a part of the network and no group: in it are 'block2.0'"),
+        ("block1.00", "freeze: unknown group 'block1.00'; did you mean 'block1.0'?"),
+        ("attention", "freeze: unknown group 'attention'; known: stem.0, block1.0, down.0, block2.0"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_group_is_told_where_it_belongs(name, words):
+    found = trace(digits_cnn(), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        found.with_limits(freeze=["stem.0", name])
 
 
 def test_json_round_trip(space):
