@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from autoprune.interrupts import is_command_line, leave_at_once
+from autoprune.interrupts import INTERRUPTED, is_command_line, leave_at_once
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -28,6 +28,24 @@ class Terminated(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__("hung up" if number == signal.SIGHUP else "terminated")
         self.code = 128 + number
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was stopped in its work by Ctrl-C or a signal, and has been left in order.
+
+    Attributes:
+        code: The exit code.
+        more: How it goes on, in a sentence without its full stop.
+
+    Args:
+        stop: What stopped it.
+        more: See above.
+    """
+
+    def __init__(self, stop: KeyboardInterrupt, more: str) -> None:
+        super().__init__(str(stop) or "interrupted")
+        self.code = stop.code if isinstance(stop, Terminated) else INTERRUPTED
+        self.more = more
 
 
 def open_closed_streams() -> None:

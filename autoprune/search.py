@@ -26,6 +26,7 @@ from autoprune.ledger.locks import FileLock
 from autoprune.limits import longer
 from autoprune.printable import decimals
 from autoprune.problem import TrialState
+from autoprune.process import Stopped
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, renew, resuming, so_far
 from autoprune.report.pace import NOTE, Samples
@@ -282,7 +283,8 @@ def _run(
         progress.end()
         kept = "the training goes on from its last checkpoint" if run.config.method else "all finished trials are safe"
         progress.say(f"stopped; {kept}: {resuming(run)}")
-        raise stop.with_traceback(None) from None  # where in the arithmetic it was would bury the line above
+        more = f"the run is in {run.path}; go on with: {resuming(run)}"
+        raise Stopped(stop, more) from None  # where in the arithmetic it was would bury the line above
     except (RuntimeError, MemoryError, DiskError) as error:
         if said := resumable(error, run):
             raise said from error

@@ -31,8 +31,8 @@ def belonging(space: SearchSpace, name: str) -> str:
         what += [f"reads those of {_listed(read)}"] * bool(read)
         return f"'{name}' is a layer and no group: it {' and '.join(what)}; name {_listed(made or read)}"
     if held := _groups(space.frozen, name, ()):
-        why = {g.frozen_because for g in space.frozen if g.name in held}
-        return f"'{name}' is a layer that is never pruned anyway ({'; '.join(sorted(filter(None, why)))}); leave it out"
+        reasons = {g.frozen_because for g in space.frozen if g.name in held and g.frozen_because}
+        return f"'{name}' is a layer that is never pruned anyway ({'; '.join(sorted(reasons))}); leave it out"
     if inside := [g.name for g in space.groups if g.name.startswith(f"{name}.")]:
         return f"'{name}' is a part of the network and no group: in it are {_listed(inside)}"
     known = [g.name for g in space.groups]

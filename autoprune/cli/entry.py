@@ -13,9 +13,15 @@ from autoprune.cli.arguments import parser
 from autoprune.cli.commands import settings
 from autoprune.cli.suggestions import Missing, welcome
 from autoprune.errors import DeliveredElsewhere, Diverged, SearchStopped
-from autoprune.interrupts import INTERRUPTED
 from autoprune.printable import printable
-from autoprune.process import Terminated, at_work, lasting_streams
+from autoprune.process import Stopped, at_work, lasting_streams
+
+AGAIN = {  # of what is stopped before there is a run, or after its search
+    **dict.fromkeys(("search", "train"), "there was no run yet: type the same again"),
+    "resume": "nothing was changed: type the same again",
+    "finetune": "type the same again: it goes on from its last checkpoint",
+    **dict.fromkeys(("export", "attach"), "nothing was written: type the same again"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,12 +62,10 @@ def _run(arguments: dict[str, Any], words: Sequence[str]) -> int:
     try:
         _find_code_here()
         return int(command(settings(arguments) if "run" in arguments else arguments) or 0)
-    except Terminated as end:
-        _complain(str(end))
+    except KeyboardInterrupt as stop:
+        end = stop if isinstance(stop, Stopped) else Stopped(stop, AGAIN.get(command.__name__, ""))
+        _complain("; ".join(filter(None, (str(end), end.more))))
         return end.code
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return INTERRUPTED
     except DeliveredElsewhere as news:
         print(news)
         return 0

@@ -110,7 +110,7 @@ def test_a_signal_ends_a_command_in_good_order(number, code, word, copied, monke
     monkeypatch.setattr(Evaluator, "__call__", evaluate)
     assert main(VERBS["search"]) == code
     said = capsys.readouterr()
-    assert said.err == f"autoprune: {word}\n"
+    assert said.err == f"autoprune: {word}; the run is in results/new; go on with: autoprune resume results/new\n"
     assert "stopped; all finished trials are safe: autoprune resume results/new" in said.out
     monkeypatch.undo()
     os.chdir(copied)

@@ -116,7 +116,8 @@ def test_a_closed_terminal_leaves_a_resumable_run(flags, finished, tmp_path, mon
         after_a_trial(patch, lambda: signal.raise_signal(signal.SIGHUP))
         assert main(["search", *flags, f"--name={tmp_path / 'run'}"]) == 129
     said = capsys.readouterr()
-    assert said.err == "autoprune: hung up\n"
+    where = tmp_path / "run"
+    assert said.err == f"autoprune: hung up; the run is in {where}; go on with: autoprune resume {where}\n"
     assert f"stopped; all finished trials are safe: autoprune resume {tmp_path / 'run'}" in said.out
     assert (tmp_path / "run/trials.csv").read_text().count("\n") >= 2
     assert main(["resume", str(tmp_path / "run")]) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import autoprune
+from autoprune.cli import main
 from autoprune.process import Terminated, at_work
 
 # What `autoprune.cli.main` does around a command.
@@ -75,3 +76,23 @@ def test_handlers_are_as_before_and_those_of_others_stay():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, mine)
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (["search", "--model=a:b", "--data=digits"], "there was no run yet: type the same again"),
+        (["finetune", "results/run"], "type the same again: it goes on from its last checkpoint"),
+        (["export", "results/run"], "nothing was written: type the same again"),
+    ],
+)
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_the_last_line_says_what_to_type_where_no_run_was_stopped(
+    words, again, number, code, word, monkeypatch, capsys
+):
+    def stopped(**_):
+        signal.raise_signal(getattr(signal, number))
+
+    monkeypatch.setattr(f"autoprune.verbs.{words[0]}", stopped)
+    assert main(words) == code
+    assert capsys.readouterr().err == f"autoprune: {word}; {again}\n"
