@@ -3,6 +3,7 @@
 Nothing that is made here is written into docs/: a setting, a command, an error and a recorded table stand in one place.
 """
 
+import posixpath
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,18 @@ MADE = {  # page -> what makes its text
     "reference/errors.md": errors.page,
     "reference/files.md": formats.page,
     "guides/examples.md": examples.page,
+}
+REFERENCE = "reference/index.md"
+HEADINGS = {  # what stands there in the repository -> the page that is made
+    "every-setting": "reference/settings.md",
+    "command-line": "reference/command-line.md",
+    "what-can-be-named": "reference/names.md",
+    "error-messages": "reference/errors.md",
+    "files-and-formats": "reference/files.md",
+}
+TEXTS = {  # made page -> the file of the repository that is most of its text
+    "reference/files.md": "docs/generate/formats.md",
+    "guides/examples.md": "examples/README.md",
 }
 TAKEN = {  # page -> the file of the repository that is its text, where there is one
     "contributing/setting-up.md": "CONTRIBUTING.md",
@@ -65,21 +78,36 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links of a taken page, which are paths of the repository, into links to pages or into names of files."""
-    file = taken().get(page.file.src_uri)
-    if file is None:
-        return markdown
-    here, pages = PurePosixPath(file).parent, {file: page for page, file in taken().items()}
+    """Turn links, which are paths of the repository, into links to pages or, of a taken page, into names of files.
+
+    So a link leads somewhere in the repository, too, where pages are read as they lie there.
+    """
+    uri = page.file.src_uri
+    is_taken, file = uri in taken(), taken().get(uri) or TEXTS.get(uri) or f"docs/{uri}"
+    here = posixpath.dirname(file)
+    known = {f"docs/{REFERENCE}#{head}": page for head, page in HEADINGS.items()}
+    known |= {file: page for page, file in (taken() | TEXTS).items()}
 
     def link(match: re.Match[str]) -> str:
         text, (path, _, anchor) = match[1], match[2].partition("#")
-        place = str(here / path)
-        found = place.removeprefix("docs/") if place.startswith("docs/") else pages.get(place)
-        if found is None:
+        place = posixpath.normpath(posixpath.join(here, path))
+        found = known.get(f"{place}#{anchor}")
+        if found:
+            anchor = ""
+        elif place in known:
+            found = known[place]
+        elif place.startswith("docs/") and (is_taken or place.endswith(".md")):
+            found = place.removeprefix("docs/")
+        elif is_taken:
             return text if text.strip("`") == path else f"{text} (`{place}`)"
-        up = "../" * page.file.src_uri.count("/")
-        return f"[{text}]({up}{found}{'#' + anchor if anchor else ''})"
+        else:
+            return match[0]
+        return f"[{text}]({posixpath.relpath(found, posixpath.dirname(uri))}{'#' + anchor if anchor else ''})"
 
+    if uri == REFERENCE:  # here the pages are at hand
+        for head, made in HEADINGS.items():
+            title = next(t for t in re.findall(r"(?m)^## (.+)$", markdown) if t.lower().replace(" ", "-") == head)
+            markdown = markdown.replace(f"## {title}\n", f"## [{title}]({posixpath.basename(made)})\n")
     return LINK.sub(link, markdown)
 
 
