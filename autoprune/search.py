@@ -29,6 +29,7 @@ from autoprune.problem import TrialState
 from autoprune.process import Stopped
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, renew, resuming, so_far
+from autoprune.report.gloss import key
 from autoprune.report.pace import NOTE, Samples
 from autoprune.runs import (
     REFERENCES,
@@ -165,7 +166,8 @@ def search(
     check_recovery(config, prepared)
     check_method(config, prepared)
     warnings = stale_statistics(prepared), dense_warning(prepared)
-    said = [line for line in (*notes_of(prepared), *warnings, prepared.divisors) if line]
+    words = "" if config.method else f"how trials are scored: {key(config)}"
+    said = [line for line in (*notes_of(prepared), *warnings, prepared.divisors, words) if line]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)

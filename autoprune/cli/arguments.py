@@ -115,7 +115,7 @@ def parser() -> Parser:
         prog="autoprune",
         formatter_class=raw,
         epilog=examples_of(""),
-        description="Prune a trained network to a budget: search the width of every layer, recover, export.",
+        description="Prune a trained network to a budget: search each layer's number of channels, fine-tune, export.",
     )
     top.add_argument("--version", action="version", version=_version())
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoprune.schedule import Halving
 
 AGAIN = "resume finetune export attach"  # take what names a run's objects, or says where its files have moved
-problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "recovery", "run"))
+problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
 
 
 def _named(name: str, value: Any) -> str:
@@ -131,16 +131,18 @@ class RunConfig(TrainingSettings):
         brief="a group to leave as it is (names: autoprune profile)")
     # the search
     strategy: str | Any = search("", "NAME",  # noqa: RUF009
-        "what to try next: evolution, layer_compensation, lcp, legr, combined, annealing, gp, tpe, cmaes, nsga2, "
-        "amc, amc_guaranteed, reinforce, netadapt, sensitivity, sensitivity_knapsack, random; uniform, "
-        "global_ranking, knapsack, equal_loss, exemplars (closed forms); or package.module:Name",
+        "what to try next: combined (starts from closed-form rules and improves the best by evolution), evolution, "
+        "layer_compensation, lcp, legr, annealing, gp, tpe, cmaes, nsga2, amc, amc_guaranteed, reinforce, netadapt, "
+        "sensitivity, sensitivity_knapsack, random; closed-form rules, which answer at once: uniform, global_ranking, "
+        "knapsack, equal_loss, exemplars (how many filters can stand for all); or package.module:Name",
         usual="combined; nsga2 with front",
-        kind=object, named=_named, common="search", brief="what to try next: evolution, tpe, uniform ...")
+        kind=object, named=_named, common="search", brief="what to try next: combined (rules, then evolution), tpe ...")
     encoding: str = search("", "NAME",
-        "what a strategy's coordinates mean (default: its own choice): ratios, compensation, shift, affine, "
-        "exemplars")
+        "what a strategy varies (default: its own choice): ratios (of the widths), how units are ranked across groups "
+        "by a scale and a shift for each (compensation), the shift alone (shift) or both on its scores (affine), or "
+        "how many filters stand for all (exemplars)")
     warm_starts: str = search("closed", "NAME",
-        "what is tried first: closed (the closed forms uniform, global_ranking, knapsack), sensitivity (a scan of "
+        "what is tried first: closed (the closed-form rules uniform, global_ranking, knapsack), sensitivity (a scan of "
         "every group alone, and its answers), or none")
     trials: int = search(93, "N",
         "candidates that the search scores, warm starts among them; finalists come on top", low=1, high=MOST,
@@ -157,16 +159,18 @@ class RunConfig(TrainingSettings):
     max_failure_rate: float = search(0.8, "FRACTION",
         "stop when more than this fraction of 20 or more candidates has failed", low=0, high=1, verbs="resume")
     fidelity: str = search("reconstructed", "NAME",
-        "how: raw, proxy (batch-norm re-estimated), reconstructed (layers fitted to the dense network's outputs by "
-        "least squares, too), short:STEPS (trained for so many SGD steps); proxy:SAMPLES and reconstructed:SAMPLES "
-        "say how many samples are used", verbs="profile")
+        "what is done to a candidate before it is scored: raw (nothing), proxy (batch-norm re-estimated), "
+        "reconstructed (layers fitted to the dense network's outputs by least squares, too), "
+        "short:STEPS (trained for so many SGD steps); proxy:SAMPLES and reconstructed:SAMPLES say "
+        "how many samples are used", verbs="profile")
     finalists: int = search(3, "N",
-        "candidates that are compared again after a short fine-tune (0: trust the proxy): the best of each kind of "
-        "network, and what other tools' rules would answer",
+        "candidates that are compared again after a short fine-tune (0: trust the quick score): the best of each kind "
+        "of network, and what other tools' rules would answer",
         low=0, high=1000, verbs="profile", common="search", brief="compared again after a short fine-tune")
     short_steps: int = search(300, "STEPS", "SGD steps of that short fine-tune", low=1, high=MOST, verbs="profile")
     rungs: int = search(LATER, "N",
-        "successive halving: N - 1 rungs below, of twice as many at a third of the steps each (with --cluster: "
+        "stages of comparing finalists (successive halving): each of the N - 1 before the last takes twice as many "
+        "candidates for a third of the steps (with --cluster: "
         "one training, in which half are stopped at half of the steps)", low=1, high=10, verbs="profile", kind=int,
         usual="3; 1 with front or fewer than 3 finalists")
     metric: str | Any = search("loss", "NAME",  # noqa: RUF009

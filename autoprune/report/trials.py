@@ -147,17 +147,15 @@ def proxy_quality(trials: Iterable[Trial], metric: str = "loss") -> str:
             else:
                 first.setdefault(trial.widths, trial.loss)  # the lower rungs come later
     both = [w for w in short if w in first]
+    what = f"rank correlation of the quick score and the {metric} after training"
     if len(both) < 3:
-        return f"rank correlation of proxy and trained {metric}: not known from {counted(len(both), 'finalist')}"
+        return f"{what}: not known from {counted(len(both), 'finalist')}"
     untrained, trained = ([losses[w] for w in both] for losses in (first, short))
     if min(len(set(untrained)), len(set(trained))) == 1:
-        return f"rank correlation of proxy and trained {metric}: none, the {len(both)} finalists all have the same"
+        return f"{what}: none, the {len(both)} finalists all have the same"
     rho = float(spearmanr(untrained, trained).statistic)
     words = next(words for least, words in _RANKED if rho >= least)
-    return (
-        f"rank correlation of proxy and trained {metric}: {rho:.2f} (Spearman, {len(both)} finalists): "
-        f"the untrained score ranked the finalists {words}"
-    )
+    return f"{what}: {rho:.2f} (Spearman, {len(both)} finalists): the quick score ranked the finalists {words}"
 
 
 _RANKED = (

@@ -37,7 +37,7 @@ from autoprune.tasks import Task
 from autoprune.training.parallel import process_group
 from objectives import Budget, parse
 
-TRAINING = tuple(name for name in names_of("export") if SETTINGS[name].group == "recovery")
+TRAINING = tuple(name for name in names_of("export") if SETTINGS[name].group == "training")
 
 
 def finetune(

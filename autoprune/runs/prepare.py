@@ -134,7 +134,7 @@ class Prepared:
 def unusual(config: RunConfig) -> dict[str, Any]:
     """How finalists are trained, where that is not as usual; what they have no use for is left out."""
     usual, given = TrainingSettings(), TrainingSettings.of(config)
-    own = [about.name for about in settings_of(TrainingSettings).values() if about.group == "recovery"]
+    own = [about.name for about in settings_of(TrainingSettings).values() if about.group == "training"]
     told = {name: getattr(given, name) for name in own if name not in ("epochs", "lr", "distill", "temperature")}
     return {name: value for name, value in told.items() if value != getattr(usual, name)}
 

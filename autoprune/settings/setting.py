@@ -23,7 +23,7 @@ class Setting:
     """One setting of a run: flags, TOML keys, keywords, help and checks are derived from it.
 
     Attributes:
-        group: Where the help shows it: "problem", "search", "recovery" or "run".
+        group: Where the help shows it: "problem", "search", "training" or "run".
         metavar: What stands for its value in the help; "" for yes or no.
         help: What it is, with its unit.
         default: If it is not given.
@@ -128,7 +128,7 @@ class Group:
 GROUPS = {  # in the order of the help
     "problem": Group("problem", "profile"),
     "search": Group("search"),
-    "recovery": Group("recovery"),
+    "training": Group("training"),
     "run": Group("run"),
 }
 

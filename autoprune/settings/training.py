@@ -7,7 +7,7 @@ from typing import Any
 
 from autoprune.settings.setting import GROUPS, LATER, MOST, named_of, settings_of
 
-problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "recovery", "run"))
+problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
 TAKERS = "finetune export"  # verbs that train what they deliver
 
 

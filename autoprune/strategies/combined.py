@@ -1,4 +1,4 @@
-"""Exemplar counts to begin with, layer compensation to learn what they get wrong."""
+"""Closed-form rules to begin with, evolution to learn what they get wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from search_spaces.encodings import Floats
 
 
 class Combined(LayerCompensation):
-    """EPruner's counts seed the budgets of the groups, LeGR's compensation learns the corrections.
+    """Begins with the answers of three closed-form rules and their mixtures, then improves the best by evolution.
+
+    The rules: how many filters can stand for all others (EPruner), the most score for the budget (a knapsack), and the
+    same share everywhere. A step of the evolution (LeGR) shifts how early the units of some groups go, compared with
+    those of the others.
 
     Three witnesses of how much a group needs: how many of its filters can stand for all (`allocation.exemplars`: the
     weights' redundancy), what the criterion's scores say per cost (`allocation.knapsack`), and that nothing is known

@@ -1,4 +1,4 @@
-"""Concepts: the zero-mask law; what was measured is of reachable.md."""
+"""Concepts: pruned equals masked; what was measured is of reachable.md."""
 
 from drawing import Drawing
 from recorded import table

@@ -17,7 +17,7 @@ capitals behind its name. `macs` and `flops` both mean multiply-adds: one multip
 GROUPS = {
     "problem": ("What is pruned", "The network, its data, the budgets, and which channels matter."),
     "search": ("The search", "What is tried, how well it is looked at, and when to stop."),
-    "recovery": ("Training", "How the winner, the finalists and the methods that prune while they train are trained."),
+    "training": ("Training", "How the winner, the finalists and the methods that prune while they train are trained."),
     "run": ("Where and how", "Names, workers, devices, what is written."),
 }
 KINDS = {

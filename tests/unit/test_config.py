@@ -120,7 +120,7 @@ def test_a_front_has_other_defaults():
 
 
 def test_every_setting_has_a_help_and_a_group():
-    assert {about.group for about in SETTINGS.values()} == {"problem", "search", "recovery", "run"}
+    assert {about.group for about in SETTINGS.values()} == {"problem", "search", "training", "run"}
     assert all(about.help for about in SETTINGS.values())
     assert all(about.metavar for about in SETTINGS.values() if about.kind is not bool)
 
@@ -130,7 +130,7 @@ def test_a_setting_says_which_verbs_take_it():
     at_the_cut = {"reconstruct", "recovery", "prune_share", "method", "method_epochs", "method_args"}
     at_the_cut |= {"prune_when", "prune_when_args"}
     assert set(names_of("export")) == {
-        *(name for name, about in SETTINGS.items() if about.group == "recovery" and name not in at_the_cut),
+        *(name for name, about in SETTINGS.items() if about.group == "training" and name not in at_the_cut),
         *("device", "amp", "onnx", "pt2", "data_workers"),
         *("model", "model_args", "weights", "data", "data_args", "task"),  # of a run of objects
     }

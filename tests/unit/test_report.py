@@ -325,5 +325,5 @@ def test_the_minimised_number_has_one_name_everywhere(tmp_path):
     before, after = {"loss": 9.0, "top1": 0.5, "mine:doubt": 0.4, "delivered": False}, {"loss": 8.0, "mine:doubt": 0.3}
     rows = recovery_rows({"before_finetune_val": before, "after_finetune_val": after})
     assert [row[-1] for row in rows] == ["doubt 0.4 before, 0.3 after"]
-    assert proxy_quality([proxy(0, 0.5)], "doubt").startswith("rank correlation of proxy and trained doubt")
+    assert proxy_quality([proxy(0, 0.5)], "doubt").startswith("rank correlation of the quick score and the doubt after")
     assert RunConfig(front=("macs",), metric="mine:doubt").goal == "front of doubt and macs"
