@@ -1,5 +1,6 @@
 """A search on a Ray cluster loses nothing: workers, the coordinator, a whole node are really killed in the middle."""
 
+import contextlib
 import gc
 import json
 import os
@@ -236,6 +237,35 @@ def test_a_killed_driver_leaves_a_run_that_goes_on(run):
     process.wait()
     assert start(Path(toys.__file__), run, 2, "ray").wait(timeout=200) == 0
     check_exact(run, in_flight=2)
+
+
+def workers_below(pid):
+    """Ray's worker processes that descend from this one."""
+    parents, workers = {}, set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if any(word.endswith("default_worker.py") for word in (path / "cmdline").read_text().split("\0")):
+                workers.add(int(path.name))
+
+    def descends(child):
+        return child == pid or (child in parents and descends(parents[child]))
+
+    return [worker for worker in workers if descends(worker)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_worker_that_is_killed_while_ray_starts_is_replaced(run):
+    """Ray notices after a minute; it would wait for ever for one that it had started in advance."""
+    process = start(Path(toys.__file__), run, 1, "ray")
+    try:
+        wait_for(process, lambda: workers_below(process.pid))
+        os.kill(workers_below(process.pid)[0], signal.SIGKILL)
+        assert process.wait(timeout=250) == 0
+    finally:
+        process.kill()
+    check_exact(run, in_flight=1)
 
 
 SCRIPT = """

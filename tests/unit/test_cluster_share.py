@@ -1,10 +1,14 @@
 """What each worker gets of a cluster, and what is said where it cannot be had; Ray itself is not started."""
 
+import os
+import signal
 import sys
 
 import pytest
 
+from autoprune.process import Terminated
 from autoprune.workers.cluster import Share, connect
+from autoprune.workers.cluster.environment import same_handlers
 from autoprune.workers.cluster.reach import fair_share
 
 
@@ -91,3 +95,32 @@ def test_another_version_of_ray_is_named():
     with pytest.raises(ValueError, match=r"'auto': runs another version .*2\.0\.0.*install the same Ray"):
         with _explained("auto", "2.60.0"):
             check_version_info({"ray_version": "2.0.0", "python_version": "3.11.7"}, "here")
+
+
+def test_what_ray_raises_when_it_cannot_start_is_one_sentence():
+    from autoprune.workers.cluster.reach import _explained
+
+    with pytest.raises(
+        ValueError, match=r"^cluster 'local': could not be started \(The current node timed out\); try "
+    ):
+        with _explained("local", "2.60.0"):
+            raise Exception("The current node\ntimed out")  # as Ray does
+
+
+def test_a_sigterm_that_ray_has_taken_is_handled_as_before():
+    def handler(number, _):
+        raise Terminated(number)
+
+    def as_ray_does():
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(Terminated), same_handlers():
+            as_ray_does()
+        assert signal.getsignal(signal.SIGTERM) is handler
+        with pytest.raises(SystemExit), same_handlers():
+            sys.exit(3)
+    finally:
+        signal.signal(signal.SIGTERM, before)

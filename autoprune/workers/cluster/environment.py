@@ -22,11 +22,15 @@ def same_handlers() -> Iterator[None]:
     """After the block signals do what they did before.
 
     Ray's handler of SIGTERM would end this process without a word, and Tune's of Ctrl-C swallow the first one of
-    whatever follows, such as the winner's fine-tune.
+    whatever follows, such as the winner's fine-tune. What Ray's made of a SIGTERM is handled as before.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit as end:
+        if end.code == signal.SIGTERM and callable(handler := before[signal.SIGTERM]):
+            handler(signal.SIGTERM, None)
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():

@@ -15,6 +15,10 @@ from typing import Any
 from autoprune.workers.cluster.environment import ALWAYS, same_handlers
 
 WAIT_S = 10.0  # for the first sign of life of a `ray://` address
+STARTED = {  # for the cluster that is started here, unless the user has said otherwise
+    "RAY_worker_niceness": "0",  # Ray's 15 starves workers beside anything else that runs
+    "RAY_prestart_worker_first_driver": "0",  # Ray waits for them for ever, should one of them be killed
+}
 INSTALL = "pip install 'autoprune[ray]'"
 
 
@@ -143,7 +147,8 @@ def connect(address: str, **options: Any) -> Cluster:
             with contextlib.suppress(ConnectionError):
                 ray.init("auto", **quiet)
                 return Cluster(address, ours=True)
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves workers beside anything else that runs
+        for name, value in STARTED.items():
+            os.environ.setdefault(name, value)
         ray.init("local", include_dashboard=False, **quiet, **options)
         return Cluster(address, ours=True)
 
@@ -153,11 +158,16 @@ def _explained(address: str, version: str) -> Iterator[None]:
     """Ray's own words are several lines long."""
     try:
         yield
-    except (RuntimeError, ConnectionError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # Ray raises what it likes
         text = " ".join(str(error).split())
         if "ersion" in text and "mismatch" in text.lower():
             cure = f"install the same Ray and Python on both sides (here Ray {version})"
             raise ValueError(f"cluster '{address}': runs another version ({text[:300]}); {cure}") from error
+        if address == "local":
+            raise ValueError(f"cluster '{address}': could not be started ({text[:300]}); try again, with fewer other "
+                             "processes or more memory") from error  # fmt: skip
         cure = "check that it runs there"
         if address.startswith("ray://"):
             cure += " and, if it wants a token, that RAY_AUTH_MODE=token is set here and ~/.ray/auth_token is its own"
