@@ -45,11 +45,14 @@ def found(config: RunConfig, space: SearchSpace, widths: Widths, export: Mapping
     """
     whole, left = sum(space.full), sum(widths)
     removed = f"{config.method} removed {whole - left} of {counted(whole, 'unit')} (channels, heads ...), {left} stay"
+    if config.method == NESTED:
+        several = f"{1 + len(','.join(config.budget_list).split(','))} networks trained in one"
+        removed = f"{several}, the largest of {left} of {counted(whole, 'unit')} (channels, heads ...)"
     metrics = export["metrics"] if export else {}
     if told := metrics.get(METHOD_TRAINING):
         removed += f", after {counted(told['step'][-1], 'step')}"
     took = export["provenance"].get("finetune", {}).get("method_epochs") if export else None
-    if took and config.prune_when and took < config.method_epochs:
+    if took and took < config.method_epochs:
         removed += f": its choice had settled after {took:g} of {_epochs(config.method_epochs)}"
     if tuned := metrics.get("training"):
         removed += f"; then {counted(tuned['step'][-1], 'step')} of fine-tune"

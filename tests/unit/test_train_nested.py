@@ -33,6 +33,10 @@ def test_one_file_holds_all_levels_which_are_nested_and_hold_their_budgets(run):
         macs = level["costs"]["macs"]
         assert 0.8 * limit * macs["dense"] <= macs["pruned"] <= limit * macs["dense"]
         assert 0 <= level["metrics"]["pruned_test"]["top1"] <= 1
+    told = " ".join(str(autoprune.status(run.run_dir)).split())
+    assert "3 networks trained in one, the largest of" in told
+    assert "nested has trained its networks" in told
+    assert "finetune" not in told, "which refuses it"
     widths = np.array([level["widths"] for level in said["levels"]])
     assert (np.diff(widths, axis=0) <= 0).all()
     net = autoprune.load(best)

@@ -165,6 +165,10 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
     assert (
         "training ended: epi has found its network; `autoprune finetune results/c --epochs N` trains that one" in said
     )
+    for name in ("a", "b"):
+        assert "its choice had settled after 2 of 3 epochs" in " ".join(
+            str(autoprune.status(f"results/{name}")).split()
+        )
     again = read_architecture(autoprune.finetune("results/a", epochs=0.5))["provenance"]["finetune"]
     assert (again["method_epochs"], again["epochs"]) == (2.0, 0.5)  # as was said
 
