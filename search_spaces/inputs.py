@@ -7,6 +7,7 @@ given several, or any by name, "input:image" ("input:batch.image" within a dicti
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,20 +75,26 @@ def exchanged(
 
     Args:
         arguments: What `positional` says.
-        names: Of the inputs that are changed; "input": the first one, whatever else there is (targets, say).
+        names: Of the inputs that are changed; "input": the first one that the network takes, whatever else there is
+            (targets, say), and in whatever order names are given.
         change: Makes the new ones.
         args: By position.
         kwargs: By name.
     """
     given = _named(arguments, args, kwargs)
-    first = next((path for name, value in given for path, _ in _leaves(name, value)), "")
+    place = {name: number for number, name in enumerate(arguments)}
+    in_order = sorted(given, key=lambda pair: place.get(pair[0], len(place)))
+    first = next((path for name, value in in_order for path, _ in _leaves(name, value)), "")
 
     def changed(path: str, value: Any) -> Any:
         if isinstance(value, Tensor):
             name = INPUT if INPUT in names and path == first else f"{INPUT}:{path}"
             return change(name, value) if name in names else value
-        if type(value) is dict:
-            return {key: changed(f"{path}.{key}", part) for key, part in value.items()}
+        if isinstance(value, dict):
+            found = copy.copy(value)  # of its own kind
+            for key, part in value.items():
+                found[key] = changed(f"{path}.{key}", part)
+            return found
         if isinstance(value, tuple):
             parts = [changed(f"{path}.{i}", part) for i, part in enumerate(value)]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -143,19 +150,30 @@ def kept_inputs(model: nn.Module, name: str = "") -> IntArray | None:
 
     Args:
         model: A pruned network, from `prune`, a search, or `autoprune.load`.
-        name: Of the input, where several have lost channels: "image", "batch.image", "0".
+        name: Of the input, where several have lost channels: "image", "batch.image", "0", as in the name of its group.
 
     Raises:
-        ValueError: If several have, and none of them is named.
+        ValueError: If several have, and none of them is named; or the network has no argument of this name.
     """
     parts = {} if (selection := selection_of(model)) is None else selection.parts
-    if not parts:
-        return None
-    found = parts.get(f"{INPUT}:{name}") if name else next(iter(parts.values()))
+    name = name.removeprefix(INPUT).removeprefix(":")
+    argument = name.partition(".")[0]
+    if name and not _takes(model, argument):
+        known = ", ".join(positional(model))
+        raise ValueError(f"kept_inputs: {type(model).__name__} has no input '{name}'; it takes {known}")
     if not name and len(parts) > 1:
         known = ", ".join(part.partition(":")[2] for part in parts)
         raise ValueError(f"kept_inputs: several inputs have lost channels ({known}); name one of them")
+    found = parts.get(f"{INPUT}:{name}") if name else next(iter(parts.values()), None)
+    if found is None and argument in positional(model)[:1]:  # the only one that it was given has no name
+        found = parts.get(INPUT)
     return None if found is None else found.kept.copy()
+
+
+def _takes(model: nn.Module, name: str) -> bool:
+    """Whether a network may be given an argument of this name."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(p.name == name or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
 
 
 def select_inputs(model: nn.Module, inputs: Any) -> Any:
@@ -182,7 +200,7 @@ def select_inputs(model: nn.Module, inputs: Any) -> Any:
         return part(x)
 
     if isinstance(inputs, Mapping):
-        return exchanged((), selection.parts, select, (), inputs)[1]
+        return exchanged(selection.arguments, selection.parts, select, (), inputs)[1]
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     args, _ = exchanged(selection.arguments, selection.parts, select, given, {})
     return type(inputs)(args) if isinstance(inputs, (tuple, list)) else args[0]

@@ -1,6 +1,7 @@
 """The channels that a network is fed with, as a group."""
 
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -103,10 +104,34 @@ def test_arguments_by_keyword_and_wrong_ones():
     taken = select_inputs(pruned, given)
     assert taken["image"].tolist() == given["image"][:, [0, 4]].tolist()
     assert torch.equal(pruned(**taken), pruned(**given))
+    assert [kept_inputs(pruned, name) is None for name in ("input:image", "image", "scale")] == [False, False, True]
+    with pytest.raises(ValueError, match="kept_inputs: Two has no input 'imge'; it takes image, scale"):
+        kept_inputs(pruned, "imge")
     with pytest.raises(ValueError, match="all 6 channels of the dense network or the 2 kept ones, found 5"):
         select_inputs(pruned, torch.randn(2, 5))
     with pytest.raises(ValueError, match=r"prune_inputs: Linear must take a tensor \[N, C, ...\]$"):
         trace(nn.Linear(6, 5), torch.randn(6), prune_inputs=True)
+
+
+def test_the_only_one_is_found_whatever_else_comes_and_in_which_order():
+    class Optional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, image, mask=None):
+            return self.b(self.a(image["x"]).relu()) * (1 if mask is None else mask.amax(1, keepdim=True))
+
+    model, x, mask = Optional(), torch.randn(2, 6), torch.randn(2, 6)
+    space = trace(model, (OrderedDict(x=x),), prune_inputs=True)
+    pruned = prune(model, space, [np.array([0, 4]), np.arange(3)])
+    assert kept_inputs(pruned, "image.x").tolist() == [0, 4]
+    given = {"mask": mask, "image": OrderedDict(x=x)}
+    taken = select_inputs(pruned, given)
+    assert taken["mask"] is mask
+    assert type(taken["image"]) is OrderedDict
+    assert torch.equal(taken["image"]["x"], x[:, [0, 4]])
+    assert torch.equal(pruned(**given), pruned(taken["image"], mask))
 
 
 class Fused(nn.Module):
