@@ -47,6 +47,13 @@ class Stopped(KeyboardInterrupt):
         self.code = stop.code if isinstance(stop, Terminated) else INTERRUPTED
         self.more = more
 
+    @classmethod
+    def within(cls, stop: BaseException | None) -> Stopped | None:
+        """It, or the one that was being handled when Ctrl-C came once more; None if there is none."""
+        while stop is not None and not isinstance(stop, cls):
+            stop = stop.__context__
+        return stop
+
 
 def open_closed_streams() -> None:
     """Give the standard streams that the process was started without (`>&-`) a place that takes everything.

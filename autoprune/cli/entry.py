@@ -63,7 +63,7 @@ def _run(arguments: dict[str, Any], words: Sequence[str]) -> int:
         _find_code_here()
         return int(command(settings(arguments) if "run" in arguments else arguments) or 0)
     except KeyboardInterrupt as stop:
-        end = stop if isinstance(stop, Stopped) else Stopped(stop, AGAIN.get(command.__name__, ""))
+        end = Stopped.within(stop) or Stopped(stop, AGAIN.get(command.__name__, ""))
         _complain("; ".join(filter(None, (str(end), end.more))))
         return end.code
     except DeliveredElsewhere as news:

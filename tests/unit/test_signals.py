@@ -11,12 +11,12 @@ import pytest
 
 import autoprune
 from autoprune.cli import main
-from autoprune.process import Terminated, at_work
+from autoprune.process import Stopped, Terminated, at_work
 
 # What `autoprune.cli.main` does around a command.
 COMMAND = """
 import os, sys, time
-from autoprune.process import Terminated, at_work
+from autoprune.process import Stopped, Terminated, at_work
 try:
     with at_work():
         try:
@@ -96,3 +96,15 @@ def test_the_last_line_says_what_to_type_where_no_run_was_stopped(
     monkeypatch.setattr(f"autoprune.verbs.{words[0]}", stopped)
     assert main(words) == code
     assert capsys.readouterr().err == f"autoprune: {word}; {again}\n"
+
+
+def test_an_impatient_second_interrupt_leaves_the_last_line_as_it_is(monkeypatch, capsys):
+    def stopped(**_):
+        try:
+            raise Stopped(KeyboardInterrupt(), "go on with: this") from None
+        finally:  # while Ray ends, or the table is written
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoprune.verbs.search", stopped)
+    assert main(["search", "--model=a:b", "--data=digits"]) == 130
+    assert capsys.readouterr().err == "autoprune: interrupted; go on with: this\n"
