@@ -21,15 +21,13 @@ from autoprune.controller import SearchController
 from autoprune.data import ImageData
 from autoprune.errors import DeliveredElsewhere, LedgerUnwritable, SearchStopped
 from autoprune.files import DiskError, check_room, check_writable
-from autoprune.ledger import Ledger, refuse_password
-from autoprune.ledger.locks import FileLock
+from autoprune.ledger import Ledger, held, refuse_password
 from autoprune.limits import longer
 from autoprune.printable import decimals
 from autoprune.problem import TrialState
 from autoprune.process import Stopped
 from autoprune.reference import size_of
 from autoprune.report import RunProgress, counted, ending, renew, resuming, so_far
-from autoprune.report.gloss import key
 from autoprune.report.pace import NOTE, Samples
 from autoprune.runs import (
     REFERENCES,
@@ -58,7 +56,6 @@ from autoprune.runs import (
     counted_samples,
     deliver_held,
     delivered,
-    dense_warning,
     example_tensors,
     find_units,
     hold,
@@ -80,7 +77,6 @@ from autoprune.runs import (
     set_aside,
     shared,
     slots,
-    stale_statistics,
     trains,
     with_memory,
     write_table,
@@ -165,9 +161,7 @@ def search(
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
     check_method(config, prepared)
-    warnings = stale_statistics(prepared), dense_warning(prepared)
-    words = "" if config.method else f"how trials are scored: {key(config)}"
-    said = [line for line in (*notes_of(prepared), *warnings, prepared.divisors, words) if line]
+    said = notes_of(prepared)
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)
@@ -268,11 +262,8 @@ def _run(
     """Everything after the preparation, here or on a cluster; may be repeated."""
     try:
         if run.config.method:
-            lock = FileLock(run.path / ".lock", f"run '{run.path}'")  # there is no ledger yet that would hold it
-            try:
+            with held(run.path):  # there is no ledger yet that would hold it
                 prepared = find_units(run, prepared, progress)
-            finally:
-                lock.release()
             recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)
             evaluate = recipe.evaluator(prepared.trained or prepared.model, prepared.task)
         meter = LatencyMeter(prepared, prepared.problem.budgets, progress.say)

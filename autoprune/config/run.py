@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoprune.schedule import Halving
 
 AGAIN = "resume finetune export attach"  # take what names a run's objects, or says where its files have moved
-problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
+problem, search, training, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
 
 
 def _named(name: str, value: Any) -> str:
@@ -182,16 +182,16 @@ class RunConfig(TrainingSettings):
     bn_samples: int = search(1000, "SAMPLES", "training samples that re-estimate batch-norm",
         low=1, high=MOST, verbs="profile")
     abandon: bool = search(True, "", "stop a candidate early when its first batches already say it is hopeless")
-    # recovery of the winner
-    reconstruct: bool = recovery(True, "",
+    # training of the winner
+    reconstruct: bool = training(True, "",
         "start from layers fitted to the dense network's outputs by least squares; for finalists: from these or from "
         "the weights as cut, whichever is better after a few steps", verbs="finetune")
-    trainer: str | Any = recovery("", "REF",  # noqa: RUF009
+    trainer: str | Any = training("", "REF",  # noqa: RUF009
         "your own trainer for the final fine-tune: package.module:function of (network, run) that gives the network "
         "back, trained as you like (see autoprune.runs.TrainerRun)",
         kind=object, named=named_of, verbs="resume finetune export",
         common="finetune", brief="your own trainer: package.module:function")
-    method: str = recovery("", "NAME",
+    method: str = training("", "NAME",
         "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
         "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; imp (in phases); epi, early-bird "
         "(plain training until the choice has settled); sandwich (the dense weights learn to "
@@ -199,23 +199,23 @@ class RunConfig(TrainingSettings):
         "autoprune.training.Method (the verb train)",
         common="train", brief="what finds them: slimming, polarization, greg2, increg, chex, mest, gap, morphnet, "
         "reweighted, threshold, gates, fisher, imp, epi, early-bird, sandwich, nested, or package.module:Name")
-    method_epochs: float = recovery(5.0, "EPOCHS",
+    method_epochs: float = training(5.0, "EPOCHS",
         "epochs of that training; the final fine-tune comes after it (nested: its epochs train all levels, too)",
         low=0, high=10_000, common="train")
-    method_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+    method_args: dict[str, Any] = training({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the method (repeatable), e.g. strength=1e-4", common="train")
-    prune_when: str = recovery("", "RULE",
+    prune_when: str = training("", "RULE",
         "as early as is safe: the method makes its last choice as soon as what the budgets would leave has settled, "
         "and the epochs that are left are for what was found: epi (the widths have) or early-bird (the units have); "
         "without a method, in plain training",
         common="train", brief="let it choose as early as is safe: epi, early-bird")
-    prune_when_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+    prune_when_args: dict[str, Any] = training({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the rule (repeatable): last=3 epochs that are compared with, tau=0.983 (epi), distance=0.1 "
         "(early-bird)")
-    prune_share: float = recovery(0.5, "FRACTION",
+    prune_share: float = training(0.5, "FRACTION",
         "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
         low=0, high=1, verbs="finetune")
-    recovery: str = recovery("cut", "NAME",
+    recovery: str = training("cut", "NAME",
         "how the units that go are driven out before the cut: cut (at once), greg1, tpp, sfp, asfp, srfp, asrfp, iss, "
         "orthoreg; or package.module:Name of an autoprune.training.Method",
         verbs="finetune",
@@ -294,6 +294,16 @@ class RunConfig(TrainingSettings):
     def verb(self) -> str:
         """The command that starts such a run."""
         return "train" if self.method else "search"
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether networks for several budgets are trained in one set of weights, to the end: no fine-tune follows."""
+        return bool(self.budget_list)
+
+    @property
+    def epochs_with_method(self) -> float:
+        """How long a method trains."""
+        return self.method_epochs + (self.epochs if self.is_nested else 0)
 
     @property
     def deep(self) -> bool:

@@ -3,6 +3,7 @@
 from autoprune.ledger.book import Ledger as Ledger
 from autoprune.ledger.database import refuse_password as refuse_password
 from autoprune.ledger.database import shown as shown
+from autoprune.ledger.locks import held as held
 from autoprune.ledger.locks import holder as holder
 from autoprune.ledger.membership import new_name as new_name
 from autoprune.ledger.opening import BEGUN as BEGUN

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -60,6 +61,21 @@ class FileLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """In the block nobody else writes a run.
+
+    Raises:
+        RunIsLive: If somebody does.
+        LedgerUnwritable: If its lock cannot be made.
+    """
+    lock = FileLock(run / ".lock", f"run '{run}'")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def holder(run: str | Path) -> str:

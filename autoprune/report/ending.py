@@ -13,7 +13,6 @@ from autoprune.config import OBJECTS, RunConfig
 from autoprune.limits import FEWEST, duration, met
 from autoprune.problem import Trial, TrialState
 from autoprune.report.tables import counted
-from autoprune.report.trained import NESTED
 from autoprune.schedule import PATIENCE, Tally, is_cached, num_evaluations, ranked
 from objectives import is_lost
 
@@ -81,11 +80,9 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
             "the": f"another --strategy or --seed{_finer(config)}, in a run of another name, proposes others",
         }[reason.partition(" ")[0]]
     elif tally.evaluated >= config.trials and config.method:
-        is_whole = config.method == NESTED  # all of its networks have been trained to the end
-        reason = f"{config.method} has {'trained its networks' if is_whole else 'found its network'}"
-        more = (
-            "" if is_whole else f"`autoprune finetune {shlex.quote(str(run.path))} --epochs N` trains that one longer"
-        )
+        reason = f"{config.method} has {'trained its networks' if config.is_nested else 'found its network'}"
+        tune = f"`autoprune finetune {shlex.quote(str(run.path))} --epochs N` trains that one longer"
+        more = "" if config.is_nested else tune
     elif config.method and not is_live:
         return Ending(f"stopped in its training with {config.method}", f"{resume} goes on")
     elif tally.evaluated >= config.trials:

@@ -11,20 +11,18 @@ from autoprune.report.tables import counted
 from search_spaces import SearchSpace, Widths
 
 METHOD_TRAINING = "method_training"  # the key of its curve among the metrics of an export
-NESTED = "nested"  # trains its networks to the end: no fine-tune comes after it
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
     """What a training was told: the method, for how long it trains, what follows."""
-    epochs = config.method_epochs + (config.epochs if config.method == NESTED else 0)
     rows = [
         ("Method", config.method + _given(config.method_args)),
-        ("Trained with it", f"{_epochs(epochs)}, {_rate(config)}"),
+        ("Trained with it", f"{_epochs(config.epochs_with_method)}, {_rate(config)}"),
     ]
     if config.prune_when:
         rule = config.prune_when + _given(config.prune_when_args)
         rows.append(("Chooses", f"as soon as its choice has settled, by {rule}"))
-    if config.method == NESTED:
+    if config.is_nested:
         rows.append(("Smaller networks", ", ".join(config.budget_list)))
     elif config.trainer:
         rows.append(("Fine-tune", f"by your trainer, {config.trainer}"))
@@ -45,7 +43,7 @@ def found(config: RunConfig, space: SearchSpace, widths: Widths, export: Mapping
     """
     whole, left = sum(space.full), sum(widths)
     removed = f"{config.method} removed {whole - left} of {counted(whole, 'unit')} (channels, heads ...), {left} stay"
-    if config.method == NESTED:
+    if config.is_nested:
         several = f"{1 + len(','.join(config.budget_list).split(','))} networks trained in one"
         removed = f"{several}, the largest of {left} of {counted(whole, 'unit')} (channels, heads ...)"
     metrics = export["metrics"] if export else {}

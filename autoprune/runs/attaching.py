@@ -18,8 +18,7 @@ from autoprune.errors import RunIsLive
 from autoprune.exporting import check_target, export_again, read_architecture, rebuild
 from autoprune.files import as_path
 from autoprune.labels import LOSS, Labels, Score
-from autoprune.ledger import check_same, holder, writers
-from autoprune.ledger.locks import FileLock
+from autoprune.ledger import check_same, held, holder, writers
 from autoprune.problem import TrialState
 from autoprune.reference import load_weights, read_weights
 from autoprune.report import RunProgress, apart, renew
@@ -158,15 +157,11 @@ def _alone(run: RunDirectory) -> Iterator[None]:
     Raises:
         RunIsLive: If somebody does.
     """
-    lock = FileLock(run.path / ".lock", f"run '{run.path}'")
-    try:
-        if others := [
-            w for w in writers(run.path, run.record(), run.config.ledger, run.study) if w != holder(run.path)
-        ]:
+    with held(run.path):
+        live = writers(run.path, run.record(), run.config.ledger, run.study)
+        if others := [w for w in live if w != holder(run.path)]:
             raise RunIsLive(f"run '{run.path}': is being written by {', '.join(others)}; stop them, or wait")
         yield
-    finally:
-        lock.release()
 
 
 def _say_whose(

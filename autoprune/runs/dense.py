@@ -9,6 +9,7 @@ from torch import nn
 from autoprune.config import replace as change
 from autoprune.labels import Labels
 from autoprune.printable import decimals
+from autoprune.report.gloss import key
 from autoprune.report.tables import counted
 from autoprune.runs.checking import ignorant, reproducible
 from autoprune.runs.prepare import Prepared
@@ -41,7 +42,7 @@ def about_dense(prepared: Prepared) -> list[str]:
 
 
 def notes_of(prepared: Prepared) -> list[str]:
-    """What is said of the task before a search: how samples are prepared, what is minimised, what is not exact."""
+    """What is said before a search: how samples are prepared, what is minimised, what is not exact or looks wrong."""
     task, metric = prepared.task, prepared.config.metric
     lines, labels = _about(prepared), task.labels()
     if labels.scores != Labels().scores:
@@ -52,7 +53,10 @@ def notes_of(prepared: Prepared) -> list[str]:
     if not reproducible(task):
         lines.append("the train loader gives other batches each time an epoch is read (a generator of its own?): a "
                      "training that is resumed is not exactly the one that was stopped")  # fmt: skip
-    return lines
+    lines += [stale_statistics(prepared), dense_warning(prepared), prepared.divisors]
+    if not prepared.config.method:
+        lines.append(f"how trials are scored: {key(prepared.config)}")
+    return [line for line in lines if line]
 
 
 def _about(prepared: Prepared) -> list[str]:

@@ -25,18 +25,13 @@ from autoprune.training.methods.waiting import WaitingUnits
 from objectives import find
 from search_spaces import NestedNetwork
 
-NESTED = "nested"
 ADAPTED = "adapted.safetensors"  # in the run: the dense weights that serve every width, and their scores beside
 FINDING = ("greg2", "increg", "slimming", "polarization", "chex")
 
 
 def phase_of(config: RunConfig) -> RunConfig:
-    """The settings of the training in which units are found: no average of weights, some of which are half gone.
-
-    The levels of one network are trained together to the end: nothing comes after it.
-    """
-    epochs = config.method_epochs + (config.epochs if config.method == NESTED else 0)
-    return change(config, epochs=epochs, ema=0.0, rescale=0)
+    """The settings of the training in which units are found: no average of weights, some of which are half gone."""
+    return change(config, epochs=config.epochs_with_method, ema=0.0, rescale=0)
 
 
 def check_method(config: RunConfig, prepared: Prepared) -> None:
@@ -105,7 +100,7 @@ def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> 
 
 def _made(config: RunConfig, prepared: Prepared) -> Method:
     pruning = pruning_of(prepared, None)
-    if config.method == NESTED:
+    if config.is_nested:
         pruning = replace(pruning, levels=levels_of(config, prepared.problem))
     method = make(config.method, pruning, **config.method_args)
     if not config.prune_when:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoprune.files import disk
 from autoprune.ledger import BEGUN, Ledger, shown
-from autoprune.ledger.locks import FileLock
+from autoprune.ledger.locks import held
 from autoprune.runs.directory import RunDirectory
 
 # What describes the problem stays; all the rest is what a search has made of it.
@@ -64,8 +64,7 @@ def set_aside(run: RunDirectory) -> str:
             f"restart: the study '{run.study}' is in the database '{shown(url)}' and stays there; resume it without "
             "--restart, or start a run of another name"
         )
-    lock = FileLock(run.path / ".lock", f"run '{run.path}'")
-    try:
+    with held(run.path):
         made = sorted(p for p in run.path.iterdir() if p.name not in PROBLEM and not p.name.startswith(ASIDE))
         if not made:
             return f"run {run.path}: has made nothing yet; it begins"
@@ -74,8 +73,6 @@ def set_aside(run: RunDirectory) -> str:
             aside.mkdir()
             for path in made:
                 path.rename(aside / path.name)
-    finally:
-        lock.release()
     names = ", ".join(p.name for p in made if p.name != BEGUN)
     return f"run {run.path}: begins anew; what it had made is kept in {aside}" + (f" ({names})" if names else "")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoprune.settings.setting import GROUPS, LATER, MOST, named_of, settings_of
 
-problem, search, recovery, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
+problem, search, training, run = (GROUPS[name] for name in ("problem", "search", "training", "run"))
 TAKERS = "finetune export"  # verbs that train what they deliver
 
 
@@ -23,58 +23,58 @@ class TrainingSettings:
     """
 
     # fmt: off
-    epochs: float = recovery(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
+    epochs: float = training(5.0, "EPOCHS", "epochs of the final fine-tune (0: none)",
         low=0, high=10_000, verbs=TAKERS, common="*")
-    lr: float = recovery(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=TAKERS, common="*")
-    optimizer: str | Any = recovery("sgd", "NAME",  # noqa: RUF009
+    lr: float = training(0.02, "LR", "its peak learning rate", low=0, high=1000, verbs=TAKERS, common="*")
+    optimizer: str | Any = training("sgd", "NAME",  # noqa: RUF009
         "sgd (Nesterov), adamw, or package.module:Name of torch.optim's kind, e.g. torch.optim:RAdam",
         kind=object, named=named_of, verbs=f"{TAKERS} resume",
         common="finetune", brief="sgd, adamw, or package.module:Name")
-    optimizer_args: dict[str, Any] = recovery({}, "KEY=VALUE",  # noqa: RUF009
+    optimizer_args: dict[str, Any] = training({}, "KEY=VALUE",  # noqa: RUF009
         "another argument of it (repeatable), e.g. betas=(0.9,0.98)", verbs=TAKERS)
-    momentum: float = recovery(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=TAKERS)
-    weight_decay: float = recovery(5e-4, "DECAY", "times the weights, added to their gradients (adamw: decoupled)",
+    momentum: float = training(0.9, "MOMENTUM", "of sgd", low=0, high=1, verbs=TAKERS)
+    weight_decay: float = training(5e-4, "DECAY", "times the weights, added to their gradients (adamw: decoupled)",
         low=0, high=1000, verbs=TAKERS)
-    decay_biases: bool = recovery(True, "",
+    decay_biases: bool = training(True, "",
         "weight decay on biases and on scales of normalisation too, not on weights only", verbs=TAKERS)
-    lr_schedule: str | Any = recovery("linear", "NAME",  # noqa: RUF009
+    lr_schedule: str | Any = training("linear", "NAME",  # noqa: RUF009
         "how the learning rate goes after the warm-up: linear (down to 0), cosine (down to 0), constant, step; as the "
         "dense training's: scaled (all of it, shorter), rewind (its last epochs); adaptive (linear, from a rate that "
         "is lower the less the cut changed); or package.module:function of (step, steps) that gives a factor of lr",
         kind=object, named=named_of, verbs=f"{TAKERS} resume",
         common="finetune", brief="linear, cosine, constant, step, or package.module:function")
-    lr_original: str = recovery("step", "NAME",
+    lr_original: str = training("step", "NAME",
         "the schedule of the dense network's training, for scaled and rewind: linear, cosine, constant, step",
         verbs=TAKERS)
-    lr_original_epochs: float = recovery(0.0, "EPOCHS",
+    lr_original_epochs: float = training(0.0, "EPOCHS",
         "its epochs, for rewind, and for the lowest rate of adaptive (0: unknown)", low=0, high=MOST, verbs=TAKERS)
-    warmup: float = recovery(0.1, "STEPS",
+    warmup: float = training(0.1, "STEPS",
         "steps in which the learning rate rises to lr, or below 1 their fraction (steps: of the final fine-tune; short "
         "ones take a tenth)", low=0, high=MOST, verbs=TAKERS)
-    lr_milestones: tuple[str, ...] = recovery(("0.5", "0.75"), "STEP",
+    lr_milestones: tuple[str, ...] = training(("0.5", "0.75"), "STEP",
         "where step lowers it: steps, or below 1 fractions of them (repeatable)", verbs=TAKERS)
-    lr_gamma: float = recovery(0.1, "FACTOR", "by which step lowers it", low=0, high=1, verbs=TAKERS)
-    label_smoothing: float = recovery(0.0, "SHARE",
+    lr_gamma: float = training(0.1, "FACTOR", "by which step lowers it", low=0, high=1, verbs=TAKERS)
+    label_smoothing: float = training(0.0, "SHARE",
         "share of the probability that goes to all classes alike, where targets are class numbers",
         low=0, high=1, verbs=TAKERS)
-    mixup: float = recovery(0.0, "ALPHA",
+    mixup: float = training(0.0, "ALPHA",
         "each sample is mixed with another, with a weight from Beta(ALPHA, ALPHA), where targets are class numbers "
         "(0: not; usual 0.2)", low=0, high=1000, verbs=TAKERS)
-    rescale: int = recovery(0, "STEPS",
+    rescale: int = training(0, "STEPS",
         "steps in which a factor for every weight is learnt before the training, so that its first step helps most "
         "(GradInit, the rescaled initialisation of ToST, published 390; with label_smoothing its other part)",
         low=0, high=MOST, verbs=TAKERS)
-    ema: float = recovery(0.0, "DECAY",
+    ema: float = training(0.0, "DECAY",
         "deliver the moving average of the weights, of this decay for a step, e.g. 0.999 (0: the last weights)",
         low=0, high=1, verbs=TAKERS)
-    clip: float = recovery(0.0, "NORM", "largest norm of the gradients of a step (0: any)",
+    clip: float = training(0.0, "NORM", "largest norm of the gradients of a step (0: any)",
         low=0, high=MOST, verbs=TAKERS)
-    accumulate: int = recovery(1, "BATCHES", "batches whose gradients are averaged for one step", low=1, high=MOST,
+    accumulate: int = training(1, "BATCHES", "batches whose gradients are averaged for one step", low=1, high=MOST,
         verbs=TAKERS)
-    distill: float = recovery(0.0, "WEIGHT",
+    distill: float = training(0.0, "WEIGHT",
         "weight of distillation from the dense network, 0 to 1", low=0, high=1, verbs=TAKERS,
         common="finetune export")
-    temperature: float = recovery(4.0, "T",
+    temperature: float = training(4.0, "T",
         "of that distillation, where answers are class scores (Hinton et al. 2015)", low=1e-3, high=1000, verbs=TAKERS)
     batch_size: int = search(128, "SAMPLES",
         "samples per batch, in the search and in the fine-tune (of few samples less, so that hardly any is left out of "
