@@ -10,7 +10,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from autoprune.formats import ONNX_BATCH, ONNX_DIFFERENCE, to_onnx, to_torch_exp
 from autoprune.reference import ModelReference, broken_weight, load_weights, save_weights
 from autoprune.trust import Call, require
 from objectives.plugins import running
+from objectives.target import Target, is_latency
 from search_spaces import Kept, NestedNetwork, SearchSpace, Widths, prune
 from search_spaces.inputs import described_inputs
 
@@ -116,7 +117,7 @@ def export(
             try:
                 if asked:
                     told = {"input": architecture["input"], "output": architecture["output"]}
-                    architecture |= write(model, example_inputs, scratch / name, told)
+                    architecture |= write(model, example_inputs, scratch / name, told, _measured_batch(costs or {}))
                 elif (directory / name).is_file() and _same_weights(directory, scratch):
                     shutil.copy2(directory / name, scratch / name)
                     architecture = {**read_architecture(directory), **architecture}
@@ -130,6 +131,12 @@ def export(
             "autoprune.load, or other example inputs"
         )
     return directory
+
+
+def _measured_batch(costs: Iterable[str]) -> int | None:
+    """The batch that the latencies among these costs are of; None: there are none, or of several."""
+    batches = {Target.parse(name).batch for name in costs if is_latency(name)}
+    return batches.pop() if len(batches) == 1 else None
 
 
 def check_target(directory: Path) -> None:

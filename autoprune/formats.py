@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune import detectors
 from autoprune.tasks import main_output, named_output
+from objectives.latency import rebatched
 from search_spaces.inputs import select_inputs
 from search_spaces.tracing import slow_path
 
@@ -34,7 +35,11 @@ _AS_PROGRAM: dict[str, Any] = {"dynamo": True, "verbose": False}
 
 
 def to_onnx(
-    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]] | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    path: Path,
+    told: Mapping[str, Mapping[str, Any]] | None = None,
+    batch: int | None = None,
 ) -> dict[str, float]:
     """Write an ONNX file with a dynamic batch size and run it in ONNX Runtime against torch.
 
@@ -43,6 +48,7 @@ def to_onnx(
         example_inputs: What it is called with.
         path: Where.
         told: What its metadata say, e.g. {"input": {"mean": [0.3]}} as "input.mean"; numbers and lists as JSON.
+        batch: Samples of a run, where the network's own code fixes it (`len(x)`); None: those of the example.
 
     Returns:
         "onnx_max_difference": the largest absolute difference of an output; "onnx_batch": the only batch size that the
@@ -59,7 +65,7 @@ def to_onnx(
         raise ValueError(f"ONNX export needs {error.name}; pip install 'autoprune[onnx]'") from error
     images = detectors.images_of(example_inputs)
     arguments, answer = (
-        _write_program(model, example_inputs, path, told or {})
+        _write_program(model, example_inputs, path, told or {}, batch)
         if images is None
         else detectors.write_onnx(model, images[0], path)
     )
@@ -85,10 +91,10 @@ def to_onnx(
 
 
 def _write_program(
-    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]]
+    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]], batch: int | None
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The ONNX file of tensors in, tensors out; what it was exported with, and what torch answers."""
-    program, arguments = _program(model, example_inputs)
+    program, arguments = _program(model, example_inputs, batch)
     with torch.no_grad():
         answer = program.module()(*arguments)
     names: dict[str, Any] = {"input_names": _input_names(len(arguments), example_inputs)}
@@ -98,10 +104,14 @@ def _write_program(
 
 
 def to_torch_export(
-    model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]] | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    path: Path,
+    told: Mapping[str, Mapping[str, Any]] | None = None,
+    batch: int | None = None,
 ) -> dict[str, float]:
     """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
-    program, _ = _program(model, example_inputs)
+    program, _ = _program(model, example_inputs, batch)
     torch.export.save(program, str(path))
     return {}
 
@@ -141,8 +151,14 @@ def why_not(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
-def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
-    """The exported program and the batch of two it was exported with (a batch of one would be taken for a constant)."""
+def _program(
+    model: nn.Module, example_inputs: Any, batch: int | None = None
+) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
+    """The exported program and what it was exported with.
+
+    That is a batch of two at least (one would be taken for a constant). Where the model's own code fixes the batch, a
+    static program is better than none: of `batch`, or what the example has.
+    """
     if example_inputs is None:
         raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
     model = copy.deepcopy(model).cpu().eval()
@@ -155,15 +171,19 @@ def _program(model: nn.Module, example_inputs: Any) -> tuple[torch.export.Export
                          "written of it")  # fmt: skip
     if not all(isinstance(a, Tensor) for a in arguments):
         raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
-    pair = tuple(torch.cat([a, a])[:2].cpu() if a.shape[0] == 1 else a.cpu() for a in arguments)
-    batch = torch.export.Dim("batch", min=1)
+    arguments = tuple(a.cpu() for a in arguments)
+    pair = tuple(rebatched(a, max(2, len(a))) for a in arguments)
+    free = torch.export.Dim("batch", min=1)
     # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs
     with contextlib.redirect_stderr(io.StringIO()), slow_path():
         try:
-            program = torch.export.export(model, pair, dynamic_shapes=_as_called(model, [{0: batch} for _ in pair]))
-        except Exception:  # the model's own code fixes the batch size: a static program is better than none
-            program = torch.export.export(model, pair)
-    return program, pair
+            return torch.export.export(model, pair, dynamic_shapes=_as_called(model, [{0: free} for _ in pair])), pair
+        except Exception:  # they raise whatever they like
+            fixed = rebatched(arguments, batch) if batch else arguments
+        try:
+            return torch.export.export(model, fixed), fixed
+        except Exception:  # its code knows one batch size, and it is not this one
+            return torch.export.export(model, pair), pair
 
 
 def _as_called(model: nn.Module, arguments: Sequence[Any]) -> tuple[Any, ...]:

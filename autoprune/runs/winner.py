@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.errors import Diverged
 from autoprune.evaluation import Evaluator, measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
+from autoprune.formats import ONNX_BATCH
 from autoprune.ledger.versions import decisive, versions
 from autoprune.printable import decimals
 from autoprune.problem import Trial
@@ -125,6 +126,9 @@ def deliver(
         pt2=config.pt2,
         **levels,
     )
+    if number := read_architecture(target).get(ONNX_BATCH):
+        progress.say(f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) and int() do; "
+                     "x.shape[0] leaves it free)")  # fmt: skip
     return Winner(model.eval(), costs, metrics)
 
 

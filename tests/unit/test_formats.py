@@ -1,11 +1,14 @@
 """Files of other programs take any batch, however the network is called; where its code fixes it, that is said."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
+from autoprune.exporting import export, read_architecture
 from autoprune.formats import to_onnx, to_torch_export
+from search_spaces import trace
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'autoprune[onnx]'")
 
@@ -63,7 +66,35 @@ def test_any_batch_however_it_is_called(kind, traced, tmp_path):
     torch.testing.assert_close(found["logits"] if kind is ByName else found, expected)
 
 
-def test_a_fixed_batch_is_said(tmp_path):
-    assert to_onnx(Fixed().eval(), inputs(Fixed, 2), tmp_path / "net.onnx")["onnx_batch"] == 2
+class Counted(AnyNumber):
+    """`len` fixes the batch of a program, at whatever it is exported with."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.token = nn.Linear(4, 4), nn.Parameter(torch.rand(1, 3))
+
+    def forward(self, first):
+        return self.head(self.body(first).relu()) + self.token.expand(len(first), -1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "asked", "size"),
+    [(Fixed, 2, None, 2), (Fixed, 1, None, 2), (Counted, 1, None, 1), (Counted, 3, None, 3), (Counted, 1, 16, 16)],
+)
+def test_a_fixed_batch_is_what_it_is_run_with_and_said(kind, given, asked, size, tmp_path):
+    net = kind().eval()
+    assert to_onnx(net, inputs(kind, given), tmp_path / "net.onnx", batch=asked)["onnx_batch"] == size
     (axis, _) = onnx.load(str(tmp_path / "net.onnx")).graph.input[0].type.tensor_type.shape.dim
-    assert axis.dim_value == 2
+    assert axis.dim_value == size
+    to_torch_export(net, inputs(kind, given), tmp_path / "net.pt2", batch=asked)
+    values = inputs(kind, size)
+    torch.testing.assert_close(torch.export.load(tmp_path / "net.pt2").module()(*values), net(*values))
+
+
+def test_the_fixed_batch_of_an_export_is_that_of_its_latency(tmp_path):
+    net, example = Counted().eval(), inputs(Counted, 1)
+    space = trace(net, example)
+    both = {"dense": 1.0, "pruned": 1.0}
+    costs = {"macs": both, "latency@onnxruntime,batch=8,threads=1": both}
+    export(tmp_path / "best", net, space=space, kept=(np.arange(4),), costs=costs, example_inputs=example, onnx=True)
+    assert read_architecture(tmp_path / "best")["onnx_batch"] == 8
