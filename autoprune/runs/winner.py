@@ -127,8 +127,8 @@ def deliver(
         **levels,
     )
     if number := read_architecture(target).get(ONNX_BATCH):
-        progress.say(f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) and int() do; "
-                     "x.shape[0] leaves it free)")  # fmt: skip
+        progress.say(f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) does, "
+                     "x.shape[0] does not)")  # fmt: skip
     return Winner(model.eval(), costs, metrics)
 
 
