@@ -32,7 +32,8 @@ def own_pages(parts: Sequence[Bytes], owner: int) -> list[Bytes]:
         owner: A process that has the store's file open, which has no name: a worker's parent, the raylet.
 
     Returns:
-        Pages of that file on Linux; copies elsewhere, or where the parts do not lie in the store (small ones do not).
+        Pages of that file on Linux; copies elsewhere, where the parts do not lie in the store (small ones do not), and
+        where the file cannot be found or mapped: nothing but memory depends on it.
     """
     with suppress(OSError, ValueError):
         return _mapped(parts, owner)
@@ -41,8 +42,8 @@ def own_pages(parts: Sequence[Bytes], owner: int) -> list[Bytes]:
 
 def _mapped(parts: Sequence[Bytes], owner: int) -> list[Bytes]:
     places = [part.ctypes.data for part in parts]
-    first = min(places)
-    size = max(place + part.nbytes for place, part in zip(places, parts, strict=True)) - first
+    spans = [(place, place + part.nbytes) for place, part in zip(places, parts, strict=True) if part.nbytes]
+    first, size = min(spans)[0], max(end for _, end in spans) - min(spans)[0]  # an empty part may lie anywhere
     path, at = _file_behind(first, size)
     before = at % mmap.ALLOCATIONGRANULARITY
     with open(_descriptor(owner, path), "rb") as file:
@@ -56,16 +57,16 @@ def _mapped(parts: Sequence[Bytes], owner: int) -> list[Bytes]:
 
 
 def _file_behind(first: int, size: int) -> tuple[str, int]:
-    """The file that is mapped at these addresses, as the system shows it, and where in it they begin.
+    """The file that is mapped at these addresses for all to see, by its name there, and where in it they begin.
 
     Raises:
         ValueError: If there is none.
     """
     with open("/proc/self/maps") as maps:
         for line in maps:
-            span, _, offset, _, _, *path = line.rstrip("\n").split(maxsplit=5)
+            span, mode, offset, _, _, *path = line.rstrip("\n").split(maxsplit=5)
             start, end = (int(number, 16) for number in span.split("-"))
-            if path and start <= first and first + size <= end:
+            if path and mode.endswith("s") and start <= first and first + size <= end:
                 return path[0], int(offset, 16) + first - start
     raise ValueError("no file is mapped there")
 

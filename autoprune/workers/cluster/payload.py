@@ -27,9 +27,9 @@ class Payload:
     """An object on its way; in Ray's object store it reaches each node once, however many workers unpack it there.
 
     Attributes:
-        data: The object, pickled, but for
-        numbers: those of its arrays and tensors. The workers of a node look at the same memory (of `bytes`, Ray would
-            give each worker its own, for its whole life).
+        data: [bytes] the object, pickled without its numbers.
+        numbers: [bytes] each, of its arrays and tensors. The workers of a node look at the same memory (of `bytes`, Ray
+            would give each worker its own, for its whole life).
         versions: Of what computes: autoprune and torch.
         path: Of the driver's modules: the user's own are found on every node that has the same folders.
         folder: Where the driver works: so are files that are named from there. Ray puts its workers elsewhere.
