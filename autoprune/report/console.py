@@ -85,9 +85,6 @@ def print_export(directory: str | Path) -> None:
 @reading()
 def print_report(run: RunDirectory, out: Out | None = None) -> None:
     """What a run did; writes its trials.csv anew from the ledger, or says why that cannot be."""
-    from autoprune.config.calls import not_called
-    from autoprune.ledger.versions import seen_by, told
-
     out = out or console()
     record, metric, score = run.record(), run.metric, run.labels.headline
     trials, activity = record.trials, Activity.of(record)
@@ -96,7 +93,12 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     out.print(f"{run.path}: {run.config.model or 'an nn.Module object'}, {run.config.goal}", markup=False)
     is_live = bool(writers(run.path, record, run.config.ledger, run.study))
     if run.config.method:
-        _print_training(out, run, record, is_live)
+        _print_training(out, run, record)
+        _print_end(out, run, record, is_live)
+        _print_delivered(out, run)
+        _print_faults(out, run, activity)
+        if trials:
+            _print_table(out, run, trials, "costs and widths as a table")
         return
     out.print(f"evaluated: {evaluated(trials, run.config)} ({counts(trials, live=is_live)})", markup=False)
     seconds = sum(t.seconds for t in trials)
@@ -105,10 +107,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"took: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
-    if others := told(seen_by(record)):
-        out.print(f"versions: {others}", markup=False, soft_wrap=True)
-    if end := ending(run, record, is_live):
-        out.print(f"ended: {end}", markup=False, soft_wrap=True)
+    _print_end(out, run, record, is_live)
     out.print(best_table(trials, metric, verdicts_of(run, record), score=score))
     out.print(key(run.config), markup=False)
     out.print(proxy_quality(trials, metric), markup=False)
@@ -121,35 +120,38 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         if front := front_table(candidates, Feasibility(space, (first,), costs=latency), first.metric, metric, score):
             out.print(front)
     _print_delivered(out, run)
-    if activity.failures:
-        out.print(failures_table(activity))
-    if names := not_called(run.config):
-        out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
+    _print_faults(out, run, activity)
     _print_table(out, run, trials, "all trials")
 
 
-def _print_training(out: Out, run: RunDirectory, record: Record, is_live: bool) -> None:
-    """What a training with a method was told, what it removed, what that is worth."""
-    from autoprune.config.calls import not_called
-    from autoprune.ledger.versions import seen_by, told
-
+def _print_training(out: Out, run: RunDirectory, record: Record) -> None:
+    """What a training with a method was told, and what it removed."""
     for label, text in plan(run.config):
         out.print(f"{label.lower()}: {text}", markup=False, soft_wrap=True)
     export = read_architecture(run.best) if (run.best / "architecture.json").is_file() else None
     if leader := run.leader(record):
         said = found(run.config, run.space(), export["widths"] if export else leader.widths, export)
         out.print(f"found: {said}", markup=False, soft_wrap=True)
+
+
+def _print_end(out: Out, run: RunDirectory, record: Record, is_live: bool) -> None:
+    """With which versions it ran, and why it does not go on."""
+    from autoprune.ledger.versions import seen_by, told
+
     if others := told(seen_by(record)):
         out.print(f"versions: {others}", markup=False, soft_wrap=True)
     if end := ending(run, record, is_live):
         out.print(f"ended: {end}", markup=False, soft_wrap=True)
-    _print_delivered(out, run)
-    if (activity := Activity.of(record)).failures:
+
+
+def _print_faults(out: Out, run: RunDirectory, activity: Activity) -> None:
+    """What failed, and what was left out because the user has not allowed it."""
+    from autoprune.config.calls import not_called
+
+    if activity.failures:
         out.print(failures_table(activity))
     if names := not_called(run.config):
         out.print(f"not called here, as you have not had it called before (--trust): {names}", markup=False)
-    if record.trials:
-        _print_table(out, run, record.trials, "costs and widths as a table")
 
 
 def _print_delivered(out: Out, run: RunDirectory) -> None:
