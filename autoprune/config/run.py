@@ -301,6 +301,12 @@ class RunConfig(TrainingSettings):
         return bool(self.budget_list)
 
     @property
+    def smaller_budgets(self) -> list[str]:
+        """Each budget of `budget_list`: a text may name several, but of a latency (@...) its commas are its own."""
+        each = (text.split(",") if "@" not in text else [text] for text in self.budget_list)
+        return [part.strip() for parts in each for part in parts]
+
+    @property
     def epochs_with_method(self) -> float:
         """How long a method trains."""
         return self.method_epochs + (self.epochs if self.is_nested else 0)

@@ -23,7 +23,7 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         rule = config.prune_when + _given(config.prune_when_args)
         rows.append(("Chooses", f"as soon as its choice has settled, by {rule}"))
     if config.is_nested:
-        rows.append(("Smaller networks", ", ".join(config.budget_list)))
+        rows.append(("Smaller networks", ", ".join(config.smaller_budgets)))
     elif config.trainer:
         rows.append(("Fine-tune", f"by your trainer, {config.trainer}"))
     else:
@@ -44,7 +44,7 @@ def found(config: RunConfig, space: SearchSpace, widths: Widths, export: Mapping
     whole, left = sum(space.full), sum(widths)
     removed = f"{config.method} removed {whole - left} of {counted(whole, 'unit')} (channels, heads ...), {left} stay"
     if config.is_nested:
-        several = f"{1 + len(','.join(config.budget_list).split(','))} networks trained in one"
+        several = f"{1 + len(config.smaller_budgets)} networks trained in one"
         removed = f"{several}, the largest of {left} of {counted(whole, 'unit')} (channels, heads ...)"
     metrics = export["metrics"] if export else {}
     if told := metrics.get(METHOD_TRAINING):

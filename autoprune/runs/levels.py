@@ -48,14 +48,13 @@ def levels_of(config: RunConfig, problem: Problem) -> dict[str, Widths]:
 
 def _budgets(config: RunConfig, given: tuple[Budget, ...]) -> list[tuple[str, tuple[Budget, ...]]]:
     """Name and budgets of each level."""
-    texts = [part for text in config.budget_list for part in (text.split(",") if "@" not in text else [text])]
     own = given[0] if len(given) == 1 else None
     smaller: list[Budget] = []
-    for text in texts:
+    for text in config.smaller_budgets:
         if "<=" not in text and own is None:
             raise ValueError(f"budget_list '{text}': say of which of the {len(given)} budgets, e.g. macs<={text}")
         name, at, where = (own.metric if own else "").partition("@")
-        smaller.append(parse(text if "<=" in text else f"{name}<={text.strip()}{at}{where}"))
+        smaller.append(parse(text if "<=" in text else f"{name}<={text}{at}{where}"))
     first = next((b for b in given if b.metric == smaller[0].metric), None)
     for before, budget in zip([first, *smaller], smaller, strict=False):
         if before is None or budget.metric != before.metric or budget.relative != before.relative:

@@ -7,7 +7,10 @@ from safetensors.torch import load_file
 
 import autoprune
 from autoprune.architecture import read_architecture
-from search_spaces import NestedNetwork
+from autoprune.config import RunConfig
+from autoprune.report.trained import found, plan
+from search_spaces import NestedNetwork, trace
+from search_spaces.models import digits_cnn
 
 MODEL = "search_spaces.models:digits_cnn"
 QUICK = {
@@ -101,3 +104,17 @@ def test_bad_input_before_the_training(here, digits_weights, settings, message):
     with pytest.raises(ValueError, match=message):
         autoprune.train(MODEL, "digits", weights=str(digits_weights), **{"budget": "macs<=50%", **QUICK, **settings})
     assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "smaller"),
+    [("30%, 15%", ["30%", "15%"]), ("latency@batch=1,threads=1<=30%", ["latency@batch=1,threads=1<=30%"])],
+)
+def test_each_smaller_network_is_counted_once(said, smaller):
+    """The commas of a latency's batch and threads make no networks."""
+    budget = "latency@batch=1,threads=1<=50%" if "@" in said else "macs<=50%"
+    config = RunConfig.make(method="nested", budget=budget, budget_list=said)
+    assert config.smaller_budgets == smaller
+    assert dict(plan(config))["Smaller networks"] == ", ".join(smaller)
+    space = trace(digits_cnn(), torch.zeros(1, 1, 8, 8))
+    assert found(config, space, space.full, None).startswith(f"{1 + len(smaller)} networks trained in one, the largest")
