@@ -11,7 +11,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -78,10 +78,10 @@ def asking(value: Any) -> Any:
 def _exchange(table: Any, key: Any, undo: ExitStack, depth: int = 3) -> None:
     """Have what stands there ask; a list or dictionary stays the same object, with others in it to some depth."""
     value = table[key]
-    if type(value) in (list, dict):
+    if isinstance(value, (list, dict)):
         if depth and len(value) <= MOST:
-            for inner in list(value) if type(value) is dict else range(len(value)):
-                _exchange(value, inner, undo, depth - 1)
+            for inner in list(dict.keys(value)) if isinstance(value, dict) else range(len(value)):
+                _exchange(_Items(value), inner, undo, depth - 1)
     elif (new := asking(value)) is not value:
         table[key] = new
         undo.callback(_put_back, table, key, new, value)
@@ -91,6 +91,19 @@ def _put_back(table: Any, key: Any, new: Any, before: Any) -> None:
     with suppress(LookupError):
         if table[key] is new:  # else the network has changed it itself
             table[key] = before
+
+
+class _Items:
+    """What a list or dictionary holds, whatever its class makes of that (settings that are frozen, say)."""
+
+    def __init__(self, owner: Any) -> None:
+        self._owner, self._kind = owner, dict if isinstance(owner, dict) else list
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._kind.__getitem__(self._owner, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._kind.__setitem__(self._owner, key, value)
 
 
 class _ClassTable:
@@ -164,7 +177,8 @@ def _functions_run(kinds: Iterable[type], modules: Iterable[nn.Module]) -> list[
     seen: set[str] = set()
     while stack:
         value = stack.pop()
-        value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+        value = value.fget if isinstance(value, property) else value
+        value = value.__func__ if isinstance(value, (classmethod, staticmethod, MethodType)) else value
         if not isinstance(value, FunctionType) or id(value) in found or _is_foreign(value.__module__):
             continue
         found[id(value)] = value

@@ -341,7 +341,19 @@ def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, toy, fun
     assert reasons(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": reason}
 
 
-GAIN, GAINS = 2.0, {"one": [2.0, (2.0, 3.0)]}
+class Frozen(dict):
+    """Settings that are read as attributes and cannot be changed."""
+
+    __getattr__ = dict.__getitem__
+
+    def __setitem__(self, key, value):
+        raise TypeError("frozen")
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+GAIN, GAINS, SETTINGS = 2.0, {"one": [2.0, (2.0, 3.0)]}, Frozen(gain=2.0)
 
 
 def by_default(s, x, gain=2.0):
@@ -363,7 +375,7 @@ class Kept(nn.Conv2d):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.gains, self.settings = [2.0], SimpleNamespace(gain=2.0)
+        self.gains, self.settings, self.frozen = [2.0], SimpleNamespace(gain=2.0), Frozen(gain=2.0)
 
 
 @pytest.mark.parametrize("factor", [
@@ -371,7 +383,8 @@ class Kept(nn.Conv2d):
     lambda s, x: math.pi / x.shape[1], lambda s, x: math.sqrt(2) / x.shape[1], lambda s, x: np.pi / x.shape[1],
     lambda s, x: sum(gain / x.shape[1] for gain in (2.0, 3.0)), lambda s, x: x.amax().item() / x.shape[1],
     lambda s, x: s.a.gain / x.shape[1], lambda s, x: s.a.gains[0] / x.shape[1],
-    lambda s, x: s.a.settings.gain / x.shape[1],
+    lambda s, x: s.a.settings.gain / x.shape[1], lambda s, x: s.a.frozen.gain / x.shape[1],
+    lambda s, x: SETTINGS.gain / x.shape[1],
 ])  # fmt: skip
 def test_floats_to_the_left_of_a_number_of_channels_freeze_wherever_they_are_kept(law, toy, factor):
     """Python's floats read the number unasked."""
@@ -379,6 +392,7 @@ def test_floats_to_the_left_of_a_number_of_channels_freeze_wherever_they_are_kep
     assert reasons(law(model, torch.randn(IMAGE))) == {"stem.0": "their number enters arithmetic in 'body'"}
     kept = [GAIN, *GAINS["one"][:1], *GAINS["one"][1], *by_default.__defaults__, math.pi, np.pi, Kept.gain]
     kept += [*by_keyword.__kwdefaults__["gain"], *model.body.a.gains, model.body.a.settings.gain]
+    kept += [model.body.a.frozen.gain, SETTINGS.gain]
     assert {type(value) for value in kept} == {float}
 
 
