@@ -97,14 +97,17 @@ def test_another_version_of_ray_is_named():
             check_version_info({"ray_version": "2.0.0", "python_version": "3.11.7"}, "here")
 
 
-def test_what_ray_raises_when_it_cannot_start_is_one_sentence():
-    from autoprune.workers.cluster.reach import _explained
+@pytest.mark.parametrize("address", ["local", "auto"])
+def test_what_ray_raises_when_it_cannot_start_is_one_sentence(address, monkeypatch):
+    ray = pytest.importorskip("ray")
 
-    with pytest.raises(
-        ValueError, match=r"^cluster 'local': could not be started \(The current node timed out\); try "
-    ):
-        with _explained("local", "2.60.0"):
-            raise Exception("The current node\ntimed out")  # as Ray does
+    def init(where, **_):
+        raise ConnectionError if where == "auto" else Exception("The current node\ntimed out")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("autoprune.workers.cluster.reach.STARTED", {})
+    with pytest.raises(ValueError, match=rf"^cluster '{address}': could not be started .*node timed out.*; try"):
+        connect(address)
 
 
 def test_a_sigterm_that_ray_has_taken_is_handled_as_before():

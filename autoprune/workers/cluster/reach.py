@@ -149,13 +149,14 @@ def connect(address: str, **options: Any) -> Cluster:
                 return Cluster(address, ours=True)
         for name, value in STARTED.items():
             os.environ.setdefault(name, value)
-        ray.init("local", include_dashboard=False, **quiet, **options)
+        with _explained(address, ray.__version__, starts=True):
+            ray.init("local", include_dashboard=False, **quiet, **options)
         return Cluster(address, ours=True)
 
 
 @contextlib.contextmanager
-def _explained(address: str, version: str) -> Iterator[None]:
-    """Ray's own words are several lines long."""
+def _explained(address: str, version: str, starts: bool = False) -> Iterator[None]:
+    """Ray's own words are several lines long; in the block it is found, or `starts` here."""
     try:
         yield
     except ValueError:
@@ -165,7 +166,7 @@ def _explained(address: str, version: str) -> Iterator[None]:
         if "ersion" in text and "mismatch" in text.lower():
             cure = f"install the same Ray and Python on both sides (here Ray {version})"
             raise ValueError(f"cluster '{address}': runs another version ({text[:300]}); {cure}") from error
-        if address == "local":
+        if starts:
             raise ValueError(f"cluster '{address}': could not be started ({text[:300]}); try again, with fewer other "
                              "processes or more memory") from error  # fmt: skip
         cure = "check that it runs there"
