@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from search_spaces.branch import CONSTANT, EMPTY, StandIn
+from search_spaces.branch import CONSTANT, EMPTY, StandIn, size_of
 from search_spaces.constants import constant
 from search_spaces.space import SearchSpace
 
@@ -58,7 +58,7 @@ class Absent(nn.Module):
         return x.new_empty(self._shape(x, 0)) if self.answers == EMPTY else x
 
     def _shape(self, x: Tensor, channels: int) -> list[int]:
-        return [channels if d == self.axis else _size(size, x.shape[d]) for d, size in enumerate(self.sizes)]
+        return [channels if d == self.axis else size_of(size, x.shape[d]) for d, size in enumerate(self.sizes)]
 
     def extra_repr(self) -> str:
         """For people."""
@@ -74,14 +74,6 @@ def _first(values: Any) -> Tensor | None:
     if isinstance(values, (tuple, list)):
         return next((found for v in values if (found := _first(v)) is not None), None)
     return None
-
-
-def _size(size: Any, given: int) -> int:
-    if isinstance(size, int):
-        return given if size < 0 else size
-    kernel, stride, padding, dilation = size
-    made: int = (given + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    return made
 
 
 class Absences:

@@ -24,7 +24,7 @@ class StandIn:
         answers: "empty": a tensor without channels; "same": what it is given; "constant": what the branch leaves.
         axis: Of its answer, on which the channels lie.
         sizes: Of its answer's axes, each as a number, as -1 (that of the first tensor it is given), or as kernel,
-            stride, padding and dilation of a window that moves along it.
+            stride, padding and dilation of a window that moves along it (of a transposed one its output padding, too).
         steps: How the constant follows from the weights (see constants.py).
         full: The constant is spread over all positions, for code that looks at its shape or writes to it.
         own: The code writes to it.
@@ -39,6 +39,16 @@ class StandIn:
     full: bool = False
     own: bool = False
     in_tuple: int = -1
+
+
+def size_of(size: Any, given: int) -> int:
+    """An entry of `StandIn.sizes` where so many positions are given."""
+    if isinstance(size, int):
+        return given if size < 0 else size
+    kernel, stride, padding, dilation, *transposed = size
+    if transposed:
+        return int((given - 1) * stride - 2 * padding + dilation * (kernel - 1) + transposed[0] + 1)
+    return int((given + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1)
 
 
 @dataclass(frozen=True)

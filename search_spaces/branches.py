@@ -7,7 +7,8 @@ go along.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,85 +16,210 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.branch import Branch
-from search_spaces.emptied import Groups, Network, View
+from search_spaces.emptied import CONST, Groups, Network, View
+from search_spaces.graph import Named, references
 from search_spaces.space import SearchSpace
-from search_spaces.standing_in import Unfollowed, stand_ins
+from search_spaces.standing_in import Replacement, Unfollowed
 
 if TYPE_CHECKING:
     from search_spaces.recorder import Recorder
 
 
-def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64]) -> SearchSpace:
+Fails = Callable[[SearchSpace, Branch], str]  # what the code of a network says without a branch; empty if it runs
+
+
+def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64], fails: Fails) -> SearchSpace:
     """The space, with what is known of its branches.
 
     Args:
         space: As it was solved.
         rec: After the trace.
         group_of: Root of an id -> number of its group, -1: of none.
+        fails: Runs the network without a branch.
     """
-    network = Network(rec, group_of)
-    reasons: dict[int, str] = {}
-    found: dict[Groups, tuple[View, list[tuple[int, ...]]]] = {}
-    for g in range(len(space.groups)):
-        view = network.closed([g])
-        reasons[g] = view.why_not
-        if not view.why_not:
-            found.setdefault(view.groups, (view, []))[1].append((g,))
-    branches: list[Branch] = []
-    for groups, (view, causes) in sorted(found.items(), key=lambda item: (len(item[0]), sorted(item[0]))):
-        try:
-            spots = stand_ins(network, view)
-        except Unfollowed as error:
-            for (g,) in causes:
-                reasons[g] = str(error)
-            continue
-        branches.append(Branch("", tuple(sorted(groups)), tuple(causes), spots))
-    branches, reasons = _together(network, branches, reasons, space)
-    known = tuple(
-        replace(group, may_vanish=not reasons[g], stays_because=reasons[g]) for g, group in enumerate(space.groups)
-    )
-    return replace(space, groups=known, branches=tuple(_named(branches, space)))
+    return Finder(space, Network(rec, group_of), fails).found()
 
 
-def _together(
-    network: Network, branches: list[Branch], reasons: dict[int, str], space: SearchSpace
-) -> tuple[list[Branch], dict[int, str]]:
-    """What goes only where several branches are gone; and those that must not go all at once."""
-    while True:
-        may = {g for g, why in reasons.items() if not why}
-        closures = {c: b.groups for b in branches for (c,) in b.causes}
-        asked = {s for s in (*network.read.values(), *network.on) if len(s) > 1 and s <= may}
-        more: dict[tuple[int, ...], Branch] = {}
-        known = {b.groups for b in branches}
+class OneStays(Exception):
+    """Groups that must not go all at once.
+
+    Args:
+        groups: All of them; the last one stays.
+        why: What is wrong without all of them.
+    """
+
+    def __init__(self, groups: Sequence[int], why: str) -> None:
+        super().__init__(why)
+        self.groups, self.why = groups, why
+
+
+class Finder:
+    """Finds what goes with each group, then what goes only where several are gone.
+
+    Args:
+        space: As it was solved.
+        network: The graph of its trace.
+        fails: See `with_branches`.
+    """
+
+    def __init__(self, space: SearchSpace, network: Network, fails: Fails) -> None:
+        self._space, self._network, self._fails = space, network, fails
+        self._reasons: dict[int, str] = {}  # why a group may not vanish
+        self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
+        self._constant: set[int] = set()  # nodes that are where all goes that may
+
+    def found(self) -> SearchSpace:
+        """The space with its branches."""
+        branches = self._alone()
+        while True:
+            try:
+                joint = self._joint(branches)
+                break
+            except OneStays as error:
+                branches = self._held(branches, error)
+        known = tuple(
+            replace(group, may_vanish=not self._reasons[g], stays_because=self._reasons[g])
+            for g, group in enumerate(self._space.groups)
+        )
+        return replace(self._space, groups=known, branches=tuple(_named([*branches, *joint], self._space)))
+
+    def _alone(self) -> list[Branch]:
+        """Branches that go with one group."""
+        found: dict[Groups, tuple[View, list[tuple[int, ...]]]] = {}
+        for g in range(len(self._space.groups)):
+            view = self._network.closed([g])
+            self._reasons[g] = view.why_not
+            if not view.why_not:
+                found.setdefault(view.groups, (view, []))[1].append((g,))
+        everything = self._network.closed(set().union(*found))
+        self._constant = {n for n, status in everything.status.items() if status == CONST}
+        branches: list[Branch] = []
+        for view, causes in sorted(found.values(), key=lambda row: (len(row[0].groups), sorted(row[0].groups))):
+            try:
+                branches.append(self._branch(view, causes))
+            except Unfollowed as error:
+                self._reasons |= dict.fromkeys([g for (g,) in causes], str(error))
+        for number, branch in enumerate(branches):  # what may not go alone goes with the smallest branch around it
+            inside = [g for g in branch.groups if self._reasons[g]]
+            self._reasons |= dict.fromkeys(inside, "")
+            branches[number] = replace(branch, causes=(*branch.causes, *((g,) for g in inside)))
+        return branches
+
+    def _branch(self, view: View, causes: Sequence[tuple[int, ...]]) -> Branch:
+        """What goes with a view.
+
+        Raises:
+            Unfollowed: If that cannot be said, or the network does not run without it.
+        """
+        found = Replacement(self._network, view, self._constant)
+        branch = Branch("", tuple(sorted(view.groups)), tuple(causes), found.stand_ins())
+        if found.doubtful and (said := self._fails(self._space, branch)):
+            where = self._network.where(min(found.doubtful))
+            raise Unfollowed(
+                f"the code of {where} does not run without them ({said}); what is a module of its own may go"
+            )
+        self._views[branch.groups] = view
+        return branch
+
+    def _joint(self, branches: list[Branch]) -> list[Branch]:
+        """What goes only where several branches are gone.
+
+        Raises:
+            OneStays: If some must not go all at once.
+        """
+        may = {g for g, why in self._reasons.items() if not why}
+        closures = {c[0]: b.groups for b in branches for c in b.causes if len(c) == 1}
+        joint: dict[tuple[int, ...], Branch] = {}
+        asked = {s for s in (*self._network.read.values(), *self._network.on) if len(s) > 1 and s <= may}
         for together in sorted(asked, key=lambda s: (len(s), sorted(s))):
             cause = tuple(sorted(together))
-            union = {h for g in cause for h in closures[g]}
             if any(set(closures[g]) >= together for g in cause):
                 continue
-            view = network.closed(union)
-            why = view.why_not
-            if not why:
-                try:
-                    spots = stand_ins(network, view)
-                except Unfollowed as error:
-                    why = str(error)
-            if why:
-                last = cause[-1]
-                others = ", ".join(f"'{space.groups[g].name}'" for g in cause[:-1][:3])
-                dead = {c for c, groups in closures.items() if last in groups}
-                reasons |= dict.fromkeys(dead, f"without it and {others} {_nothing_left(why)}")
-                branches = [
-                    replace(b, causes=left)
-                    for b in branches
-                    if (left := tuple(c for c in b.causes if c[0] not in dead))
-                ]
-                break
-            groups = tuple(sorted(view.groups))
-            if groups not in known:
-                causes = (*more[groups].causes, cause) if groups in more else (cause,)
-                more[groups] = Branch("", groups, causes, spots)
+            view = self._network.closed({h for g in cause for h in closures[g]})
+            if view.why_not:
+                raise OneStays(cause, view.why_not)
+            try:
+                self._add(view, cause, joint, branches)
+            except Unfollowed as error:
+                raise OneStays(cause, str(error)) from error
+        self._check_answer(branches)
+        seen: dict[tuple[int, ...], Branch] = {}
+        while more := self._shared([*branches, *joint.values(), *seen.values()], seen):
+            for cause, view in more:
+                seen[cause] = Branch("", tuple(sorted(view.groups)), (cause,), ())
+                self._views.setdefault(seen[cause].groups, view)
+                if self._is_worth(cause, view, branches):
+                    with suppress(Unfollowed):  # then it stays where it is, and computes what it always does
+                        self._add(view, cause, joint, branches)
+        return list(joint.values())
+
+    def _is_worth(self, cause: Sequence[int], view: View, branches: Sequence[Branch]) -> bool:
+        """Does more go than where each group is gone by itself: a layer, or something else with weights?"""
+        alone = set().union(*(self._views[b.groups].dropped for b in branches if set(cause).issuperset(b.causes[0])))
+        nodes = (self._network.nodes[n] for n in view.dropped - alone)
+        return any(isinstance(r, Named) for node in nodes for r in references((node.args, node.kwargs)))
+
+    def _add(
+        self, view: View, cause: tuple[int, ...], joint: dict[tuple[int, ...], Branch], branches: list[Branch]
+    ) -> None:
+        """Another set of groups that a view goes with."""
+        groups = tuple(sorted(view.groups))
+        numbers = {b.groups: number for number, b in enumerate(branches)}
+        if groups in numbers:
+            known = branches[numbers[groups]]
+            branches[numbers[groups]] = replace(known, causes=(*known.causes, cause))
+        elif groups in joint:
+            joint[groups] = replace(joint[groups], causes=(*joint[groups].causes, cause))
         else:
-            return [*branches, *more.values()], reasons
+            joint[groups] = self._branch(view, [cause])
+
+    def _check_answer(self, branches: Sequence[Branch]) -> None:
+        """Something of the input must reach the answer where all goes that may.
+
+        Raises:
+            OneStays: Otherwise.
+        """
+        gone: set[int] = set()
+        if not self._network.closed({g for b in branches for g in b.groups}).why_not:
+            return
+        for number, branch in enumerate(branches):
+            gone.update(branch.groups)
+            if why := self._network.closed(gone).why_not:
+                raise OneStays([b.causes[0][0] for b in branches[: number + 1]], why)
+
+    def _shared(
+        self, branches: Sequence[Branch], seen: Container[tuple[int, ...]]
+    ) -> list[tuple[tuple[int, ...], View]]:
+        """What only serves several branches, or reads only what several leave; with the groups that are gone then."""
+        dropped: dict[int, Branch] = {}
+        constant: dict[int, Branch] = {}  # each node: the smallest branch with which it is that
+        for branch in sorted(branches, key=lambda b: len(b.groups)):
+            view = self._views[branch.groups]
+            for n in view.dropped:
+                dropped.setdefault(n, branch)
+                if view.status.get(n) == CONST:
+                    constant.setdefault(n, branch)
+        found: dict[tuple[int, ...], View] = {}
+        for n in self._network.consumers:
+            for nodes, known in ((self._network.consumers[n], dropped), (self._network.nodes[n].reads, constant)):
+                if not all(m in known for m in nodes) or dropped.get(n) in [known[m] for m in nodes]:
+                    continue
+                cause = tuple(sorted({g for m in nodes for g in known[m].causes[0]}))
+                union = {g for m in nodes for g in known[m].groups}
+                if len(cause) > 1 and cause not in found and cause not in seen:
+                    view = self._network.closed(union)
+                    if not view.why_not and n in view.dropped:
+                        found[cause] = view
+        return list(found.items())
+
+    def _held(self, branches: Sequence[Branch], error: OneStays) -> list[Branch]:
+        """The branches that are left where one group stays."""
+        *others, last = error.groups
+        dead = {c[0] for b in branches if last in b.groups for c in b.causes if len(c) == 1}
+        names = ", ".join(f"'{self._space.groups[g].name}'" for g in others[:3])
+        self._reasons |= dict.fromkeys(dead, f"without it and {names} {_nothing_left(error.why)}")
+        alone = ((b, tuple(c for c in b.causes if len(c) == 1 and c[0] not in dead)) for b in branches)
+        return [replace(b, causes=left) for b, left in alone if left]
 
 
 def _nothing_left(why: str) -> str:
@@ -103,15 +229,29 @@ def _nothing_left(why: str) -> str:
 def _named(branches: Sequence[Branch], space: SearchSpace) -> list[Branch]:
     """Names for reports: the block where a branch is all that goes from it, else the module in which it begins."""
     blocks = [_block([s.module for s in b.stand_ins]) for b in branches]
+    alone: dict[int, str] = {}  # the first group of a branch that goes with one -> its name
     named: list[Branch] = []
     for branch, block in zip(branches, blocks, strict=True):
         beside = [b for b, other in zip(branches, blocks, strict=True) if other == block]
-        name = block
-        if not block or any(not set(b.groups) <= set(branch.groups) for b in beside):
-            first = space.groups[branch.groups[0]].name.partition("#")[0]
+        name, cause = block, branch.causes[0]
+        if not block or any(not set(b.groups) <= set(branch.groups) for b in beside) or _goes_on(branch, block, space):
+            first = space.groups[cause[0]].name.partition("#")[0]
             name = next((s.module for s in branch.stand_ins if f"{first}.".startswith(f"{s.module}.")), first)
+            if len(cause) > 1:
+                name = " and ".join(dict.fromkeys(alone.get(g, name) for g in cause))
+        for g in cause if len(cause) == 1 else ():
+            alone.setdefault(g, name)
         named.append(replace(branch, name=name))
     return named
+
+
+def _goes_on(branch: Branch, block: str, space: SearchSpace) -> bool:
+    """Are layers left in a block that are no shortcut, from one stream to the one that the branch was added to?"""
+    inside = [x for x in space.layers if x.name.startswith(f"{block}.")]
+    gone = set(branch.groups)
+    added = {g for x in inside if branch.holds(x.name) for g, _ in x.makes.terms} - gone
+    left = [x for x in inside if not branch.holds(x.name)]
+    return any(not x.reads.terms or not x.makes.terms or not {g for g, _ in x.makes.terms} <= added for x in left)
 
 
 def _block(modules: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ are named. Each gives a vector [C] over the channels that stay:
     ("bias", weight, axis, bias or None)             what a layer answers that reads nothing
     ("layer", step, weight, axis, bias or None)      a convolution or linear layer whose axis `axis` makes the channels
     ("batch_norm", step, mean, variance, scale, shift, eps)
+    ("group_norm", step, groups or 0, channels of each or 0, scale, shift, eps)
+    ("mean", step), ("cat", steps)
     ("layer_norm", step, scale, shift, eps), ("rms_norm", step, scale, eps or None)
     ("pointwise", operator, arguments, (keyword, argument) pairs): ("step", n) is a vector, ("tensor", name) a tensor
 """
@@ -20,8 +22,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from search_spaces.graph import is_pointwise
-
-KINDS = ("bias", "layer", "batch_norm", "layer_norm", "rms_norm", "pointwise")
 
 
 def operator(name: str) -> Any:
@@ -77,6 +77,25 @@ def _rms_norm(known: list[Tensor], tensor: Any, x: int, scale: str | None, eps: 
     return functional.rms_norm(known[x], (len(known[x]),), _maybe(tensor, scale), eps)
 
 
+def _group_norm(
+    known: list[Tensor], tensor: Any, x: int, many: int, each: int, scale: str | None, shift: str | None, eps: float
+) -> Tensor:
+    values = known[x].view(many or -1, each or len(known[x]) // many)
+    out = functional.layer_norm(values, values.shape[1:], eps=eps).flatten()
+    if values.shape[1] == 1:  # exactly
+        out = torch.zeros_like(out)
+    out = out if scale is None else out * tensor(scale)
+    return out if shift is None else out + tensor(shift)
+
+
+def _mean(known: list[Tensor], tensor: Any, x: int) -> Tensor:
+    return known[x].mean(0, keepdim=True)
+
+
+def _cat(known: list[Tensor], tensor: Any, parts: Sequence[int]) -> Tensor:
+    return torch.cat([known[x] for x in parts])
+
+
 def _pointwise(
     known: list[Tensor], tensor: Any, name: str, args: Sequence[Any], kwargs: Sequence[tuple[str, Any]]
 ) -> Tensor:
@@ -91,5 +110,5 @@ def _pointwise(
 
 _STEPS: dict[str, Callable[..., Tensor]] = {
     "bias": _bias, "layer": _layer, "batch_norm": _batch_norm, "layer_norm": _layer_norm, "rms_norm": _rms_norm,
-    "pointwise": _pointwise,
+    "group_norm": _group_norm, "mean": _mean, "cat": _cat, "pointwise": _pointwise,
 }  # fmt: skip

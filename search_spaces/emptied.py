@@ -78,7 +78,8 @@ class Network:
             n: self._groups(known[1]) if (known := rec.axes.get((e.weight, e.reads))) else frozenset()
             for n, e in self.exits.items()
         }
-        alive = set(rec.graph.outputs)
+        # A layer whose answer nothing uses in the end runs all the same.
+        alive = set(rec.graph.outputs) | {n for n in range(len(self.nodes)) if self.is_layer(n)}
         stack = list(alive)
         while stack:
             for m in self.nodes[stack.pop()].reads:
@@ -92,10 +93,14 @@ class Network:
         for n, node in enumerate(self.nodes):
             if n in self.reads_others or not self.fed.isdisjoint(node.reads):
                 self.fed.add(n)
+        self._idle: dict[int, list[int]] = defaultdict(list)  # node -> what reads it and runs for nothing
         self.consumers: dict[int, list[int]] = defaultdict(list)
         self.makers: dict[int, list[int]] = defaultdict(list)
         self._seeds: dict[int, list[int]] = defaultdict(list)
         self.inside: dict[int, list[int]] = defaultdict(list)  # module call -> nodes
+        for n, node in enumerate(self.nodes):
+            for m in dict.fromkeys(node.reads if n not in alive else ()):
+                self._idle[m].append(n)
         for n in sorted(alive):
             for m in dict.fromkeys(self.nodes[n].reads):
                 self.consumers[m].append(n)
@@ -162,6 +167,13 @@ class Network:
         calls = self.nodes[n].calls
         name = self.graph.calls[calls[-1]].name if calls else ""
         return f"'{name}'" if name else "the model"
+
+    def is_idle(self, n: int, dropped: set[int]) -> bool:
+        """Is it read by code that runs for nothing, outside of modules all of whose work is dropped?"""
+        return any(
+            not any(dropped.issuperset(self.inside[c]) for c in self.nodes[reader].calls if c in self.inside)
+            for reader in self._idle.get(n, ())
+        )
 
     def closed(self, groups: Iterable[int]) -> View:
         """The view without these groups and all that only dropped layers make."""
@@ -255,7 +267,13 @@ class Network:
         view.dropped = set(view.status)
         stack = list(view.dropped)
         while stack:
-            for m in self.nodes[stack.pop()].reads:
-                if m not in view.dropped and m not in self.graph.outputs and view.dropped.issuperset(self.consumers[m]):
+            n = stack.pop()
+            ends = (
+                c for c in self.consumers[n] if not self.consumers[c] and view.dropped.issuperset(self.nodes[c].reads)
+            )
+            for m in (*self.nodes[n].reads, *ends):
+                if m in view.dropped or m in self.graph.outputs or not view.dropped.issuperset(self.consumers[m]):
+                    continue
+                if not self.is_idle(m, view.dropped):
                     view.dropped.add(m)
                     stack.append(m)

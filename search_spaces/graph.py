@@ -96,6 +96,7 @@ class Graph:
         nodes: In the order in which they ran.
         calls: Of modules.
         outputs: Nodes that left the network.
+        measured: Nodes whose shape the code has asked for.
         recording: False in passes that are no part of inference.
     """
 
@@ -104,6 +105,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     calls: list[ModuleCall] = field(default_factory=list)
     outputs: set[int] = field(default_factory=set)
+    measured: set[int] = field(default_factory=set)
     recording: bool = True
     # Tensors are marked by this and not by the graph: views hold their bases unseen by the garbage collector, so that a
     # graph, and the network with it, would never be freed.
@@ -148,6 +150,11 @@ class Graph:
         """The companion of a tensor is known."""
         if self.recording and (node := self.node_of(tensor)) is not None:
             self.nodes[node].ids = ids
+
+    def measure(self, tensor: Tensor) -> None:
+        """The code has asked for its shape."""
+        if self.recording and (node := self.node_of(tensor)) is not None:
+            self.measured.add(node)
 
     def mark(self, tensor: Tensor, name: str, value: Any) -> None:
         """Note something on a tensor, until `forget`."""

@@ -124,15 +124,16 @@ def check_branches(rows: list[Any], groups: int) -> None:
             for size in sizes:
                 for number in size if isinstance(size, list) else [size]:
                     _count(number, -1, MOST_UNITS, f"{where}: size")
-                if isinstance(size, list) and (len(size) != 4 or size[1] < 1):
+                if isinstance(size, list) and (len(size) not in (4, 5) or size[1] < 1):
                     raise _wrong(where, "kernel, stride, padding and dilation", size)
             _check_steps(_is(steps, list, where), where)
             if (answers == "constant") != bool(steps):
                 raise _wrong(where, "steps of a constant, and of nothing else", answers)
 
 
-STEPS = {  # kind -> kinds of its entries: step, number of an axis, name, name or nothing, number or nothing
+STEPS = {  # kind -> its entries: step, steps (p), axis, count, name, name or nothing (x), number or nothing (f)
     "bias": "nax", "layer": "snax", "batch_norm": "snnxxf", "layer_norm": "sxxf", "rms_norm": "sxf",
+    "group_norm": "sccxxf", "mean": "s", "cat": "p",
 }  # fmt: skip
 
 
@@ -153,6 +154,11 @@ def _check_steps(steps: list[Any], where: str) -> None:
         for entry, value in zip(STEPS[kind], _row(rest, len(STEPS[kind]), where), strict=True):
             if entry == "s":
                 _count(value, 0, number - 1, f"{where}: step")
+            elif entry == "p":
+                for part in _is(value, list, where):
+                    _count(part, 0, number - 1, f"{where}: step")
+            elif entry == "c":
+                _count(value, 0, MOST_UNITS, where)
             elif entry == "a":
                 _count(value, 0, 1, f"{where}: axis")
             elif entry == "f":

@@ -143,7 +143,8 @@ class SearchSpace:
     def held(self, numbers: Iterable[int]) -> SearchSpace:
         """The same space with these groups at their full size; what goes with one of them stays, too."""
         full = set(numbers)
-        stays = {c for b in self.branches if full.intersection(b.groups) for cause in b.causes for c in cause}
+        causes = [cause for b in self.branches if full.intersection(b.groups) for cause in b.causes]
+        stays = {c for cause in causes if not full.intersection(cause) for c in cause}
         groups = list(self.groups)
         for n, g in enumerate(self.groups):
             if n in full:

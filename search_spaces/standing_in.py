@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn
+from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn, size_of
 from search_spaces.companions import line_of
-from search_spaces.emptied import Network, View
-from search_spaces.graph import Made, Named, Node, is_pointwise, operator_name
+from search_spaces.emptied import CONST, GONE, VOID, Network, View
+from search_spaces.graph import Made, ModuleCall, Named, Node, is_pointwise, operator_name
 
 MOVEMENT = frozenset(
     "view _unsafe_view reshape permute transpose t expand clone contiguous alias detach lift_fresh _to_copy flatten "
@@ -26,40 +27,48 @@ NORMS = {functional.layer_norm: "layer_norm", functional.rms_norm: "rms_norm"}
 WINDOWS = (_ConvNd, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
 
-CONST = "constant"  # see branches.py
-
-
 class Unfollowed(ValueError):
     """The groups may not vanish; why."""
 
 
-def stand_ins(network: Network, view: View) -> tuple[StandIn, ...]:
-    """What takes the place of the modules that only serve what is gone.
-
-    Raises:
-        Unfollowed: If that cannot be said.
-    """
-    return Replacement(network, view).stand_ins()
-
-
 class Replacement:
-    """Finds the outermost modules that can be replaced whole, and what each of them then answers."""
+    """Finds the outermost modules that can be replaced whole, and what each of them then answers.
 
-    def __init__(self, network: Network, view: View) -> None:
+    Args:
+        network: The graph.
+        view: What is left of it.
+        constant: Nodes that are constants where more is gone.
+
+    Attributes:
+        doubtful: Answers without channels that are given to more than operations on single elements.
+    """
+
+    def __init__(self, network: Network, view: View, constant: Container[int] = ()) -> None:
         self.network, self.view, self.nodes = network, view, network.nodes
         self.calls_of = network.calls_of
         self.names = self._outermost()
         self.replaced = {n for name in self.names for c in self.calls_of[name] for n in network.inside[c]}
         self._real: dict[int, bool] = {}
+        self.doubtful: set[int] = set()
+        self._constant = constant
 
     def stand_ins(self) -> tuple[StandIn, ...]:
-        """One for each of them."""
+        """What takes the place of the modules that only serve what is gone: one for each of them.
+
+        Raises:
+            Unfollowed: If that cannot be said.
+        """
         for n in self.view.dropped:
-            node = self.nodes[n]
             if n not in self.replaced and (n in self.network.exits or self.network.is_layer(n)):
-                name = operator_name(node.func)
-                raise Unfollowed(f"{name} is part of the code of {self.network.where(n)}, which does other things, too")
+                raise Unfollowed(self._why_not_whole(n))
         return tuple(self._stand_in(name) for name in self.names)
+
+    def _why_not_whole(self, n: int) -> str:
+        """Why the module in which a layer runs cannot be replaced."""
+        call, where = self.nodes[n].calls[-1:], self.network.where(n)
+        if call and self.view.dropped.issuperset(self.network.inside[call[0]]):
+            return f"{where} answers more than one tensor, or one of a shape that does not follow from what it is given"
+        return f"{operator_name(self.nodes[n].func)} is part of the code of {where}, which does other things, too"
 
     def _outermost(self) -> list[str]:
         """Modules all of whose work is dropped, and whose answer can be put together; none inside another."""
@@ -98,12 +107,14 @@ class Replacement:
         given, made, axis = found.given, self.nodes[found.answers].shape, self.network.axis(found.answers)
         sizes: list[Any] = [-1] * len(made)
         module = self.network.rec.modules[found.name]
-        if isinstance(module, WINDOWS) and not isinstance(module, _ConvTransposeNd) and len(given) == len(made):
-            windows = _windows(module, len(made))
-            if windows is None:
-                return None
+        if isinstance(module, WINDOWS) and len(given) == len(made):
+            windows = _windows(module, len(made)) or []
             sizes[len(made) - len(windows) :] = windows
-            return tuple(sizes)
+            follows = (
+                size_of(s, before) == after
+                for s, before, after in zip(windows, given[-len(windows) :], made[-len(windows) :], strict=True)
+            )
+            return tuple(sizes) if windows and all(follows) else None
         if len(given) != len(made):
             return None
         for d, (before, after) in enumerate(zip(given, made, strict=True)):
@@ -115,6 +126,10 @@ class Replacement:
 
     def _stand_in(self, name: str) -> StandIn:
         found = {self._of_call(name, call) for call in self.calls_of[name]}
+        full, own = any(s.full for s in found), any(s.own for s in found)
+        found = {replace(s, full=full, own=own) for s in found}
+        if any(s.answers == CONSTANT for s in found):  # in calls whose answer nothing needs it may be anything
+            found = {s for s in found if s.answers != EMPTY}
         if len(found) > 1:
             raise Unfollowed(f"'{name}' runs more than once, and leaves something else each time")
         return found.pop()
@@ -132,16 +147,32 @@ class Replacement:
             self._compile(answer, steps, {})
             full, own = self._written(answer)
             return StandIn(name, CONSTANT, axis, sizes, tuple(steps), full, own, in_tuple)
-        glue = [c for c in self.network.consumers[answer] if c not in self.replaced]
-        alive = answer not in self.view.status
-        same = alive and call.given == self.nodes[answer].shape
-        answers = SAME if same and not all(is_pointwise(self.nodes[c].func) for c in glue) else EMPTY
+        answers = EMPTY
+        if not self._alone(answer):
+            answers = SAME if self._is_like_given(call) else EMPTY
+            glue = {c for c in self.network.consumers[answer] if c not in self.replaced} or {answer}
+            self.doubtful |= glue if answers == EMPTY else set()
         return StandIn(name, answers, axis, sizes, (), False, False, in_tuple)
+
+    def _is_like_given(self, call: ModuleCall) -> bool:
+        """Has what a module that is not needed any more would answer the channels of what it is given?"""
+        answer, source = call.answers, call.source
+        if answer is None or source is None or self.view.status.get(answer) in (GONE, VOID):
+            return False
+        return call.given == self.nodes[answer].shape and self._line(source) == self._line(answer)
+
+    def _alone(self, n: int) -> bool:
+        """Is all that is done with it, outside of what is replaced, done to each of its elements alone?"""
+        return not self.network.is_idle(n, self.view.dropped) and all(
+            is_pointwise(self.nodes[c].func) and set(self.nodes[c].reads) == {n} and self._alone(c)
+            for c in self.network.consumers[n]
+            if c not in self.replaced
+        )
 
     def real(self, n: int) -> bool:
         """Does a constant reach something that is alive, other than through modules that are replaced?"""
         if n not in self._real:
-            self._real[n] = False
+            self._real[n] = self.network.is_idle(n, self.view.dropped)
             for c in self.network.consumers[n]:
                 alive = c not in self.view.dropped
                 if alive or (self.view.status.get(c) == CONST and c not in self.replaced and self.real(c)):
@@ -151,7 +182,9 @@ class Replacement:
 
     def _written(self, n: int) -> tuple[bool, bool]:
         """Must a constant be spread over all positions, and does the code write to it?"""
-        full = own = False
+        network = self.network
+        full = n in network.graph.measured or network.is_idle(n, self.view.dropped)
+        own = False
         for c in self.network.consumers[n]:
             node = self.nodes[c]
             alive = c not in self.view.dropped
@@ -159,7 +192,7 @@ class Replacement:
                 continue
             writes = node.changes and node.args[:1] == (Made(n),)
             own |= writes
-            if not is_pointwise(node.func) or (alive and writes):
+            if not is_pointwise(node.func) or (alive and (writes or c in self._constant)):
                 full = True
             if not alive:
                 deeper = self._written(c)
@@ -187,7 +220,9 @@ class Replacement:
             return ("bias", exit.weight, exit.makes, exit.bias)
         inputs = [m for m in dict.fromkeys(node.reads) if self.view.status.get(m) == CONST]
         name = operator_name(node.func)
-        if exit is not None and exit.plain and inputs:
+        if not inputs and not is_pointwise(node.func):
+            raise Unfollowed(f"what {name} in {where} makes without the network's input is not followed")
+        if exit is not None and exit.plain:
             if exit.pads and inputs[0] not in self.view.zero:
                 raise Unfollowed(
                     f"the padded convolution {where} reads what they leave, which is no constant at its border"
@@ -201,7 +236,7 @@ class Replacement:
             rest = [self._name(node.argument(i, k)) for i, k in enumerate(
                 ("running_mean", "running_var", "weight", "bias"), 1)]  # fmt: skip
             eps = node.argument(7, "eps")
-            return ("batch_norm", number(inputs[0]), *rest, 1e-5 if eps is None else float(eps))
+            return ("batch_norm", number(inputs[0]), *rest, _eps(eps))
         if node.func in NORMS:
             axis = self.network.axis(n)
             if axis != len(node.shape) - 1 or len(node.argument(1, "normalized_shape") or ()) != 1:
@@ -212,7 +247,23 @@ class Replacement:
                 return ("rms_norm", number(inputs[0]), weight, None if eps is None else float(eps))
             eps = node.argument(4, "eps")
             bias = self._name(node.argument(3, "bias"))
-            return ("layer_norm", number(inputs[0]), weight, bias, 1e-5 if eps is None else float(eps))
+            return ("layer_norm", number(inputs[0]), weight, bias, _eps(eps))
+        axis = self.network.axis(inputs[0]) if inputs else None
+        if name == "cat" and set(inputs) == set(node.reads) and axis is not None:
+            if (node.argument(1, "dim") or 0) % len(node.shape) == axis:
+                return ("cat", tuple(number(m) for m in node.reads))
+        if name == "mean" and axis is not None and self._is_over(node, axis):
+            return ("mean", number(inputs[0]))
+        if node.func is functional.group_norm:
+            weight, bias, eps = (node.argument(i, k) for i, k in ((2, "weight"), (3, "bias"), (4, "eps")))
+            module = self.network.graph.calls[node.calls[-1]].name if node.calls else ""
+            each = self.network.rec.grouped.get(module, 0)  # else groups become smaller, and stay as many
+            many = 0 if each else int(node.argument(1, "num_groups"))
+            return ("group_norm", number(inputs[0]), many, each, *map(self._name, (weight, bias)), _eps(eps))
+        if node.func in (functional.instance_norm, functional.batch_norm):
+            weight, bias, eps = (node.argument(i, k) for i, k in ((3, "weight"), (4, "bias"), (7, "eps")))
+            if node.argument(1, "running_mean") is None:  # each channel by itself, here and there the same
+                return ("group_norm", number(inputs[0]), 0, 1, *map(self._name, (weight, bias)), _eps(eps))
         if len(inputs) == 1 and (name in MOVEMENT or (name in AVERAGES and not _padded(node))):
             if self._line(inputs[0]) == self._line(n):
                 return number(inputs[0])
@@ -223,6 +274,13 @@ class Replacement:
             kwargs = tuple((k, self._value(n, v, number)) for k, v in sorted(node.kwargs.items()) if v is not None)
             return ("pointwise", f"{packet}.{overload}", args, kwargs)
         raise Unfollowed(f"what {name} in {where} makes of a constant is not followed")
+
+    @staticmethod
+    def _is_over(node: Node, axis: int) -> bool:
+        """Is it a mean over the channels, of which one is left?"""
+        dims = node.argument(1, "dim")
+        over = {d % len(node.shape) for d in dims} if isinstance(dims, tuple) else set()
+        return axis in over and bool(node.argument(2, "keepdim"))
 
     def _size(self, n: int) -> int:
         axis = self.network.axis(n)
@@ -259,23 +317,28 @@ class Replacement:
         raise Unfollowed(f"what {name} in {self.network.where(n)} makes of a constant is not followed")
 
 
+def _eps(value: Any) -> float:
+    return 1e-5 if value is None else float(value)
+
+
 def _padded(node: Node) -> bool:
     padding = node.argument(3, "padding")
     return padding is not None and bool(np.any(padding))
 
 
-def _windows(module: Any, dims: int) -> list[tuple[int, int, int, int]] | None:
-    """Kernel, stride, padding and dilation along each spatial axis."""
+def _windows(module: Any, dims: int) -> list[tuple[int, ...]] | None:
+    """What a window does along each spatial axis (see `StandIn.sizes`)."""
     spatial = len(module.kernel_size) if isinstance(module, _ConvNd) else int(type(module).__name__[-2])
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for d in range(spatial):
         row = []
-        for field in ("kernel_size", "stride", "padding", "dilation"):
+        fields = ("kernel_size", "stride", "padding", "dilation")
+        for field in (*fields, *(("output_padding",) if isinstance(module, _ConvTransposeNd) else ())):
             value = getattr(module, field, 1)
             if isinstance(value, str):
                 if value == "same":
                     return [(1, 1, 0, 1)] * spatial
                 value = 0
             row.append(int(value[d] if isinstance(value, (tuple, list)) else value))
-        rows.append((row[0], row[1], row[2], row[3]))
+        rows.append(tuple(row))
     return None if getattr(module, "ceil_mode", False) or spatial >= dims else rows

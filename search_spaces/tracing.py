@@ -38,6 +38,7 @@ from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
+from search_spaces.trying import Trial
 from search_spaces.watching import counts_seen, forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
@@ -83,7 +84,7 @@ def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) 
         solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
             solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
-    rec, space = solver.rec, solver.space(model)
+    rec, space = solver.rec, solver.space(model, Trial(model, args, kwargs).fails)
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"
@@ -234,6 +235,7 @@ class Functions(TorchFunctionMode):
 
 def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
     """x.shape, x.size(), x.size(dim)."""
+    rec.graph.measure(tensor)
     if dim is not None:
         return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)
     return torch.Size(rec.sizes(tensor))

@@ -65,13 +65,15 @@ def reachable_table(feasibility: Feasibility) -> FittingTable:
 
 def removed(space: SearchSpace, widths: Widths) -> str:
     """What has no width left, in words: "block layer2.1, block layer2.2 (every block of layer2)"; empty if nothing."""
-    gone = [branch.name for branch in space.removed(widths)]
-    stages: dict[str, list[str]] = {}
-    for branch in space.branches:
-        stages.setdefault(branch.name.rpartition(".")[0], []).append(branch.name)
-    whole = [stage for stage, names in stages.items() if stage and len(names) > 1 and set(names) <= set(gone)]
+    gone = [name for branch in space.removed(widths) for name in branch.name.split(" and ")]
+    blocks: dict[str, set[str]] = {}  # stage -> its blocks, as far as they have layers
+    for layer in space.layers:
+        parts = layer.name.split(".")
+        for depth in range(1, len(parts)):
+            blocks.setdefault(".".join(parts[:depth]), set()).add(".".join(parts[: depth + 1]))
+    stages = [s for s, names in blocks.items() if names <= set(gone) and (len(names) > 1 or min(names)[-1].isdigit())]
     said = ", ".join(f"block {name}" for name in gone)
-    return said + (f" (every block of {', '.join(whole)})" if whole else "")
+    return said + (f" (every block of {', '.join(stages)})" if stages else "")
 
 
 def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTable:

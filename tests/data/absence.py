@@ -1,8 +1,9 @@
 """`Absence`: NaN stands for "is not there".
 
 Inside it a network computes as if every NaN in its weights and activations had been cut out: sums, products, statistics
-and shares are taken over what is there, and where nothing is there the result is NaN again. Nothing is numbered, and no
-module is known by name: what is absent carries the mark itself, through whatever the code does.
+and shares are taken over what is there, and where nothing is there the result is NaN again; only a filter that is there
+and finds nothing to read answers its bias. Nothing is numbered, and no module is known by name: what is absent carries
+the mark itself, through whatever the code does.
 """
 
 import torch
@@ -52,12 +53,16 @@ def nothing_left(values):
 
 
 def product(func, args, kwargs, first, second):
-    """Of the places of the inner axis that are there on both sides."""
+    """Of the places of the inner axis that are there on both sides; of activations with a weight: sums over nothing."""
     a, b = args[first], args[second]
     if not bool(a.isnan().any()) and not bool(b.isnan().any()):
         return func(*args, **kwargs)
     out = torch.matmul(a.nan_to_num(0.0), b.nan_to_num(0.0))
-    out = out.masked_fill(torch.matmul(there(a), there(b)) == 0, torch.nan)
+    gone = torch.matmul(there(a), there(b)) == 0
+    if a.dim() == 2:
+        rows = a.isnan().all(-1, True)
+        gone = b.isnan().all(-2, True) | (rows & ~rows.all())
+    out = out.masked_fill(gone, torch.nan)
     if first:  # beta * input + alpha * product
         out = kwargs.get("beta", 1) * args[0] + kwargs.get("alpha", 1) * out
     return out
@@ -75,10 +80,12 @@ def convolution(x, weight, bias, *how):
     if not bool(x.isnan().any()) and not bool(weight.isnan().any()):
         return aten.convolution(x, weight, bias, *how)
     out = aten.convolution(x.nan_to_num(0.0), weight.nan_to_num(0.0), None, *how)
-    none = aten.convolution(there(x), there(weight), None, *how) == 0
-    # A place that looks at the padding only meets nothing of any channel.
-    none &= aten.convolution(torch.ones_like(x), torch.ones_like(weight), None, *how) != 0
-    out = out.masked_fill(none, torch.nan)
+    transposed, parts = how[3], how[5]
+    absent = weight.isnan().flatten(2).all(2)
+    filters = absent.view(parts, -1, weight.shape[1]).all(1).flatten() if transposed else absent.all(1)
+    if dims == 1 and x.shape[1] == 1 and bool(gap.all()):
+        filters = torch.ones_like(filters)
+    out = out.index_fill(1, filters.nonzero().flatten(), torch.nan)
     return out if bias is None else out + bias.view(1, -1, *[1] * dims)
 
 

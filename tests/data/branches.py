@@ -257,6 +257,139 @@ class Transformer(nn.Module):
         return self.head(self.norm(self.blocks(self.embed(x) + self.place)).mean(1))
 
 
+class Sums(nn.Module):
+    """Paths that are summed and fused by a padded convolution that only serves them; `alone`: without a shortcut."""
+
+    def __init__(self, channels, bias, alone=False):
+        super().__init__()
+        self.a, self.b = (nn.Sequential(nn.Conv2d(channels, 6, 1), nn.ReLU(), nn.Conv2d(6, 12, 1, bias=bias))
+                          for _ in range(2))  # fmt: skip
+        self.fuse, self.alone = nn.Conv2d(12, channels, 3, 1, 1), alone
+
+    def forward(self, x):
+        y = self.fuse(functional.relu(self.a(x) + self.b(x)))
+        return y if self.alone else x + y
+
+
+class Idle(nn.Module):
+    """WaveNet's: the last sum along the stream serves nobody, and runs all the same."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.inner, self.stream, self.skip = (
+            nn.ModuleList(nn.Conv2d(a, b, 1) for _ in range(2))
+            for a, b in ((channels, 12), (6, channels), (6, channels))
+        )
+
+    def forward(self, x):
+        total = x
+        for inner, stream, skip in zip(self.inner, self.stream, self.skip, strict=True):
+            a, b = inner(x).chunk(2, 1)
+            y = a.tanh() * b.sigmoid()
+            total, x = total + skip(y), x + stream(y)
+        return total
+
+
+class Measured(nn.Module):
+    """What is added is weighed by where it is; the code asks for its shape."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels, 8, 3, 1, 1), nn.Conv2d(8, channels, 3, 1, 1)
+
+    def forward(self, x):
+        y = self.conv2(self.conv1(x))
+        return x + y * torch.linspace(0, 1, y.shape[-1], dtype=y.dtype)
+
+
+class Gated(nn.Module):
+    """Not without its gate's channels alone (their mean is asked for), but as a whole."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(channels, 10, 3, 1, 1), nn.Conv2d(10, channels, 1)
+        self.down, self.up = nn.Conv2d(10, 4, 1), nn.Conv2d(4, 10, 1)
+
+    def forward(self, x):
+        y = self.conv1(x)
+        gate = functional.relu(self.down(y.mean((2, 3), keepdim=True)))
+        return x + self.conv2(y * (self.up(gate) * gate.mean(1, keepdim=True)).sigmoid())
+
+
+class Skipping(nn.Module):
+    """A branch that reads what another one has left, and the stream before it is subtracted."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.a, self.b, self.c = (two_convs(channels, 6) for _ in range(3))
+
+    def forward(self, x):
+        y = x + self.a(x)
+        return x + self.c(y + self.b(y)) - y
+
+
+class HourGlass(nn.Module):
+    """A U-Net: without its deepest level the transposed convolution goes, too."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(channels, 12, 3, 2, 1), nn.ConvTranspose2d(12, 10, 2, 2)
+        self.out = nn.Conv2d(channels + 10, channels, 3, 1, 1)
+
+    def forward(self, x):
+        return self.out(torch.cat([self.up(functional.relu(self.down(x))), x], 1))
+
+
+class Ghost(nn.Sequential):
+    """Inside the branch a concatenation of what the channels leave."""
+
+    def __init__(self, channels):
+        super().__init__(nn.Conv2d(channels, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 1), _Twice(), nn.Conv2d(16, channels, 1))
+
+
+class _Twice(nn.Module):
+    def forward(self, x):
+        return torch.cat([x, x.relu()], 1)
+
+
+class RootMeanSquare(nn.Module):
+    """Written by hand, behind a branch."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(dim))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class Windowed(nn.Module):
+    """The code of the attention is the block's own, and counts on a head being there; the MLP is a module."""
+
+    def __init__(self, dim=16, heads=4):
+        super().__init__()
+        self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 24), nn.GELU(), nn.Linear(24, dim))
+
+    def forward(self, x):
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = x + self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, -1))
+        return x + self.mlp(x)
+
+
+class Queries(nn.Module):
+    """The first thing that is done to learned queries does not depend on the input."""
+
+    def __init__(self, dim=16):
+        super().__init__()
+        self.queries, self.first = nn.Parameter(torch.randn(1, 6, dim)), Block(order="post")
+        self.read, self.fc = Attention(2 * dim, 4), nn.Linear(2 * dim, dim)
+
+    def forward(self, x):
+        return x + self.fc(self.read(torch.cat([x, self.first(self.queries).expand(len(x), -1, -1)], -1)))
+
+
 def encoder(norm_first):
     return nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=norm_first)
 
@@ -274,10 +407,35 @@ NETWORKS = {  # name -> how to make it, and how many of its groups may vanish
     "dense": (lambda: Classifier(DenseLayer(16, 4), DenseLayer(20, 4), last=24), 4),
     "dense block": (lambda: Classifier(DenseBlock(16, 4), last=24), 2),
     "inception": (lambda: Classifier(Inception(16)), 4),
+    "sums": (lambda: Classifier(Sums(16, True), Sums(16, False)), 6),
+    "sums, alone": (lambda: Classifier(Sums(16, True, alone=True)), 1),
+    "idle": (lambda: Classifier(Idle(16)), 2),
+    "measured": (lambda: Classifier(Measured(16)), 1),
+    "gated": (lambda: Classifier(Gated(16)), 2),
+    "skipping": (lambda: Classifier(Skipping(16)), 3),
+    "hourglass": (lambda: Classifier(HourGlass(16)), 2),
+    "ghost": (lambda: Classifier(Residual(Ghost(16))), 2),
+    "group norm": (
+        lambda: Classifier(
+            *(
+                Residual(nn.Sequential(two_convs(16, 8, False), norm))
+                for norm in (nn.GroupNorm(4, 16), nn.InstanceNorm2d(16, affine=True))
+            )
+        ),
+        2,
+    ),
     "paths": (lambda: Classifier(Paths(16)), 1),
     "pre-norm": (lambda: Transformer(Block(), Block()), 4),
     "post-norm": (lambda: Transformer(Block(order="post")), 2),
     "parallel": (lambda: Transformer(Block(order="parallel")), 2),
+    "hand-made norm": (
+        lambda: Transformer(
+            Residual(nn.Sequential(nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16), RootMeanSquare(16)))
+        ),
+        1,
+    ),
+    "windowed": (lambda: Transformer(Windowed()), 1),
+    "queries": (lambda: Transformer(Queries()), 5),
     "torch attention": (lambda: Transformer(Torch()), 2),
     "torch encoder": (lambda: Transformer(encoder(False)), 2),
     "torch encoder, pre-norm": (lambda: Transformer(encoder(True)), 2),

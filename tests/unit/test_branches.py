@@ -6,6 +6,7 @@ import branches
 import numpy as np
 import pytest
 import torch
+from judge import judge
 from torch import nn
 
 from objectives.costs import Macs, Params
@@ -57,6 +58,12 @@ def test_pruned_computes_what_the_masked_network_computes(traced):
         torch.testing.assert_close(dresser.dress(units)(x), mask(model, space, units)(x), rtol=1e-9, atol=1e-9)
 
 
+def test_an_independent_judge_agrees(traced):
+    _, model, x, space = traced
+    for widths in candidates(space):
+        assert judge(model, space, kept(space, widths), x) < 1e-7
+
+
 @torch.no_grad()
 def test_a_removed_branch_costs_nothing_and_nothing_empty_runs(traced):
     name, model, x, space = traced
@@ -64,7 +71,9 @@ def test_a_removed_branch_costs_nothing_and_nothing_empty_runs(traced):
     for widths in candidates(space):
         network = prune(model, space, kept(space, widths))
         assert params(widths) == sum(p.numel() for p in network.parameters())
-        assert all(p.numel() for p in network.parameters())
+        assert all(
+            p.numel() for m in network.modules() if "weight" in m._parameters for p in m.parameters(recurse=False)
+        )
         assert sum(macs.parts(widths).values()) == pytest.approx(macs(widths))
         assert macs(widths) == macs(space.settled(widths))
         if name not in ABSENT_COSTS:
@@ -112,6 +121,19 @@ def test_groups_of_one_branch_go_together():
     assert [branch.name for branch in space.removed(widths)] == ["blocks.0"]
 
 
+def test_what_only_serves_two_branches_goes_with_both():
+    """The norm in front of an attention and an MLP that run side by side."""
+    model, x = branches.made("parallel")
+    space = trace(model, x).with_limits(depth=True)
+    names = [b.name for b in space.branches]
+    assert names == ["blocks.0.attention", "blocks.0.fc1", "blocks.0"]
+    assert [b.name for b in space.removed(space.floor)] == ["blocks.0"]
+    assert not [n for n in prune(model, space, kept(space, space.floor)).state_dict() if "norm1" in n]
+    attention = next(n for n, g in enumerate(space.groups) if "attention" in g.name)
+    held = space.with_limits(depth=True, freeze=[space.groups[attention].name])
+    assert [g.floor for g in held.groups if g.may_vanish] == [held.groups[attention].size, 0]
+
+
 def test_a_gate_goes_with_its_block_and_not_the_other_way_round():
     model, x = branches.made("squeezed")
     space = trace(model, x).with_limits(depth=True)
@@ -129,6 +151,28 @@ def test_the_reason_names_what_differs_at_the_border():
     assert not group.may_vanish
     assert "'blocks.0.depthwise'" in group.stays_because
     assert "border" in group.stays_because
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "because"),
+    [("sums, alone", "blocks.0.b.0", "without it and 'blocks.0.a.0' nothing is left"),
+     ("windowed", "blocks.0.qkv", "the code of 'blocks.0' does not run without them (RuntimeError: cannot reshape"),
+     ("queries", "embed", "no way around it")],
+)  # fmt: skip
+def test_a_reason_is_given(name, group, because):
+    model, x = branches.made(name)
+    (found,) = [g for g in trace(model, x).groups if g.name == group]
+    assert because in found.stays_because, found.stays_because
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("windowed", ["blocks.0.mlp"]), ("pre-activation", ["blocks.0", "blocks.1"]),
+     ("skipping", ["blocks.0.a", "blocks.0.b", "blocks.0.c"])],
+)  # fmt: skip
+def test_a_block_is_named_where_all_of_it_goes(name, called):
+    space = trace(*branches.made(name))
+    assert [b.name for b in space.branches] == called
 
 
 def test_without_depth_a_group_must_keep_a_unit():

@@ -146,6 +146,10 @@ def test_what_was_removed_is_said():
     assert removed(space, space.full) == ""
     assert removed(space, one) == "block blocks.0"
     assert removed(space, space.floor) == "block blocks.0, block blocks.1 (every block of blocks)"
+    stays, x = branches.made("pre-activation")  # a convolution between the blocks
+    stays.blocks.insert(1, nn.Conv2d(16, 16, 1))
+    space = trace(stays, x).with_limits(depth=True)
+    assert removed(space, space.floor) == "block blocks.0, block blocks.2"
 
 
 def test_the_profile_names_what_may_go_and_why_not(capsys):
