@@ -59,9 +59,8 @@ def product(func, args, kwargs, first, second):
         return func(*args, **kwargs)
     out = torch.matmul(a.nan_to_num(0.0), b.nan_to_num(0.0))
     gone = torch.matmul(there(a), there(b)) == 0
-    if a.dim() == 2:
-        rows = a.isnan().all(-1, True)
-        gone = b.isnan().all(-2, True) | (rows & ~rows.all())
+    if a.dim() == 2 and bool(a.isnan().all()):
+        gone = b.isnan().all(-2, True)
     out = out.masked_fill(gone, torch.nan)
     if first:  # beta * input + alpha * product
         out = kwargs.get("beta", 1) * args[0] + kwargs.get("alpha", 1) * out
@@ -80,12 +79,15 @@ def convolution(x, weight, bias, *how):
     if not bool(x.isnan().any()) and not bool(weight.isnan().any()):
         return aten.convolution(x, weight, bias, *how)
     out = aten.convolution(x.nan_to_num(0.0), weight.nan_to_num(0.0), None, *how)
-    transposed, parts = how[3], how[5]
-    absent = weight.isnan().flatten(2).all(2)
-    filters = absent.view(parts, -1, weight.shape[1]).all(1).flatten() if transposed else absent.all(1)
-    if dims == 1 and x.shape[1] == 1 and bool(gap.all()):
-        filters = torch.ones_like(filters)
-    out = out.index_fill(1, filters.nonzero().flatten(), torch.nan)
+    if bool(x.isnan().all()) and not (dims == 1 and x.shape[1] == 1):
+        absent, parts = weight.isnan().flatten(2).all(2), how[5]
+        absent = absent.view(parts, -1, weight.shape[1]).all(1).flatten() if how[3] else absent.all(1)
+        out = out.index_fill(1, absent.nonzero().flatten(), torch.nan)
+    else:
+        none = aten.convolution(there(x), there(weight), None, *how) == 0
+        # A place that looks at the padding only meets nothing of any channel.
+        none &= aten.convolution(torch.ones_like(x), torch.ones_like(weight), None, *how) != 0
+        out = out.masked_fill(none, torch.nan)
     return out if bias is None else out + bias.view(1, -1, *[1] * dims)
 
 
