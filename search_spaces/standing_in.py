@@ -162,12 +162,17 @@ class Replacement:
         return call.given == self.nodes[answer].shape and self._line(source) == self._line(answer)
 
     def _alone(self, n: int) -> bool:
-        """Is all that is done with it, outside of what is replaced, done to each of its elements alone?"""
+        """Is all that is done with it, outside of what is replaced, done to each element alone, or a concatenation?"""
         return not self.network.is_idle(n, self.view.dropped) and all(
-            is_pointwise(self.nodes[c].func) and set(self.nodes[c].reads) == {n} and self._alone(c)
+            self._takes_nothing(c, n) and (c not in self.view.dropped or self._alone(c))
             for c in self.network.consumers[n]
             if c not in self.replaced
         )
+
+    def _takes_nothing(self, consumer: int, n: int) -> bool:
+        """Does an operation run as it is where what node `n` made has no channel?"""
+        node = self.nodes[consumer]
+        return operator_name(node.func) == "cat" or (is_pointwise(node.func) and set(node.reads) == {n})
 
     def real(self, n: int) -> bool:
         """Does a constant reach something that is alive, other than through modules that are replaced?"""

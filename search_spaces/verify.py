@@ -112,7 +112,7 @@ def verified(model: nn.Module, space: SearchSpace, example_inputs: Any) -> Searc
             kept = tuple(np.arange(w) for w in widths)
             if widths != space.full and not subject.difference(space, kept) <= subject.tolerance:
                 why = f"the network answers otherwise without '{branch.name}' than its channels explain"
-                broken |= {g: why for cause in branch.causes for g in cause}
+                broken |= {cause[-1]: why for cause in branch.causes}  # of several one is enough
     groups = tuple(
         replace(g, floor=g.narrowest, narrowest=1, may_vanish=False, stays_because=broken[n]) if n in broken else g
         for n, g in enumerate(space.groups)
