@@ -72,7 +72,7 @@ def _fixed(space: SearchSpace, cost: Any) -> str:
     frozen = list(space.frozen)
     why = "what cannot shrink holds it up"
     if hasattr(cost, "parts"):
-        parts: dict[str, float] = cost.parts([1] * len(space.groups))
+        parts: dict[str, float] = cost.parts([min(1, g.floor) for g in space.groups])  # 0: the branch is gone
         most = sorted(parts, key=lambda name: -parts[name])[:3]
         total = sum(parts.values())
         why += f": {', '.join(f'{name} has {100 * parts[name] / total:.0f} %' for name in most if parts[name])}"

@@ -151,3 +151,10 @@ def test_without_depth_nothing_is_drawn_otherwise():
     assert shut.space.sample(rng) == tuple(int(other.choice(g.choices())) for g in shut.space.groups)
     assert rng.random() == other.random()
     assert type(make_encoding("ratios", shut)).__name__ == "Ratios"
+
+
+def test_what_holds_an_unreachable_budget_up_is_no_layer_that_is_gone():
+    space = trace(*branches.made("bottleneck")).with_limits(depth=True)
+    with pytest.raises(InfeasibleBudget, match=r"what cannot shrink holds it up: (stem has|fc has)") as error:
+        Feasibility(space, [parse("macs<=0.01%")])
+    assert "blocks" not in str(error.value)
