@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -75,33 +75,51 @@ class OnnxFiles:
         model: The dense network.
         space: Its search space.
         example: One batch as it is called with.
-        accept: Raises if a file cannot be loaded; called once with a cut file, to see whether cutting is enough.
+        accept: Raises if a file cannot be loaded; called with a cut file, to see whether cutting is enough, and with
+            one that lacks all branches that may vanish.
 
     Attributes:
         cutting: Whether files are cut; else every candidate goes through the exporter (a network with modules that
             declare how they shrink or have an adapter, whose inputs shrink, or with sizes written into its graph).
+        removing: Whether the layers of branches that have vanished are taken out of the file; else such candidates go
+            through the exporter.
     """
 
     def __init__(self, model: nn.Module, space: SearchSpace, example: Any, accept: Callable[[bytes], Any]) -> None:
         self.model, self.space, self.example = model, space, example
         self.plan = plan_of(space)
         self.cutting = not self.plan.declared and not self.plan.inputs and not adapted(model)
+        self.removing = False
         if not self.cutting:
             return
         import onnx
         from onnx import numpy_helper
 
         self._dense = onnx.ModelProto.FromString(exported(model, example))
-        self._arrays = {i.name: numpy_helper.to_array(i) for i in self._dense.graph.initializer}
-        del self._dense.graph.initializer[:], self._dense.graph.value_info[:]
-        try:
-            accept(self._cut(space.clip(g.size / 2 for g in space.groups)))
-        except Exception:  # whatever the runtime says to a graph that does not fit together
-            self.cutting = False
+        graph = self._dense.graph
+        self._arrays = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+        self._shapes = {
+            v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)
+        }
+        del graph.initializer[:], graph.value_info[:]
+
+        def accepted(widths: Widths) -> bool:
+            try:
+                accept(self._cut(widths))
+            except Exception:  # whatever the runtime says to a graph that does not fit together
+                return False
+            return True
+
+        half = space.clip(g.size / 2 for g in space.groups)
+        self.cutting = accepted(space.standing.clip(half))
+        if self.cutting and space.vanishing:
+            for branch in space.branches:
+                half = space.without(half, branch)
+            self.removing = accepted(half)
 
     def __call__(self, widths: Widths) -> bytes:
         """The file of one candidate."""
-        if self.cutting:
+        if self.cutting and (self.removing or all(widths)):
             return self._cut(widths)
         small = prune(self.model, self.space, [np.arange(w) for w in widths]).cpu().eval()
         return exported(small, self.example, quick=True)
@@ -126,10 +144,62 @@ class OnnxFiles:
                         attribute.i = len(arrays[weight]) // per_group
             elif node.op_type == "Reshape" and node.input[1] in arrays:
                 arrays[node.input[1]] = _free(arrays[node.input[1]])
+        if not all(widths):
+            _without_empty(graph.graph, arrays, self._shapes)
         graph.graph.initializer.extend(
             numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()
         )
         return bytes(graph.SerializeToString())
+
+
+def _without_empty(graph: Any, arrays: dict[str, NDArray[Any]], shapes: Mapping[str, list[int]]) -> None:
+    """Take the products out that read or make nothing, and all that only they needed; initializers go into `arrays`.
+
+    What reads nothing makes its bias: a constant per channel, which the next operator spreads over all positions.
+
+    Args:
+        graph: Of the dense network; its nodes are taken out in place.
+        arrays: The initializers of the candidate.
+        shapes: Of what the nodes of the dense network answer.
+
+    Raises:
+        ValueError: If it cannot be told what such a product makes.
+    """
+    gone = []
+    for node in graph.node:
+        weight = arrays.get(node.input[1]) if node.op_type in _PRODUCTS and len(node.input) > 1 else None
+        if weight is None or weight.size:
+            continue
+        (answer,), shape = node.output, shapes.get(node.output[0])
+        if shape is None or node.op_type == "ConvTranspose":
+            raise ValueError(f"'{answer}': what it makes cannot be told from the file")
+        axis = 1 if node.op_type == "Conv" else len(shape) - 1
+        first = node.op_type == "Conv" or any(a.name == "transB" and a.i for a in node.attribute)
+        made = weight.shape[0 if first else -1]
+        shape = [made if n == axis else size if made == 0 else 1 for n, size in enumerate(shape)]
+        bias = arrays[node.input[2]] if made and len(node.input) > 2 and node.input[2] else np.zeros(made, weight.dtype)
+        arrays[answer] = np.reshape(bias, shape)
+        gone.append(node)
+    for node in gone:
+        graph.node.remove(node)
+    _drop_unused(graph, arrays)
+
+
+def _drop_unused(graph: Any, arrays: dict[str, NDArray[Any]]) -> None:
+    """Take out the nodes and initializers that no answer needs."""
+    needed = {output.name for output in graph.output}
+    nodes = []
+    for node in reversed(graph.node):  # they stand in the order in which they are computed
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            for attribute in node.attribute:  # branches and loops see what stands outside
+                needed.update(name for part in attribute.g.node for name in part.input)
+            nodes.append(node)
+    kept = nodes[::-1]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for name in arrays.keys() - needed:
+        del arrays[name]
 
 
 def _free(shape: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -173,6 +174,66 @@ def test_a_cut_file_is_what_the_exporter_makes_of_the_pruned_network(toy):
     session = onnxruntime.InferenceSession(files(widths), providers=["CPUExecutionProvider"])
     answer = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
     assert answer.shape == (1, 4)
+
+
+class Vectors(nn.Module):
+    """Linear layers around a stream of vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.up, self.down, self.head = (nn.Linear(*sizes) for sizes in ((5, 8), (8, 12), (12, 8), (8, 3)))
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.down(self.up(x).relu()))
+
+
+@pytest.mark.parametrize("branch", ["depthwise", "dense", "squeeze", "vectors"])
+def test_a_file_without_a_branch_runs_no_layer_of_it(toy, branch):
+    """ONNX Runtime divides by zero, and the process ends, where a depthwise convolution has no channels."""
+    pytest.importorskip("onnxscript")
+    import onnx
+    import onnxruntime
+
+    wide = {
+        "depthwise": (
+            lambda s, x: s.b(s.dw(s.a(x).relu()).relu()) + x,
+            {"a": toy.conv(8, 12), "dw": nn.Conv2d(12, 12, 3, 1, 1, groups=12), "b": toy.conv(12, 8, 1)},
+        ),
+        "dense": (lambda s, x: torch.cat([x, s.a(x).relu()], 1), {"a": toy.conv(8, 4, 1), "out": 12}),
+        "squeeze": (
+            lambda s, x: x * s.b(s.a(x.mean((2, 3), keepdim=True)).relu()).sigmoid(),
+            {"a": toy.conv(8, 4, 1), "b": toy.conv(4, 8, 1)},
+        ),
+    }
+    if branch == "vectors":
+        model, example = Vectors().eval(), torch.randn(1, 5)
+    else:
+        function, parts = wide[branch]
+        model, example = toy(function, **parts).eval(), torch.randn(1, 3, 16, 16)
+    space = trace(model, example).with_limits(depth=True)
+    widths = space.without(space.full, space.branches[0])
+    assert 0 in widths
+
+    def session(data):
+        return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def accept(data):
+        opened = session(data)
+        opened.run(None, {opened.get_inputs()[0].name: example.numpy()})
+
+    files = OnnxFiles(model, space, example, accept)
+    assert files.cutting
+    assert files.removing
+    small = prune(model, space, [np.arange(w) for w in widths]).eval()
+    opened = session(files(widths))
+    (answer,) = opened.run(None, {opened.get_inputs()[0].name: example.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answer), small(example), rtol=1e-4, atol=1e-5)
+    counts = [
+        Counter(n.op_type for n in onnx.load_from_string(data).graph.node if n.op_type in ("Conv", "MatMul", "Gemm"))
+        for data in (files(widths), exported(small, example))
+    ]
+    assert counts[0] == counts[1]
 
 
 def test_a_network_with_declared_cuts_goes_through_the_exporter():
