@@ -1,9 +1,10 @@
 """The peers, each asked for a network of at most so many MACs: Torch-Pruning 1.6 and ModelOpt 0.47 FastNAS.
 
-Wanted: `pip install autoprune[peers]`. Both may prune the inner width of each block only: their tracing cannot follow
-the zero-padded residual stream (Torch-Pruning crashes once a stream is chosen, ModelOpt freezes it), so Torch-Pruning
-is told to leave the stream's layers alone. What they answer is turned into the units that stay of each of our groups
-and checked (same function, same MACs), so that everything after that is the same for everyone.
+Wanted: `pip install autoprune[peers]`. Torch-Pruning is asked in two ways, for the whole network and for the inner
+widths of its blocks only; on the ResNets of CIFAR only the second works: its tracing cannot follow the zero-padded
+residual stream (it crashes once a stream is chosen; ModelOpt freezes it by itself). What they answer is turned into the
+units that stay of each of our groups and checked (same function, same MACs), so that everything after that is the same
+for everyone.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import fcntl
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from protocol import macs
 from torch import nn
 from torch.nn import functional
 
+from autoprune.allocation.streams import streams
 from autoprune.compute import Compute
 from autoprune.data import ImageData, Split
 from autoprune.evaluation import measure
@@ -43,7 +46,9 @@ class OutOfReach(ValueError):
 HIGH = (0.8, 0.85, 0.9, 0.95)  # ratios that are tried besides the bisection
 
 
-def torch_pruning(data: ImageData, dense: nn.Module, limit: float, seed: int, *, rule: str) -> dict[str, Any]:
+def torch_pruning(
+    data: ImageData, dense: nn.Module, limit: float, seed: int, *, rule: str, inner: bool
+) -> dict[str, Any]:
     """Torch-Pruning has no MACs budget: its pruning ratio is bisected. All else as the library has it.
 
     Pruned at once and in ten steps (its examples show both); the one that validates better untrained is its answer.
@@ -56,18 +61,20 @@ def torch_pruning(data: ImageData, dense: nn.Module, limit: float, seed: int, *,
         limit: MACs that may be kept, as a fraction.
         seed: Of the images that give the gradients, re-estimate batch-norm and validate.
         rule: "l2" or "taylor" (one ranking over all layers), or "uniform" (L2, the same ratio everywhere).
+        inner: Leave the layers that make residual streams alone.
     """
     dense = copy.deepcopy(dense)
+    layers = pruned_layers(dense, inner)
     if rule == "taylor":
         for part in data.train.sample(SCORING, seed).batches(128):
             functional.cross_entropy(dense(data.normalise(part.images)), part.labels).backward()
     full, answers = macs(dense), []
     for steps in (1, 10):
-        tried = [(macs(m), ratio, m) for ratio in HIGH if (m := ratio_pruned(dense, rule, ratio, steps))]
+        tried = [(macs(m), ratio, m) for ratio in HIGH if (m := ratio_pruned(dense, layers, rule, ratio, steps))]
         low, high = 0.0, 1.0
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            model = ratio_pruned(dense, rule, middle, steps)
+            model = ratio_pruned(dense, layers, rule, middle, steps)
             tried.append((macs(model), middle, model))
             low, high = (low, middle) if tried[-1][0] <= limit * full else (middle, high)
         fitting = [t for t in tried if t[0] <= limit * full]
@@ -77,14 +84,14 @@ def torch_pruning(data: ImageData, dense: nn.Module, limit: float, seed: int, *,
     return {**min(answers, key=lambda a: a[:2])[2], "evaluations": len(answers)}
 
 
-def ratio_pruned(dense: nn.Module, rule: str, ratio: float, steps: int) -> nn.Module:
+def ratio_pruned(dense: nn.Module, layers: Collection[str], rule: str, ratio: float, steps: int) -> nn.Module:
     """A copy, pruned by Torch-Pruning; the gradients on `dense` are what Taylor scores by."""
     import torch_pruning as tp
 
     model = copy.deepcopy(dense)
     for own, source in zip(model.parameters(), dense.parameters(), strict=True):
         own.grad = None if source.grad is None else source.grad.clone()
-    inner = inner_layers(model)
+    kinds = nn.Conv2d | nn.Linear
     pruner = tp.pruner.BasePruner(
         model,
         EXAMPLE,
@@ -92,7 +99,7 @@ def ratio_pruned(dense: nn.Module, rule: str, ratio: float, steps: int) -> nn.Mo
         global_pruning=rule != "uniform",
         pruning_ratio=ratio,
         iterative_steps=steps,
-        ignored_layers=[m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m not in inner],
+        ignored_layers=[m for name, m in model.named_modules() if isinstance(m, kinds) and name not in layers],
     )
     for _ in range(steps):
         pruner.step()
@@ -164,16 +171,18 @@ def fastnas(data: ImageData, dense: nn.Module, limit: float, seed: int, *, divis
 
 
 PEERS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, Any]]] = {
-    "tp-l2": (torch_pruning, {"rule": "l2"}),
-    "tp-taylor": (torch_pruning, {"rule": "taylor"}),
-    "tp-uniform": (torch_pruning, {"rule": "uniform"}),
+    "tp-l2": (torch_pruning, {"rule": "l2", "inner": False}),
+    "tp-l2-inner": (torch_pruning, {"rule": "l2", "inner": True}),
+    "tp-taylor-inner": (torch_pruning, {"rule": "taylor", "inner": True}),
+    "tp-uniform-inner": (torch_pruning, {"rule": "uniform", "inner": True}),
     "fastnas-8": (fastnas, {"divisor": 8}),
     "fastnas-1": (fastnas, {"divisor": 1}),
 }
 TITLES = {
     "tp-l2": "Torch-Pruning 1.6.1, L2, global",
-    "tp-taylor": "Torch-Pruning 1.6.1, Taylor, global",
-    "tp-uniform": "Torch-Pruning 1.6.1, L2, uniform",
+    "tp-l2-inner": "Torch-Pruning 1.6.1, L2, global, streams kept",
+    "tp-taylor-inner": "Torch-Pruning 1.6.1, Taylor, global, streams kept",
+    "tp-uniform-inner": "Torch-Pruning 1.6.1, L2, uniform, streams kept",
     "fastnas-8": "ModelOpt 0.47 FastNAS, divisor 8",
     "fastnas-1": "ModelOpt 0.47 FastNAS, divisor 1",
 }
@@ -224,23 +233,27 @@ def clock() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def inner_layers(model: nn.Module) -> list[nn.Module]:
-    """The first convolution of each block: its output is the block's inner width."""
-    return [m for name, m in model.named_modules() if name.startswith("layer") and name.endswith(".conv1")]
+def pruned_layers(dense: nn.Module, inner: bool) -> list[str]:
+    """The layers whose output channels the peer may remove: all that make a group of ours, or no streams among them."""
+    space = trace(dense, EXAMPLE)
+    left = streams(space) if inner else ()
+    return [x.name for x in space.layers if x.makes.terms and not any(g in left for g, _ in x.makes.terms)]
 
 
 def kept_units(dense: nn.Module, pruned: nn.Module, space: SearchSpace) -> list[list[int]]:
-    """Per group, the units that a peer's network still has: its filters are found again among the dense ones."""
-    kept = []
-    for group in space.groups:
-        was = dense.get_submodule(group.name).weight.flatten(1)
-        now = pruned.get_submodule(group.name).weight.flatten(1)
-        if len(now) == len(was):
-            kept.append(list(range(group.size)))
-            continue
-        same = (now[:, None] == was[None]).all(-1)  # [kept, C]
+    """Per group, the units that a peer's network still has: its vectors of channels are found among the dense ones.
+
+    A group's vectors are the scales and shifts of its norms, and biases: whatever loses an entry with one of its units.
+    """
+    was, now, kept = dict(dense.named_parameters()), dict(pruned.named_parameters()), []
+    for number, group in enumerate(space.groups):
+        fewer = [np.arange(g.size - (n == number)) for n, g in enumerate(space.groups)]
+        less = dict(prune(dense, space, fewer).named_parameters())
+        names = [n for n, p in was.items() if p.dim() == 1 and len(p) == group.size and len(less[n]) == group.size - 1]
+        before, after = (torch.stack([of[n].detach() for n in names], 1) for of in (was, now))  # [C, vectors]
+        same = (after[:, None] == before[None]).all(-1)  # [kept, C]
         if not (same.sum(1) == 1).all():
-            raise ValueError(f"group '{group.name}': a filter of the pruned network is not one of the dense network")
+            raise ValueError(f"group '{group.name}': a channel of the pruned network is not one of the dense network")
         kept.append(sorted(same.float().argmax(1).tolist()))
     return kept
 

@@ -12,9 +12,9 @@ rate of the longer one, for nothing.
 
 Besides the allocations of allocations.py there are searches: "search combined s0" is the network that
 `autoprune.search` finds with that strategy and seed and otherwise its defaults (its weights are not used: measures
-begin from the weights as cut); "search random s0" is without warm starts, "search depth s0" is the default strategy with
-blocks that may go. A search that was killed is resumed. "peer tp-l2 s0" is what another tool answers (peers.py; extra
-`peers`).
+begin from the weights as cut); "search random s0" is without warm starts, "search depth s0" the default strategy with
+blocks that may go. A search that was killed is resumed. "peer tp-l2-inner s0" is what another tool answers (peers.py;
+extra `peers`).
 
 Measures are made in the order of the command line, each for all allocations before the next. A piece is claimed by a
 lock that dies with its process, so several may share the work; it is kept in cache/quality/ with the widths it is of,
@@ -66,7 +66,7 @@ EPOCH, BATCH, RATE = 351, 128, 0.02
 SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
 DISTILL = 0.5
-HOW = {"random": {"warm_starts": "none"}, "depth": {"strategy": "combined", "depth": "on"}}  # word of a search -> settings
+HOW = {"random": {"warm_starts": "none"}, "depth": {"strategy": "combined", "depth": "on"}}  # of a search's name
 
 
 class Training(NamedTuple):
@@ -198,8 +198,8 @@ class Bench:
         if (run / "config.toml").is_file():
             result = autoprune.resume(run, model=self.dense, data=self.data)
         else:
-            how: dict[str, Any] = {"strategy": strategy, "name": str(run), "seed": seed, "epochs": 0, **HOW.get(strategy, {})}
-            result = autoprune.search(self.dense, self.data, f"macs<={self.budget}", **how)
+            how: dict[str, Any] = {"strategy": strategy, "seed": seed, "epochs": 0, **HOW.get(strategy, {})}
+            result = autoprune.search(self.dense, self.data, f"macs<={self.budget}", name=str(run), **how)
         kept = read_architecture(result.run_dir / "best")["kept"]
         return {"kept": [list(units) for units in kept], "widths": list(result.widths)}
 
