@@ -158,7 +158,7 @@ def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
 
     titles = [WORDS.get(w, w) for w in (*plain, *known)]
     lines = [f"| allocation | kind | {' | '.join(titles)} | widths |", "|" + "---|" * (3 + len(titles))]
-    for name in sorted(names, key=order):
+    for name in sorted(names, key=lambda n: (order(n), n)):
         cells = [f"{found[w][name]['loss']:.3f}" if name in found[w] else "" for w in plain]
         cells += [f"{known[w][name]:.2f}{precision(found[w][name])}" if name in known[w] else "" for w in known]
         widths = next(of[name]["widths"] for of in found.values() if name in of)
