@@ -64,8 +64,9 @@ def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, .
         if facts.is_training:
             strategy = f"{facts.config.method} (training)"
         reached = [_volume(facts)] * has_front
-        took = (evaluated(facts.trials, facts.config), duration(facts.seconds))
-        took = ("-", "-") if facts.is_training else took
+        took = ("-", "-")
+        if not facts.is_training:
+            took = (evaluated(facts.trials, facts.config), duration(facts.seconds))
         asked = (name, facts.state, strategy, facts.config.goal)
         measured = score.shown(val), score.shown(facts.measured("pruned", "test"))
         rows.append((*asked, loss, *measured, *shares, *reached, *took))

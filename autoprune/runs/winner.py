@@ -126,7 +126,7 @@ def deliver(
         pt2=config.pt2,
         **levels,
     )
-    if number := read_architecture(target).get(ONNX_BATCH):
+    if config.onnx and (number := read_architecture(target).get(ONNX_BATCH)):
         progress.say(f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) does, "
                      "x.shape[0] does not)")  # fmt: skip
     return Winner(model.eval(), costs, metrics)

@@ -110,8 +110,8 @@ class OnnxFiles:
                 return False
             return True
 
-        half = space.clip(g.size / 2 for g in space.groups)
-        self.cutting = accepted(space.standing.clip(half))
+        half = space.standing.clip(g.size / 2 for g in space.groups)
+        self.cutting = accepted(half)
         if self.cutting and space.vanishing:
             for branch in space.branches:
                 half = space.without(half, branch)

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from protocol import macs
 from torch import nn
@@ -246,10 +245,9 @@ def kept_units(dense: nn.Module, pruned: nn.Module, space: SearchSpace) -> list[
     A group's vectors are the scales and shifts of its norms, and biases: whatever loses an entry with one of its units.
     """
     was, now, kept = dict(dense.named_parameters()), dict(pruned.named_parameters()), []
-    for number, group in enumerate(space.groups):
-        fewer = [np.arange(g.size - (n == number)) for n, g in enumerate(space.groups)]
-        less = dict(prune(dense, space, fewer).named_parameters())
-        names = [n for n, p in was.items() if p.dim() == 1 and len(p) == group.size and len(less[n]) == group.size - 1]
+    for group in space.groups:
+        members = {m.tensor for m in group.members if m.tensor in was and was[m.tensor].dim() == 1}
+        names = [n for n in sorted(members) if len(was[n]) == group.size]
         before, after = (torch.stack([of[n].detach() for n in names], 1) for of in (was, now))  # [C, vectors]
         same = (after[:, None] == before[None]).all(-1)  # [kept, C]
         if not (same.sum(1) == 1).all():

@@ -251,8 +251,7 @@ class Bench:
         """Train an allocation and measure it, on its way and in the end; test images only then."""
         kept, checkpoint = self.kept(name), self.path(name, what).with_suffix(".pt")
         begun = checkpoint.with_suffix(".looks")
-        space = self.bare.space if all(map(len, kept)) else self.bare.space.with_limits(depth=True)
-        model = prune(self.dense, space, kept)
+        model = prune(self.dense, self.bare.space.with_limits(depth=True), kept)
         if how.fitted and not checkpoint.is_file():
             model = reconstructed_network(self.data, self.dense, kept, 0)
         looks: dict[str, Any] = json.loads(begun.read_text()) if begun.is_file() and checkpoint.is_file() else {}
