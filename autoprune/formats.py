@@ -7,13 +7,10 @@ mean and what the classes are called. A detector's (see `autoprune.detectors`) t
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import inspect
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune import detectors
 from autoprune.tasks import main_output, named_output
-from objectives.latency import rebatched
-from search_spaces.inputs import select_inputs
-from search_spaces.tracing import slow_path
+from objectives.latency import program
 
 ONNX_DIFFERENCE = "onnx_max_difference"  # what architecture.json says of model.onnx
 ONNX_BATCH = "onnx_batch"
@@ -94,12 +89,12 @@ def _write_program(
     model: nn.Module, example_inputs: Any, path: Path, told: Mapping[str, Mapping[str, Any]], batch: int | None
 ) -> tuple[tuple[Tensor, ...], Any]:
     """The ONNX file of tensors in, tensors out; what it was exported with, and what torch answers."""
-    program, arguments = _program(model, example_inputs, batch)
+    exported, arguments = _program(model, example_inputs, batch)
     with torch.no_grad():
-        answer = program.module()(*arguments)
+        answer = exported.module()(*arguments)
     names: dict[str, Any] = {"input_names": _input_names(len(arguments), example_inputs)}
     names["output_names"] = _output_names(answer, told)
-    torch.onnx.export(program, (), str(path), external_data=False, **_AS_PROGRAM, **names)
+    torch.onnx.export(exported, (), str(path), external_data=False, **_AS_PROGRAM, **names)
     return arguments, answer
 
 
@@ -111,8 +106,8 @@ def to_torch_export(
     batch: int | None = None,
 ) -> dict[str, float]:
     """Write a torch.export program (.pt2) with a dynamic batch size; `torch.export.load(path).module()` runs it."""
-    program, _ = _program(model, example_inputs, batch)
-    torch.export.save(program, str(path))
+    exported, _ = _program(model, example_inputs, batch)
+    torch.export.save(exported, str(path))
     return {}
 
 
@@ -136,9 +131,9 @@ def check_network(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: boo
         if images and not pt2:
             detectors.write_onnx(model, images[0], io.BytesIO())
         else:
-            program, _ = _program(model, example_inputs)
+            exported, _ = _program(model, example_inputs)
             if onnx:
-                torch.onnx.export(program, (), None, optimize=False, **_AS_PROGRAM)
+                torch.onnx.export(exported, (), None, optimize=False, **_AS_PROGRAM)
     except Exception as error:  # they raise whatever they like
         raise ValueError(
             f"--{name}: this network cannot be written ({why_not(error)}); change its code, or leave it out and use "
@@ -154,60 +149,13 @@ def why_not(error: Exception) -> str:
 def _program(
     model: nn.Module, example_inputs: Any, batch: int | None = None
 ) -> tuple[torch.export.ExportedProgram, tuple[Tensor, ...]]:
-    """The exported program and what it was exported with.
-
-    That is a batch of two at least (one would be taken for a constant). Where the model's own code fixes the batch, a
-    static program is better than none: of `batch`, or what the example has.
-    """
+    """The exported program and what it was exported with; see `program`."""
     if example_inputs is None:
         raise ValueError("ONNX and torch.export need example_inputs: one batch as the model is called with")
-    model = copy.deepcopy(model).cpu().eval()
-    example_inputs = select_inputs(model, example_inputs)
-    if isinstance(example_inputs, Mapping):
-        model, example_inputs = _Named(model, tuple(example_inputs)), tuple(example_inputs.values())
-    arguments = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)
     if detectors.images_of(example_inputs):
         raise ValueError("torch.export cannot follow a network whose detections are as many as it finds; ONNX can be "
                          "written of it")  # fmt: skip
-    if not all(isinstance(a, Tensor) for a in arguments):
-        raise ValueError("ONNX and torch.export take models called with tensors only; use load()")
-    arguments = tuple(a.cpu() for a in arguments)
-    pair = tuple(rebatched(a, max(2, len(a))) for a in arguments)
-    free = torch.export.Dim("batch", min=1)
-    # torch prints the whole graph before it fails; fused transformer layers are no operators of other programs
-    with contextlib.redirect_stderr(io.StringIO()), slow_path():
-        try:
-            return torch.export.export(model, pair, dynamic_shapes=_as_called(model, [{0: free} for _ in pair])), pair
-        except Exception:  # they raise whatever they like
-            fixed = rebatched(arguments, batch) if batch else arguments
-        try:
-            return torch.export.export(model, fixed), fixed
-        except Exception:  # its code knows one batch size, and it is not this one
-            return torch.export.export(model, pair), pair
-
-
-def _as_called(model: nn.Module, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """What belongs to each argument, in the order of `forward`'s parameters: all that `*values` takes is one tuple."""
-    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
-    single = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
-    return (*arguments[:single], tuple(arguments[single:])) if single < len(kinds) else tuple(arguments)
-
-
-class _Named(nn.Module):
-    """A network of keyword arguments as one of positional ones.
-
-    Args:
-        model: The network.
-        names: Of its arguments, in their order.
-    """
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *values: Tensor) -> Any:
-        """What it answers."""
-        return self.model(**dict(zip(self.names, values, strict=True)))
+    return program(model, example_inputs, batch)
 
 
 def _input_names(count: int, example_inputs: Any) -> list[str]:

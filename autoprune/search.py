@@ -31,6 +31,7 @@ from autoprune.report import RunProgress, counted, ending, renew, resuming, so_f
 from autoprune.report.pace import NOTE, Samples
 from autoprune.runs import (
     REFERENCES,
+    AtHome,
     LatencyMeter,
     Measurements,
     Origin,
@@ -253,7 +254,7 @@ def _run(
     run: RunDirectory,
     prepared: Prepared,
     recipe: Recipe,
-    evaluate: Any,
+    evaluate: AtHome,
     progress: RunProgress,
     share: Share | None,
     callbacks: Sequence[Any],
@@ -265,7 +266,7 @@ def _run(
             with held(run.path):  # there is no ledger yet that would hold it
                 prepared = find_units(run, prepared, progress)
             recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)
-            evaluate = recipe.evaluator(prepared.trained or prepared.model, prepared.task)
+            evaluate = recipe.at_home(prepared.trained or prepared.model, prepared.task)
         meter = LatencyMeter(prepared, prepared.problem.budgets, progress.say)
         while True:
             if share:
@@ -317,7 +318,7 @@ def _go(
     run: RunDirectory,
     prepared: Prepared,
     recipe: Recipe,
-    evaluate: Any,
+    evaluate: AtHome,
     progress: RunProgress,
     meter: LatencyMeter,
     fresh: bool,
@@ -373,7 +374,7 @@ def _go(
 
 
 def _candidates(
-    ledger: Ledger, run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: Any, progress: RunProgress
+    ledger: Ledger, run: RunDirectory, prepared: Prepared, recipe: Recipe, evaluate: AtHome, progress: RunProgress
 ) -> SearchController:
     """Evaluate all candidates that the schedule asks for by now."""
     config = run.config

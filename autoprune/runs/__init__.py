@@ -44,6 +44,7 @@ from autoprune.runs.prepare import check_end as check_end
 from autoprune.runs.prepare import copied as copied
 from autoprune.runs.prepare import prepare as prepare
 from autoprune.runs.prepare import with_memory as with_memory
+from autoprune.runs.recipe import AtHome as AtHome
 from autoprune.runs.recipe import Recipe as Recipe
 from autoprune.runs.recipe import at_home as at_home
 from autoprune.runs.recipe import slots as slots

@@ -80,7 +80,7 @@ class LatencyMeter:
             there = backends([b for b in self.budgets if b.metric == metric], prepared.config.latency_command)[metric]
             example = rebatched(prepared.example, there.setting.batch)
             with there.ready():
-                self._builds[metric] = there, there.candidates(prepared.model, prepared.space, example)
+                self._builds[metric] = there, there.candidates(prepared.model, prepared.space, example, delivered=True)
         backend, build = self._builds[metric]
         with backend.ready():
             found = compare(backend, build, prepared.space.full, widths)

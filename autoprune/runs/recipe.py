@@ -139,7 +139,7 @@ class Recipe:
 
 
 class AtHome:
-    """The evaluator of this process: made when it is needed, gone from an accelerator while workers need its memory.
+    """The evaluator of this process: made when it is needed, gone while others need its memory.
 
     Args:
         make: Makes it.
@@ -164,9 +164,9 @@ class AtHome:
         """Whatever else it has."""
         return getattr(self.made, name)
 
-    def let_go(self) -> None:
-        """Give the memory of an accelerator back; on a CPU nobody waits for it."""
-        if self._made is not None and self._made.compute.device.type != "cpu":
+    def let_go(self, *, over: bool = False) -> None:
+        """Give the memory of an accelerator back to workers; that of a CPU only when the search is over."""
+        if self._made is not None and (over or self._made.compute.device.type != "cpu"):
             self._made = None
             gc.collect()
             torch.cuda.empty_cache()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.errors import Diverged
-from autoprune.evaluation import Evaluator, measure_by_class
+from autoprune.evaluation import measure_by_class
 from autoprune.exporting import copy_export, export, load, read_architecture
 from autoprune.formats import ONNX_BATCH
 from autoprune.ledger.versions import decisive, versions
@@ -27,6 +27,7 @@ from autoprune.runs.driving import afterwards, drive_out, drives
 from autoprune.runs.holding import Outcome
 from autoprune.runs.levels import about_levels
 from autoprune.runs.prepare import Prepared, unusual
+from autoprune.runs.recipe import AtHome
 from autoprune.runs.recovering import finalist_weights, recover
 from autoprune.runs.telling import PER_CLASS, held_out, per_class
 from search_spaces import Kept, NestedNetwork, prune
@@ -157,7 +158,7 @@ def _recovered(
 
 
 def deliver_held(
-    run: RunDirectory, prepared: Prepared, outcome: Outcome, evaluate: Evaluator, progress: RunProgress
+    run: RunDirectory, prepared: Prepared, outcome: Outcome, evaluate: AtHome, progress: RunProgress
 ) -> Winner:
     """Fine-tune and export the winner of a search, as a finalist if that is better.
 
@@ -170,7 +171,8 @@ def deliver_held(
         progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
     more: dict[str, Any] = {"checkpoint": file, "measured": outcome.figures}
     if trial.fidelity.trains and not drives(run.config):  # which may keep other units
-        more["finalist"] = finalist_weights(evaluate, trial, progress.say)
+        more["finalist"] = finalist_weights(evaluate.made, trial, progress.say)
+    evaluate.let_go(over=True)  # the training needs the memory of its samples
     try:
         return deliver(run, prepared, prepared.kept(trial), trial, run.best, progress, **more)
     except Diverged as error:

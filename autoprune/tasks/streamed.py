@@ -29,7 +29,7 @@ class Streamed:
 
     Attributes:
         workers: Processes that load, or "auto".
-        device: Where samples go.
+        device: Where samples go; those that are kept stay in the memory of the machine.
         skipped: Names of damaged samples that were left out, by this process.
     """
 
@@ -45,9 +45,9 @@ class Streamed:
         return {**vars(self), "_kept": {}, "skipped": set()}
 
     def _with(self, **other: Any) -> Streamed:
-        """The same in other ways; what any of them leaves out, all know."""
+        """The same in other ways; what any of them has read or leaves out, all know."""
         made = object.__new__(type(self))
-        vars(made).update({**vars(self), "_kept": {}, **other})
+        vars(made).update({**vars(self), **other})
         return made
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Streamed:
 
     def subset(self, index: Tensor | slice) -> Streamed:
         """Some of these, which are not read now."""
-        return self._with(selection=self.selection.subset(index))
+        return self._with(selection=self.selection.subset(index), _kept={})
 
     def to(self, device: torch.device) -> Streamed:
         """The same, of which a device gets what it is to work on."""

@@ -17,6 +17,7 @@ from objectives.latency.needed import reached_with_depth as reached_with_depth
 from objectives.latency.onnx_runtime import OnnxRuntime as OnnxRuntime
 from objectives.latency.predictor import Latency as Latency
 from objectives.latency.predictor import fit as fit
+from objectives.latency.programs import program as program
 from objectives.latency.registry import BACKENDS as BACKENDS
 from objectives.latency.registry import make as make
 from objectives.latency.steps import fast_divisors as fast_divisors

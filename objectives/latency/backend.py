@@ -81,8 +81,15 @@ class Backend(ABC):
             ValueError: If the backend refuses the network.
         """
 
-    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
-        """What makes candidates of `space` ready; a backend that need not rebuild everything overrides it."""
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
+        """What makes candidates of `space` ready; a backend that need not rebuild everything overrides it.
+
+        Args:
+            model: The dense network, in eval mode, on the CPU.
+            space: Its search space.
+            example: One batch as it is called with.
+            delivered: Few will be measured, to hold a budget: as a run delivers them, whatever that costs.
+        """
         return lambda widths: self.load(prune(model, space, [np.arange(w) for w in widths]), example)
 
     def layers(self, model: nn.Module, example: Any) -> dict[str, float]:

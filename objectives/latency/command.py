@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ class Command(Backend):
         """The exported network."""
         return self._run(exported(model, example))
 
-    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """ONNX files that are cut from that of the dense network."""
-        files = OnnxFiles(model, space, example, self._accept)
+        write = partial(exported, example=example) if delivered else None
+        files = OnnxFiles(model, space, example, self._accept, write)
         return lambda widths: self._run(files(widths))
 
     @staticmethod

@@ -33,10 +33,10 @@ class ForeignBackend(Backend):
         with running(self._who, f"to load {type(model).__name__}"):
             return self._checked(self._inner.load(model, example))
 
-    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """What makes candidates ready."""
         with running(self._who, "to make candidates ready"):
-            build = self._inner.candidates(model, space, example)
+            build = self._inner.candidates(model, space, example, delivered=delivered)
 
         def made(widths: tuple[int, ...]) -> Run:
             with running(self._who, f"to load the candidate {widths}"):

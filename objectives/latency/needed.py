@@ -79,6 +79,6 @@ def reached_with_depth(
     for metric, backend in backends(budgets, command).items():
         batch = rebatched(example, backend.setting.batch)
         with backend.ready():
-            build = backend.candidates(model, space.deep, batch)
+            build = backend.candidates(model, space.deep, batch, delivered=True)
             found[metric] = compare(backend, build, space.full, space.deep.floor).share
     return found

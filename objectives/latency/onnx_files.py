@@ -6,10 +6,12 @@ does not depend on the values of the weights, so that which channels stay does n
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from objectives.latency.programs import program
 from search_spaces import SearchSpace, Widths, prune
 from search_spaces.adapters import adapted
 from search_spaces.plan import plan_of
@@ -26,13 +29,15 @@ _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _REFUSED = (re.compile(r"OpOverload\(op='([\w.:]+)'"), re.compile(r"\b((?:aten|torchvision|prims)(?:::|\.)\w+)"))
 
 
-def exported(model: nn.Module, example: Any, *, quick: bool = False) -> bytes:
-    """The network as an ONNX file with a fixed batch.
+def exported(model: nn.Module, example: Any, *, quick: bool = False, free: bool = False) -> bytes:
+    """The network as an ONNX file, with the batch of the example unless `free`.
 
     Args:
         model: In eval mode, on the CPU.
         example: One batch as it is called with.
         quick: Use the TorchScript exporter: ten times as fast, the same operators for convolutional networks.
+        free: As a run delivers it: any batch, where the network's code does not fix it. That takes more operators where
+            shapes are worked out from the batch (a small transformer: 233 in place of 194).
 
     Raises:
         ValueError: If the exporter refuses the network; the operator is named.
@@ -46,11 +51,20 @@ def exported(model: nn.Module, example: Any, *, quick: bool = False) -> bytes:
                 buffer = io.BytesIO()
                 torch.onnx.export(model, args, cast(Any, buffer), kwargs=kwargs or None, dynamo=False)
                 return buffer.getvalue()
-            program = torch.onnx.export(model, args, kwargs=kwargs or None, dynamo=True, verbose=False)
-            assert program is not None  # for mypy: no file was named
-            return bytes(program.model_proto.SerializeToString())
+            if free:
+                with contextlib.suppress(Exception):  # what cannot be written so is written with a fixed batch
+                    return _written(program(model, example)[0], (), {})
+            return _written(model, args, kwargs)
     except Exception as error:  # the exporter raises whatever it likes
         raise ValueError(_refusal(model, error)) from error
+
+
+def _written(
+    model: nn.Module | torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bytes:
+    file = torch.onnx.export(model, args, kwargs=dict(kwargs) or None, dynamo=True, verbose=False)
+    assert file is not None  # for mypy: no path was named
+    return bytes(file.model_proto.SerializeToString())
 
 
 def _refusal(model: nn.Module, error: Exception) -> str:
@@ -77,6 +91,8 @@ class OnnxFiles:
         example: One batch as it is called with.
         accept: Raises if a file cannot be loaded; called with a cut file, to see whether cutting is enough, and with
             one that lacks all branches that may vanish.
+        write: Makes the file of a network that cannot be cut, on the CPU and in eval mode; None: the quick exporter,
+            whose files may have more operators.
 
     Attributes:
         cutting: Whether files are cut; else every candidate goes through the exporter (a network with modules that
@@ -85,8 +101,17 @@ class OnnxFiles:
             through the exporter.
     """
 
-    def __init__(self, model: nn.Module, space: SearchSpace, example: Any, accept: Callable[[bytes], Any]) -> None:
-        self.model, self.space, self.example = model, space, example
+    def __init__(
+        self,
+        model: nn.Module,
+        space: SearchSpace,
+        example: Any,
+        accept: Callable[[bytes], Any],
+        write: Callable[[nn.Module], bytes] | None = None,
+    ) -> None:
+        self.model, self.space = model, space
+        self.write = write or partial(exported, example=example, quick=True)
+        self._written = lru_cache(maxsize=2)(self._write)  # the dense network and another are opened again and again
         self.plan = plan_of(space)
         self.cutting = not self.plan.declared and not self.plan.inputs and not adapted(model)
         self.removing = False
@@ -121,8 +146,10 @@ class OnnxFiles:
         """The file of one candidate."""
         if self.cutting and (self.removing or all(widths)):
             return self._cut(widths)
-        small = prune(self.model, self.space, [np.arange(w) for w in widths]).cpu().eval()
-        return exported(small, self.example, quick=True)
+        return self._written(tuple(widths))
+
+    def _write(self, widths: Widths) -> bytes:
+        return self.write(prune(self.model, self.space, [np.arange(w) for w in widths]).cpu().eval())
 
     def _cut(self, widths: Widths) -> bytes:
         import onnx

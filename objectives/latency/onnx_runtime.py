@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ class OnnxRuntime(Backend):
 
     def load(self, model: nn.Module, example: Any) -> Run:
         """A session of the exported network."""
-        return self._session(exported(model, example), example)
+        return self._session(exported(model, example, free=True), example)
 
-    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """Sessions of ONNX files that are cut from that of the dense network."""
-        files = OnnxFiles(model, space, example, lambda data: self._session(data, example)())
+        write = partial(exported, example=example, free=True) if delivered else None
+        files = OnnxFiles(model, space, example, lambda data: self._session(data, example)(), write)
         return lambda widths: self._session(files(widths), example)
 
     def layers(self, model: nn.Module, example: Any) -> dict[str, float]:
@@ -54,7 +56,7 @@ class OnnxRuntime(Backend):
         if self.setting.device.startswith("cuda"):
             return {}
         with tempfile.TemporaryDirectory() as folder:
-            run, session = self._open(exported(model, example), example, os.path.join(folder, "profile"))
+            run, session = self._open(exported(model, example, free=True), example, os.path.join(folder, "profile"))
             for _ in range(12):
                 run()
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,9 +30,10 @@ class TensorRT(Backend):
         """An engine of the exported network."""
         return self._engine(exported(model, example), example)
 
-    def candidates(self, model: nn.Module, space: SearchSpace, example: Any) -> Build:
+    def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """Engines of ONNX files that are cut from that of the dense network."""
-        files = OnnxFiles(model, space, example, lambda data: self._engine(data, example)())
+        write = partial(exported, example=example) if delivered else None
+        files = OnnxFiles(model, space, example, lambda data: self._engine(data, example)(), write)
         return lambda widths: self._engine(files(widths), example)
 
     def _engine(self, data: bytes, example: Any) -> Run:

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,8 +125,11 @@ def limited(limit: int) -> Iterator[tuple[str, Callable[[], None], Callable[[], 
     try:
         yield "a cgroup of all its processes", lambda: (group / "tasks").write_text(str(os.getpid())) and None, held
     finally:
-        time.sleep(1)
-        group.rmdir()
+        end = time.monotonic() + 30  # loader processes outlive a parent that was killed
+        while (group / "tasks").read_text() and time.monotonic() < end:
+            time.sleep(0.5)
+        with suppress(OSError):
+            group.rmdir()
 
 
 def run_limited(folder: Path, workers: int, limit: int) -> dict[str, Any]:

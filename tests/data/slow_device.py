@@ -38,7 +38,7 @@ class Slow(Backend):
     def load(self, model, example):
         return lambda: 1.0
 
-    def candidates(self, model, space, example):
+    def candidates(self, model, space, example, *, delivered=False):
         sites, groups = sites_of(model, space, example), len(space.groups)
         dense = float(believed(sites, groups, np.array([space.full]))[0])
 

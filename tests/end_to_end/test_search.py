@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from autoprune.controller import Job
 from autoprune.errors import LedgerMismatch
 from autoprune.ledger import Ledger
 from autoprune.problem import Trial, TrialState
-from autoprune.runs import patience, prepare
+from autoprune.runs import Recipe, patience, prepare, winner
 from objectives import Macs
 from search_spaces.models import digits_cnn
 
@@ -70,6 +71,23 @@ def test_the_winner_keeps_every_budget_and_really_is_smaller(dense, result):
     counted = sum(p.numel() for p in result.model.parameters())
     assert safetensors.torch.save(result.model.state_dict())  # refuses weights that lie channels last
     assert counted == result.costs["params"]["pruned"] <= 0.6 * sum(p.numel() for p in dense.parameters())
+
+
+def test_the_samples_of_the_search_are_gone_when_the_winner_trains(dense, tmp_path, monkeypatch):
+    made, alive = [], []
+    evaluator, deliver = Recipe.evaluator, winner.deliver
+
+    def made_by(*args, **settings):
+        made.append(weakref.ref(found := evaluator(*args, **settings)))
+        return found
+
+    monkeypatch.setattr(Recipe, "evaluator", made_by)
+    monkeypatch.setattr(
+        winner, "deliver", lambda *args, **more: alive.extend(r() for r in made) or deliver(*args, **more)
+    )
+    autoprune.search(dense, data_sets.load("digits"), budget="macs<=50%", name=str(tmp_path / "run"), **QUICK)
+    assert made
+    assert alive == [None] * len(made)
 
 
 def test_the_dense_network_is_left_as_it_was(dense, digits_weights):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import objectives.latency
+from autoprune.formats import to_onnx
 from objectives.latency import BACKENDS, Backend, OnnxRuntime, Setting, Target, TensorRT, make
 from objectives.latency.environment import cores
 from objectives.latency.onnx_files import OnnxFiles, exported
@@ -243,6 +244,49 @@ def test_a_network_with_declared_cuts_goes_through_the_exporter():
     files = OnnxFiles(model, space, example, lambda data: None)
     assert not files.cutting
     assert len(files(space.floor)) < len(files(space.full))
+
+
+class Attending(nn.Module):
+    """A class token before patches, and attention: the quick exporter makes more operators of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.token = 2, nn.Parameter(torch.randn(1, 1, 8))
+        self.qkv, self.out, self.head = nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+        x = x + self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, -1))
+        return self.head(x[:, 0])
+
+
+def test_a_budget_is_held_on_the_file_that_is_delivered(monkeypatch, tmp_path):
+    """What a budget is judged by has the operators of the delivered file, shapes worked out from any batch included."""
+    pytest.importorskip("onnxscript")
+    import onnx
+
+    model, example = Attending().eval(), torch.randn(1, 6, 8)
+    space = trace(model, example)
+    opened, there = [], OnnxRuntime(Setting(batch=1))
+    session = there._session
+    monkeypatch.setattr(there, "_session", lambda data, example: opened.append(data) or session(data, example))
+    build = there.candidates(model, space, example, delivered=True)
+    widths = space.clip(g.size / 2 for g in space.groups)
+    opened.clear()
+    build(widths)
+    build(widths)
+    assert opened[0] is opened[1]  # written once
+    small = prune(model, space, [np.arange(w) for w in widths]).eval()
+    to_onnx(small, example, tmp_path / "model.onnx")
+    found, expected = (
+        Counter(node.op_type for node in file.graph.node)
+        for file in (onnx.load_from_string(opened[0]), onnx.load(str(tmp_path / "model.onnx")))
+    )
+    assert found == expected
+    quick = onnx.load_from_string(exported(small, example, quick=True)).graph
+    assert found != Counter(node.op_type for node in quick.node)
 
 
 @pytest.mark.parametrize("inputs", [False, True])

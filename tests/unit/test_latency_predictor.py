@@ -232,7 +232,7 @@ class Clock(Backend):
     def load(self, model, example):
         return lambda: 1.0
 
-    def candidates(self, model, space, example):
+    def candidates(self, model, space, example, *, delivered=False):
         sites = sites_of(model, space, example)
         return lambda widths: lambda: self.tick() * float(device(sites, np.array([widths]))[0])
 
@@ -284,7 +284,7 @@ class Disturbed(Clock):
 
     name = "disturbed"
 
-    def candidates(self, model, space, example):
+    def candidates(self, model, space, example, *, delivered=False):
         build, built = super().candidates(model, space, example), Counter()
 
         def disturbed(widths):

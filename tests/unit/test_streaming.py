@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import autoprune
+from autoprune.compute import Compute
 from autoprune.config import RunConfig
 from autoprune.data import ImageStream, Streaming, load_or_stream, loading
 from autoprune.data.augmentation import augment, augmentation_steps
@@ -82,6 +83,19 @@ class Noisy(Dataset):
         pixels = torch.full((3, SIZE, SIZE), i, dtype=torch.uint8)
         pixels[0, 0, :3] = torch.tensor([random.randrange(256), np.random.randint(256), int(torch.randint(256, ()))])  # noqa: NPY002
         return pixels, i % 2
+
+
+def test_samples_that_are_kept_are_read_once():
+    """Whatever the task is bound to: else each part of a search holds its own copy."""
+    data = Noisy()
+    task = Classification(load_or_stream({"train": data, "mean": 0, "std": 1}, ALL, val_images=8)).loading(0)
+    first = list(task.draw("val", 6, 0).batches(3))
+    bound = task.without("test").on(Compute(torch.device("cpu"), amp=False, channels_last=False)).loading(0)
+    data.reads.clear()
+    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
+    assert not data.reads
+    bound.draw("val", 6, 1)
+    assert len(data.reads) == 6  # another seed has other samples
 
 
 # What is streamed.
