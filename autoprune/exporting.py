@@ -325,6 +325,16 @@ def export_again(
     )
 
 
+def fixed_batch(directory: Path) -> str:
+    """The sentence for an ONNX file that takes one batch size only; "" for others."""
+    number = read_architecture(directory).get(ONNX_BATCH) if (directory / "model.onnx").is_file() else None
+    return (
+        f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) does, x.shape[0] does not)"
+        if number
+        else ""
+    )
+
+
 def _copy(source: Path, target: Path, architecture: dict[str, Any]) -> Path:
     """An export as it is; formats that are at the target already stay if the weights are the same."""
     check_target(target)

@@ -56,7 +56,6 @@ from autoprune.runs import (
     check_sendable,
     counted_samples,
     deliver_held,
-    delivered,
     example_tensors,
     find_units,
     hold,
@@ -355,7 +354,7 @@ def _go(
             what = "training" if run.config.method else "search"
             progress.say(f"{what} ended: {ending(run, ledger, is_over=True)}")
             trial = outcome.trial
-            winner = delivered(run, prepared, trial) or deliver_held(run, prepared, outcome, evaluate, progress)
+            winner = deliver_held(run, prepared, outcome, evaluate, progress)
             shutil.rmtree(run.trained, ignore_errors=True)
             say_delivered(ledger, trial, run.path, outcome.best)
         except DeliveredElsewhere:

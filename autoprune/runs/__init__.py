@@ -62,4 +62,3 @@ from autoprune.runs.table import write_table as write_table
 from autoprune.runs.trainer import TrainerRun as TrainerRun
 from autoprune.runs.winner import Winner as Winner
 from autoprune.runs.winner import deliver_held as deliver_held
-from autoprune.runs.winner import delivered as delivered

@@ -15,7 +15,7 @@ from torch import nn
 from autoprune.config import SETTINGS, RunConfig, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
-from autoprune.exporting import check_target, copy_export, read_architecture
+from autoprune.exporting import check_target, copy_export, fixed_batch, read_architecture
 from autoprune.files import as_path, check_room
 from autoprune.ledger import check_same
 from autoprune.problem import Trial
@@ -199,6 +199,8 @@ def export_run(
         keep_attached(target, progress.say)
     formats = {"onnx": config.onnx, "pt2": config.pt2}
     copy_export(run.best, target, model, run.example(), reference=reference, **formats, trust=trust)
+    if config.onnx and (only := fixed_batch(target)):
+        progress.say(only)
     renew(run, progress.say)
     return target
 

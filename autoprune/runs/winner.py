@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from autoprune.errors import Diverged
 from autoprune.evaluation import measure_by_class
-from autoprune.exporting import copy_export, export, load, read_architecture
-from autoprune.formats import ONNX_BATCH
+from autoprune.exporting import copy_export, export, fixed_batch, load, read_architecture
 from autoprune.ledger.versions import decisive, versions
 from autoprune.printable import decimals
 from autoprune.problem import Trial
@@ -127,9 +126,8 @@ def deliver(
         pt2=config.pt2,
         **levels,
     )
-    if config.onnx and (number := read_architecture(target).get(ONNX_BATCH)):
-        progress.say(f"model.onnx takes batches of {number} only: the network's own code fixes it (len(x) does, "
-                     "x.shape[0] does not)")  # fmt: skip
+    if config.onnx and (only := fixed_batch(target)):
+        progress.say(only)
     return Winner(model.eval(), costs, metrics)
 
 
@@ -160,12 +158,14 @@ def _recovered(
 def deliver_held(
     run: RunDirectory, prepared: Prepared, outcome: Outcome, evaluate: AtHome, progress: RunProgress
 ) -> Winner:
-    """Fine-tune and export the winner of a search, as a finalist if that is better.
+    """Fine-tune and export the winner of a search, as a finalist if that is better, unless that has been done.
 
     Raises:
         Diverged: If the training loss becomes NaN or infinite; the run can be resumed.
     """
     trial, file = outcome.trial, run.checkpoint / f"{outcome.trial.number}.pt"
+    if there := _delivered(run, prepared, trial, progress.say):
+        return there
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     if not run.config.method:
         progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
@@ -180,7 +180,7 @@ def deliver_held(
         raise Diverged(f"{error}: the search is done and safe, go on with `{again}`") from error
 
 
-def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | None:
+def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial, say: Callable[[str], None]) -> Winner | None:
     """The winner as it was exported, if it was; formats that are asked for and missing are added."""
     try:
         model, said = load(run.best, prepared.model), read_architecture(run.best)
@@ -194,6 +194,8 @@ def delivered(run: RunDirectory, prepared: Prepared, trial: Trial) -> Winner | N
     onnx, pt2 = (asked and not (run.best / name).exists() for asked, name in formats)
     if onnx or pt2:
         copy_export(run.best, run.best, prepared.model, prepared.example, onnx=onnx, pt2=pt2)
+    if onnx and (only := fixed_batch(run.best)):
+        say(only)
     return Winner(model, said["costs"], said["metrics"])
 
 

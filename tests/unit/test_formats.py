@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.exporting import export, read_architecture
+from autoprune.exporting import export, fixed_batch, read_architecture
 from autoprune.formats import to_onnx, to_torch_export
 from search_spaces import trace
 
@@ -98,3 +98,6 @@ def test_the_fixed_batch_of_an_export_is_that_of_its_latency(tmp_path):
     costs = {"macs": both, "latency@onnxruntime,batch=8,threads=1": both}
     export(tmp_path / "best", net, space=space, kept=(np.arange(4),), costs=costs, example_inputs=example, onnx=True)
     assert read_architecture(tmp_path / "best")["onnx_batch"] == 8
+    assert fixed_batch(tmp_path / "best").startswith("model.onnx takes batches of 8 only")
+    (tmp_path / "best" / "model.onnx").unlink()
+    assert not fixed_batch(tmp_path / "best")
