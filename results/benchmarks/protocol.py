@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,12 +60,16 @@ NETWORKS = {
 
 
 def images(folder: Path) -> ImageData:
-    """The data set, unpacked once."""
+    """The data set, unpacked once: by one process, while others that share the work wait."""
     target = CACHE / "cifar10_jpeg"
-    if not target.is_dir():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive:
-            archive.extractall(CACHE, filter="data")
+    with claim(CACHE / "cifar10_jpeg.lock", wait=True):
+        if not target.is_dir():
+            with (
+                TemporaryDirectory(dir=CACHE) as scratch,
+                tarfile.open(folder / "cifar10_jpeg.tar.xz") as archive,
+            ):
+                archive.extractall(scratch, filter="data")
+                (Path(scratch) / target.name).rename(target)
     return load(f"imagefolder:{target}", val_images=5000, seed=0, mean=MEAN, std=STD)
 
 
