@@ -29,6 +29,7 @@ from search_spaces.rules import (
     parameters,
     products,
     reductions,
+    repeats,
     scattering,
     sequences,
     sizes,
@@ -41,7 +42,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.trying import fails_without
 from search_spaces.watching import counts_seen, forget_counts, watched
 
-FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | sizes.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
+FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
 FUNCTIONS |= sequences.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 OPERATORS |= scattering.OPERATORS | spectral.OPERATORS

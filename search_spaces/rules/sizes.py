@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from search_spaces.attributes import counts_heads
-from search_spaces.companions import along, folded, line_of, squeeze, tidy, varying
+from search_spaces.companions import folded, line_of, squeeze, tidy, varying
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 from search_spaces.rules.layers import bind, matches
@@ -314,89 +314,7 @@ def values_leave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     rec.freeze_all(args, f"Tensor.{func.__name__}() in {rec.where}")
 
 
-def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """x.expand(*sizes), x.expand_as(y), x.repeat(*times): an axis of 1 spread over counted channels becomes theirs."""
-    x = args[0]
-    with rec.inside(checked=True):
-        out: Tensor = func(*args, **kwargs)
-    if func is T.expand_as:
-        other = args[1] if len(args) > 1 else kwargs["other"]
-        sizes: list[Any] = rec.sizes(other)
-    else:
-        sizes = as_sizes(args[1:], kwargs)
-    counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]
-    before = rec.ids(x)
-    heads = [d for d, s in enumerate(sizes) if plain(s) == out.shape[d] > 1 and _old_size(x, d - len(sizes)) == 1
-             and has_one_head(rec, x, s)]  # fmt: skip
-    if len(heads) == 1 and len(sizes) == out.dim() and not counts:
-        for_every_head(rec, x, out, heads[0], sizes[heads[0]], func.__name__)
-        return out
-    if not counts or len(sizes) != out.dim():
-        vary = rec.varying(out)
-        for d, s in enumerate(sizes, out.dim() - len(sizes)):
-            if isinstance(s, ChannelCount) and (func is T.repeat or d not in vary):
-                on_constants(rec, [s], func.__name__)
-        return out
-    if len(counts) > 1 or varying(before) or not all(plain(s) == out.shape[d] and s.factor == 1 for d, s in counts):
-        rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
-        for _, count in counts:
-            count.lose(func.__name__)
-        return out
-    ((axis, count),) = counts
-    rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
-    rec.set(out, along(count.ids, axis, out.shape))
-    return out
-
-
-def has_one_head(rec: Recorder, x: Tensor, count: Any) -> bool:
-    """Is `count` a number of heads, or of those of queries to each of keys, and does `x` have no heads of its own?"""
-    if not isinstance(count, Size) or not all(counts_heads((term,)) for term in count.terms):
-        return False
-    return len(count.terms) == 1 or not set(rec.varying(x)) - {x.dim() - 1}
-
-
-def has_few_heads(rec: Recorder, x: Tensor, count: Any, axis: int) -> bool:
-    """Is `count` how many heads of queries each of the fewer heads of `x` serves?"""
-    heads = isinstance(count, Size) and all(counts_heads((term,)) for term in count.terms)
-    return heads and x.shape[axis] < plain(count) and rec.varying(x) == [axis]
-
-
-def for_every_head(rec: Recorder, x: Tensor, out: Tensor, axis: int, count: Size, name: str) -> None:
-    """What has one head becomes that of each of several; where it has some, as many heads go for each of them."""
-    ids = rec.channels.allocate(plain(count))
-    rec.freeze(rec.ids(x), f"{name} in {rec.where} gives it to every head")
-    rec.claim(count.terms, ids, f"{name} in {rec.where} spreads it over other channels")
-    rec.set(out, along(ids.repeat(out.shape[axis] // len(ids)), axis, out.shape))
-
-
-def repeat_interleave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """x.repeat_interleave(number, dim): one head becomes that of each of several.
-
-    Of grouped queries, as many go for each head of keys where these are fewer; else they go with their head.
-    """
-    a = bind(("input", "repeats", "dim", "output_size"), args, kwargs)
-    x, repeats, dim = a["input"], a["repeats"], a["dim"]
-    follows = isinstance(dim, int) and (
-        has_one_head(rec, x, repeats) if x.shape[dim] == 1 else has_few_heads(rec, x, repeats, dim % x.dim())
-    )
-    with rec.inside(opaque=follows):
-        out: Tensor = func(*args, **kwargs)
-    if follows:
-        for_every_head(rec, x, out, dim % x.dim(), repeats, func.__name__)
-    elif isinstance(repeats, (ChannelCount, Size)):
-        repeats.lose(func.__name__)
-    return out
-
-
-def _old_size(x: Tensor, d: int) -> int:
-    return x.shape[d] if -d <= x.dim() else 1
-
-
 T = torch.Tensor
-FUNCTIONS: dict[Any, Any] = {
-    **dict.fromkeys([T.expand, T.expand_as, T.repeat], spread),
-    **dict.fromkeys([T.repeat_interleave, torch.repeat_interleave], repeat_interleave),
-}
 CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.view, T.reshape, torch.reshape], view),
     **dict.fromkeys([T.view_as, T.reshape_as], view_as),
