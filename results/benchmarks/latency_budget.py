@@ -32,6 +32,7 @@ from protocol import CACHE, HERE, MEAN, STD, WEIGHTS, dense_network, images, one
 import autoprune
 from autoprune.data import ImageData, load
 from autoprune.files import write_text
+from autoprune.formats import to_onnx
 from autoprune.runs.directory import RunDirectory
 
 METRIC = "latency@onnxruntime,batch=1,threads=1"
@@ -77,11 +78,11 @@ def network(name: str, folder: Path) -> tuple[torch.nn.Module, ImageData]:
 
 
 def dense_file(name: str, model: torch.nn.Module, size: int) -> Path:
-    """The dense network as ONNX, written once."""
-    path = CACHE / "latency" / f"{name}.onnx"
+    """The dense network as ONNX, written once, as a run delivers it: for any batch."""
+    path = CACHE / "latency" / f"{name}-any.onnx"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.onnx.export(model, (torch.zeros(1, 3, size, size),), path, dynamo=True, external_data=False)
+        to_onnx(model, torch.zeros(1, 3, size, size), path)
     return path
 
 
