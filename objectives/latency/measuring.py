@@ -20,7 +20,7 @@ from objectives.latency.backend import Backend, Build, rebatched
 from objectives.latency.predictor import Latency, fit
 from objectives.latency.sampling import STEPS, proposal
 from objectives.latency.sites import Site, operations, sites_of
-from objectives.latency.timing import Around, at_once, quietest, rounds
+from objectives.latency.timing import Around, Run, at_once, quietest, rounds
 from objectives.presence import Presence
 from search_spaces import SearchSpace, Widths
 
@@ -29,7 +29,7 @@ SECONDS = 150.0  # of measuring
 LEAST, MOST = 48, 144  # candidates
 AGAIN = 12  # that are measured twice
 OLD_S = 3600.0  # half-written measurements of that age belong to nobody
-_SCHEME = 4  # how candidates are chosen and measured: a cache of another one is not read
+_SCHEME = 5  # how candidates are chosen and measured: a cache of another one is not read
 
 Measure = Callable[[Sequence[Widths]], tuple[float, list[float]]]
 
@@ -39,7 +39,7 @@ class LatencySamples:
     """What sampled candidates took.
 
     Attributes:
-        dense: Milliseconds of the dense network, one per chunk of candidates.
+        dense: Milliseconds of the dense network as it would be delivered, one per chunk of candidates.
         widths: The candidates.
         shares: What they took, as shares of the dense network's in the same rounds.
     """
@@ -97,7 +97,8 @@ def study(
             say(f"measuring networks for the predictor of {name} ({about_it}) ...")
         known = LatencySamples()
         with backend.ready():
-            measure = _beside_dense(backend, backend.candidates(model, space, example), space.full, around)
+            quick, slow = (backend.candidates(model, space, example, delivered=d) for d in (False, True))
+            measure = _beside_dense(backend, quick, slow(space.full), space.full, around)
             while len(known.shares) < most and (len(known.shares) < LEAST or time.monotonic() < end):
                 latency = learn(known) if known.shares else None
                 numbers = range(len(known.shares), min(len(known.shares) + CHUNK, most))
@@ -113,15 +114,18 @@ def study(
     return learn(known)
 
 
-def _beside_dense(backend: Backend, build: Build, full: Widths, around: Around) -> Measure:
-    """What measures candidates in turns with the dense network: its milliseconds, and their shares of it."""
+def _beside_dense(backend: Backend, build: Build, delivered: Run, full: Widths, around: Around) -> Measure:
+    """What measures candidates in turns with the dense network: its milliseconds, and their shares of it.
+
+    The milliseconds are those of the dense network as it would be delivered; the shares are of files of one kind.
+    """
     dense = build(full)
 
     def measure(candidates: Sequence[Widths]) -> tuple[float, list[float]]:
         runs = {str(i): build(widths) for i, widths in enumerate(candidates)}
-        often = {"dense at first": dense, **runs, "dense at last": dense}
-        took = quietest(rounds(often, backend.turns, backend.runs, around))
-        return float(np.median(took[[0, -1]])), (took[1:-1] / np.sqrt(took[0] * took[-1])).tolist()
+        often = {"delivered": delivered, "dense at first": dense, **runs, "dense at last": dense}
+        ms, first, *others, last = quietest(rounds(often, backend.turns, backend.runs, around))
+        return float(ms), (np.array(others) / np.sqrt(first * last)).tolist()
 
     return measure
 
