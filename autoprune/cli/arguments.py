@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, whole_epilog: str = "", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(allow_abbrev=False, **kwargs)  # `--dept` is a slip
         self.whole_epilog = whole_epilog
         self._long: dict[argparse.Action, str | None] = {}  # help of what the short one leaves out or shortens
         self._words: list[str] = []

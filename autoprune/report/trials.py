@@ -20,6 +20,7 @@ from autoprune.report.tables import counted, number, percent
 from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
+FEWEST = 3  # finalists whose order tells anything
 COLUMNS = ("trial", "state", "fidelity", "{metric}", "{score}", "seconds", "worker", "error")
 FORMULA = (
     "=",
@@ -148,7 +149,7 @@ def proxy_quality(trials: Iterable[Trial], metric: str = "loss") -> str:
                 first.setdefault(trial.widths, trial.loss)  # the lower rungs come later
     both = [w for w in short if w in first]
     what = f"rank correlation of the quick score and the {metric} after training"
-    if len(both) < 3:
+    if len(both) < FEWEST:
         return f"{what}: not known from {counted(len(both), 'finalist')}"
     untrained, trained = ([losses[w] for w in both] for losses in (first, short))
     if min(len(set(untrained)), len(set(trained))) == 1:

@@ -77,6 +77,7 @@ class LatencyMeter:
     def _compare(self, metric: str, widths: Widths) -> Comparison:
         prepared = self._prepared
         if metric not in self._builds:
+            self.say(f"measuring for {metric}: networks as they would be delivered, beside the dense one ...")
             there = backends([b for b in self.budgets if b.metric == metric], prepared.config.latency_command)[metric]
             example = rebatched(prepared.example, there.setting.batch)
             with there.ready():

@@ -156,9 +156,11 @@ def expected_cost(prepared: Prepared) -> str:
     search = config.trials * scored * per_image
     short = sum(count * passes(fidelity, config, counts) for count, fidelity in config.schedule.rungs) * per_image
     recovery = tuning_passes(config, counts) * per_image
+    trained = ", then ".join(str(count) for count, _ in config.schedule.rungs)
     return (
         f"expected cost on {compute.place_name}, at the dense network's pace: {counted(config.trials, 'candidate')} x "
-        f"{scored} {task.sample}s = {search:.0f} s, {counted(config.finalists, 'finalist')} = {short:.0f} s, "
+        f"{scored} {task.sample}s (drawn again and again to fit, renew and score) = {search:.0f} s, "
+        f"{f'short trainings of the best {trained} of them' if trained else 'none of them trained'} = {short:.0f} s, "
         f"fine-tune of the winner = {recovery:.0f} s"
     )
 

@@ -46,7 +46,8 @@ def reopen(
 def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
     """What to do with a run of objects whose names nobody knows."""
     weights = "" if verb == "attach" else " --weights FILE"
-    known = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
+    data = "--data SPEC (or --task package.module:function)"
+    known = {"model": f"--model package.module:factory{weights}", "data": data}
     flags = "" if any(name not in known for name in missing) else " ".join(known[name] for name in missing)
     return ValueError(
         f"run '{run.path}': was started from {' and '.join(f'a {name} object' for name in missing)}, and nothing on "

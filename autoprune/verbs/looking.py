@@ -172,7 +172,7 @@ def profile(
     """
     model, data, given = settled("profile", config, model, data, budget, settings, trust)
     named = {name: value for name, value in (("model", model), ("data", data)) if isinstance(value, str)}
-    made = RunConfig.make(**named, **given)
+    made = RunConfig.make(**named, **{**given, "score_rounds": 1})  # nothing is trained to look
     live_model, live_data = None if isinstance(model, str) else model, None if isinstance(data, str) else data
     with showing(progress) as shown:
         return Profile(prepare(made, live_model, live_data, example_inputs, say=shown.say), latency)

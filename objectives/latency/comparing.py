@@ -29,7 +29,8 @@ class Comparison:
         pruned_ms: Of the other network, likewise.
         pruned_spread_ms: Likewise.
         share: What it takes of the dense network's time: the median over the passes.
-        share_error: Standard error of the share.
+        share_error: Standard error of the share; at least half of what lies between the share and the quotient of the
+            two medians, which are the same on a machine that keeps its pace.
         passes: How many.
     """
 
@@ -57,6 +58,7 @@ class Comparison:
         # which those do not move; of few passes they lie too near. Twice it is Student's bound.
         wide = np.subtract(*np.quantile(shares, [0.75, 0.25])) / 1.349 * (1 + 3 / count)
         error = 1.2533 * wide / np.sqrt(count) * stdtrit(count - 1, ndtr(2)) / 2 if count > 1 else np.inf
+        error = max(error, abs(share - median[1] / median[0]) / 2)
         return cls(
             float(median[0]), float(spread[0]), float(median[1]), float(spread[1]),
             float(share), float(error), len(took),

@@ -118,6 +118,7 @@ def test_the_help_names_what_the_facades_hold():
         (["search", "--trials", "many"], "argument --trials: invalid int value: 'many'"),
         (["serach"], "unknown command 'serach' (did you mean search?); see autoprune --help"),
         (["search", "--trails", "3"], "--trails 3 (did you mean --trials?)"),
+        (["search", "--dept", "on"], "--dept on (did you mean --depth?)"),
         (["--debug"], "next: autoprune --debug --help"),
         (["resume", "--trials", "3"], "required: run; see autoprune resume --help; next: autoprune demo"),
     ],

@@ -399,6 +399,14 @@ def test_who_joins_late_hears_of_a_winner_that_is_not_the_best_one(best_number, 
         leave_to_leader(late, Trial(best_number, (2,)), tmp_path)  # more trials have found a better one
 
 
+def test_milliseconds_that_give_another_quotient_are_no_more_certain_than_that():
+    """A machine of two paces: half of the dense network's time in most passes, all of it by the medians."""
+    found = Comparison.of(np.array([[1.0, 0.5], [1.0, 0.5], [2.0, 2.0], [2.0, 2.0], [4.0, 2.0]]))
+    assert found.share == 0.5
+    assert found.pruned_ms / found.dense_ms == 1
+    assert found.upper >= 1
+
+
 @pytest.mark.parametrize("passes", [5, 10, 15])
 def test_what_is_surely_not_exceeded_is_not_and_busy_passes_say_nothing(passes):
     """In 19 of 20 measurements the true share is below; a fifth of the passes at three times it widens little."""

@@ -13,6 +13,8 @@ from autoprune.problem import Trial, TrialState
 from autoprune.report.page import drawing as ink
 from autoprune.report.page.drawing import Chart, Tips
 from autoprune.report.page.facts import Facts
+from autoprune.report.tables import counted
+from autoprune.report.trials import FEWEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +73,8 @@ def verdict(untrained: Sequence[float], trained: Sequence[float]) -> str:
     from scipy.stats import spearmanr
 
     count = len(trained)
+    if count < FEWEST:
+        return f"No rank correlation: not known from {counted(count, 'finalist')}."
     if min(len(set(untrained)), len(set(trained))) == 1:
         return f"No rank correlation: the {count} finalists are all alike."
     text = f"Spearman {float(spearmanr(untrained, trained).statistic):.2f}, n = {count} finalists. "
