@@ -237,7 +237,7 @@ def resume(
     check_end(run.config)
     prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with)
     check_room(run.path, 2 * size_of(prepared.model))
-    if not (run.best / "architecture.json").exists():  # else `delivered` writes what is missing at once
+    if not (run.best / "architecture.json").exists():  # else what is missing is written at once
         check_delivery(run.config, prepared, trains=trains(run.config))
         check_recovery(run.config, prepared)
         check_method(run.config, prepared)
@@ -262,6 +262,7 @@ def _run(
     """Everything after the preparation, here or on a cluster; may be repeated."""
     try:
         if run.config.method:
+            evaluate.let_go(over=True)
             with held(run.path):  # there is no ledger yet that would hold it
                 prepared = find_units(run, prepared, progress)
             recipe = Recipe.of(run, prepared, prepared.trained, prepared.task)

@@ -16,7 +16,7 @@ PACE = 0.1  # the user is told if the dense network's time has changed by more
 
 
 class LatencyMeter:
-    """Measures candidates beside the dense network, from the same files that priced the predictor's samples.
+    """Measures candidates beside the dense network, as they would be delivered.
 
     The device is the one that this process sees: that of the driver on a cluster, that of the leader where several
     controllers search. A budget on `latency@command` measures wherever its command goes.

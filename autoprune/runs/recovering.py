@@ -203,6 +203,7 @@ def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: 
     fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_SAMPLES, compute, config.seed)
     with compute.placed(model) as net:
         fit(net.eval(), kept)
+    prepared.task.forget()  # more samples than anything after it wants
 
 
 def _reestimate(model: nn.Module, task: Task, config: RunConfig) -> None:

@@ -46,12 +46,12 @@ def reopen(
 def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
     """What to do with a run of objects whose names nobody knows."""
     weights = "" if verb == "attach" else " --weights FILE"
-    data = "--data SPEC (or --task package.module:function)"
-    known = {"model": f"--model package.module:factory{weights}", "data": data}
+    known = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
     flags = "" if any(name not in known for name in missing) else " ".join(known[name] for name in missing)
+    other = " (a task: --task package.module:function in place of --data)" if "data" in missing else ""
     return ValueError(
         f"run '{run.path}': was started from {' and '.join(f'a {name} object' for name in missing)}, and nothing on "
-        f"disk says how to make it: {f'`autoprune {verb} {run.path} {flags}`; ' * bool(flags)}"
+        f"disk says how to make it: {f'`autoprune {verb} {run.path} {flags}`{other}; ' * bool(flags)}"
         f"in Python: autoprune.{verb}('{run.path}', {', '.join(f'{n}=...' for n in missing)})"
     )
 

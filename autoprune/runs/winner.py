@@ -173,6 +173,7 @@ def deliver_held(
     if trial.fidelity.trains and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate.made, trial, progress.say)
     evaluate.let_go(over=True)  # the training needs the memory of its samples
+    prepared.task.forget()
     try:
         return deliver(run, prepared, prepared.kept(trial), trial, run.best, progress, **more)
     except Diverged as error:

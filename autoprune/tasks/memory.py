@@ -120,6 +120,12 @@ class MapStyle(Task):
         bound.parts = {**self.parts, **streamed}
         return bound
 
+    def forget(self) -> None:
+        """See `Task`."""
+        for part in self.parts.values():
+            if isinstance(part, Streamed):
+                part.forget()
+
     def about(self) -> list[str]:
         """Whether samples are streamed."""
         return self.about_streams()

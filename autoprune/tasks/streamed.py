@@ -99,6 +99,10 @@ class Streamed:
             kept.taken += len(new)
         return self.items.samples(kept.inputs[:count], kept.targets[:count]).to(self.device)
 
+    def forget(self) -> None:
+        """Let go of what was kept."""
+        self._kept.clear()
+
     def _gathered(self, numbers: Tensor) -> tuple[Any, Any]:
         """Inputs and targets: tensors that are filled, so that nothing is held twice; or lists."""
         inputs, targets, filled = torch.empty(0), torch.empty(0), 0

@@ -190,6 +190,10 @@ class Task(ABC):
         """The same with so many processes that load what is streamed; "auto": as many as this process has threads."""
         return self
 
+    def forget(self) -> None:
+        """Let go of samples that were read for scoring and calibrating; they are read again when they are wanted."""
+        return
+
     def skipped(self) -> list[str]:
         """Names of damaged samples that were left out so far, where that was asked for."""
         return []

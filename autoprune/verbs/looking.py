@@ -162,7 +162,7 @@ def profile(
         trust: As in `search`.
         example_inputs: As in `search`.
         progress: As in `search`; there is a line before something takes minutes.
-        **settings: As in `search`.
+        **settings: As in `search`; channels are scored once whatever `score_rounds` says.
 
     Raises:
         ValueError: If something is wrong with what was given, as `search`.

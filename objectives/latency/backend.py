@@ -36,6 +36,7 @@ class Backend(ABC):
         precisions: Those that its setting may ask for, the default first.
         turns: How often a candidate has its turn.
         runs: Timed runs of one turn at most; 1: a run warms up and repeats by itself.
+        alike: Whether candidates are built as they would be delivered even where that takes longer.
         builds: What each candidate costs besides, in words; "": next to nothing.
     """
 
@@ -46,6 +47,7 @@ class Backend(ABC):
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     turns: ClassVar[int] = 6
     runs: ClassVar[int] = 20
+    alike: ClassVar[bool] = True
     builds: ClassVar[str] = ""
 
     def __init__(self, setting: Setting) -> None:
@@ -88,7 +90,8 @@ class Backend(ABC):
             model: The dense network, in eval mode, on the CPU.
             space: Its search space.
             example: One batch as it is called with.
-            delivered: Few will be measured, to hold a budget: as a run delivers them, whatever that costs.
+            delivered: Few will be measured, to hold a budget: as a run delivers them where that can make a difference,
+                however long it takes.
         """
         return lambda widths: self.load(prune(model, space, [np.arange(w) for w in widths]), example)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -27,6 +28,7 @@ class ForeignBackend(Backend):
             self.setting, self.name = inner.setting, inner.name  # type: ignore[misc]  # of this very one
             self.packages, self.devices = inner.packages, inner.devices  # type: ignore[misc]
             self.turns, self.runs = inner.turns, inner.runs  # type: ignore[misc]
+            self.alike, self.builds = inner.alike, inner.builds  # type: ignore[misc]
 
     def load(self, model: nn.Module, example: Any) -> Run:
         """The network, ready to be run."""
@@ -36,7 +38,9 @@ class ForeignBackend(Backend):
     def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """What makes candidates ready."""
         with running(self._who, "to make candidates ready"):
-            build = self._inner.candidates(model, space, example, delivered=delivered)
+            known = inspect.signature(self._inner.candidates).parameters
+            told = {"delivered": delivered} if "delivered" in known else {}  # those that know one kind need not say so
+            build = self._inner.candidates(model, space, example, **told)
 
         def made(widths: tuple[int, ...]) -> Run:
             with running(self._who, f"to load the candidate {widths}"):

@@ -89,7 +89,7 @@ def study(
         dense = float(np.median(known.dense))
         return fit(name, sites, np.array(known.widths), np.array(known.shares) * dense, dense, about, presence)
 
-    known, end = _read(path), time.monotonic() + seconds
+    known = _read(path)
     if known is None:
         if say:
             more = f", and at least {min(LEAST, most)} of them {backend.builds}" if backend.builds else ""
@@ -97,8 +97,10 @@ def study(
             say(f"measuring networks for the predictor of {name} ({about_it}) ...")
         known = LatencySamples()
         with backend.ready():
-            quick, slow = (backend.candidates(model, space, example, delivered=d) for d in (False, True))
-            measure = _beside_dense(backend, quick, slow(space.full), space.full, around)
+            build = backend.candidates(model, space, example)
+            delivered = build if backend.alike else backend.candidates(model, space, example, delivered=True)
+            measure = _beside_dense(backend, build, delivered(space.full), space.full, around)
+            end = time.monotonic() + seconds
             while len(known.shares) < most and (len(known.shares) < LEAST or time.monotonic() < end):
                 latency = learn(known) if known.shares else None
                 numbers = range(len(known.shares), min(len(known.shares) + CHUNK, most))

@@ -53,13 +53,13 @@ def exported(model: nn.Module, example: Any, *, quick: bool = False, free: bool 
                 return buffer.getvalue()
             if free:
                 with contextlib.suppress(Exception):  # what cannot be written so is written with a fixed batch
-                    return _written(program(model, example)[0], (), {})
-            return _written(model, args, kwargs)
+                    return _serialised(program(model, example)[0], (), {})
+            return _serialised(model, args, kwargs)
     except Exception as error:  # the exporter raises whatever it likes
         raise ValueError(_refusal(model, error)) from error
 
 
-def _written(
+def _serialised(
     model: nn.Module | torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> bytes:
     file = torch.onnx.export(model, args, kwargs=dict(kwargs) or None, dynamo=True, verbose=False)
@@ -109,9 +109,13 @@ class OnnxFiles:
         accept: Callable[[bytes], Any],
         write: Callable[[nn.Module], bytes] | None = None,
     ) -> None:
-        self.model, self.space = model, space
-        self.write = write or partial(exported, example=example, quick=True)
-        self._written = lru_cache(maxsize=2)(self._write)  # the dense network and another are opened again and again
+        make = write or partial(exported, example=example, quick=True)
+
+        @lru_cache(maxsize=2)  # the dense network and another are opened again and again
+        def written(widths: Widths) -> bytes:
+            return make(prune(model, space, [np.arange(w) for w in widths]).cpu().eval())
+
+        self._written = written
         self.plan = plan_of(space)
         self.cutting = not self.plan.declared and not self.plan.inputs and not adapted(model)
         self.removing = False
@@ -123,6 +127,12 @@ class OnnxFiles:
         self._dense = onnx.ModelProto.FromString(exported(model, example))
         graph = self._dense.graph
         self._arrays = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+        # A linear layer on sequences stands there as a constant that is no parameter: nothing of it would be cut.
+        read = {n.input[1] for n in graph.node if n.op_type in _PRODUCTS and len(n.input) > 1}
+        parameters = dict(model.named_parameters())
+        self.cutting = all(n in read for n in self.plan.tensors if n in parameters and parameters[n].dim() > 1)
+        if not self.cutting:
+            return
         self._shapes = {
             v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.value_info, *graph.output)
         }
@@ -141,15 +151,14 @@ class OnnxFiles:
             for branch in space.branches:
                 half = space.without(half, branch)
             self.removing = accepted(half)
+            if write is not None:  # else the dense network and one without branches would be files of two kinds
+                self.cutting = self.removing
 
     def __call__(self, widths: Widths) -> bytes:
         """The file of one candidate."""
         if self.cutting and (self.removing or all(widths)):
             return self._cut(widths)
         return self._written(tuple(widths))
-
-    def _write(self, widths: Widths) -> bytes:
-        return self.write(prune(self.model, self.space, [np.arange(w) for w in widths]).cpu().eval())
 
     def _cut(self, widths: Widths) -> bytes:
         import onnx

@@ -24,6 +24,7 @@ class OnnxRuntime(Backend):
     """ONNX Runtime, all graph optimisations, float32."""
 
     name = "onnxruntime"
+    alike = False
     packages = ("onnxruntime", "onnx", "onnxscript")
     extra = "pip install 'autoprune[onnx]', or measure with @torch"
 
@@ -44,7 +45,7 @@ class OnnxRuntime(Backend):
 
     def candidates(self, model: nn.Module, space: SearchSpace, example: Any, *, delivered: bool = False) -> Build:
         """Sessions of ONNX files that are cut from that of the dense network."""
-        write = partial(exported, example=example, free=True) if delivered else None
+        write = partial(_delivered, example=example) if delivered else None
         files = OnnxFiles(model, space, example, lambda data: self._session(data, example)(), write)
         return lambda widths: self._session(files(widths), example)
 
@@ -93,7 +94,9 @@ class OnnxRuntime(Backend):
         arrays = [t.detach().cpu().numpy() for t in tree_leaves(example) if isinstance(t, Tensor)]
         if len(names) != len(arrays):
             raise ValueError(f"latency: the ONNX file has {len(names)} inputs, the example {len(arrays)} tensors")
-        feed = dict(zip(names, arrays, strict=True))
+        # A file of pruned inputs takes fewer channels; which values they hold does not matter here.
+        sizes = ([slice(s if isinstance(s, int) else None) for s in i.shape] for i in session.get_inputs())
+        feed = {name: array[tuple(part)] for name, array, part in zip(names, arrays, sizes, strict=True)}
         if device != "cuda":
             return timed(lambda: session.run(None, feed)), session  # the answer is on the host when it returns
         binding, index = session.io_binding(), int(number or 0)  # inputs and answers stay there: no copy is timed
@@ -107,3 +110,11 @@ class OnnxRuntime(Backend):
             binding.synchronize_outputs()
 
         return timed(run, self.setting.device), session
+
+
+def _delivered(model: nn.Module, example: Any) -> bytes:
+    """The file that a run delivers; of networks that only the quick exporter can write, its file."""
+    try:
+        return exported(model, example, free=True)
+    except ValueError:
+        return exported(model, example, quick=True)

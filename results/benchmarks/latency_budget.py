@@ -77,9 +77,14 @@ def network(name: str, folder: Path) -> tuple[torch.nn.Module, ImageData]:
     return model, load(where, val_images=64, seed=0, image_size=224, max_images=256, mean=MEAN, std=STD)
 
 
+def dense_path(name: str) -> Path:
+    """Where it lies."""
+    return CACHE / "latency" / f"{name}-any.onnx"
+
+
 def dense_file(name: str, model: torch.nn.Module, size: int) -> Path:
     """The dense network as ONNX, written once, as a run delivers it: for any batch."""
-    path = CACHE / "latency" / f"{name}-any.onnx"
+    path = dense_path(name)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         to_onnx(model, torch.zeros(1, 3, size, size), path)
@@ -160,7 +165,7 @@ def holds(name: str, seed: int, folder: Path) -> dict[str, Any]:
     run = CACHE / f"{label}-run"
     budget = f"latency<=60%@{METRIC.partition('@')[2]}"
     found = piece(label, lambda: search(name, budget, seed, folder, HOW[name], run))
-    files = CACHE / "latency" / f"{name}.onnx", run / "best" / "model.onnx"
+    files = dense_path(name), run / "best" / "model.onnx"
     return found | piece(f"{label}-file", lambda: measured(*files))
 
 

@@ -289,6 +289,26 @@ def test_a_budget_is_held_on_the_file_that_is_delivered(monkeypatch, tmp_path):
     assert found != Counter(node.op_type for node in quick.node)
 
 
+def test_linear_layers_on_sequences_are_not_cut_in_the_file():
+    """Their weights stand there as constants without a name, so that every candidate would be the dense network."""
+    pytest.importorskip("onnxscript")
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    example = torch.randn(1, 10, 16)
+    space = trace(model, example)
+    files = OnnxFiles(model, space, example, lambda data: None)
+    assert not files.cutting
+    assert len(files(space.floor)) < len(files(space.full)) - 4 * 60 * 16
+
+
+def test_a_delivered_file_of_pruned_inputs_is_run():
+    pytest.importorskip("onnxscript")
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    example = torch.randn(1, 4, 8, 8)
+    space = trace(model, example, prune_inputs=True)
+    build = OnnxRuntime(Setting(batch=1)).candidates(model, space, example, delivered=True)
+    assert build(space.clip(g.size / 2 for g in space.groups))() > 0
+
+
 @pytest.mark.parametrize("inputs", [False, True])
 def test_computed_weights_and_inputs_are_not_cut_in_the_file(inputs):
     """No initializer of the file is the parameter that is cut, so that every candidate would be the dense network."""

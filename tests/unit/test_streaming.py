@@ -96,6 +96,10 @@ def test_samples_that_are_kept_are_read_once():
     assert not data.reads
     bound.draw("val", 6, 1)
     assert len(data.reads) == 6  # another seed has other samples
+    task.forget()
+    data.reads.clear()
+    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
+    assert len(data.reads) == 6
 
 
 # What is streamed.
