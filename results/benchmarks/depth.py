@@ -25,7 +25,6 @@ import json
 import shutil
 from collections import defaultdict
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
