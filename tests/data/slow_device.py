@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,11 +35,13 @@ class Slow(Backend):
 
     name = "slow"
     measured = 0
+    asked: ClassVar[list[bool]] = []  # each time that candidates were to be built: as they would be delivered?
 
     def load(self, model, example):
         return lambda: 1.0
 
     def candidates(self, model, space, example, *, delivered=False):
+        type(self).asked.append(delivered)
         sites, groups = sites_of(model, space, example), len(space.groups)
         dense = float(believed(sites, groups, np.array([space.full]))[0])
 

@@ -116,6 +116,15 @@ def test_a_verb_refuses_settings_that_are_not_its_own(run):
         autoprune.resume(run, seed=3, progress=False)
 
 
+def test_a_look_trains_nothing(monkeypatch):
+    def trained(*args, **settings):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("autoprune.runs.scoring.finetune", trained)
+    settings = {"score_samples": 64, "score_rounds": 4, "device": "cpu", "progress": False}
+    assert autoprune.profile(FACTORY, "digits", "macs<=40%", **settings).problem.scores
+
+
 def test_what_the_looking_verbs_give_back(run, here):
     found = autoprune.profile(FACTORY, "digits", "macs<=40%", criterion="l1", progress=False)
     assert [g.name for g in found.space.groups]
