@@ -98,15 +98,17 @@ def study(
         known = LatencySamples()
         with backend.ready():
             build = backend.candidates(model, space, example)
-            delivered = build if backend.alike else backend.candidates(model, space, example, delivered=True)
-            measure = _beside_dense(backend, build, delivered(space.full), space.full, around)
+            dense = delivered = build(space.full)
+            if not backend.alike:
+                delivered = backend.candidates(model, space, example, delivered=True)(space.full)
+            measure = _beside_dense(backend, build, dense, delivered, around)
             end = time.monotonic() + seconds
             while len(known.shares) < most and (len(known.shares) < LEAST or time.monotonic() < end):
                 latency = learn(known) if known.shares else None
                 numbers = range(len(known.shares), min(len(known.shares) + CHUNK, most))
                 chunk = [proposal(space, latency, number) for number in numbers]
-                dense, shares = measure(chunk)
-                known.dense.append(dense)
+                ms, shares = measure(chunk)
+                known.dense.append(ms)
                 known.widths.extend(chunk)
                 known.shares.extend(shares)
                 if say:
@@ -116,12 +118,11 @@ def study(
     return learn(known)
 
 
-def _beside_dense(backend: Backend, build: Build, delivered: Run, full: Widths, around: Around) -> Measure:
+def _beside_dense(backend: Backend, build: Build, dense: Run, delivered: Run, around: Around) -> Measure:
     """What measures candidates in turns with the dense network: its milliseconds, and their shares of it.
 
     The milliseconds are those of the dense network as it would be delivered; the shares are of files of one kind.
     """
-    dense = build(full)
 
     def measure(candidates: Sequence[Widths]) -> tuple[float, list[float]]:
         runs = {str(i): build(widths) for i, widths in enumerate(candidates)}

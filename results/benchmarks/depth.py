@@ -10,11 +10,10 @@
 (trained first, if need be); then the delivered network is measured beside the dense one (the ONNX file in ONNX Runtime,
 the loaded safetensors in torch, batch 1, one thread) and trained for an epoch: ResNet-20 by the protocol, the
 transformer by AdamW at 5e-4. A budget that is out of reach is recorded as what the refusal says. *held*: whether what
-is delivered keeps the budget, by the transformer with random weights, on which no latency depends, by
-short searches. *branches*: how well
-the loss without a block ("replaced by its constant") and the sum of its units' scores rank the blocks by the loss after
-both the block's removal and least-squares reconstruction. Pieces are cached, so a killed run goes on. Measure on a core
-that nobody else uses.
+is delivered keeps the budget, by the transformer with random weights, on which no latency depends, by short searches.
+*branches*: how well the loss without a block ("replaced by its constant") and the sum of its units' scores rank the
+blocks by the loss after both the block's removal and least-squares reconstruction. Pieces are cached, so a killed run
+goes on. Measure on a core that nobody else uses.
 """
 
 from __future__ import annotations

@@ -57,12 +57,6 @@ def model(digits_weights):
     return {"model": "search_spaces.models:digits_cnn", "weights": str(digits_weights), "data": "digits"}
 
 
-def test_a_budget_is_judged_by_what_would_be_delivered(device, model, here):
-    device.Slow.asked.clear()
-    search(**model, budget=device.BUDGET, name=str(here / "run"), progress=False, **QUICK)
-    assert device.Slow.asked == [True]
-
-
 def true_share(space, widths):
     """What a network takes of the dense one on the made-up device."""
     sites = sites_of(digits_cnn().eval(), space, torch.zeros(1, 1, 8, 8))
@@ -96,6 +90,12 @@ def run(finished, here, device):
     """A copy of that search."""
     shutil.copytree(finished.run_dir, here / "run")
     return replace(finished, run_dir=here / "run")
+
+
+def test_a_budget_is_judged_by_what_would_be_delivered(device, model, here):
+    device.Slow.asked.clear()
+    search(**model, budget=device.BUDGET, name=str(here / "run"), progress=False, **QUICK)
+    assert device.Slow.asked == [True]
 
 
 def test_the_winner_holds_although_the_predictor_is_wrong(run, capsys):

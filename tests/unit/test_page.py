@@ -288,6 +288,7 @@ def test_the_verdict_says_how_many_and_what_chance_would_do():
         "Spearman 0.94, n = 6 finalists. Chance alone reaches ±0.89 one time in twenty."
     )
     assert "So few that any order could be chance" in verdict([1, 2, 3], [3, 2, 1])
+    assert verdict([1, 1], [1, 2]).startswith("No rank correlation")
     assert verdict([1, 1, 1], [1, 2, 3]).startswith("No rank correlation: the 3 finalists are all alike")
     assert verdict([1, 2], [1, 2]) == "No rank correlation: not known from 2 finalists."
 

@@ -85,23 +85,6 @@ class Noisy(Dataset):
         return pixels, i % 2
 
 
-def test_samples_that_are_kept_are_read_once():
-    """Whatever the task is bound to: else each part of a search holds its own copy."""
-    data = Noisy()
-    task = Classification(load_or_stream({"train": data, "mean": 0, "std": 1}, ALL, val_images=8)).loading(0)
-    first = list(task.draw("val", 6, 0).batches(3))
-    bound = task.without("test").on(Compute(torch.device("cpu"), amp=False, channels_last=False)).loading(0)
-    data.reads.clear()
-    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
-    assert not data.reads
-    bound.draw("val", 6, 1)
-    assert len(data.reads) == 6  # another seed has other samples
-    task.forget()
-    data.reads.clear()
-    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
-    assert len(data.reads) == 6
-
-
 # What is streamed.
 
 
@@ -229,6 +212,23 @@ def test_a_larger_sample_begins_with_the_smaller_one_and_is_read_once():
     more = task.draw("calibration", 12, seed=0).whole(12)
     assert torch.equal(more[0][:8], few[0])
     assert len(data.reads) == 12
+
+
+def test_samples_that_are_kept_are_read_once():
+    """Whatever the task is bound to: else each part of a search holds its own copy."""
+    data = Noisy()
+    task = Classification(load_or_stream({"train": data, "mean": 0, "std": 1}, ALL, val_images=8)).loading(0)
+    first = list(task.draw("val", 6, 0).batches(3))
+    bound = task.without("test").on(Compute(torch.device("cpu"), amp=False, channels_last=False)).loading(0)
+    data.reads.clear()
+    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
+    assert not data.reads
+    bound.draw("val", 6, 1)
+    assert len(data.reads) == 6  # another seed has other samples
+    task.forget()
+    data.reads.clear()
+    assert same(list(bound.draw("val", 6, 0).batches(3)), first)
+    assert len(data.reads) == 6
 
 
 def test_a_sample_that_memory_does_not_hold_is_read_each_time(pictures, monkeypatch):
