@@ -29,7 +29,7 @@ SECONDS = 150.0  # of measuring
 LEAST, MOST = 48, 144  # candidates
 AGAIN = 12  # that are measured twice
 OLD_S = 3600.0  # half-written measurements of that age belong to nobody
-_SCHEME = 5  # how candidates are chosen and measured: a cache of another one is not read
+_SCHEME = 6  # how candidates are chosen and measured: a cache of another one is not read
 
 Measure = Callable[[Sequence[Widths]], tuple[float, list[float]]]
 

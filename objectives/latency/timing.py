@@ -11,7 +11,8 @@ from objectives.products import Floats
 
 Run = Callable[[], float]  # runs a network once, to its end, and says how many milliseconds that took
 Around = Callable[[Callable[[], None]], None]  # called with each burst of measuring
-_TURN_MS = 6.0  # how long a fast network runs when it is its turn
+_TURN_MS = 6.0  # how long the fastest network runs when it is its turn,
+_LONGEST_MS = 100.0  # and the slowest at most
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def at_once(measure: Callable[[], None]) -> None:
 def rounds(runs: Mapping[str, Run], turns: int, most: int = 20, around: Around = at_once) -> Floats:
     """Best milliseconds of a network in a turn: [turns, networks].
 
-    The first run of every turn warms the caches and is not counted.
+    The first run of every turn warms the caches and is not counted. All run equally often: the best of many runs is
+    less than the best of few, so that a slow network would seem slower beside a fast one that runs more often.
 
     Args:
         runs: Name -> network.
@@ -50,14 +52,13 @@ def rounds(runs: Mapping[str, Run], turns: int, most: int = 20, around: Around =
         around: Called with each round.
     """
     table = np.empty((turns, len(runs)))
-    names, counts = list(runs), []
+    names, often = list(runs), [1]
 
     def begin() -> None:
-        for run in runs.values():
-            pace = min(run(), run())  # the first one compiles and allocates
-            counts.append(int(np.clip(_TURN_MS / max(pace, 1e-6), 2, most)))
+        paces = [max(min(run(), run()), 1e-6) for run in runs.values()]  # the first run compiles and allocates
+        often[0] = int(np.clip(min(_TURN_MS / min(paces), _LONGEST_MS / max(paces)), 2, most))
 
-    if most > 1:
+    if most > 1 and runs:
         around(begin)
     for turn in range(turns):
 
@@ -66,7 +67,7 @@ def rounds(runs: Mapping[str, Run], turns: int, most: int = 20, around: Around =
                 run = runs[names[column]]
                 if most > 1:
                     run()
-                table[turn, column] = min(run() for _ in range(counts[column] if most > 1 else 1))
+                table[turn, column] = min(run() for _ in range(often[0]))
 
         around(burst)
     return table

@@ -213,6 +213,22 @@ def test_turns_alternate_and_the_first_run_is_not_counted():
     assert timing["b"].spread == 0.5
 
 
+@pytest.mark.parametrize(("paces", "often"), [((4.0, 1.0), 6), ((0.1, 0.2), 20), ((60.0, 0.5), 2), ((25.0, 1.0), 4)])
+def test_the_best_is_of_equally_many_runs_of_each(paces, often):
+    """The best of few runs is slower than the best of many, so that the share of a fast network would come out low."""
+    calls = [0, 0]
+
+    def runner(which, ms):
+        def run():
+            calls[which] += 1
+            return ms
+
+        return run
+
+    take_turns({str(i): runner(i, ms) for i, ms in enumerate(paces)}, turns=3)
+    assert calls == [2 + 3 * (1 + often)] * 2
+
+
 def test_a_slow_spell_does_not_show():
     rng = np.random.default_rng(0)
     true = rng.uniform(1, 20, 25)
@@ -227,18 +243,20 @@ class Clock(Backend):
     """Does not run anything: the time is that of the made-up device, half as much again in slow spells."""
 
     name = "clock"
-    measured = 0
+    measured, passed = 0, 0.0  # runs, milliseconds
 
     def load(self, model, example):
         return lambda: 1.0
 
     def candidates(self, model, space, example, *, delivered=False):
         sites = sites_of(model, space, example)
-        return lambda widths: lambda: self.tick() * float(device(sites, np.array([widths]))[0])
+        return lambda widths: lambda: self.tick(float(device(sites, np.array([widths]))[0]))
 
-    def tick(self):
+    def tick(self, ms):
+        took = ms * (1.5 if self.passed // 300 % 3 == 2 else 1.0)
         type(self).measured += 1
-        return 1.5 if self.measured // 400 % 3 == 2 else 1.0
+        type(self).passed += took
+        return took
 
 
 def test_a_study_measures_once_and_then_reads(net, tmp_path):
