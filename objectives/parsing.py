@@ -22,7 +22,8 @@ _EXPECTED = "expected <cost><=<limit>, e.g. macs<=50%, macs<=0.5x or params<=1.5
 def parse(text: str) -> Budget:
     """Read a budget: "macs<=50%", "macs<=0.5x", "params<=1.5M", "flops<=20M" (flops means MACs).
 
-    A latency says where: "latency<=60%@onnxruntime,batch=1,threads=1", "latency<=3.5ms@torch".
+    A latency says where: "latency<=60%@onnxruntime,batch=1,threads=1", "latency<=3.5ms@torch". In all of them <
+    is read as <=.
 
     Raises:
         ValueError: If the text cannot be read, the metric is unknown or the limit is out of range.

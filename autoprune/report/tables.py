@@ -64,7 +64,11 @@ def reachable_table(feasibility: Feasibility) -> FittingTable:
 
 
 def removed(space: SearchSpace, widths: Widths) -> str:
-    """What has no width left, in words: "block layer2.1, block layer2.2 (every block of layer2)"; empty if nothing."""
+    """What has no width left, in words: "block layer2.1, branch layer3.0.se"; empty if nothing.
+
+    A block is a numbered module with layers in it, "layer2.1" or "block2". A stage that has lost all of its blocks is
+    named, too: "(every block of layer2)".
+    """
     gone = [name for branch in space.removed(widths) for name in branch.name.split(" and ")]
     blocks: dict[str, set[str]] = {}  # stage -> its blocks, as far as they have layers
     for layer in space.layers:
@@ -72,7 +76,8 @@ def removed(space: SearchSpace, widths: Widths) -> str:
         for depth in range(1, len(parts)):
             blocks.setdefault(".".join(parts[:depth]), set()).add(".".join(parts[: depth + 1]))
     stages = [s for s, names in blocks.items() if names <= set(gone) and (len(names) > 1 or min(names)[-1].isdigit())]
-    said = ", ".join(f"block {name}" for name in gone)
+    around = {name for name in gone if any(layer.name.startswith(f"{name}.") for layer in space.layers)}
+    said = ", ".join(f"{'block' if name in around and name[-1].isdigit() else 'branch'} {name}" for name in gone)
     return said + (f" (every block of {', '.join(stages)})" if stages else "")
 
 

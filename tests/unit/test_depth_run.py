@@ -150,6 +150,9 @@ def test_what_was_removed_is_said():
     stays.blocks.insert(1, nn.Conv2d(16, 16, 1))
     space = trace(stays, x).with_limits(depth=True)
     assert removed(space, space.floor) == "block blocks.0, block blocks.2"
+    gated = trace(*branches.made("squeezed")).with_limits(depth=True)
+    said = [removed(gated, gated.without(gated.full, branch)) for branch in gated.branches]
+    assert said == ["branch blocks.0.gate", "branch blocks.1.gate", "block blocks.0", "block blocks.1"]
 
 
 def test_the_profile_names_what_may_go_and_why_not(capsys):
