@@ -18,3 +18,4 @@ from autoprune.training.methods import Sandwich as Sandwich
 from autoprune.training.methods import Step as Step
 from autoprune.training.optimisers import OPTIMIZERS as OPTIMIZERS
 from autoprune.training.schedules import SCHEDULES as SCHEDULES
+from autoprune.training.stability import check_strength as check_strength

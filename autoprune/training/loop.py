@@ -25,6 +25,7 @@ from autoprune.training import checkpoint
 from autoprune.training.methods import Cut, Method, Plan
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.schedules import schedule_of
+from autoprune.training.stability import check_strength
 from autoprune.training.state import TrainingState
 
 StepListener = Callable[[int, int, float], None]  # (steps done, steps in all, training loss of the last step)
@@ -102,7 +103,8 @@ def finetune(
         listener: Told after each step.
 
     Raises:
-        ValueError: If a setting does not fit the task or the network, or the checkpoint belongs to another training.
+        ValueError: If a setting does not fit the task or the network, the method's strength makes the training diverge,
+            or the checkpoint belongs to another training.
         Diverged: If the loss becomes NaN or infinite.
         DiskError: If the checkpoint cannot be written.
     """
@@ -122,6 +124,8 @@ def finetune(
         if checkpoints is not None and checkpoints.resume:
             with nullcontext() if checkpoints.strict else suppress(ValueError):
                 _restore(run, checkpoints.path)
+        if not run.step:
+            check_strength(run.model, run.method, plan)
         if settings.rescale and not run.step:
             run.rescale(training.between(0, settings.rescale + 1))
         resumed_from = run.step

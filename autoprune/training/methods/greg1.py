@@ -32,6 +32,7 @@ class GReg1(GivenUnits):
     """
 
     name: ClassVar[str] = "greg1"
+    strengths: ClassVar[tuple[str, ...]] = ("growth", "ceiling")
     REMEMBERED: ClassVar[tuple[str, ...]] = (
         "strength",
         "ratios",
@@ -55,6 +56,10 @@ class GReg1(GivenUnits):
         """Two updates, and a step to hold."""
         return 3 * self.every
 
+    def push(self, step: int) -> tuple[float, ...]:
+        """See `Method`: as long as no ratio stops it."""
+        return (grown(self.delta, 1 + min(step, self.growing - 1) // self.every, self.ceiling),)
+
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Let lambda grow, and push."""
         if step.number % self.every == 0 and step.number < self.growing and self.delta:
@@ -68,6 +73,11 @@ class GReg1(GivenUnits):
         self.ratios = smoothed_ratio(self.ratios, [u.rows().abs().mean(1).cpu() for u in self.units], self.pruned)
         if min(self.ratios) < ENOUGH:
             self.strength = [s if s > self.ceiling else s + self.delta for s in self.strength]
+
+
+def grown(delta: float, updates: int, ceiling: float) -> float:
+    """Lambda after so many updates, the last of which is the one that exceeds the ceiling."""
+    return delta * min(updates, max(0, ceiling // delta + 1)) if delta else 0.0
 
 
 def smoothed_ratio(before: list[float], sizes: Sequence[Tensor], pruned: Sequence[Tensor]) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.training.methods.finding import FindingUnits
-from autoprune.training.methods.greg1 import smoothed_ratio
+from autoprune.training.methods.greg1 import grown, smoothed_ratio
 from autoprune.training.methods.method import Plan, Pruning, Step
 
 ENOUGH = 1000.0  # ratio of the mean |w| of kept and pruned units from which a group is pushed no more
@@ -34,6 +34,7 @@ class GReg2(FindingUnits):
     """
 
     name: ClassVar[str] = "greg2"
+    strengths: ClassVar[tuple[str, ...]] = ("growth", "ceiling", "highest")
     REMEMBERED: ClassVar[tuple[str, ...]] = (
         "strength",
         "ratios",
@@ -61,6 +62,14 @@ class GReg2(FindingUnits):
     def least(self) -> int:
         """An update of each kind, and a step to hold."""
         return 3 * self.every
+
+    def push(self, step: int) -> tuple[float, ...]:
+        """See `Method`: of the chosen, as long as no ratio stops it, and of the others."""
+        if step < self.pick or not self.delta:
+            first = self.first * (1 + min(step, self.pick - 1) // self.every)
+            return first, first
+        updates = 1 + (min(step, self.hold - 1) - self.pick) // self.every
+        return self.highest + grown(self.delta, updates, self.ceiling - self.highest), -self.delta
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Let lambda grow, choose when it is time, and push."""

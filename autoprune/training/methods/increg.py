@@ -42,10 +42,8 @@ class IncReg(FindingUnits):
     """
 
     name: ClassVar[str] = "increg"
-    REMEMBERED: ClassVar[tuple[str, ...]] = (
-        "weights",
-        "ranks",
-    )
+    strengths: ClassVar[tuple[str, ...]] = ("strength", "ceiling")
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("weights", "ranks")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None, ceiling: float = 2.5) -> None:
@@ -63,6 +61,10 @@ class IncReg(FindingUnits):
     @torch.no_grad()
     def _sizes(self) -> list[Tensor]:
         return [units.rows().abs().mean(1).cpu() for units in self.units]
+
+    def push(self, step: int) -> tuple[float, ...]:
+        """See `Method`: at rank 0."""
+        return (min(self.rise * (step + 1), self.ceiling),)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Rank, let lambda rise, remove, and push."""
@@ -88,9 +90,8 @@ class IncReg(FindingUnits):
         """What is removed stays at zero."""
         if step.number + 1 == self.steps:
             for i, count in enumerate(self.counts):
-                left = count - int(self.pruned[i].sum())
                 rest = torch.where(self.pruned[i], -math.inf, self.weights[i] - 1e-9 * self.ranks[i])
-                self.pruned[i][rest.argsort(descending=True, stable=True)[:left]] = True
+                self.pruned[i][rest.argsort(descending=True, stable=True)[: count - int(self.pruned[i].sum())]] = True
         self.mask()
         super().after_step(net, step)
 

@@ -86,12 +86,16 @@ class Method(ABC):
         name: What the command line calls it.
         finds: Whether it finds the units that stay, under the budgets; else it is given them, or prunes nothing.
         ordered: Whether the units that stay are those of the plan's highest scores, at any widths.
+        strengths: Settings by which it acts more strongly, the likeliest to be too large first: the training is
+            refused where they make it diverge (`stability`). It is then made anew from its `settings`, and its penalty
+            and `after_backward` get along without samples.
         pruning: What it may prune; None where it prunes nothing.
     """
 
     name: ClassVar[str]
     finds: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
+    strengths: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pruning: Pruning | None = None) -> None:
         self.pruning = pruning
@@ -119,6 +123,13 @@ class Method(ABC):
         Raises:
             ValueError: If it cannot work with this network or training: too few steps, no batch-norm ...
         """
+
+    def push(self, step: int) -> tuple[float, ...]:
+        """In a step, the largest lambda of each kind that its schedule allows, where it adds lambda * w to gradients.
+
+        As many in every step; below 0 where weights are made to grow; none: it does no such thing.
+        """
+        return ()
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """What is added to the loss of a step, a scalar with gradients; told with it."""

@@ -25,6 +25,7 @@ class OrthoReg(GivenUnits):
     """
 
     name: ClassVar[str] = "orthoreg"
+    strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float = 1e-2) -> None:

@@ -31,6 +31,7 @@ class Polarization(FindingUnits):
     """
 
     name: ClassVar[str] = "polarization"
+    strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None, t: float = 1.4) -> None:

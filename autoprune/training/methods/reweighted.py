@@ -29,6 +29,7 @@ class Reweighted(FindingUnits):
     """
 
     name: ClassVar[str] = "reweighted"
+    strengths: ClassVar[tuple[str, ...]] = ("strength",)
     REMEMBERED: ClassVar[tuple[str, ...]] = (
         "alphas",
         "means",

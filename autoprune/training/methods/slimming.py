@@ -25,6 +25,7 @@ class Slimming(FindingUnits):
     """
 
     name: ClassVar[str] = "slimming"
+    strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None) -> None:
@@ -36,12 +37,12 @@ class Slimming(FindingUnits):
         super().begin(net, plan)
         self.scales()  # refuses networks without
         scaled = min(1e-2, 1e-4 * 160 * plan.per_epoch / plan.steps)
-        self.push = scaled if self.strength is None else self.strength
+        self.weight = scaled if self.strength is None else self.strength
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Push the scales towards zero."""
         for units in self.units:
-            units.push_evenly_(self.push)
+            units.push_evenly_(self.weight)
         return 0.0
 
     def leave(self) -> None:

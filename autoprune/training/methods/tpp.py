@@ -34,16 +34,12 @@ class Tpp(GivenUnits):
     """
 
     name: ClassVar[str] = "tpp"
+    strengths: ClassVar[tuple[str, ...]] = ("weight", "growth", "ceiling")
 
     def __init__(
-        self,
-        pruning: Pruning | None = None,
-        *,
-        growth: float | None = None,
-        every: int = 10,
-        ceiling: float = 1.0,
+        self, pruning: Pruning | None = None, *, growth: float | None = None, every: int = 10, ceiling: float = 1.0,
         weight: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(pruning)
         self.growth, self.every, self.ceiling, self.weight = growth, every, ceiling, weight
 
@@ -61,6 +57,10 @@ class Tpp(GivenUnits):
     def strength(self, step: int) -> float:
         """Lambda in a step."""
         return min(self.ceiling, self.delta * (step // self.every))
+
+    def push(self, step: int) -> tuple[float, ...]:
+        """See `Method`."""
+        return (self.strength(step),)
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """Weight * lambda * the sum over the layers; None while lambda is 0."""
