@@ -17,7 +17,7 @@ from autoprune.report.tables import seconds
 from autoprune.runs.levels import check_levels
 from autoprune.runs.prepare import Prepared
 from autoprune.runs.training import train
-from autoprune.training import Method, Pruning, TrainingSettings, plan_of, steps_of
+from autoprune.training import Method, Pruning, TrainingSettings, check_strength, plan_of, steps_of
 from autoprune.training.methods import make
 from search_spaces import Kept, NestedNetwork
 
@@ -74,6 +74,7 @@ def begin(method: Method, prepared: Prepared, config: RunConfig) -> None:
     if isinstance(net, NestedNetwork):
         check_levels(net, prepared.example)
     method.begin(net, plan)
+    check_strength(net, method, plan)
 
 
 def drive_out(
