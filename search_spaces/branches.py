@@ -7,7 +7,7 @@ go along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,24 +20,22 @@ from search_spaces.emptied import CONST, Groups, Network, View
 from search_spaces.graph import Named, references
 from search_spaces.space import SearchSpace
 from search_spaces.standing_in import Replacement, Unfollowed
+from search_spaces.trying import Trial
 
 if TYPE_CHECKING:
     from search_spaces.recorder import Recorder
 
 
-Fails = Callable[[SearchSpace, Branch], str]  # what the code of a network says without a branch; empty if it runs
-
-
-def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64], fails: Fails) -> SearchSpace:
+def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64], trial: Trial) -> SearchSpace:
     """The space, with what is known of its branches.
 
     Args:
         space: As it was solved.
         rec: After the trace.
         group_of: Root of an id -> number of its group, -1: of none.
-        fails: Runs the network without a branch.
+        trial: Runs the network without some branches.
     """
-    return Finder(space, Network(rec, group_of), fails).found()
+    return Finder(space, Network(rec, group_of), trial).found()
 
 
 class OneStays(Exception):
@@ -59,13 +57,14 @@ class Finder:
     Args:
         space: As it was solved.
         network: The graph of its trace.
-        fails: See `with_branches`.
+        trial: See `with_branches`.
     """
 
-    def __init__(self, space: SearchSpace, network: Network, fails: Fails) -> None:
-        self._space, self._network, self._fails = space, network, fails
+    def __init__(self, space: SearchSpace, network: Network, trial: Trial) -> None:
+        self._space, self._network, self._trial = space, network, trial
         self._reasons: dict[int, str] = {}  # why a group may not vanish
         self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
+        self._runs: set[tuple[int, ...]] = set()  # groups of branches without which the network has been run
         self._constant: set[int] = set()  # nodes that are where all goes that may
 
     def found(self) -> SearchSpace:
@@ -93,33 +92,68 @@ class Finder:
                 found.setdefault(view.groups, (view, []))[1].append((g,))
         everything = self._network.closed(set().union(*found))
         self._constant = {n for n, status in everything.status.items() if status == CONST}
-        branches: list[Branch] = []
+        made: list[tuple[Branch, str | None]] = []  # and the module whose code is doubtful
         for view, causes in sorted(found.values(), key=lambda row: (len(row[0].groups), sorted(row[0].groups))):
             try:
-                branches.append(self._branch(view, causes))
+                made.append(self._replaced(view, causes))
             except Unfollowed as error:
                 self._reasons |= dict.fromkeys([g for (g,) in causes], str(error))
+        self._runs |= self._running([branch for branch, doubtful in made if doubtful is not None])
+        branches: list[Branch] = []
+        for branch, doubtful in made:
+            try:
+                self._check(branch, doubtful)
+                branches.append(branch)
+            except Unfollowed as error:
+                self._reasons |= dict.fromkeys([g for (g,) in branch.causes], str(error))
         for number, branch in enumerate(branches):  # what may not go alone goes with the smallest branch around it
             inside = [g for g in branch.groups if self._reasons[g]]
             self._reasons |= dict.fromkeys(inside, "")
             branches[number] = replace(branch, causes=(*branch.causes, *((g,) for g in inside)))
         return branches
 
-    def _branch(self, view: View, causes: Sequence[tuple[int, ...]]) -> Branch:
-        """What goes with a view.
+    def _replaced(self, view: View, causes: Sequence[tuple[int, ...]]) -> tuple[Branch, str | None]:
+        """What goes with a view, and the name of the module whose code may not run without it, if any.
 
         Raises:
-            Unfollowed: If that cannot be said, or the network does not run without it.
+            Unfollowed: If what goes cannot be said.
         """
         found = Replacement(self._network, view, self._constant)
         branch = Branch("", tuple(sorted(view.groups)), tuple(causes), found.stand_ins())
-        if found.doubtful and (said := self._fails(self._space, branch)):
-            where = self._network.where(min(found.doubtful))
+        self._views[branch.groups] = view
+        return branch, self._network.module_of(min(found.doubtful)) if found.doubtful else None
+
+    def _check(self, branch: Branch, doubtful: str | None) -> None:
+        """Run the network without a branch, if its code is doubtful and that has not been done.
+
+        Raises:
+            Unfollowed: If it does not run.
+        """
+        if doubtful is None or branch.groups in self._runs:
+            return
+        if said := self._trial.alone(self._space, branch, doubtful):
+            where = f"'{doubtful}'" if doubtful else "the model"
             raise Unfollowed(
                 f"the code of {where} does not run without them ({said}); what is a module of its own may go"
             )
-        self._views[branch.groups] = view
-        return branch
+
+    def _running(self, branches: Sequence[Branch]) -> set[tuple[int, ...]]:
+        """Groups of the branches without which the network runs, of those that can be left out many at once.
+
+        Every second one is gone in one run, the others in another: so each is seen beside neighbours that are there,
+        in two runs where all is well. A run that fails says nothing of its branches.
+        """
+        turns: list[list[Branch]] = [[], []]
+        for number, branch in enumerate(sorted(branches, key=lambda b: b.groups)):
+            turn = turns[number % 2]
+            if not any(set(branch.groups) & set(other.groups) for other in turn):
+                turn.append(branch)
+        runs = set[tuple[int, ...]]()
+        for turn in turns:
+            whole = not self._network.closed({g for b in turn for g in b.groups}).why_not
+            if len(turn) > 1 and whole and not self._trial(self._space, turn):
+                runs.update(branch.groups for branch in turn)
+        return runs
 
     def _joint(self, branches: list[Branch]) -> list[Branch]:
         """What goes only where several branches are gone.
@@ -171,7 +205,9 @@ class Finder:
         elif groups in joint:
             joint[groups] = replace(joint[groups], causes=(*joint[groups].causes, cause))
         else:
-            joint[groups] = self._branch(view, [cause])
+            branch, doubtful = self._replaced(view, [cause])
+            self._check(branch, doubtful)
+            joint[groups] = branch
 
     def _check_answer(self, branches: Sequence[Branch]) -> None:
         """Something of the input must reach the answer where all goes that may.

@@ -162,10 +162,14 @@ class Network:
         func = self.nodes[n].func
         return n in self.exits or isinstance(func, (Adapter, nn.Module)) or func is functional.embedding
 
-    def where(self, n: int) -> str:
-        """The module in which a node runs, for messages."""
+    def module_of(self, n: int) -> str:
+        """Name of the innermost module in which a node runs."""
         calls = self.nodes[n].calls
-        name = self.graph.calls[calls[-1]].name if calls else ""
+        return self.graph.calls[calls[-1]].name if calls else ""
+
+    def where(self, n: int) -> str:
+        """The same for messages."""
+        name = self.module_of(n)
         return f"'{name}'" if name else "the model"
 
     def is_idle(self, n: int, dropped: set[int]) -> bool:

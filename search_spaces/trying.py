@@ -1,7 +1,8 @@
-"""Does a network run without a branch? Asked where its own code does something with what is not there."""
+"""Does a network run without a branch, or several? Asked where its own code does something with what is not there."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,26 +16,59 @@ from search_spaces.space import SearchSpace
 from search_spaces.surgery import prune
 
 
-def fails_without(model: nn.Module, args: Any, kwargs: Any, space: SearchSpace, branch: Branch) -> str:
-    """What the code of a network says without a branch, at random widths of all that stays; empty if it runs.
+class Trial:
+    """Runs a network without branches, at random widths of all that stays.
 
     Args:
         model: The dense network.
         args: What it is called with.
         kwargs: By keyword.
-        space: Its groups.
-        branch: What is gone.
     """
-    rng = np.random.default_rng(0)
-    gone = set(branch.groups)
-    groups = tuple(replace(g, floor=0) if n in gone else g for n, g in enumerate(space.groups))
-    kept = [np.arange(0 if n in gone else rng.integers(1, g.size + 1)) for n, g in enumerate(groups)]
-    try:
-        network = prune(model, replace(space, groups=groups, branches=(branch,)), kept).eval()
-        args, kwargs = tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            network(*args, **kwargs)
-    except Exception as error:  # whatever the code of the network raises
-        lines = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__}: {lines[0]}"
-    return ""
+
+    def __init__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
+        self._model, self._args, self._kwargs = model, args, kwargs
+        self._failed: dict[Hashable, str] = {}
+
+    def alone(self, space: SearchSpace, branch: Branch, module: str) -> str:
+        """What is said without one branch, whose code is that of a module.
+
+        Where a module of the same kind has failed without the same part of it, this one is not run: a network of many
+        such blocks would be run once for each.
+
+        Args:
+            space: Groups of the network.
+            branch: What is gone.
+            module: Its name; empty: the network itself.
+        """
+        inside = sorted(space.groups[g].name.removeprefix(f"{module}.") for g in branch.groups)
+        kind = (_kind(self._model.get_submodule(module)), *inside)
+        if kind not in self._failed:
+            said = self(space, [branch])
+            if not said:
+                return ""
+            self._failed[kind] = said
+        return self._failed[kind]
+
+    def __call__(self, space: SearchSpace, branches: Sequence[Branch]) -> str:
+        """What the code of the network says without some branches; empty if it runs."""
+        rng = np.random.default_rng(0)
+        gone = {g for branch in branches for g in branch.groups}
+        groups = tuple(replace(g, floor=0) if n in gone else g for n, g in enumerate(space.groups))
+        kept = [np.arange(0 if n in gone else rng.integers(1, g.size + 1)) for n, g in enumerate(groups)]
+        try:
+            network = prune(self._model, replace(space, groups=groups, branches=tuple(branches)), kept).eval()
+            args, kwargs = tree_map_only(torch.Tensor, torch.clone, (self._args, self._kwargs))
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                network(*args, **kwargs)
+        except Exception as error:  # whatever the code of the network raises
+            lines = str(error).strip().splitlines() or [""]
+            return f"{type(error).__name__}: {lines[0]}"
+        return ""
+
+
+def _kind(module: nn.Module) -> Hashable:
+    """Equal for modules that run the same code as far as can be seen: types of all parts, and switches."""
+    return tuple(
+        (name, type(part), tuple(sorted((k, v) for k, v in vars(part).items() if isinstance(v, bool))))
+        for name, part in module.named_modules()
+    )

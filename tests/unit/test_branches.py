@@ -10,7 +10,7 @@ from judge import judge
 from torch import nn
 
 from objectives.costs import Macs, Params
-from search_spaces import Dresser, SearchSpace, mask, prune, trace, verify
+from search_spaces import Dresser, SearchSpace, mask, prune, trace, trying, verify
 from search_spaces.absent import Absent
 from search_spaces.verify import redraw
 
@@ -245,3 +245,48 @@ def test_the_training_mode_of_a_network_is_that_of_what_stands_in():
     network(x)
     assert isinstance(network.blocks[0].branch, Absent)
     assert isinstance(model.blocks[0].branch, nn.Sequential)
+
+
+# -- code that may not run without a branch is run ------------------------------------------------------------------
+
+
+class Reshaping(branches.Windowed):
+    """Of the same parts, but another switch: its code gives the reshape all sizes, and runs on no head."""
+
+    def __init__(self):
+        super().__init__()
+        self.sized = True
+
+    def forward(self, x):
+        n, tokens, dim = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, dim // 4).permute(2, 0, 3, 1, 4)
+        x = x + self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, self.heads * (dim // 4)))
+        return x + self.mlp(x)
+
+
+def traced_with_runs(monkeypatch, model, x):
+    """The space, and how often the network was run without something."""
+    runs = []
+    monkeypatch.setattr(trying, "prune", lambda *args: (runs.append(1), prune(*args))[1])
+    return trace(model.eval(), x), len(runs)
+
+
+def test_blocks_that_run_are_run_together(monkeypatch):
+    blocks = [branches.Idle(16) for _ in range(6)]
+    space, runs = traced_with_runs(monkeypatch, branches.Classifier(*blocks), torch.randn(branches.IMAGES))
+    assert sum(g.may_vanish for g in space.groups) == 12
+    assert runs == 2
+
+
+def test_blocks_of_a_kind_that_fails_are_run_once(monkeypatch):
+    blocks = [branches.Windowed() for _ in range(8)]
+    space, runs = traced_with_runs(monkeypatch, branches.Transformer(*blocks), torch.randn(branches.TOKENS))
+    assert [g.may_vanish for g in space.groups if "qkv" in g.name] == [False] * 8
+    assert runs == 3
+
+
+def test_a_block_that_runs_may_go_beside_others_that_fail(monkeypatch):
+    blocks = [Reshaping() if n == 5 else branches.Windowed() for n in range(8)]
+    space, runs = traced_with_runs(monkeypatch, branches.Transformer(*blocks), torch.randn(branches.TOKENS))
+    assert [g.may_vanish for g in space.groups if "qkv" in g.name] == [n == 5 for n in range(8)]
+    assert runs == 4
