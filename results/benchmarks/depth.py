@@ -3,6 +3,7 @@
     python results/benchmarks/depth.py pays --data ../shared/data [--network resnet20]
         [--where onnxruntime torch macs] [--limits 50% 30%] [--seeds 0 1 2]
     python results/benchmarks/depth.py held [--where onnxruntime] [--limits 30%]
+    python results/benchmarks/depth.py least --data ../shared/data
     python results/benchmarks/depth.py branches --data ../shared/data
     python results/benchmarks/depth.py --tabulate
 
@@ -11,6 +12,7 @@
 the loaded safetensors in torch, batch 1, one thread) and trained for an epoch: ResNet-20 by the protocol, the
 transformer by AdamW at 5e-4. A budget that is out of reach is recorded as what the refusal says. *held*: whether what
 is delivered keeps the budget, by the transformer with random weights, on which no latency depends, by short searches.
+*least*: what the smallest networks take beside the dense one, without depth and with it.
 *branches*: how well the loss without a block ("replaced by its constant") and the sum of its units' scores rank the
 blocks by the loss after both the block's removal and least-squares reconstruction. Pieces are cached, so a killed run
 goes on. Measure on a core that nobody else uses.
@@ -47,6 +49,9 @@ from autoprune.runs.directory import RunDirectory
 from autoprune.tasks import as_task
 from autoprune.training import TrainingSettings, finetune
 from objectives import InfeasibleBudget
+from objectives.latency import Setting
+from objectives.latency.comparing import compare
+from objectives.latency.registry import BACKENDS
 from search_spaces import Dresser, trace
 
 BUDGETS = {
@@ -106,6 +111,21 @@ def held(where: str, limit: str, seed: int) -> dict[str, float]:
     told = {"trials": 8, "finalists": 0, "epochs": 0, "score_samples": 256, "score_rounds": 1}
     autoprune.search(model, data, BUDGETS[where].format(limit), onnx=True, name=str(run), seed=seed, depth="on", **told)
     return on_device("vit", where, model, data, run / "best")
+
+
+def least(name: str, where: str, folder: Path) -> dict[str, Any]:
+    """What the smallest networks take of the dense one's milliseconds; the transformer has random weights."""
+    model = dense_network(folder / WEIGHTS) if name == "resnet20" else vit.SmallViT().eval()
+    image = torch.zeros(1, 3, 32, 32)
+    space, found = trace(model, image), dict[str, Any]()
+    backend = BACKENDS[where](Setting(batch=1, threads=1))
+    for depth in (False, True):
+        allowed = space.with_limits(depth=depth)
+        with backend.ready():
+            build = backend.candidates(model, allowed, image, delivered=True)
+            took = compare(backend, build, allowed.full, allowed.floor)
+        found["with" if depth else "without"] = {"share": took.share, "error": took.share_error, "ms": took.pruned_ms}
+    return {**found, "dense_ms": took.dense_ms, "machine": machine()}
 
 
 def on_device(name: str, where: str, dense: nn.Module, data: ImageData, best: Path) -> dict[str, float]:
@@ -190,15 +210,22 @@ def tabulate() -> None:
     if found := pieces.get("branches"):
         ranks = f"the loss without the block {found['loss without it']:.2f}, the sum of {found['sum of scores']:.2f}"
         lines += ["", f"Rank correlation with the loss after reconstruction, over the blocks of ResNet-20: {ranks}."]
+    reach = ["| network | in | without depth | with depth |", "|---|---|---:|---:|"]
+    for name, found in pieces.items():
+        if name.startswith("least-"):
+            shares = [found[key] for key in ("without", "with")]
+            row = [*name.split("-")[1:], *(f"{100 * x['share']:.1f} ± {100 * x['error']:.1f} %" for x in shares)]
+            reach.append(f"| {' | '.join(row)} |")
+    smallest = ["## The least latency", "", *reach, ""] if len(reach) > 2 else []
     transformers = ["## Delivered transformers", "", *short, ""] if len(short) > 2 else []
-    parts = ["## Means", "", *means, "", *transformers, "## Every search", "", *lines]
+    parts = ["## Means", "", *means, "", *smallest, *transformers, "## Every search", "", *lines]
     write_text(file, head + "\n".join(parts) + "\n")
 
 
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["pays", "held", "branches"])
+    parser.add_argument("part", nargs="?", choices=["pays", "held", "least", "branches"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with data and weights")
     parser.add_argument("--network", default="resnet20", choices=list(HOW))
     parser.add_argument("--where", nargs="+", default=list(BUDGETS), choices=list(BUDGETS))
@@ -210,6 +237,10 @@ def main() -> None:
     (CACHE / "depth").mkdir(parents=True, exist_ok=True)
     if args.part == "branches":
         print(piece("depth/branches", lambda: branches(args.data)))
+    elif args.part == "least":
+        for name, where in ((n, w) for n in HOW for w in BUDGETS if w != "macs"):
+            label = f"depth/least-{name}-{where}"
+            print(label, piece(label, partial(least, name, where, args.data)), flush=True)
     elif args.part == "held":
         for where, limit, seed in (
             (w, x, s) for w in args.where if w != "macs" for x in args.limits for s in args.seeds
