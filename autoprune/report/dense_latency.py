@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from autoprune.report.fitting import FittingTable
 from autoprune.report.sheet import Out
 from autoprune.report.tables import counted
@@ -38,7 +36,7 @@ def print_latency(out: Out, prepared: Prepared) -> None:
             timing, layers = measured(there, prepared)
         except ValueError as error:
             why = str(error).partition("': ")[2] or str(error)
-            table.add_row(str(target).removeprefix("latency@"), "-", "-", escape(why))
+            table.add_row(str(target).removeprefix("latency@"), "-", "-", why)
             continue
         about = ", ".join(f"{k} {v}" for k, v in there.about.items() if k not in ("backend", "command") and v)
         table.add_row(str(target).removeprefix("latency@"), f"{timing.median:.3f}", f"{timing.spread:.3f}", about)
@@ -65,7 +63,7 @@ def layers_table(target: Target, layers: dict[str, float]) -> FittingTable:
         is_name = column == "layer"
         table.add_column(column, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for name in slowest[:_LAYERS]:
-        table.add_row(escape(name), f"{layers[name]:.3f}", f"{100 * layers[name] / total:.1f} %")
+        table.add_row(name, f"{layers[name]:.3f}", f"{100 * layers[name] / total:.1f} %")
     if rest := slowest[_LAYERS:]:
         left = sum(layers[name] for name in rest)
         table.add_row(counted(len(rest), "other"), f"{left:.3f}", f"{100 * left / total:.1f} %")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Column, Table
@@ -21,8 +22,20 @@ class FittingTable(Table):
     """A `rich` table that gives up its columns before it cuts a word.
 
     A column with `overflow="fold"` holds names, which may be broken anywhere, down to `FOLD`; one with a `min_width`
-    may be cut down to that (widths, say, of which the first few tell enough); all others keep their longest word.
+    may be cut down to that (widths, say, of which the first few tell enough); all others keep their longest word. Its
+    texts are shown as they are: rich would take "[a]" for markup and ":100:" for an emoji.
     """
+
+    def __init__(self, *, title: str = "", **settings: Any) -> None:
+        super().__init__(title=Text(title, style="table.title") if title else None, **settings)
+
+    def add_column(self, header: RenderableType = "", *others: Any, **settings: Any) -> None:
+        """Add a column, as `rich.table.Table` does."""
+        super().add_column(_text(header), *others, **settings)
+
+    def add_row(self, *cells: RenderableType | None, **settings: Any) -> None:
+        """Add a row of texts."""
+        super().add_row(*map(_text, cells), **settings)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table, or the list of its rows."""
@@ -41,7 +54,7 @@ class FittingTable(Table):
     def _listed(self, width: int) -> Iterator[Text | Padding]:
         """Every row: its first cell as a heading, below it the others that say something, as many as fit on a line."""
         if self.title:
-            yield Text(str(self.title), style="table.title")
+            yield _text(self.title)
         first, *others = self.columns
         for row in zip(*(column.cells for column in self.columns), strict=True):
             head, *cells = map(_text, row)
@@ -101,4 +114,4 @@ def _packed(parts: list[Text], width: int) -> list[Text]:
 
 
 def _text(cell: object) -> Text:
-    return cell if isinstance(cell, Text) else Text.from_markup(str(cell))
+    return cell if isinstance(cell, Text) else Text(str(cell))

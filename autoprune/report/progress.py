@@ -28,6 +28,7 @@ from autoprune.printable import decimals, printable
 from autoprune.problem import Trial, TrialState
 from autoprune.report.outlook import Outlook
 from autoprune.report.pace import Samples
+from autoprune.report.sheet import PLAIN, plain
 from autoprune.schedule import is_cached
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class RunProgress:
     """
 
     def __init__(self, console: Console | None = None, quiet: bool = False, every_s: float = 0.0) -> None:
-        self.console = console or Console(quiet=quiet, highlight=False)
+        self.console = console or plain(quiet=quiet)
         self._every_s, self._said = every_s, -math.inf
         self._stage, self._steps = "", 0
         self._bar: Progress | None = None
@@ -69,7 +70,7 @@ class RunProgress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(printable(text), markup=False, soft_wrap=True)
+        self.console.print(printable(text), **PLAIN, soft_wrap=True)
 
     def begin_search(
         self,
@@ -165,11 +166,11 @@ class RunProgress:
         left: ProgressColumn = TimeRemainingColumn()
         count: ProgressColumn = MofNCompleteColumn()
         if outlook:
-            left, count = (TextColumn(f"{{task.fields[{name}]}}", table_column=Column()) for name in ("eta", "count"))
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), count]
+            left, count = (_text(f"task.fields[{name}]", table_column=Column()) for name in ("eta", "count"))
+        columns: list[ProgressColumn] = [_text("task.description"), count]
         if self.console.width >= WIDE:
             columns.insert(1, BarColumn())
-            columns += [TextColumn("{task.fields[note]}"), TextColumn("elapsed"), TimeElapsedColumn()]
+            columns += [_text("task.fields[note]"), TextColumn("elapsed"), TimeElapsedColumn()]
         self._bar = Progress(*columns, TextColumn("ETA"), left, console=self.console, transient=True)
         self._bar.start()
         told: dict[str, Any] = {"eta": outlook.eta, "count": str(outlook.now)} if outlook else {}
@@ -194,6 +195,11 @@ def showing(progress: RunProgress | bool | None) -> Iterator[RunProgress]:
     shown = progress if isinstance(progress, RunProgress) else RunProgress(quiet=progress is False, every_s=EVERY_S)
     with shown:
         yield shown
+
+
+def _text(field: str, **settings: Any) -> TextColumn:
+    """A column of a bar that shows a field as it is, without markup or emoji."""
+    return TextColumn(f"{{{field}}}", markup=False, **settings)
 
 
 def _is_notebook(console: Console) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 
 WIDTH = 160  # columns, where nobody says how many there are
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False}  # how every line is printed, in a console of the user's, too
 
 
 class Sheet:
@@ -20,22 +21,19 @@ class Sheet:
         self._parts: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def print(self, *parts: Any, **how: Any) -> None:
-        """Add a table or a line, as `rich.console.Console.print` takes it."""
+        """Add a table or a line, as `rich.console.Console.print` takes it; a line is text, without markup or emoji."""
         self._parts.append((parts, how))
 
     def show(self, out: Console | None = None) -> None:
         """Print it all, in the width and the colours of a console; default the standard output."""
         out = out or console()
         for parts, how in self._parts:
-            out.print(*parts, **how)
+            out.print(*parts, **PLAIN, **{name: value for name, value in how.items() if name not in PLAIN})
 
     def __repr__(self) -> str:
         text = io.StringIO()
-        plain = Console(
-            file=text, highlight=False, width=WIDTH, no_color=True, force_terminal=False,
-            force_jupyter=False,  # else a notebook displays it here
-        )  # fmt: skip
-        self.show(plain)
+        # force_jupyter: else a notebook displays it here
+        self.show(plain(file=text, width=WIDTH, no_color=True, force_terminal=False, force_jupyter=False))
         return trimmed(text.getvalue()).rstrip("\n")
 
     def _repr_html_(self) -> str:
@@ -47,11 +45,15 @@ Out = Console | Sheet  # where something can be printed
 
 def console() -> Console:
     """As wide as the terminal; in a pipe or a log file wide enough for any table, unless COLUMNS says how wide."""
-    plain = Console(highlight=False)
-    if plain.is_terminal:
-        return plain
+    if (terminal := plain()).is_terminal:
+        return terminal
     width = None if "COLUMNS" in os.environ else WIDTH
-    return Console(highlight=False, width=width, file=cast(TextIO, _Trimming(sys.stdout)))
+    return plain(width=width, file=cast(TextIO, _Trimming(sys.stdout)))
+
+
+def plain(**settings: Any) -> Console:
+    """A console that shows texts as they are: "short:100:" stays, and so does "[a]" in the name of a layer."""
+    return Console(**PLAIN, highlight=False, **settings)
 
 
 def trimmed(text: str) -> str:

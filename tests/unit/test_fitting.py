@@ -75,12 +75,16 @@ def test_only_names_and_widths_give_way_before_the_columns_do():
     assert shown(table, 30).count("x") == 50
 
 
-def test_a_title_and_a_cell_that_look_like_markup_are_text():
-    table = FittingTable(title="t")
-    table.add_column("a")
-    table.add_column("b" * 20)
-    table.add_row(Text("[red]x[/]"), Text("y" * 20))
-    assert "[red]x[/]" in shown(table, 30)
+@pytest.mark.parametrize("width", [20, 100])  # as a list, and as a table
+@pytest.mark.parametrize("made", [str, Text])
+def test_texts_that_look_like_markup_or_an_emoji_are_shown_as_they_are(made, width):
+    texts = [f"{place} [red]x[/] short:100:" for place in ("title", "head", "cell")]
+    table = FittingTable(title=texts[0])
+    table.add_column("a", overflow="fold")
+    table.add_column(made(texts[1]))
+    table.add_row(made("[/]:100:"), made(texts[2]))
+    words = " ".join(shown(table, width).split())
+    assert [text for text in (*texts, "[/]:100:") if text not in words] == []
 
 
 def test_a_pipe_is_wide_unless_columns_says_otherwise(monkeypatch):

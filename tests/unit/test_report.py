@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+import autoprune
 from autoprune.config import RunConfig, metric_label
 from autoprune.ledger.measurements import Measurement, Measurements
 from autoprune.printable import printable
@@ -28,6 +31,7 @@ from autoprune.report import (
 )
 from autoprune.report.pace import Samples, Tuning, passes, tuning_passes
 from autoprune.report.rows import recovery_rows
+from autoprune.report.sheet import plain
 from autoprune.report.trials import evaluated, proxy_quality, write_csv
 from objectives import Feasibility
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace
@@ -228,9 +232,45 @@ def test_lines_that_no_terminal_shows_end_where_their_words_end(capsys):
     assert lines[1].endswith("50 %")
 
 
+ROUGH = "short:100: after :smile: [red]x[/] [/]"  # rich would make two emoji of it, and an error
+
+
+@pytest.mark.parametrize("theirs", [False, True])  # a console of the user's has rich's own settings
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_no_line_and_no_bar_replaces_a_part_of_a_text(theirs, is_terminal):
+    """With short:100 a log file said "short, then the sign for a hundred"; no emoji and no markup, wherever it goes."""
+    out = io.StringIO()
+    where = (Console if theirs else plain)(file=out, width=200, force_terminal=is_terminal)
+    sheet = Sheet()
+    sheet.print(ROUGH)
+    sheet.print(ROUGH, markup=True, emoji=True)
+    sheet.show(where)
+    with RunProgress(where) as progress:
+        progress.say(ROUGH)
+        progress.begin(ROUGH, 3)
+        progress._said = -math.inf  # a line is due
+        progress.step(1, ROUGH, ROUGH)
+        if progress._bar:
+            progress._bar.refresh()
+    words = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
+    assert words.count(ROUGH) >= 5
+    assert words.isascii() or is_terminal  # a bar is drawn
+    assert not {"💯", "😄"} & {*words}
+    assert repr(sheet).splitlines() == [ROUGH, ROUGH]
+
+
+def test_all_consoles_show_texts_as_they_are(capsys):
+    """There is one place that makes them."""
+    root = Path(autoprune.__file__).parent
+    makers = {str(path.relative_to(root)) for path in root.rglob("*.py") if re.search(r"\bConsole\(", path.read_text())}
+    assert makers == {"report/sheet.py"}
+    console().print(ROUGH)
+    assert capsys.readouterr().out == f"{ROUGH}\n"
+
+
 def test_names_and_plurals():
     assert [metric_label(m) for m in ("loss", "top1", "mine:doubt")] == ["loss", "1 - top-1", "doubt"]
-    assert best_table([proxy(0, 0.5)], "doubt").columns[2].header == "doubt"
+    assert best_table([proxy(0, 0.5)], "doubt").columns[2].header.plain == "doubt"
     assert [counted(n, "frozen group") for n in (0, 1, 2)] == ["0 frozen groups", "1 frozen group", "2 frozen groups"]
 
 
@@ -263,8 +303,8 @@ def test_the_front_of_cost_and_loss():
     points = [(50, 0.1), (40, 0.5), (10, 0.9), (20, 0.5), (30, 0.6)]
     trials = [replace(proxy(n, loss), widths=(width,)) for n, (width, loss) in enumerate(points)]
     table = front_table(trials, feasibility, "macs")
-    assert list(table.columns[0].cells) == ["2", "3", "0"]
-    assert list(table.columns[1].cells) == ["10 (10.0 %)", "20 (20.0 %)", "50 (50.0 %)"]
+    assert [*map(str, table.columns[0].cells)] == ["2", "3", "0"]
+    assert [*map(str, table.columns[1].cells)] == ["10 (10.0 %)", "20 (20.0 %)", "50 (50.0 %)"]
     assert front_table(trials[:3], feasibility, "macs").row_count == 3
     assert front_table([*trials[:2], replace(trials[2], probe=True)], feasibility, "macs") is None
 
