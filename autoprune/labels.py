@@ -42,6 +42,10 @@ class Score:
             return self.label
         return f"-{self.label}" if self.best is None else f"{self.best:g} - {self.label}"
 
+    def beside(self, metric: str) -> tuple[Score, ...]:
+        """Itself, for a table that has the minimised number under this name; nothing where it is that number."""
+        return () if self.minimised == metric and not self.higher_is_better else (self,)
+
     def loss(self, value: float) -> float:
         """That number, lower is better."""
         return value if not self.higher_is_better else (self.best or 0.0) - value

@@ -34,7 +34,14 @@ def best_table(
     """
     verdicts = verdicts or {}
     table = FittingTable(title="best trials", title_justify="left")
-    for column in ("trial", "fidelity", metric, score.label, "seconds", *["verdict"] * bool(verdicts)):
+    for column in (
+        "trial",
+        "fidelity",
+        metric,
+        *(s.label for s in score.beside(metric)),
+        "seconds",
+        *["verdict"] * bool(verdicts),
+    ):
         table.add_column(column, justify="left" if column in ("fidelity", "verdict") else "right")
     table.add_column("widths", no_wrap=True, min_width=11)  # the first of them tell candidates apart
     order = ranked(trials)
@@ -47,7 +54,7 @@ def best_table(
                 str(trial.number),
                 fidelity,
                 decimals(trial.loss),
-                f"{score.number(trial.metrics):.4f}",
+                *(f"{each.number(trial.metrics):.4f}" for each in score.beside(metric)),
                 f"{trial.seconds:.1f}",
                 *[verdicts.get(trial.number, "")] * bool(verdicts),
                 widths if len(widths) <= 60 else f"{widths[:57]}...",

@@ -45,11 +45,12 @@ def goal_table(
     left_out = f", {len(some)} of {counted(len(found), 'point')}" if len(found) > SHOWN else ""
     table = FittingTable(title=f"front ({fidelity}{left_out})", title_justify="left")
     costs = (f"{name}, predicted" if is_latency(name) else name for name in tradeoff.metrics)
-    for column in ("trial", *costs, metric, score.label):
+    for column in ("trial", *costs, metric, *(s.label for s in score.beside(metric))):
         table.add_column(column, justify="right")
     for trial in (found[i] for i in sorted(some)):
         shares = (percent(float(share), 1.0) for share in tradeoff.shares(trial.widths))
-        table.add_row(str(trial.number), *shares, decimals(trial.loss), f"{score.number(trial.metrics):.4f}")
+        also = [f"{each.number(trial.metrics):.4f}" for each in score.beside(metric)]
+        table.add_row(str(trial.number), *shares, decimals(trial.loss), *also)
     return table
 
 

@@ -21,7 +21,7 @@ from autoprune.schedule import is_cached, ranked
 from objectives import Feasibility, is_latency
 
 FEWEST = 3  # finalists whose order tells anything
-COLUMNS = ("trial", "state", "fidelity", "{metric}", "{score}", "seconds", "worker", "error")
+COLUMNS = ("trial", "state", "fidelity", "seconds", "worker", "error")  # whatever scores, costs and layers are called
 FORMULA = (
     "=",
     "+",
@@ -48,7 +48,7 @@ def write_csv(
     """Write one row per trial: what became of it, its costs (by trial number), and one column of kept units per group.
 
     Texts that a spreadsheet would run begin with an apostrophe (see `quoted`). `metric` is what the loss is called; a
-    score of the task stands beside it.
+    score of the task stands beside it, if it is another number. No two columns have one name.
 
     Raises:
         DiskError: If it cannot be written.
@@ -56,19 +56,30 @@ def write_csv(
     text = io.StringIO()
     names = list(next(iter(costs.values()), {}))
     writer = csv.writer(text, lineterminator="\n")
-    columns = [name.format(metric=metric, score=score.name) for name in COLUMNS]
-    writer.writerow([*map(quoted, columns), *map(quoted, names), *map(quoted, groups)])
+    scores = score.beside(metric)
+    taken = set(COLUMNS)
+    minimised, *others = (
+        _unlike(taken, name, kind)
+        for kind, some in (
+            ("minimised", [metric]),
+            ("score", [s.name for s in scores]),
+            ("cost", names),
+            ("kept", groups),
+        )
+        for name in some
+    )
+    columns = [*COLUMNS[:3], minimised, *others[: len(scores)], *COLUMNS[3:], *others[len(scores) :]]
+    writer.writerow(map(quoted, columns))
     for trial in trials:
         loss = f"{trial.loss:.6g}" if math.isfinite(trial.loss) else ""
-        known = score.number(trial.metrics)
-        also = "" if math.isnan(known) else f"{known:.6g}"
+        known = [each.number(trial.metrics) for each in scores]
         writer.writerow(
             [
                 trial.number,
                 trial.state.value,
                 quoted(trial.fidelity),
                 loss,
-                also,
+                *("" if math.isnan(value) else f"{value:.6g}" for value in known),
                 f"{trial.seconds:.3f}",
                 quoted(trial.worker),
                 quoted(trial.error),
@@ -77,6 +88,14 @@ def write_csv(
             ]
         )
     write_text(path, text.getvalue())
+
+
+def _unlike(taken: set[str], name: str, kind: str) -> str:
+    """A name for a column that none before it has; its kind tells two apart that are called the same."""
+    while name in taken:
+        name = f"{name} ({kind})"
+    taken.add(name)
+    return name
 
 
 def quoted(text: str) -> str:
@@ -110,11 +129,17 @@ def front_table(
     if len(best) <= 2:
         return None
     table = FittingTable(title=f"front: {name} against {metric}", title_justify="left")
-    for column in ("trial", f"{name}, predicted" if is_latency(name) else name, metric, score.label):
+    for column in (
+        "trial",
+        f"{name}, predicted" if is_latency(name) else name,
+        metric,
+        *(s.label for s in score.beside(metric)),
+    ):
         table.add_column(column, justify="right")
     for trial in best.values():
         share = f"{number(costs[trial.number])} ({percent(costs[trial.number], dense)})"
-        table.add_row(str(trial.number), share, decimals(trial.loss), f"{score.number(trial.metrics):.4f}")
+        also = [f"{each.number(trial.metrics):.4f}" for each in score.beside(metric)]
+        table.add_row(str(trial.number), share, decimals(trial.loss), *also)
     return table
 
 
@@ -168,8 +193,8 @@ _RANKED = (
 
 
 def evaluated(trials: Iterable[Trial], config: RunConfig) -> str:
-    """How many were really evaluated, by their kind: "6 candidates, 2 finalists"."""
-    real = [t for t in trials if not is_cached(t)]
+    """How many evaluations have really ended, by their kind: "6 candidates, 2 finalists"."""
+    real = [t for t in trials if not is_cached(t) and t.state is not TrialState.RUNNING]
     kinds = dict.fromkeys(reversed(config.schedule.fidelities), 0)
     kinds |= Counter(t.fidelity for t in real)
     names = {FINAL: "finalist", config.schedule.first: "candidate"}

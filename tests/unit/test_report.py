@@ -14,6 +14,7 @@ from rich.table import Table
 
 import autoprune
 from autoprune.config import RunConfig, metric_label
+from autoprune.labels import Score
 from autoprune.ledger.measurements import Measurement, Measurements
 from autoprune.printable import printable
 from autoprune.problem import Trial, TrialState
@@ -103,6 +104,8 @@ def test_what_was_evaluated_is_counted_by_its_kind_everywhere():
     assert str(Outlook.of(done, config)) == "4 of 4 candidates, 2 of 2 at short:100, 0 of 1 finalist"
     assert evaluated(done, config) == "4 candidates, 2 at short:100"
     assert evaluated([*done, short(7, done[3])], config) == "4 candidates, 2 at short:100, 1 finalist"
+    at_work = replace(short(7, done[3]), state=TrialState.RUNNING, metrics={})  # or interrupted by a kill
+    assert evaluated([*done, at_work], config) == "4 candidates, 2 at short:100"
     assert so_far(done) == "6 evaluations done"
     assert evaluated([], config) == "no candidate yet"
 
@@ -339,10 +342,10 @@ def test_no_cell_of_the_table_is_a_formula(tmp_path, text):
     write_csv(tmp_path / "trials.csv", [failed], {0: {text: -0.5}}, [text])
     with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
         head, row = csv.reader(file)
-    assert head[-2:] == [shown] * 2
+    assert head[-2:] == [shown, f"{shown} (kept)"]
     assert dict(zip(head, row, strict=True)) | {"fidelity": "", "worker": "", "error": ""} == {
         "trial": "0", "state": "fail", "fidelity": "", "loss": "", "top1": "", "seconds": "0.000", "worker": "",
-        "error": "", shown: "4",
+        "error": "", shown: "-0.5", f"{shown} (kept)": "4",
     }  # fmt: skip
     assert [row[head.index(name)] for name in ("fidelity", "worker", "error")] == ["'" + printable(text)] * 3
 
@@ -355,6 +358,33 @@ def test_numbers_and_plain_texts_stay_as_they_are(tmp_path, text):
     with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert (row["error"], row["macs"]) == (text, "-0.5")
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "names"),
+    [
+        ("loss", Score("loss"), ["loss"]),  # a task with a loss and nothing else
+        ("loss", Score("top1", True, 1.0), ["loss", "top1"]),
+        ("MAE", Score("mae"), ["MAE"]),  # --metric mae
+        ("1 - top-1", Score("top1", True, 1.0), ["1 - top-1", "top1"]),
+        ("error", Score("seconds"), ["error (minimised)", "seconds (score)"]),  # as columns are called that are there
+    ],
+)
+def test_no_two_columns_of_the_table_have_one_name(tmp_path, metric, score, names):
+    """Whatever the scores, costs and layers of a run are called; its tables on a terminal say no number twice either."""
+    trial = replace(proxy(0, 0.5), widths=(1, 2, 3, 4), metrics={"loss": 0.5, "top1": 0.75, "mae": 0.5, "seconds": 9.0})
+    write_csv(
+        tmp_path / "trials.csv", [trial], {0: {"params": 3.0}}, ["stem", "params", "loss", "worker"], metric, score
+    )
+    head, row = csv.reader(io.StringIO((tmp_path / "trials.csv").read_text()))
+    assert len(set(head)) == len(head) == len(row)
+    assert head[:3] + head[3 + len(names) : 7 + len(names)] == [
+        "trial", "state", "fidelity", "seconds", "worker", "error", "params",
+    ]  # fmt: skip
+    assert head[3 : 3 + len(names)] == names
+    assert row[3 : 3 + len(names)] == ["0.5", {"top1": "0.75", "seconds": "9"}.get(score.name, "")][: len(names)]
+    shown = [str(column.header) for column in best_table([trial], metric, score=score).columns]
+    assert len(shown) == 5 + len(score.beside(metric))
 
 
 def test_the_minimised_number_has_one_name_everywhere(tmp_path):

@@ -106,6 +106,6 @@ def says(trial: Trial, facts: Facts) -> str:
     """What a dot says under the mouse."""
     if trial.state is TrialState.FAIL:
         return f"trial {trial.number} failed: {trial.error[:200]}"
-    score = facts.labels.headline
-    known = f", {score.label} {score.shown(trial.metrics)}" if score.name in trial.metrics else ""
+    also = [s for s in facts.labels.headline.beside(facts.metric) if s.name in trial.metrics]
+    known = "".join(f", {s.label} {s.shown(trial.metrics)}" for s in also)
     return f"trial {trial.number}, {trial.fidelity}: {facts.metric} {trial.loss:.4f}{known}"

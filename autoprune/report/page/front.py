@@ -115,11 +115,12 @@ def front_chart(facts: Facts, metric: str) -> Chart | None:
         caption += f" {above} above the frame."
     if ends:
         caption += f" {' and '.join(ends).capitalize()}: on all validation {facts.labels.samples}."
+    also = facts.labels.headline.beside(facts.metric)
     rows = [
-        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", decimals(t.loss), facts.labels.headline.shown(t.metrics))
+        (str(t.number), t.fidelity, f"{cost[t.number]:.1f} %", decimals(t.loss), *(s.shown(t.metrics) for s in also))
         for t in (*best[-50:], *short[-50:])
     ]
-    head = ("trial", "fidelity", name, facts.metric, facts.labels.headline.label)
+    head = ("trial", "fidelity", name, facts.metric, *(s.label for s in also))
     where = "front" if is_first else f"front-{slug(metric)}"
     return Chart(where, f"{facts.metric_title} against {name}", caption, 320, draw, head, rows)
 

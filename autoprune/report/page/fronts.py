@@ -51,13 +51,14 @@ def front_overlay(runs: Sequence[Facts], metric: str) -> Chart | None:
     caption = "Down and to the left is better: what nothing beats in both, before any fine-tune."
     if len(kinds) > 1:
         caption += f" They do not compare: {', '.join(sorted(f'{m} by {f}' for m, f in kinds))}."
+    also = runs[lines[0][0]].labels.headline.beside(metric_name)
     rows = [
-        (name, str(t.number), f"{c:.1f} %", decimals(t.loss), runs[i].labels.headline.shown(t.metrics))
+        (name, str(t.number), f"{c:.1f} %", decimals(t.loss), *(s.shown(t.metrics) for s in also))
         for i, name, points in lines
         for c, t in points[:50]
     ]
     title = f"{metric_name[:1].upper()}{metric_name[1:]} against {label}"
-    head = ("run", "trial", label, metric_name, runs[lines[0][0]].labels.headline.label)
+    head = ("run", "trial", label, metric_name, *(s.label for s in also))
     return Chart(f"front-{slug(metric)}", title, caption, 300 + 9 * len(lines), draw, head, rows)
 
 

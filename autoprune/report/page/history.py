@@ -74,8 +74,8 @@ def history_chart(facts: Facts) -> Chart | None:
         caption += f" {repeats} more repeated an earlier candidate and were not evaluated."
     if trained:
         caption += " Losses before and after a fine-tune do not compare."
-    score = facts.labels.headline
+    also = facts.labels.headline.beside(facts.metric)
     shown_trials = (*steps[-50:], *trained[-50:])
-    rows = [(str(t.number), t.fidelity, decimals(t.loss), score.shown(t.metrics)) for t in shown_trials]
-    head = ("trial", "fidelity", facts.metric, score.label)
+    rows = [(str(t.number), t.fidelity, decimals(t.loss), *(s.shown(t.metrics) for s in also)) for t in shown_trials]
+    head = ("trial", "fidelity", facts.metric, *(s.label for s in also))
     return Chart("history", f"{facts.metric_title}, trial by trial", caption, 310, draw, head, rows)
