@@ -141,7 +141,7 @@ def _print_end(out: Out, run: RunDirectory, record: Record, is_live: bool) -> No
     if others := told(seen_by(record)):
         out.print(f"versions: {others}", markup=False, soft_wrap=True)
     if end := ending(run, record, is_live):
-        out.print(f"ended: {end}", markup=False, soft_wrap=True)
+        out.print(f"{end.label}: {end}", markup=False, soft_wrap=True)
 
 
 def _print_faults(out: Out, run: RunDirectory, activity: Activity) -> None:

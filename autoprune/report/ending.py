@@ -45,11 +45,18 @@ class Ending:
 
     Attributes:
         why: The reason, with its numbers; "" while the search goes on.
-        more: What lets it go on, with the exact flag; "" where nothing does.
+        more: What lets it go on, with the exact flag; "" where nothing does, and while the run is at work.
+        is_live: Whether somebody is at work on the run, which has not ended then.
     """
 
     why: str = ""
     more: str = ""
+    is_live: bool = False
+
+    @property
+    def label(self) -> str:
+        """What stands before it."""
+        return "no new candidate" if self.is_live else "ended"
 
     def __str__(self) -> str:
         return "; ".join(filter(None, (self.why, self.more)))
@@ -60,6 +67,8 @@ class Ending:
 
 def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool | None = None) -> Ending:
     """Why the search of a run takes no new candidate, and what would let it go on.
+
+    While somebody is at work nothing has ended: only a limit that closed the list of candidates early is told then.
 
     Args:
         run: The run.
@@ -73,7 +82,10 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
     done = [t for t in trials if t.state is not TrialState.RUNNING and t.fidelity == config.schedule.first]
     tally = config.schedule.tally(done)
     resume = resuming(run)
-    if reason := limit_reached(tally, done, config, told.worked_s, is_over):
+    reason = limit_reached(tally, done, config, told.worked_s, is_over)
+    if is_live:
+        return Ending(reason, is_live=True)
+    if reason:
         more = {
             "target": f"{resuming(run, target='')} (or a harder one) goes on",
             "time": f"{resuming(run, time=f'+{config.time}')} goes on",
@@ -83,20 +95,18 @@ def ending(run: RunDirectory, told: Told, is_live: bool = False, is_over: bool |
         reason = f"{config.method} has {'trained its networks' if config.is_nested else 'found its network'}"
         tune = f"`autoprune finetune {shlex.quote(str(run.path))} --epochs N` trains that one longer"
         more = "" if config.is_nested else tune
-    elif config.method and not is_live:
+    elif config.method:
         return Ending(f"stopped in its training with {config.method}", f"{resume} goes on")
     elif tally.evaluated >= config.trials:
         reason = f"all {counted(config.trials, 'candidate')} evaluated"
         more = f"{resuming(run, trials=2 * config.trials)} evaluates more"
-    elif is_live:
-        return Ending()
     elif failing := _failing(trials, config):
         return Ending(f"stopped: {failing}", f"remove the cause, then {resume} (--max-failures bears more)")
     else:
         return Ending(f"stopped after {tally.evaluated} of {counted(config.trials, 'candidate')}", f"{resume} goes on")
-    if not is_live and _gave_up(told.notes):
+    if _gave_up(told.notes):
         return Ending(f"{reason}; no network held the latency budget", f"{resume} measures again")
-    if not is_live and not is_over and not is_delivered:
+    if not is_over and not is_delivered:
         return Ending(f"{reason}, but the winner is not delivered", f"{resume} delivers it")
     return Ending(reason, more)
 

@@ -80,7 +80,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
     is_over = is_exported and not alive
     outlook = Outlook.of(record.trials, config, activity.now_s, at_work, is_over, measured, samples, tuning)
     over = outlook.done > 0 and outlook.done == outlook.total
-    leader, metric = run.leader(record), run.metric
+    leader, metric, end = run.leader(record), run.metric, ending(run, record, bool(alive))
     if config.method:
         return _training(run, record, alive, outlook, tuning, is_exported), bool(alive)
     lines = {
@@ -89,7 +89,7 @@ def status(run: RunDirectory) -> tuple[RenderableType, bool]:
         "model": f"{config.model or 'an nn.Module object'}, {config.goal}",
         "evaluated": f"{outlook} ({counts(record.trials, live=bool(alive))})",
         "limits": _limits(config, activity.now_s),
-        "ended": str(ending(run, record, bool(alive))),
+        end.label: str(end),
         "pace": activity.pace,
         "best": describe(leader, metric, run.labels.headline) if leader else "none yet",
         "delivered": _delivered(run) if is_exported else "",
@@ -119,7 +119,7 @@ def _training(
     from autoprune.config.calls import not_called
     from autoprune.exporting import read_architecture
 
-    config, leader = run.config, run.leader(record)
+    config, leader, end = run.config, run.leader(record), ending(run, record, bool(alive))
     doing = "fine-tune of what was found" if record.entries else f"training with {config.method}"
     step = f", step {tuning.step} of {tuning.steps}" if tuning else ""
     export = read_architecture(run.best) if is_exported else None
@@ -132,7 +132,7 @@ def _training(
         **{label.lower(): text for label, text in plan(config)},
         "found": found(config, run.space(), export["widths"] if export else leader.widths, export) if leader else "",
         "delivered": (_delivered(run) or scores(export, run.labels)) if export else "",
-        "ended": str(ending(run, record, bool(alive))),
+        end.label: str(end),
         "ETA": (outlook.eta if record.entries else left) if alive else "",
         "files": "; ".join(stale(run, record)),
         "trust": f"resume would {names}: see --trust" if (names := not_called(config)) else "",

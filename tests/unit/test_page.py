@@ -194,6 +194,16 @@ def test_a_run_without_a_result_has_a_page(make, trials):
     assert ("boom" in page.words) == failed
 
 
+def test_a_killed_run_counts_what_it_has_evaluated(make):
+    """Two of three finalists; the third was in the hands of whoever was killed, and is told apart."""
+    trials = [*TRIALS[:-1], replace(TRIALS[-1], state=TrialState.RUNNING, metrics={}, seconds=0.0)]
+    words = " ".join(Page(write_page(make(trials=trials))).words.split())
+    said = "8 candidates, 2 finalists"
+    assert f"Stopped before its end: {said} evaluated in 17 s, 2 failed, 1 interrupted." in words
+    assert f"Lower is better: {said}, " in words
+    assert "3 finalists" not in words.replace("the best 3", "")
+
+
 def test_a_stopped_run_says_how_to_go_on_and_a_running_one_who_runs_it(make):
     run = make()
     words = Page(write_page(run)).words

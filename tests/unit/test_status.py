@@ -199,6 +199,8 @@ def test_the_status_of_a_run_that_hangs_begins_delivers_or_has_finished(tmp_path
         over = record(*(entry(n, n + 1.0) for n in range(8)))
         delivers = run_at(tmp_path, over, replace(CONFIG, finalists=0))
         assert "running (process 7 on host): fine-tune of the winner" in shown(delivers, monkeypatch)
+        live = shown(delivers, monkeypatch)
+        assert ("ended" in live, "autoprune resume" in live) == (False, False)  # while it runs it has not
         begun = replace(CONFIG, finalists=0, epochs=5.0)
         assert "ETA the fine-tune" in shown(run_at(tmp_path, over, begun), monkeypatch)
         ticks = iter(range(0, 100, 10))
@@ -296,7 +298,10 @@ def test_every_end_has_a_reason_and_what_lets_it_go_on(tmp_path, told, change, n
     if not is_delivered and not why.startswith("stopped") and "measures" not in more:
         why, more = f"{why}, but the winner is not delivered", "autoprune resume {} delivers it"
     assert str(said) == f"{why}; {more.format(tmp_path)}"
-    assert bool(ending(run, run.record(), is_live=True)) == (not why.startswith("stopped"))
+    live = ending(run, run.record(), is_live=True)  # nothing has ended, and there is nothing to type
+    is_limit = why.startswith(("target", "time", "the strategy"))
+    assert (bool(live), live.more, live.label) == (is_limit, "", "no new candidate")
+    assert said.label == over.label == "ended"
 
 
 def test_what_is_not_done_is_not_counted_as_done():

@@ -13,7 +13,7 @@ from autoprune.config import RunConfig
 from autoprune.labels import Labels
 from autoprune.ledger import writers
 from autoprune.problem import Trial, TrialState
-from autoprune.report.ending import ending
+from autoprune.report.ending import Ending, ending
 from autoprune.report.page.prices import Priced
 from autoprune.schedule import is_cached
 from objectives import Budget, parse
@@ -58,7 +58,7 @@ class Facts(Priced):
     tradeoff: TradeOff | None = None
     winner: Trial | None = None
     versions_changed: str = ""
-    ending: str = ""
+    ending: Ending = Ending()
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:
@@ -74,7 +74,6 @@ class Facts(Priced):
         record = run.record()
         measured = Measurements.of(record.notes)
         alive = writers(run.path, record, run.config.ledger, run.study)
-        end = ending(run, record, bool(alive))
         return cls(
             path=run.path,
             config=run.config,
@@ -88,7 +87,7 @@ class Facts(Priced):
             tradeoff=run.tradeoff(record),
             winner=run.leader(record),
             versions_changed=told(seen_by(record)),
-            ending=end.why if alive else str(end),
+            ending=ending(run, record, bool(alive)),
         )
 
     @property
@@ -142,6 +141,11 @@ class Facts(Priced):
     def failed(self) -> list[Trial]:
         """What failed."""
         return [t for t in self.trials if t.state is TrialState.FAIL]
+
+    @property
+    def interrupted(self) -> int:
+        """How many evaluations a kill has cut short; they are done anew."""
+        return 0 if self.writer else sum(t.state is TrialState.RUNNING for t in self.trials)
 
     @property
     def seconds(self) -> float:

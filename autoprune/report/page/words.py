@@ -77,6 +77,8 @@ def summary(facts: Facts) -> str:
     much = f"{evaluated(facts.trials, facts.config)} evaluated in {duration(facts.seconds)}"
     if facts.failed:
         much += f", {len(facts.failed)} failed"
+    if facts.interrupted:
+        much += f", {facts.interrupted} interrupted"
     return {
         "running": f"Still running ({facts.writer}): {much}. The numbers are of the best candidate so far.",
         "stopped": f"Stopped before its end: {much}.",
