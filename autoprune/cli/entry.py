@@ -11,8 +11,8 @@ from typing import Any
 
 from autoprune.cli.arguments import parser
 from autoprune.cli.commands import settings
-from autoprune.cli.suggestions import Missing, welcome
-from autoprune.errors import DeliveredElsewhere, Diverged, SearchStopped
+from autoprune.cli.suggestions import Missing, completed, welcome
+from autoprune.errors import DeliveredElsewhere, Diverged, SearchStopped, Unnamed
 from autoprune.printable import printable
 from autoprune.process import Stopped, at_work, lasting_streams
 
@@ -74,10 +74,17 @@ def _run(arguments: dict[str, Any], words: Sequence[str]) -> int:
             traceback.print_exc()
         hint = "; --debug shows the traceback" if isinstance(error, PluginError) and not debug else ""
         if isinstance(error, (ValueError, OSError, SearchStopped, Diverged)):
-            _complain(error.told(words) if isinstance(error, Missing) else f"{error}{hint}")
+            _complain(_told(error, words) or f"{error}{hint}")
             return 1 if isinstance(error, RuntimeError) else 2
         _complain(f"unexpected: {described(error)}; --debug shows the traceback, please report it")
         return 1
+
+
+def _told(error: BaseException, words: Sequence[str]) -> str:
+    """What is said of an error that another command would mend, with that command; "" for others."""
+    if isinstance(error, Unnamed):
+        return error.told(completed("autoprune", words, error.flags))
+    return error.told(words) if isinstance(error, Missing) else ""
 
 
 def _complain(text: str) -> None:

@@ -75,7 +75,7 @@ class RunConfig(TrainingSettings):
     task: str = problem("", "REF",
         "what the network is for, where it is not one of the data above: package.module:Name of a task (see "
         "autoprune.tasks.Task), or of a function that makes one", verbs=AGAIN,
-        common="search profile train", brief="a task of your own instead: package.module:Name")
+        common="*", brief="a task of your own instead: package.module:Name")
     input: str = problem("", "NxCxHxW",
         "example input to trace the network with, e.g. 1x3x224x224 (default: one sample of the data)")
     budget: tuple[str, ...] = problem(LATER, "BUDGET",

@@ -10,6 +10,7 @@ from torch import nn
 from autoprune.config import OBJECTS, names_of
 from autoprune.config import replace as change
 from autoprune.data import ImageData
+from autoprune.errors import Unnamed
 from autoprune.report.ending import study_call
 from autoprune.runs.directory import RunDirectory
 from autoprune.runs.prepare import Prepared, prepare
@@ -43,17 +44,13 @@ def reopen(
     return prepare(run.config, model, data, run.example(), run.scores(), run.latency(), divisors)
 
 
-def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> ValueError:
-    """What to do with a run of objects whose names nobody knows."""
-    weights = "" if verb == "attach" else " --weights FILE"
+def unnamed(run: RunDirectory, verb: str, missing: Sequence[str]) -> Unnamed:
+    """What to do with a run of objects whose names nobody knows; `run` has the settings that were given."""
+    weights = "" if verb == "attach" or run.config.weights else " --weights FILE"
     known = {"model": f"--model package.module:factory{weights}", "data": "--data SPEC"}
     flags = "" if any(name not in known for name in missing) else " ".join(known[name] for name in missing)
     other = " (a task: --task package.module:function in place of --data)" if "data" in missing else ""
-    return ValueError(
-        f"run '{run.path}': was started from {' and '.join(f'a {name} object' for name in missing)}, and nothing on "
-        f"disk says how to make it: {f'`autoprune {verb} {run.path} {flags}`{other}; ' * bool(flags)}"
-        f"in Python: autoprune.{verb}('{run.path}', {', '.join(f'{n}=...' for n in missing)})"
-    )
+    return Unnamed(str(run.path), verb, missing, flags, other)
 
 
 def by_name(

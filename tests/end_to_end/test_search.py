@@ -285,7 +285,8 @@ def test_a_run_of_an_object_needs_the_object_again(result, capsys):
     assert main(["resume", str(result.run_dir)]) == 2
     message = capsys.readouterr().err
     assert "was started from a model object" in message
-    assert f"autoprune.resume('{result.run_dir}', model=..., data=...)" in message
+    assert f"next: autoprune resume {result.run_dir} --model package.module:factory --weights FILE --data" in message
+    assert "in Python: give model=..., data=... to autoprune.resume, too" in message
 
 
 def test_more_trials_on_a_resume(dense, digits_weights, here):

@@ -232,8 +232,8 @@ def test_a_run_of_objects_takes_them_again(digits_weights, here):
     result = autoprune.search(dense, data, name="r", **QUICK)
     saved(trained(result.model))
     for given, words in (
-        ({}, r"was started from a model object.*autoprune.attach\('results/r', model=...\)"),
-        ({"model": dense}, r"was started from a data object.*autoprune.attach\('results/r', data=...\)"),
+        ({}, r"was started from a model object.*give model=... to autoprune.attach, too"),
+        ({"model": dense}, r"was started from a data object.*give data=... to autoprune.attach, too"),
     ):
         with pytest.raises(ValueError, match=words):
             autoprune.attach("results/r", "mine.safetensors", **given)

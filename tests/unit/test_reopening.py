@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import shutil
 import sys
 
@@ -59,9 +60,17 @@ def told(capsys):
 def test_a_run_of_objects_says_how_this_verb_is_given_them_and_takes_their_names(run, capsys, verb, function, more):
     assert main([verb, str(run), *more]) == 2
     said = told(capsys)
-    assert f"`autoprune {verb} {run} --model package.module:factory --weights FILE --data SPEC`" in said
-    assert f"autoprune.{function}('{run}', model=..., data=...)" in said
+    typed = f"autoprune {verb} {run} {shlex.join(more)}".strip()
+    assert f"next: {typed} --model package.module:factory --weights FILE --data SPEC (a task: --task " in said
+    assert f"in Python: give model=..., data=... to autoprune.{function}, too" in said
     assert hasattr(autoprune, function)
+    for given, lacks in (
+        (FLAGS[:2], "--data SPEC"),
+        (FLAGS[1:2], "--model package.module:factory --data SPEC"),
+        (FLAGS[2:], "--model package.module:factory --weights FILE"),
+    ):
+        assert main([verb, str(run), *more, *given]) == 2
+        assert f"next: {typed} {shlex.join(given)} {lacks}" in told(capsys)  # nothing that was given is to be retyped
     assert main([verb, str(run), *more, FLAGS[0], FLAGS[2]]) == 2  # new weights: another network
     assert "another problem: weights is" in told(capsys)
     assert main([verb, str(run), *more, *FLAGS, "--data-args=seed=3"]) == 2
@@ -72,7 +81,7 @@ def test_a_run_of_objects_says_how_this_verb_is_given_them_and_takes_their_names
 def test_the_export_of_a_run_of_objects_learns_how_its_network_is_built(run, here, capsys):
     assert main(["export", str(run), "--to=copied"]) == 0  # nothing has to be built
     assert main(["export", str(run), "--to=again", "--pt2"]) == 2
-    assert f"`autoprune export {run} --model package.module:factory --weights FILE`" in told(capsys)
+    assert f"next: autoprune export {run} --to=again --pt2 --model package.module:factory --weights" in told(capsys)
     assert main(["export", str(run), "--to=again", FLAGS[0]]) == 0
     images = torch.rand(2, 1, 8, 8)
     expected = autoprune.load(run / "best", model=digits_cnn())(images)
