@@ -306,7 +306,8 @@ def _on_cluster(
         progress.say(f"run {run.path}: {so_far(trials)}")
     done = [t for t in trials if t.state is not TrialState.RUNNING]
     samples = counted_samples(prepared.task)
-    progress.begin_search(change(config, workers=share.num_workers), done, worked_s, measured, samples, run.labels)
+    shared_by, has = change(config, workers=share.num_workers), prepared.space.has_batch_norm
+    progress.begin_search(shared_by, done, worked_s, measured, samples, run.labels, has)
     extent = run.as_written(*EXTENT.split(), *REFERENCES)
     try:
         search_on_cluster(run, prepared, recipe, share, progress, callbacks, extent, progress.say)
@@ -383,7 +384,8 @@ def _candidates(
     places = () if config.cluster else slots(config)  # on a cluster they have all been evaluated
     measured = Measurements.of(ledger.notes)
     samples = Samples.of(ledger.notes)
-    progress.begin_search(change(config, workers=len(places)), done, ledger.worked_s, measured, samples, run.labels)
+    shared_by, has = change(config, workers=len(places)), prepared.space.has_batch_norm
+    progress.begin_search(shared_by, done, ledger.worked_s, measured, samples, run.labels, has)
     if places:
         evaluate.let_go()  # the workers need the memory of its device
         run_processes(controller, recipe, places, patience(ledger, config.timeout), progress, progress.say)

@@ -105,6 +105,12 @@ class SearchSpace:
         """Which groups go with which; None where no group may go."""
         return Vanishing(self.branches, len(self.groups)) if any(g.floor == 0 for g in self.groups) else None
 
+    @cached_property
+    def has_batch_norm(self) -> bool:
+        """Whether a normaliser keeps running statistics, which are estimated anew once channels are gone."""
+        members = (member for group in (*self.groups, *self.frozen) for member in group.members)
+        return any(member.tensor.endswith(".running_mean") for member in members)
+
     def settled(self, widths: Sequence[int]) -> Widths:
         """The same candidate, with 0 for every group that goes with another one at 0."""
         if self.vanishing is None or all(widths):

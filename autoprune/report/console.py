@@ -109,7 +109,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     _print_end(out, run, record, is_live)
     out.print(best_table(trials, metric, verdicts_of(run, record), score=score))
-    out.print(key(run.config), markup=False)
+    out.print(key(run.config, space), markup=False)
     out.print(proxy_quality(trials, metric), markup=False)
     if run.config.front:
         print_front(out, run, record)

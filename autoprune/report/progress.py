@@ -57,6 +57,7 @@ class RunProgress:
         self._best: dict[str, float] = {}
         self._measured: Measurements | None = None
         self._samples: Samples | None = None
+        self._has_batch_norm = True
         self._labels = Labels()
         self._began = time.monotonic()
 
@@ -80,6 +81,7 @@ class RunProgress:
         measured: Measurements | None = None,
         samples: Samples | None = None,
         labels: Labels | None = None,
+        has_batch_norm: bool = True,
     ) -> None:
         """The search begins, or goes on.
 
@@ -90,8 +92,9 @@ class RunProgress:
             measured: What was measured for a latency budget so far.
             samples: How many the run has.
             labels: What its scores are called.
+            has_batch_norm: Whether the network has statistics that are estimated anew after a cut.
         """
-        self._samples = samples
+        self._samples, self._has_batch_norm = samples, has_batch_norm
         self._labels = labels or Labels()
         self._config, self._trials, self._best, self._measured = config, list(trials), {}, measured
         self._began = time.monotonic() - worked_s
@@ -107,7 +110,7 @@ class RunProgress:
             stage: What it is called.
             total: Its steps.
         """
-        self._stage, self._steps, self._said = stage, total, time.monotonic()
+        self._stage, self._steps, self._said = stage, total, -math.inf  # the first step is told at once
         self._show(stage, total)
 
     def end(self) -> None:
@@ -117,10 +120,10 @@ class RunProgress:
             self._bar = None
 
     def step(self, done: int, note: str = "", eta: str = "") -> None:
-        """Step `done` is finished: told now and then where there is no bar."""
+        """Step `done` is finished: the first and the last are told where there is no bar, and others now and then."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, note=note)
-        elif self._is_time(self._every_s or EVERY_S):
+        elif self._is_time(self._every_s or EVERY_S) or done == self._steps:
             eta = eta and f"ETA {eta}"
             self.say(", ".join(filter(None, (f"{self._stage}: step {done} of {self._steps}", note, eta))))
 
@@ -140,7 +143,8 @@ class RunProgress:
             best = " (best so far)" if better and not self._config.front else ""
             said = describe(trial, metric, self._labels.headline)
             if self._config.method:  # it has one candidate: what was found
-                self.say(f"after the cut, batch-norm re-estimated: {said.partition(': ')[2]}")
+                renewed = ", batch-norm re-estimated" if self._has_batch_norm else ""
+                self.say(f"after the cut{renewed}: {said.partition(': ')[2]}")
                 return
             self.say(f"{said}{best}; {outlook}, ETA {outlook.eta}")
         else:

@@ -169,6 +169,8 @@ def export_run(
         told = {"budget": tuple(map(str, budgets)) or run.config.budget, "epochs": settings.get("epochs", 0)}
         changed = RunDirectory(run.path, change(changed.config, **told))
         chosen, prepared = run.trial(trial), _same(run, reopen(named(run, settings), "export", model, data))
+        which = f"at {' and '.join(map(str, budgets))}" if budgets else f"of trial {chosen.number}"
+        progress.say(f"run {run.path}: the network {which} is made")
         check_room(target, 2 * size_of(prepared.model))
         check_delivery(changed.config, prepared, trains=changed.config.epochs > 0)
         check_recovery(changed.config, prepared)
@@ -192,7 +194,7 @@ def export_run(
     )
     is_built = bool(config.onnx or config.pt2)  # else files are copied
     if is_built and not (config.model or model or read_architecture(run.best)["model"].get("factory")):
-        raise unnamed(run, "export", ["model"])
+        raise unnamed(changed, "export", ["model"])
     if reference:
         allow_named(changed, settings)
     if target.resolve() != run.best.resolve():

@@ -55,7 +55,7 @@ def notes_of(prepared: Prepared) -> list[str]:
                      "training that is resumed is not exactly the one that was stopped")  # fmt: skip
     lines += [stale_statistics(prepared), dense_warning(prepared), prepared.divisors]
     if not prepared.config.method:
-        lines.append(f"how trials are scored: {key(prepared.config)}")
+        lines.append(f"how trials are scored: {key(prepared.config, prepared.space)}")
     return [line for line in lines if line]
 
 

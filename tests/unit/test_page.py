@@ -1,5 +1,6 @@
 """The report as a page: what is on it, that nothing on it is code, and that it stays small."""
 
+import io
 import itertools
 import json
 import math
@@ -8,14 +9,17 @@ import sys
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from autoprune.config import RunConfig
 from autoprune.ledger.locks import FileLock
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
+from autoprune.report import RunProgress
 from autoprune.report.compare import names, print_compare, read_runs, run_table
 from autoprune.report.gloss import scored
 from autoprune.report.page import pages_wanted, write_charts, write_page
@@ -31,7 +35,7 @@ from autoprune.report.page.ranking import chance, pairs, verdict
 from autoprune.report.page.words import asked, failures
 from autoprune.runs.directory import RunDirectory
 from objectives import front
-from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
+from search_spaces import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape
 
 pytest.importorskip("matplotlib")
 EVIL = '<img src=x onerror=alert(1)><script>alert(2)</script>"&$x$'
@@ -386,10 +390,18 @@ def test_the_words_of_the_house_are_explained(make):
     named = replace(config, data="", task="mine:Task")
     for number, (of_task, said) in enumerate(((named, "mine:Task"), (replace(named, task=""), "an object in Python"))):
         assert dict(asked(Facts.of(make(str(number), config=of_task))))["Data"] == said
-    words = [scored(word, config) for word in ("raw", "proxy:500", "short:1")]
-    assert [w.partition(",")[0] for w in words] == [
-        "as cut", "after its batch-norm statistics were taken anew", "after 1 training step",
-    ]  # fmt: skip
+    without = chain(8, 16)  # batch-norm is spoken of where there is one
+    norm = Member("norm.running_mean", 0, "norm", np.arange(8)[:, None])
+    having = replace(without, groups=(replace(without.groups[0], members=(norm,)), *without.groups[1:]))
+    for space, anew in ((without, "as cut"), (having, "after its batch-norm statistics were taken anew")):
+        words = [scored(word, config, space) for word in ("raw", "proxy:500", "short:1")]
+        assert [w.partition(",")[0] for w in words] == ["as cut", anew, "after 1 training step"]
+        assert space.has_batch_norm == (space is having)
+        out = io.StringIO()
+        with RunProgress(Console(file=out, width=200)) as progress:
+            progress.begin_search(replace(CONFIG, method="slimming"), has_batch_norm=space.has_batch_norm)
+            progress.on_told(complete(0, (4, 4), 1.0))
+        assert ("batch-norm" in out.getvalue()) == space.has_batch_norm
 
 
 # -- comparison --------------------------------------------------------------------------------------------------

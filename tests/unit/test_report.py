@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -251,7 +250,6 @@ def test_no_line_and_no_bar_replaces_a_part_of_a_text(theirs, is_terminal):
     with RunProgress(where) as progress:
         progress.say(ROUGH)
         progress.begin(ROUGH, 3)
-        progress._said = -math.inf  # a line is due
         progress.step(1, ROUGH, ROUGH)
         if progress._bar:
             progress._bar.refresh()
@@ -371,7 +369,7 @@ def test_numbers_and_plain_texts_stay_as_they_are(tmp_path, text):
     ],
 )
 def test_no_two_columns_of_the_table_have_one_name(tmp_path, metric, score, names):
-    """Whatever the scores, costs and layers of a run are called; its tables on a terminal say no number twice either."""
+    """Whatever the scores, costs and layers of a run are called; a table on a terminal says no number twice."""
     trial = replace(proxy(0, 0.5), widths=(1, 2, 3, 4), metrics={"loss": 0.5, "top1": 0.75, "mae": 0.5, "seconds": 9.0})
     write_csv(
         tmp_path / "trials.csv", [trial], {0: {"params": 3.0}}, ["stem", "params", "loss", "worker"], metric, score

@@ -183,16 +183,17 @@ def test_python_shows_progress_unless_it_is_told_not_to(here, capsys):
             assert (progress.console.quiet, progress._every_s) == (quiet, EVERY_S)
 
 
-def test_a_long_training_says_now_and_then_how_far_it_is(monkeypatch):
+def test_a_training_says_that_it_begins_and_ends_and_now_and_then_how_far_it_is(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     out = io.StringIO()
     progress = RunProgress(Console(file=out, highlight=False, width=120), every_s=30)
     progress.begin("fine-tuning", 500)
-    for step in range(1, 101):
-        now[0] += 1
+    for step in range(1, 501):
+        now[0] += 0.25
         progress.step(step, "loss 0.5")
-    assert out.getvalue().splitlines() == [f"fine-tuning: step {s} of 500, loss 0.5" for s in (30, 60, 90)]
+    told = [1, 121, 241, 361, 481, 500]  # each 30 seconds
+    assert out.getvalue().splitlines() == [f"fine-tuning: step {s} of 500, loss 0.5" for s in told]
 
 
 @pytest.mark.parametrize(("metric", "times"), [("error", 1), ("loss", 2)])

@@ -58,7 +58,7 @@ class Facts(Priced):
     tradeoff: TradeOff | None = None
     winner: Trial | None = None
     versions_changed: str = ""
-    ending: Ending = Ending()
+    ending: Ending = field(default_factory=Ending)
 
     @classmethod
     def of(cls, run: RunDirectory) -> Facts:

@@ -53,13 +53,16 @@ def asked(facts: Facts) -> list[tuple[str, str]]:
         ("Goal" if config.front else "Budget", config.goal),
         ("Strategy", f"{search} (proposes the widths to try)"),
         ("Criterion", f"{config.criterion} (says which channels of a layer go first)"),
-        ("Candidates", f"{config.trials}, each scored {scored(config.fidelity, config)} ('{config.fidelity}')"),
+        (
+            "Candidates",
+            f"{config.trials}, each scored {scored(config.fidelity, config, facts.space)} ('{config.fidelity}')",
+        ),
     ]
     for count, fidelity in config.schedule.rungs:
         if count:
             name = "Finalists" if fidelity == FINAL else "Then"
             best = "the best" if count == 1 else f"the best {count}"
-            rows.append((name, f"{best}, scored again {scored(fidelity, config)} ('{fidelity}')"))
+            rows.append((name, f"{best}, scored again {scored(fidelity, config, facts.space)} ('{fidelity}')"))
     return [*rows, ("Seed", str(config.seed))]
 
 
