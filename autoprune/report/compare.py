@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from autoprune.printable import decimals
+from autoprune.problem import Trial
 from autoprune.report.fitting import FittingTable
+from autoprune.report.gloss import scored
 from autoprune.report.page.facts import Facts
 from autoprune.report.page.measured import took_of
 from autoprune.report.page.prices import cost_label
-from autoprune.report.page.words import duration
 from autoprune.report.sheet import Out, console
 from autoprune.report.tables import counted
+from autoprune.report.took import took
 from autoprune.report.trials import evaluated
 from autoprune.trust import reading
 from objectives import is_latency
@@ -46,31 +48,41 @@ def names(runs: Sequence[Facts]) -> list[str]:
 
 
 def run_table(runs: Sequence[Facts]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and one row per run: what was asked, what came out, what it took."""
+    """Columns and one row per run: what was asked, what was found and what delivered, what it took."""
     costs = dict.fromkeys(["macs", *(name for facts in runs for name in facts.latency), "params"])
     has_front = any(facts.tradeoff for facts in runs)
     metric, score = common_metric(runs), runs[0].labels.headline
-    best_of = f"best {metric}" if metric else "best of"
-    scored = (f"{score.label} val", f"{score.label} test")
-    head = ("run", "state", "strategy", "goal" if has_front else "budget", best_of, *scored)
+    best_of = f"best {metric} of a candidate" if metric else "best of a candidate"
+    delivered = f"{metric} val, delivered".lstrip()
+    also = score.beside(metric)  # else it has a column of its own
+    samples = (*(f"{each.label} val" for each in also), f"{score.label} test")
+    head = ("run", "state", "strategy", "goal" if has_front else "budget", best_of, delivered, *samples)
     rows = []
     for name, facts in zip(names(runs), runs, strict=True):
         best = facts.winner
         own = "" if metric else f"{facts.metric} "
-        loss = f"{own}{decimals(best.loss)} ({best.fidelity})" if best else "-"
+        loss = f"{own}{decimals(best.loss)} ({_when(best, facts)})" if best else "-"
+        final = facts.fitness("pruned")
         val = facts.measured("pruned", "val") or (best.metrics if best else {})
         shares = [_percent(*share_of(facts, cost)) for cost in costs]
         strategy = " over ".join(filter(None, (facts.config.strategy, facts.config.encoding)))
         if facts.is_training:
             strategy = f"{facts.config.method} (training)"
         reached = [_volume(facts)] * has_front
-        took = ("-", "-")
-        if not facts.is_training:
-            took = (evaluated(facts.trials, facts.config), duration(facts.seconds))
+        counts = "-" if facts.is_training else evaluated(facts.trials, facts.config)
         asked = (name, facts.state, strategy, facts.config.goal)
-        measured = score.shown(val), score.shown(facts.measured("pruned", "test"))
-        rows.append((*asked, loss, *measured, *shares, *reached, *took))
+        measured = (*(each.shown(val) for each in also), score.shown(facts.measured("pruned", "test")))
+        result = (loss, f"{own}{decimals(final)}" if math.isfinite(final) else "-", *measured)
+        rows.append((*asked, *result, *shares, *reached, counts, took(facts.trials, facts.export) or "-"))
     return (*head, *map(cost_label, costs), *["hypervolume"] * has_front, "evaluated", "time"), rows
+
+
+def _when(best: Trial, facts: Facts) -> str:
+    """How far a candidate was trained when it had its loss: only losses of the same kind compare."""
+    if facts.is_training:
+        return "after the cut, before the fine-tune"
+    how = scored(best.fidelity, facts.config, facts.space) if best.fidelity.trains else "before any training"
+    return f"{best.fidelity}: {how}"
 
 
 def common_metric(runs: Sequence[Facts]) -> str:
@@ -83,8 +95,8 @@ def share_of(facts: Facts, metric: str) -> tuple[float, str]:
     """A cost of a run's network as a fraction of the dense one (NaN: not known), and how a latency is known."""
     if not facts.widths or not facts.can_price(metric):
         return math.nan, ""
-    if took := took_of(facts, metric, facts.widths):
-        return took.share, "measured"
+    if measured := took_of(facts, metric, facts.widths):
+        return measured.share, "measured"
     return float(facts.priced(metric, [facts.widths])[0]), "predicted" if is_latency(metric) else ""
 
 

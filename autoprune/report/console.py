@@ -30,6 +30,7 @@ from autoprune.report.tables import (
     reachable_table,
     removed,
 )
+from autoprune.report.took import took
 from autoprune.report.trained import found, plan
 from autoprune.report.trials import counts, evaluated, front_table, proxy_quality, write_csv
 from autoprune.report.workers import failures_table
@@ -94,6 +95,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     is_live = bool(writers(run.path, record, run.config.ledger, run.study))
     if run.config.method:
         _print_training(out, run, record)
+        _print_time(out, run, trials)
         _print_end(out, run, record, is_live)
         _print_delivered(out, run)
         _print_faults(out, run, activity)
@@ -101,10 +103,7 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
             _print_table(out, run, trials, "costs and widths as a table")
         return
     out.print(f"evaluated: {evaluated(trials, run.config)} ({counts(trials, live=is_live)})", markup=False)
-    seconds = sum(t.seconds for t in trials)
-    compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
-    if seconds:
-        out.print(f"took: {seconds:.1f} s, {100 * compute / seconds:.0f} % of it in forward and backward passes")
+    _print_time(out, run, trials)
     if activity.pace:
         out.print(f"pace: {activity.pace}, by {counted(len(activity.workers), 'worker')}")
     _print_end(out, run, record, is_live)
@@ -122,6 +121,17 @@ def print_report(run: RunDirectory, out: Out | None = None) -> None:
     _print_delivered(out, run)
     _print_faults(out, run, activity)
     _print_table(out, run, trials, "all trials")
+
+
+def _print_time(out: Out, run: RunDirectory, trials: list[Trial]) -> None:
+    """How long what took; how much of the evaluations is in the network."""
+    export = read_architecture(run.best) if (run.best / "architecture.json").is_file() else None
+    if said := took(trials, export):
+        out.print(f"took: {said}", markup=False, soft_wrap=True)
+    spent = sum(t.seconds for t in trials)
+    compute = sum(float(t.metrics.get("seconds_compute", 0)) for t in trials if not is_cached(t))
+    if spent and not run.config.method:
+        out.print(f"evaluations: {100 * compute / spent:.0f} % of their time in forward and backward passes")
 
 
 def _print_training(out: Out, run: RunDirectory, record: Record) -> None:

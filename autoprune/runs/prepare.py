@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Prepared:
         spare: Epochs that a method was given and did not need: the network that it found is trained so much longer.
         course: Of that method's training (see `telling.curve`); empty: there was none.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
+        started: When its preparation began, as `time.monotonic` says.
+        worked_s: Seconds that controllers had been at work on the run before.
     """
 
     config: RunConfig
@@ -77,6 +80,8 @@ class Prepared:
     method_epochs: float = 0.0
     spare: float = 0.0
     course: Mapping[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    worked_s: float = 0.0
 
     def kept(self, trial: Trial) -> Kept:
         """The units that the network of a trial keeps: what a method chose, if they are so many, else the best."""
@@ -190,6 +195,7 @@ def prepare(
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
+    started = time.monotonic()
     check_objects(model, task)
     check_end(config)
     check_names(config, scores is not None, latency or ())
@@ -211,7 +217,7 @@ def prepare(
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
     known["worst"] = worst_of(dense, task, config) if config.front else math.inf
     problem = make_problem(config, dense, space, example, lambda: _score_batches(task, config), task=task, **known)
-    return Prepared(config, reference, dense, task, example, problem)
+    return Prepared(config, reference, dense, task, example, problem, started=started)
 
 
 def check_end(config: RunConfig) -> None:

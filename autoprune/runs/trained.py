@@ -27,7 +27,7 @@ PREVIOUS = "previous"  # metrics of the network that was delivered before
 OF_WEIGHTS = {f"{which}_{split}" for which in ("pruned", PREVIOUS) for split in SPLITS} | {
     f"{which}_val" for which in ("before_finetune", "after_finetune", "finalist")
 }  # what else was measured belongs to the dense network, or to the widths
-OF_TRAINING = ("finetune", "finetune_seconds", "attached")  # of the provenance
+OF_TRAINING = ("finetune", "finetune_seconds", "run_seconds", "attached")  # of the provenance
 Trained = nn.Module | Mapping[str, Tensor]  # a network, or its state dict
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 

@@ -59,6 +59,7 @@ def deliver(
     checkpoint: Path | None,
     measured: Mapping[str, dict[str, float]] | None = None,
     finalist: Mapping[str, Tensor] | None = None,
+    ends_run: bool = False,
 ) -> Winner:
     """Fine-tune the network of the units that stay, from the dense weights; compare it with the dense one; export it.
 
@@ -72,6 +73,7 @@ def deliver(
         checkpoint: File that lets the fine-tune go on after a stop; None: none.
         measured: By metric, what was measured for a budget on a latency.
         finalist: The weights that the trial was scored with after its short fine-tune.
+        ends_run: Whether the run ends with it, so that the export says how long that was at work.
     """
     config, task, space = run.config, prepared.task, prepared.space
     started = time.monotonic()
@@ -118,7 +120,7 @@ def deliver(
         reference=prepared.reference,
         costs=costs,
         metrics=metrics,
-        provenance=_provenance(run, prepared, trial, time.monotonic() - started),
+        provenance=_provenance(run, prepared, trial, time.monotonic() - started, ends_run),
         inputs=task.inputs(),
         outputs=task.outputs(),
         example_inputs=prepared.example,
@@ -169,7 +171,7 @@ def deliver_held(
     run.check_places()  # once more: what came during the search is seen before the fine-tune
     if not run.config.method:
         progress.say(f"trial {trial.number} wins: {trial.fidelity} {run.metric} {decimals(trial.loss)}")
-    more: dict[str, Any] = {"checkpoint": file, "measured": outcome.figures}
+    more: dict[str, Any] = {"checkpoint": file, "measured": outcome.figures, "ends_run": True}
     if trial.fidelity.trains and not drives(run.config):  # which may keep other units
         more["finalist"] = finalist_weights(evaluate.made, trial, progress.say)
     evaluate.let_go(over=True)  # the training needs the memory of its samples
@@ -200,8 +202,9 @@ def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial, say: Callabl
     return Winner(model, said["costs"], said["metrics"])
 
 
-def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float) -> dict[str, Any]:
+def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float, ends_run: bool) -> dict[str, Any]:
     config, left_out = run.config, prepared.task.skipped()
+    worked_s = prepared.worked_s + time.monotonic() - prepared.started
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -231,6 +234,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"trainer": str(config.trainer)} if config.trainer else {}),
         },
         "finetune_seconds": round(seconds, 1),
+        **({"run_seconds": round(worked_s, 1)} if ends_run else {}),
         "fingerprint": prepared.fingerprint(),
         "versions": versions(),
         **({"begun_with": dict(begun)} if (begun := prepared.begun_with) and begun != decisive() else {}),

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from autoprune.config import RunConfig
+from autoprune.labels import Labels
 from autoprune.ledger.locks import FileLock
 from autoprune.ledger.records import Entry, Record
 from autoprune.problem import Trial, TrialState
-from autoprune.report import RunProgress
+from autoprune.report import RunProgress, Sheet, print_report
 from autoprune.report.compare import names, print_compare, read_runs, run_table
 from autoprune.report.gloss import scored
 from autoprune.report.page import pages_wanted, write_charts, write_page
@@ -417,13 +418,44 @@ def test_a_row_for_every_run(make, capsys):
     table = [dict(zip(head, row, strict=True)) for row in rows]
     assert [r["state"] for r in table] == ["finished", "stopped", "stopped"]
     assert [r["top-1 test"] for r in table] == ["93.00 %", "-", "-"]
-    assert [r["best loss"] for r in table] == ["1.0000 (short)", "-", "1.0000 (short)"]
+    best = "1.0000 (short: after 300 training steps)"
+    assert [r["best loss of a candidate"] for r in table] == [best, "-", best]
+    assert [r["loss val, delivered"] for r in table] == ["0.5000", "-", "-"]
+    assert [r["time"] for r in table] == ["19 s of evaluations", "-", "19 s of evaluations"]
     assert [r["evaluated"] for r in table] == (
         ["8 candidates, 3 finalists", "no candidate yet", "8 candidates, 3 finalists"]
     )
     assert table[2]["strategy"] == "tpe"
     print_compare(runs)
     assert "93.00 %" in capsys.readouterr().out
+
+
+def test_a_training_and_a_search_compare_by_what_they_deliver(make):
+    """A loss after the cut and one after a short training stand in one row, each with when it was; below what came."""
+    trained = make("t", [complete(0, (4, 5), 1.5)], replace(CONFIG, method="slimming"), finished=True)
+    said = json.loads((trained.best / "architecture.json").read_text())
+    said["provenance"] |= {"finetune_seconds": 36.0, "run_seconds": 130.0}
+    (trained.best / "architecture.json").write_text(json.dumps(said))
+    few = [complete(0, (4, 4), 2.0), complete(1, (3, 3), 0.03)]
+    head, rows = run_table(read_runs([trained, make("s", few)]))
+    training, search = (dict(zip(head, row, strict=True)) for row in rows)
+    assert training["best loss of a candidate"] == "1.5000 (after the cut, before the fine-tune)"
+    assert search["best loss of a candidate"] == "0.0300 (proxy: before any training)"
+    assert (training["loss val, delivered"], search["loss val, delivered"]) == ("0.5000", "-")
+    assert training["time"] == "2m10s in all, 2 s of evaluations, 36 s of fine-tune and final measurements"
+    assert search["time"] == "4 s of evaluations"
+    assert training["evaluated"] == "-"
+    report = Sheet()
+    print_report(trained, report)
+    assert f"took: {training['time']}" in repr(report)
+
+
+def test_the_two_losses_of_a_task_without_scores_are_told_apart(make):
+    run = make(finished=True)
+    (run.path / "task.json").write_text(json.dumps(Labels(scores=()).to_json()))
+    head, rows = run_table(read_runs([run, make("b")]))
+    assert len(set(head)) == len(head)
+    assert dict(zip(head, rows[0], strict=True))["loss val, delivered"] == "0.5000"
 
 
 def test_the_overlay_leaves_out_what_is_not_the_same_network(make, tmp_path):
