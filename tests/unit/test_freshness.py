@@ -1,5 +1,6 @@
 """The page and the table show the run as it is: whoever changes it renews them, and what a kill left is told."""
 
+import json
 import re
 import shutil
 import sys
@@ -49,6 +50,13 @@ def shown(run):
     page = (run.path / "report.html").read_text(encoding="utf-8")
     rows = (run.path / "trials.csv").read_text(encoding="utf-8").splitlines()
     return int(re.search(r"(\d+) candidates? evaluated in", page)[1]), len(rows) - 1
+
+
+def test_an_export_says_how_long_the_whole_run_was_at_work(run):
+    written = json.loads((run.best / "architecture.json").read_text(encoding="utf-8"))["provenance"]
+    evaluations = sum(t.seconds for t in run.record().trials)
+    assert written["run_seconds"] >= evaluations + written["finetune_seconds"] - 0.1  # each is rounded
+    assert repr(autoprune.report(run.path, html=False)).count(" in all, ") == 1
 
 
 def test_more_trials_are_on_the_page_and_in_the_table(run, capsys):
