@@ -33,19 +33,19 @@ class Terminated(KeyboardInterrupt):
 class Stopped(KeyboardInterrupt):
     """A run was stopped in its work by Ctrl-C or a signal, and has been left in order.
 
+    Its message ends with how the run goes on: of a traceback in Python that is the last line.
+
     Attributes:
         code: The exit code.
-        more: How it goes on, in a sentence without its full stop.
 
     Args:
         stop: What stopped it.
-        more: See above.
+        more: How it goes on, in a sentence without its full stop.
     """
 
     def __init__(self, stop: KeyboardInterrupt, more: str) -> None:
-        super().__init__(str(stop) or "interrupted")
+        super().__init__("; ".join(filter(None, (str(stop) or "interrupted", more))))
         self.code = stop.code if isinstance(stop, Terminated) else INTERRUPTED
-        self.more = more
 
     @classmethod
     def within(cls, stop: BaseException | None) -> Stopped | None:

@@ -64,7 +64,7 @@ def _run(arguments: dict[str, Any], words: Sequence[str]) -> int:
         return int(command(settings(arguments) if "run" in arguments else arguments) or 0)
     except KeyboardInterrupt as stop:
         end = Stopped.within(stop) or Stopped(stop, AGAIN.get(command.__name__, ""))
-        _complain("; ".join(filter(None, (str(end), end.more))))
+        _complain(str(end))
         return end.code
     except DeliveredElsewhere as news:
         print(news)

@@ -1,10 +1,12 @@
 """SIGTERM and SIGHUP end a command in good order; processes that really get them, the first of a container, too."""
 
+import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 import autoprune
 from autoprune.cli import main
 from autoprune.process import Stopped, Terminated, at_work
+from search_spaces.models import digits_cnn
 
 # What `autoprune.cli.main` does around a command.
 COMMAND = """
@@ -108,3 +111,19 @@ def test_an_impatient_second_interrupt_leaves_the_last_line_as_it_is(monkeypatch
     monkeypatch.setattr("autoprune.verbs.search", stopped)
     assert main(["search", "--model=a:b", "--data=digits"]) == 130
     assert capsys.readouterr().err == "autoprune: interrupted; go on with: this\n"
+
+
+def test_in_python_the_last_line_of_the_traceback_is_the_call_that_goes_on(here, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("autoprune.search"), "run_here", stopped)
+    quick = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "val_samples": 64}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        autoprune.search(digits_cnn(), "digits", "macs<=50%", name="mine", progress=False, **quick)
+    *_, last = traceback.format_exception(caught.value)
+    run = Path("results", "mine")
+    assert last == (
+        f"autoprune.process.Stopped: interrupted; the run is in {run}; go on with: "
+        f"autoprune.resume('{run}', model=...)\n"
+    )
