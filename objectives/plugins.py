@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
+import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,9 +87,7 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not colon:
         listed = f"known: {', '.join(sorted(known))}, or " if known else ""
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown {kind} '{name}'{meant}; {listed}give package.module:Name")
+        raise ValueError(f"unknown {kind} '{name}'{_meant(name, known)}; {listed}give package.module:Name")
     where = f"{kind} '{name}'"
     if module_name.endswith(".py") or "/" in module_name:
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
@@ -102,10 +102,25 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
         cause = error.__cause__
         absent = isinstance(cause, ModuleNotFoundError) and f"{module_name}.".startswith(f"{cause.name}.")
         if absent or module_name.startswith(".") or not module_name:
-            raise ValueError(f"{expected} {cause}") from cause
+            meant = _meant(cause.name, _modules_beside(cause.name)) if absent else ""
+            raise ValueError(f"{expected} {cause}{meant}") from cause
         raise
     try:
         with running(where):
             return getattr(module, attribute)
     except PluginError as error:
-        raise ValueError(f"{expected} {error.__cause__}") from error.__cause__
+        meant = _meant(attribute, [each for each in dir(module) if not each.startswith("_")])
+        raise ValueError(f"{expected} {error.__cause__}{meant}") from error.__cause__
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """A question whether the closest of the known names was meant; empty where none is close."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
+
+
+def _modules_beside(absent: str) -> list[str]:
+    """Full names of the modules that lie where one is missing; its package has been imported by then."""
+    package = absent.rpartition(".")[0]
+    places = getattr(sys.modules.get(package), "__path__", []) if package else None
+    return [f"{package}.{found.name}".lstrip(".") for found in pkgutil.iter_modules(places)]

@@ -59,6 +59,27 @@ def test_the_path_of_a_file_is_told_as_the_module_it_is(path, dotted):
         find("thing", f"{path}:f", {})
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("search_spaces.models:digits_cn", "digits_cnn"),
+        ("search_spaces.modls:digits_cnn", "search_spaces.models"),
+        ("search_space.models:digits_cnn", "search_spaces"),
+        ("thiers:network", "theirs"),
+        ("theirs:netwrok", "network"),
+        ("theirs:_hiden", ""),
+        ("search_spaces.models:nothing_like_it", ""),
+        ("nothing_like_it:network", ""),
+        ("theirs.part:network", ""),  # is no package
+    ],
+)
+def test_a_name_that_is_misspelt_is_asked_about(name, meant, module):
+    module("network = _hidden = 1\n")
+    with pytest.raises(ValueError, match=rf"^model '{name}': .* be imported, but .*") as caught:
+        find("model", name, {})
+    assert str(caught.value).partition("(did you mean ")[2] == (meant and f"{meant}?)")
+
+
 def test_ctrl_c_in_code_from_outside_stays_what_it_is():
     with pytest.raises(KeyboardInterrupt), running("metric 'x'"):
         raise KeyboardInterrupt
