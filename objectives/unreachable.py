@@ -68,18 +68,20 @@ def _without_branches(space: SearchSpace, cost: Any) -> float | None:
 
 
 def _fixed(space: SearchSpace, cost: Any) -> str:
-    """Which layers hold most of what is left when every group has one channel, and which groups are frozen."""
+    """What is left at the smallest widths, layer by layer, and which groups are frozen."""
     frozen = list(space.frozen)
-    why = "what cannot shrink holds it up"
+    why = "every group is at its smallest width" if space.groups else "no group can shrink"
     if hasattr(cost, "parts"):
-        parts: dict[str, float] = cost.parts([min(1, g.floor) for g in space.groups])  # 0: the branch is gone
+        parts: dict[str, float] = cost.parts(space.floor)
         most = sorted(parts, key=lambda name: -parts[name])[:3]
         total = sum(parts.values())
-        why += f": {', '.join(f'{name} has {100 * parts[name] / total:.0f} %' for name in most if parts[name])}"
+        shares = ", ".join(f"{name} has {100 * parts[name] / total:.0f} %" for name in most if parts[name])
+        why += f", and of what is left {shares}"
         frozen = [g for g in frozen if {m.layer for m in g.members} & set(most)] or frozen
-    if frozen:
-        first = frozen[0]
-        why += f"; frozen groups: {_some([g.name for g in frozen])} ({first.name}: {first.frozen_because})"
+    if len(frozen) == 1:
+        why += f"; frozen: {frozen[0].name} ({frozen[0].frozen_because})"
+    elif frozen:
+        why += f"; frozen: {_some([g.name for g in frozen])} ({frozen[0].name}: {frozen[0].frozen_because})"
     return why
 
 

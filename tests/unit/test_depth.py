@@ -155,6 +155,6 @@ def test_without_depth_nothing_is_drawn_otherwise():
 
 def test_what_holds_an_unreachable_budget_up_is_no_layer_that_is_gone():
     space = trace(*branches.made("bottleneck")).with_limits(depth=True)
-    with pytest.raises(InfeasibleBudget, match=r"what cannot shrink holds it up: (stem has|fc has)") as error:
+    with pytest.raises(InfeasibleBudget, match=r"smallest width, and of what is left (stem has|fc has)") as error:
         Feasibility(space, [parse("macs<=0.01%")])
     assert "blocks" not in str(error.value)

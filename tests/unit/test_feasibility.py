@@ -1,6 +1,8 @@
 """Projection on the budgets: golden cases by hand, its laws as properties, and what a budget says that cannot hold."""
 
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -246,14 +248,28 @@ def test_the_cure_fits_the_cause(space, cure):
         Feasibility(space, [parse("activations<=10")])
 
 
-def test_layers_that_cannot_shrink_are_named():
+def test_what_is_left_at_the_smallest_widths_is_told_layer_by_layer():
     with pytest.raises(InfeasibleBudget) as caught:
         Feasibility(chain(4, 8), [parse("params<=20")])
     assert str(caught.value) == (  # one channel each: 3*9 + 9 + 5 = 41
-        "budget 'params<=20': unreachable, the smallest network of this space keeps 41 parameters (what cannot "
-        "shrink holds it up: conv0 has 66 %, conv1 has 22 %, fc has 12 %; frozen groups: fc (fc: output); "
-        "allow at least 41 parameters)"
+        "budget 'params<=20': unreachable, the smallest network of this space keeps 41 parameters (every group "
+        "is at its smallest width, and of what is left conv0 has 66 %, conv1 has 22 %, fc has 12 %; "
+        "frozen: fc (output); allow at least 41 parameters)"
     )
+
+
+def test_what_is_left_is_that_of_the_network_that_is_told():
+    with pytest.raises(InfeasibleBudget, match=r"keeps 113 .*every group .* of what is left conv0 has 72 %, conv1 has"):
+        Feasibility(chain(3, 1, floors=[3, 1]), [parse("params<=9")])  # 81 + 27 + 5
+
+
+def test_one_frozen_group_is_named_once_and_several_with_the_reason_of_the_first():
+    space = chain(4, 8)
+    for frozen, said in ((1, "; frozen: fc (output);"), (2, "; frozen: fc, fc (fc: output);"), (0, "fc has 12 %;")):
+        with pytest.raises(InfeasibleBudget, match=re.escape(said)):
+            Feasibility(replace(space, frozen=frozen * space.frozen), [parse("params<=20")])
+    with pytest.raises(InfeasibleBudget, match=r"\(no group can shrink, and of what is left fc has 100 %"):
+        Feasibility(chain(), [parse("params<=2")])
 
 
 def test_of_two_budgets_on_one_cost_the_tighter_one_binds():
