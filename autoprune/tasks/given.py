@@ -64,14 +64,20 @@ class GivenLoss:
         self._each = _per_sample(function)
         self._agrees: bool | None = None  # whether the mean over the samples is the loss, as its reduction says
 
-    def __call__(self, outputs: Any, targets: Any, count: int) -> Tensor:
+    def __call__(self, outputs: Any, targets: Any, count: int, said: str = "") -> Tensor:
         """Of `count` samples: [N], or one number.
+
+        Args:
+            outputs: What the network answers.
+            targets: What it should answer.
+            count: How many samples.
+            said: What errors say of the targets; default their shapes.
 
         Raises:
             ValueError: If it is no tensor, or of another shape.
         """
         answers = main_output(outputs) if _is_torchs(self._function) else outputs
-        with running(self._where, f"on outputs ({shapes(answers)}) and targets ({shapes(targets)})"):
+        with running(self._where, f"on outputs ({shapes(answers)}) and targets ({said or shapes(targets)})"):
             if _is_elementwise(self._function) and getattr(targets, "shape", answers.shape) != answers.shape:
                 raise ValueError("they would be broadcast to pairs that do not belong together; give targets the shape "
                                  "of the outputs")  # fmt: skip

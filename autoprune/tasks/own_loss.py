@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from autoprune.randomness import seeded
-from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, signature_of, targets_of
+from autoprune.tasks.trees import TARGETS, arguments, called, inputs_of, no_targets, signature_of, targets_of
 
 
 def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
@@ -44,7 +44,8 @@ def own_loss(model: nn.Module, batch: Any, where: str) -> tuple[Any, Tensor]:
         if isinstance(losses, Mapping) and losses and all(isinstance(v, Tensor) for v in losses.values()):
             loss = torch.stack([v.float().sum() for v in losses.values()]).sum()
             return None if model.training or torch.is_grad_enabled() else called(model, inputs), loss
-    raise ValueError(f"{where}: the network says none when it is given the targets, too; give the task a loss of "
+    said = f" ({instead})" if (instead := no_targets(batch)) else ""
+    raise ValueError(f"{where}: the network says none when it is given the targets{said}, too; give the task a loss of "
                      "(outputs, targets)")  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autoprune.labels import LOSS, Score
-from autoprune.tasks.trees import mapped, num_samples, on_cpu
+from autoprune.tasks.trees import mapped, no_targets, num_samples, on_cpu
 from objectives.plugins import PluginError, find, running
 
 TAKEN = (
@@ -154,7 +154,7 @@ class Meter:
                 continue
             if on_host is None:
                 on_host = on_cpu(answers), on_cpu(targets)
-            with _blamed(name, f"on the outputs of {count} {self._task.sample}s"):
+            with _blamed(name, f"on the outputs of {count} {self._task.sample}s{_of_targets(batch)}"):
                 if isinstance(metric, Metric):
                     self._values[name].append(_numbers(name, _try(metric.function, *on_host), count))
                 else:
@@ -263,6 +263,11 @@ def _try(function: Callable[[Any, Any], Any], outputs: Any, targets: Any) -> Any
 def _blamed(name: str, doing: str = "") -> Iterator[None]:
     with running(f"metric '{name}'", doing):
         yield
+
+
+def _of_targets(batch: Any) -> str:
+    """What errors say of the targets of a batch that names none."""
+    return f" and targets ({said})" if (said := no_targets(batch)) else ""
 
 
 def _together(seen: list[tuple[Any, Any]]) -> tuple[Any, Any]:

@@ -32,7 +32,17 @@ from autoprune.tasks.draws import (
 from autoprune.tasks.given import GivenLoss, check_loader, checked_loss, is_cross_entropy
 from autoprune.tasks.own_loss import own_loss
 from autoprune.tasks.scores import Meter, in_short, metrics_of, score_of
-from autoprune.tasks.trees import called, inputs_of, leaves, main_output, num_samples, placed, sample_of, targets_of
+from autoprune.tasks.trees import (
+    called,
+    inputs_of,
+    leaves,
+    main_output,
+    no_targets,
+    num_samples,
+    placed,
+    sample_of,
+    targets_of,
+)
 from objectives.plugins import running
 
 SPLITS = ("train", "val", "test")
@@ -416,7 +426,7 @@ class LoadedTask(Task):
         """Of each sample where the function can say it, else what it says."""
         if self._loss is None:
             raise ValueError(f"{self.where('loss')}: is the network's own, and needs its batch")
-        return self._loss(outputs, targets_of(batch), num_samples(batch))
+        return self._loss(outputs, targets_of(batch), num_samples(batch), no_targets(batch))
 
     def scores(self) -> Mapping[str, Any]:
         """The user's metrics."""

@@ -59,6 +59,14 @@ def targets_of(batch: Any) -> Any:
     return inputs_of(batch)
 
 
+def no_targets(batch: Any) -> str:
+    """Of a batch of names none of which is that of targets: that its inputs stand for them, in words; else empty."""
+    named = fields_of(batch)
+    if named is None or _has_targets(batch):
+        return ""
+    return f"its inputs, as none of {', '.join(map(str, named))} is called {', '.join(TARGETS[:-1])} or {TARGETS[-1]}"
+
+
 def signature_of(model: Any) -> inspect.Signature:
     """Of the network's forward; of one that stands for another and takes whatever that takes, of that one's."""
     return inspect.signature(getattr(model, "stands_for", model).forward)

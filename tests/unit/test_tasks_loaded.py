@@ -506,6 +506,50 @@ def test_distillation_reads_no_batch_a_step_and_leaves_the_generator(monkeypatch
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class ByName(nn.Module):
+    """Takes tensors by name, and says a loss where it is given labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x, labels=None):
+        found = self.layers(x)
+        return found if labels is None else {"loss": F.mse_loss(found, labels), "logits": found}
+
+
+@dataclass
+class Row:
+    x: torch.Tensor
+    klass: torch.Tensor
+
+
+def test_targets_under_another_name_are_told_with_those_that_are_taken():
+    told = "its inputs, as none of x, klass is called labels, label, targets, target or y"
+
+    def right(outputs, targets):
+        return (outputs - targets).abs().mean(1)
+
+    for batch in ({"x": X, "klass": Y}, Row(X, Y)):
+        with pytest.raises(ValueError, match=rf"loss failed on outputs \(\[8, 2\]\) and targets \({told}\)"):
+            Task.of([batch], [batch], loss=F.mse_loss).evaluate(ByName(), batch)
+        meter = Task.of([batch], [batch], loss=F.mse_loss, metrics={"mine": right}).meter()
+        with pytest.raises(ValueError, match=rf"metric 'mine' failed on the outputs of 8 samples and targets \({told}"):
+            meter.update(Y, batch)
+    with pytest.raises(ValueError, match=rf"loss: the network says none when it is given the targets \({told}\), too"):
+        Task.of([{"x": X, "klass": Y}], []).evaluate(ByName(), {"x": X, "klass": Y})
+    batch = {"x": X, "labels": Y[:3]}
+    with pytest.raises(ValueError, match=r"loss failed on outputs \(\[8, 2\]\) and targets \(\[3, 2\]\)"):
+        Task.of([batch], [batch], loss=F.mse_loss).evaluate(ByName(), batch)
+
+
+def test_a_dictionary_of_one_tensor_is_the_first_argument_whatever_its_name():
+    net = ByName().eval()
+    for inputs in ({"x": X}, {"signal": X}, {"signal": X, "file": ["a"] * 8}, {"x": X, "signal": X[:, :3]}):
+        batch = {**inputs, "label": Y}
+        assert torch.equal(Task.of([batch], [batch], loss=F.mse_loss).evaluate(net, batch)[0], net(X))
+
+
 def test_names_that_the_network_does_not_take_are_said():
     class Masked(nn.Module):
         def __init__(self):
