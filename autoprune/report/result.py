@@ -20,7 +20,7 @@ from autoprune.report.tables import comparison_table, counted, number, removed
 from objectives import parse
 from search_spaces import SearchSpace, Widths
 
-SHOWN = 12  # widths
+SHOWN = 20  # groups that were cut
 TITLE = "dense and pruned"
 
 Row = tuple[str, str, str, str]
@@ -79,8 +79,10 @@ def text_of(result: Result) -> str:
     sheet = Sheet()
     sheet.print(comparison_table(TITLE, _rows(result)))
     facts = _facts(result)
+    wide = max(map(len, facts))
     for name, value in facts.items():
-        sheet.print(f"{name:{max(map(len, facts))}}  {value}", markup=False, soft_wrap=True)
+        lines = value.replace("\n", f"\n{'':{wide}}  ")
+        sheet.print(f"{name:{wide}}  {lines}", markup=False, soft_wrap=True)
     return repr(sheet)
 
 
@@ -92,8 +94,9 @@ def html_of(result: Result) -> str:
         for name, *cells in _rows(result)
     )
     foot = "".join(
-        f'<tr><td>{_escaped(name)}</td><td colspan="3" style="text-align: left">{_escaped(value)}</td></tr>'
-        for name, value in _facts(result).items()
+        f'<tr><td>{_escaped(name)}</td><td colspan="3" style="text-align: left">{value}</td></tr>'
+        for name, fact in _facts(result).items()
+        if (value := _escaped(fact).replace("\n", "<br>"))
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}{foot}</tbody></table>"
 
@@ -111,19 +114,28 @@ def _rows(result: Result) -> list[Row]:
 
 
 def _facts(result: Result) -> dict[str, str]:
-    """What no number of the table says, by name."""
-    widths, full = result.widths, result.space.full
-    shown = " ".join(f"{w}/{of}" for w, of in zip(widths[:SHOWN], full, strict=False))
-    more = f" and {len(widths) - SHOWN} more" if len(widths) > SHOWN else ""
+    """What no number of the table says, by name; a few lines of each."""
     budgets = [verdict(text, result.costs, result.metrics) for text in result.origin.config.budget]
     return {
         "budgets": "; ".join(budgets) or "none",
-        "widths": f"{shown}{more} ({counted(len(widths), 'group')}, result.widths)",
-        **({"removed": said} if (said := removed(result.space, widths)) else {}),
+        "widths": "\n".join(_widths(result)),
+        **({"removed": said} if (said := removed(result.space, result.widths)) else {}),
         "won": f"trial {result.trial.number}, {result.trial.fidelity} (result.trial)",
         "network": f"{type(result.model).__name__} (result.model), {result.run_dir / 'best'}",
         "run": str(result.run_dir),
     }
+
+
+def _widths(result: Result) -> list[str]:
+    """How many groups were cut, and a line for each of those."""
+    groups = result.space.groups
+    cut = [(g, width) for g, width in zip(groups, result.widths, strict=True) if width < g.size]
+    longest = max((len(g.name) for g, _ in cut[:SHOWN]), default=0)
+    return [
+        f"{len(cut)} of {counted(len(groups), 'group')} cut (result.widths_by_group)",
+        *(f"{g.name:{longest}}  {width} of {g.counted(g.size)}" for g, width in cut[:SHOWN]),
+        *([f"and {len(cut) - SHOWN} more"] if len(cut) > SHOWN else []),
+    ]
 
 
 def verdict(text: str, costs: Mapping[str, Mapping[str, float]], metrics: Mapping[str, Any]) -> str:

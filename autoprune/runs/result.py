@@ -58,13 +58,14 @@ class SearchResult:
     """The winner of a search.
 
     Attributes:
-        widths: Kept units per group.
+        widths: Kept units per group, in the order of `space.groups`; by name: `widths_by_group`.
         trial: The trial that won.
         run_dir: The run's directory; `best/` in it is the export.
         space: What could be pruned.
         model: The pruned network, fine-tuned unless that did harm, in eval mode.
         example: The example input.
-        costs: Per cost name, its "dense" and "pruned" value; a latency as predicted (`metrics` has it measured).
+        costs: Per cost name, its "dense" and "pruned" value; a latency as measured where it was, i.e. where `metrics`
+            has it, too; else as predicted.
         metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; "before_finetune_val",
             "finalist_val", "after_finetune_val": of the pruned network before its fine-tune, with the weights that won
             as a finalist, and after the fine-tune, and which one is "delivered";
@@ -83,6 +84,11 @@ class SearchResult:
     costs: dict[str, dict[str, float]]
     metrics: dict[str, dict[str, Any]]
     origin: Origin
+
+    @property
+    def widths_by_group(self) -> dict[str, int]:
+        """Kept units per group, by the group's name, as `autoprune.profile` shows it; 0: the branch is gone."""
+        return {group.name: width for group, width in zip(self.space.groups, self.widths, strict=True)}
 
     def __repr__(self) -> str:
         """Dense against pruned, the budgets, and where it lies."""

@@ -38,7 +38,7 @@ class Winner:
 
     Attributes:
         model: Pruned and fine-tuned (or from before that, see `recover`), in eval mode, on the CPU.
-        costs: Per cost name, its "dense" and "pruned" value.
+        costs: Per cost name, its "dense" and "pruned" value; a latency as measured where it was.
         metrics: "dense_val", "dense_test", "pruned_val", "pruned_test"; "before_finetune_val", "finalist_val",
             "after_finetune_val", "training" (see `recover`); "per_class" (see `telling`); by metric what was measured
             for a budget on a latency (see `LatencyMeter.figures`).
@@ -102,7 +102,7 @@ def deliver(
     model.cpu().to(memory_format=torch.contiguous_format)  # as `load` gives it back
     price = prepared.problem.feasibility.price
     whole, pruned = price(space.full), price(tuple(map(len, kept)))
-    costs = {name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}
+    costs = measured_costs({name: {"dense": whole[name], "pruned": pruned[name]} for name in whole}, metrics)
     levels: dict[str, Any] = (
         {}
         if prepared.nested is None
@@ -199,7 +199,20 @@ def _delivered(run: RunDirectory, prepared: Prepared, trial: Trial, say: Callabl
         copy_export(run.best, run.best, prepared.model, prepared.example, onnx=onnx, pt2=pt2)
     if onnx and (only := fixed_batch(run.best)):
         say(only)
-    return Winner(model, said["costs"], said["metrics"])
+    return Winner(model, measured_costs(said["costs"], said["metrics"]), said["metrics"])
+
+
+def measured_costs(
+    costs: Mapping[str, dict[str, float]], metrics: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """The costs with each latency as it was measured, where it was; of the others the prediction stays.
+
+    Args:
+        costs: Per cost name, its "dense" and "pruned" value.
+        metrics: Per metric what was measured for a budget on it (see `LatencyMeter.figures`), among others.
+    """
+    took = {name: metrics[name] for name in costs if "pruned_ms" in metrics.get(name, {})}
+    return {**costs, **{n: {"dense": said["dense_ms"], "pruned": said["pruned_ms"]} for n, said in took.items()}}
 
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float, ends_run: bool) -> dict[str, Any]:

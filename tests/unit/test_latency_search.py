@@ -8,6 +8,7 @@ import pytest
 from autoprune import resume, search
 from autoprune.cli import main
 from autoprune.runs.directory import RunDirectory
+from autoprune.runs.winner import measured_costs
 from objectives.latency import Comparison, fit, needed
 from objectives.latency.sampling import sample
 from objectives.latency.sites import Channels, sites_of
@@ -43,9 +44,9 @@ def test_the_run_keeps_its_predictor_and_a_resume_prices_the_same(here, digits_w
     model = {"model": "search_spaces.models:digits_cnn", "weights": str(digits_weights)}
     result = search(**model, data="digits", budget=[BUDGET, "params<=80%"], name="quick", **QUICK)
     latency = RunDirectory.open(result.run_dir).latency()[METRIC]
-    dense, pruned = result.costs[METRIC]["dense"], result.costs[METRIC]["pruned"]
-    assert pruned <= 0.6 * dense * (1 + 1e-9)
-    assert pruned == latency(result.widths)
+    assert result.costs[METRIC] == {"dense": 1.0, "pruned": 0.55}, "as measured"
+    assert result.metrics[METRIC]["predicted_ms"] == latency(result.widths) <= 0.6 * latency.dense * (1 + 1e-9)
+    assert json.loads((result.run_dir / "best/architecture.json").read_text())["costs"] == result.costs
     assert result.costs["params"]["pruned"] <= 0.8 * result.costs["params"]["dense"]
     header, *rows = (result.run_dir / "trials.csv").read_text().splitlines()
     assert "latency@torch" in header
@@ -53,7 +54,15 @@ def test_the_run_keeps_its_predictor_and_a_resume_prices_the_same(here, digits_w
     assert studies == [METRIC]
     again = resume(result.run_dir, trials=5)
     assert studies == [METRIC], "measured anew"
-    assert again.costs[METRIC]["dense"] == dense
+    assert again.costs[METRIC] == result.costs[METRIC]
+
+
+def test_a_latency_costs_what_was_measured_and_else_what_was_predicted():
+    macs, other = {"dense": 100.0, "pruned": 50.0}, "latency@tensorrt,batch=1"
+    costs = {"macs": macs, METRIC: {"dense": 0.378, "pruned": 0.2083}, other: {"dense": 3.0, "pruned": 2.0}}
+    metrics = {"pruned_val": {"loss": 0.1}, METRIC: {"dense_ms": 0.372, "pruned_ms": 0.213, "predicted_ms": 0.2083}}
+    assert measured_costs(costs, metrics) == {**costs, METRIC: {"dense": 0.372, "pruned": 0.213}}
+    assert measured_costs(costs, {}) == costs
 
 
 def test_another_table_is_another_problem(here, digits_weights, studies):
