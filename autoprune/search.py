@@ -160,8 +160,8 @@ def search(
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
     check_delivery(config, prepared, trains=trains(config))
     check_recovery(config, prepared)
-    check_method(config, prepared)
-    said = notes_of(prepared)
+    caveat = check_method(config, prepared)
+    said = [*notes_of(prepared), *filter(None, [caveat])]
     check_room(path, 3 * size_of(prepared.model))
     if config.ledger and not config.join:
         Ledger.refuse_existing(config.ledger, path.name)

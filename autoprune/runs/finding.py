@@ -34,19 +34,23 @@ def phase_of(config: RunConfig) -> RunConfig:
     return change(config, epochs=config.epochs_with_method, ema=0.0, rescale=0)
 
 
-def check_method(config: RunConfig, prepared: Prepared) -> None:
+def check_method(config: RunConfig, prepared: Prepared) -> str:
     """Check, before anything is spent, that the method of a run can find units in this network, in so many steps.
+
+    Returns:
+        What is to be said of it before the training, in a line; empty for nothing.
 
     Raises:
         ValueError: If not, or it does not fit the other settings.
     """
     if not config.method:
-        return
+        return ""
     method = _made(config, prepared)
     if not method.finds:
         raise ValueError(f"method '{config.method}': is given the units that stay and finds none; use it as the "
                          f"--recovery of a search, or one that finds them, e.g. {', '.join(FINDING)}")  # fmt: skip
     begin(method, prepared, phase_of(config))
+    return method.caveat()
 
 
 def find_units(run: RunDirectory, prepared: Prepared, progress: RunProgress) -> Prepared:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import inspect
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, Coupled, Normed, equal, network, pruning, trained
+from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, Coupled, Normed, equal, network, pruning, task, trained
 
+from autoprune.compute import Compute
 from autoprune.training import methods
-from autoprune.training.methods import METHODS, Method
+from autoprune.training.methods import METHODS, Method, Plan
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.units import kept_of
 from search_spaces import mask, prune
@@ -222,3 +224,24 @@ def test_streams_branches_that_vanish_and_accumulated_gradients(cls, kind, depth
     again = made()
     assert equal(trained(again, kind(), checkpoint=path, **told), after)
     assert str(again.kept()) == str(method.kept())
+
+
+@pytest.mark.parametrize("cls", FINDING)
+def test_it_says_which_groups_it_can_decide_nothing_about(cls, net, monkeypatch):
+    """Whoever looks at scales says so: on a transformer only the stream has any."""
+    looked, scales = [], FindingUnits.scales
+    monkeypatch.setattr(FindingUnits, "scales", lambda self: looked.append(self.name) or scales(self))
+    for each, without in ((Normed(), "1 of 2 groups have none (rise)"), (copy.deepcopy(net), "")):
+        method = cls(pruning(each))
+        method.begin(each.train(), Plan(task(), SETTINGS, Compute.choose("cpu"), EPOCHS * PER_EPOCH, PER_EPOCH, 8))
+        said = method.caveat()
+        assert bool(looked) is cls.reads_scales
+        assert bool(said) is (cls.reads_scales and bool(without))
+        assert not said or (without in said and f"'{cls.name}'" in said and "greg2 or reweighted" in said)
+        method.end(each)
+
+
+def test_the_guide_names_those_that_weigh_scales():
+    text = (Path(__file__).parents[2] / "docs/guides/training-methods.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"([^.]*) weigh the scales of normalisations", text.replace("\n", " "))
+    assert set(re.findall(r"`([\w-]+)`", sentence)) == {cls.name for cls in FINDING if cls.reads_scales}

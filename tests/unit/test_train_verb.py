@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import Normed, task
 
 import autoprune
 from autoprune.architecture import kept_of, read_architecture
@@ -171,6 +172,21 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
         )
     again = read_architecture(autoprune.finetune("results/a", epochs=0.5))["provenance"]["finetune"]
     assert (again["method_epochs"], again["epochs"]) == (2.0, 0.5)  # as was said
+
+
+def test_groups_that_a_method_can_decide_nothing_about_are_told_when_it_begins(here, capsys):
+    quick = {"criterion": "l1", "device": "cpu", "method_epochs": 2.0, "epochs": 0.0, "budget": "macs<=60%"}
+    for name, settings, said in (
+        ("a", {"method": "slimming"}, ["slimming"]),
+        ("b", {"method": "reweighted", "prune_when": "early-bird", "prune_when_args": {"last": 1}}, ["early-bird"]),
+        ("c", {"method": "reweighted"}, []),
+    ):
+        autoprune.train(Normed(), task(), name=name, **quick, **settings, progress=True)
+        text = " ".join(capsys.readouterr().out.split())
+        why = (
+            "weighs the scales of normalisations, and 1 of 2 groups have none (rise), so it decides nothing about these"
+        )
+        assert [who for who in ("slimming", "early-bird", "reweighted") if f"method '{who}': {why}" in text] == said
 
 
 def test_a_search_is_no_training_and_a_training_no_search(here, digits_weights, capsys):

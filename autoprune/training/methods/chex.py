@@ -33,6 +33,7 @@ class Chex(FindingUnits):
     """
 
     name: ClassVar[str] = "chex"
+    reads_scales: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, growing: float = 0.3, every: int = 1) -> None:
         super().__init__(pruning)
@@ -70,8 +71,7 @@ class Chex(FindingUnits):
     @torch.no_grad()
     def explore(self, epoch: int, growing: float) -> None:
         """One update: `growing` is the share of all units that grows."""
-        scores = self.scales()
-        fewest = self.ranked(scores)
+        fewest = self.ranked(scores := self.scales())
         most = math.ceil(min(1.0, 1 - share_of(fewest) + growing) * sum(map(len, scores)))
         cut = torch.cat(scores).sort(descending=True).values[most - 1]
         before, chosen = self.pruned, []

@@ -24,6 +24,7 @@ class EarlyBird(WaitingUnits):
     """
 
     name: ClassVar[str] = "early-bird"
+    reads_scales: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, distance: float = 0.1, last: int = 4) -> None:
         super().__init__(pruning, last=last)

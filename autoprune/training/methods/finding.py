@@ -23,11 +23,13 @@ class FindingUnits(ActingMethod):
     """Finds the units that stay, so many that every budget holds.
 
     Attributes:
+        reads_scales: Whether it chooses by `scales`, which say nothing about groups without normalisation.
         problem: Budgets and costs.
         gating: Gates that it has hung on the network.
     """
 
     finds: ClassVar[bool] = True
+    reads_scales: ClassVar[bool] = False
     longer: ClassVar[str] = "--method-epochs {} or more"
     problem: Problem
     gating: Gating | None = None
@@ -47,6 +49,16 @@ class FindingUnits(ActingMethod):
                              "autoprune profile says why")  # fmt: skip
         self.problem = self.pruning.problem
         self.check([torch.full((g.size,), g.floor < g.size) for g in self.space.groups])
+
+    def caveat(self) -> str:
+        """See `Method`."""
+        names = [units.name for units in self.units if self.reads_scales and not units.of("scale")]
+        if not names:
+            return ""
+        shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        return (f"method '{self.name}': weighs the scales of normalisations, and {len(names)} of {len(self.units)} "
+                f"groups have none ({shown}), so it decides nothing about these; greg2 or reweighted weigh every "
+                "group")  # fmt: skip
 
     def let_go(self) -> None:
         """No gates are left."""

@@ -124,6 +124,10 @@ class Method(ABC):
             ValueError: If it cannot work with this network or training: too few steps, no batch-norm ...
         """
 
+    def caveat(self) -> str:
+        """After `begin`: which part of the network it can decide nothing about, in a line; empty if there is none."""
+        return ""
+
     def push(self, step: int) -> tuple[float, ...]:
         """In a step, the largest lambda of each kind that its schedule allows, where it adds lambda * w to gradients.
 

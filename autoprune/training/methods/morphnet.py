@@ -30,6 +30,7 @@ class MorphNet(FindingUnits):
     """
 
     name: ClassVar[str] = "morphnet"
+    reads_scales: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
     REMEMBERED: ClassVar[tuple[str, ...]] = ("prices",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}

@@ -31,6 +31,7 @@ class Polarization(FindingUnits):
     """
 
     name: ClassVar[str] = "polarization"
+    reads_scales: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 

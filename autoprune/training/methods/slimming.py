@@ -25,6 +25,7 @@ class Slimming(FindingUnits):
     """
 
     name: ClassVar[str] = "slimming"
+    reads_scales: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 

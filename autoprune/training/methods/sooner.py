@@ -57,6 +57,10 @@ class Sooner(Method):
         self.method.begin(net, plan)
         self._net, self._steps = net, plan.steps
 
+    def caveat(self) -> str:
+        """See `Method`: of either."""
+        return "; ".join(filter(None, (self.method.caveat(), self.rule.caveat())))
+
     @property
     def is_over(self) -> bool:
         """See `Method`."""
