@@ -150,6 +150,29 @@ def test_every_chart_is_drawn_and_fits(browser, pages, name, width, theme, pictu
     page.close()
 
 
+def test_on_a_phone_no_name_is_broken_amid_a_word(browser, pages):
+    for name, width in (("one", 390), ("one", 340), ("compare", 390)):
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        page.goto(pages[name].as_uri())
+        assert page.evaluate(BROKEN) == [], name
+        page.close()
+
+
+# Words, or parts of words that may be broken between them, that stand on two lines; code that is to be copied may.
+BROKEN = """(() => {
+  const texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT), found = [];
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    if (text.parentElement.closest('svg, pre')) continue;
+    for (const word of text.data.matchAll(/\\w+/g)) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (new Set(Array.from(range.getClientRects(), r => Math.round(r.top))).size > 1) found.push(text.data);
+    }
+  }
+  return found;
+})()"""
+
 # Of each chart: its name, how many pictures of it are seen, the size of that, its marks, the height of its smallest
 # text in pixels, the texts that reach beyond it, and the pairs of texts that lie on one another.
 SIZES = """Array.from(document.querySelectorAll('figure'), figure => {

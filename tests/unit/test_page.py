@@ -25,6 +25,7 @@ from autoprune.report.compare import names, print_compare, read_runs, run_table
 from autoprune.report.gloss import scored
 from autoprune.report.page import pages_wanted, write_charts, write_page
 from autoprune.report.page.bars import BARS, Bar, bars, shortened
+from autoprune.report.page.document import breakable
 from autoprune.report.page.dots import frame, log_ticks, thinned
 from autoprune.report.page.drawing import NARROW, PALETTE
 from autoprune.report.page.facts import Facts
@@ -33,7 +34,7 @@ from autoprune.report.page.history import history_chart, improvements
 from autoprune.report.page.inline import svg
 from autoprune.report.page.overlay import write_overlay
 from autoprune.report.page.ranking import chance, pairs, verdict
-from autoprune.report.page.words import asked, failures
+from autoprune.report.page.words import asked, budgets, failures
 from autoprune.runs.directory import RunDirectory
 from objectives import front
 from search_spaces import Axis, ChannelGroup, Layer, Member, SearchSpace, TensorShape
@@ -164,6 +165,28 @@ def test_no_name_and_no_error_becomes_a_tag(make):
         assert not {"script", "img"} & set(page.tags)
         assert not [k for _, k, _ in page.attributes if k.startswith("on")]
         assert "onerror=alert(1)" in page.words
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("search_spaces.models:digits_cnn", "search_|spaces.|models:|digits_|cnn"),
+        ("in results/a-run/best, weights.safetensors", "in results/|a-|run/|best, weights.|safetensors"),
+        ("latency@onnxruntime,batch=1,threads=1", "latency@onnxruntime,|batch=1,|threads=1"),
+        ("0.424 ms of 0.5 ms, --trials 32", "0.424 ms of 0.5 ms, --trials 32"),
+        ("<b>.a_name_of_one</b>", "&lt;b&gt;.|a_|name_|of_|one&lt;/|b&gt;"),
+        (8, "8"),
+    ],
+)
+def test_long_words_are_broken_between_their_parts_only(text, shown):
+    assert str(breakable(text)).replace("<wbr>", "|") == shown
+
+
+def test_a_budget_says_of_what_its_share_is(make):
+    facts = Facts.of(make(config=replace(CONFIG, budget=("macs<=60%",))))
+    used = facts.price("macs", facts.widths)
+    (row,) = budgets(facts)
+    assert row.used.endswith(f" allowed: {100 * used / facts.bound(facts.budgets[0]):.1f} % of the budget is used")
 
 
 def test_ten_thousand_trials_make_a_small_page_that_keeps_every_improvement(make):

@@ -125,8 +125,8 @@ def test_the_page_prices_by_the_predictor_of_the_run(make):
     assert facts.price(TORCH, (8, 16)) == pytest.approx(DENSE_MS)
     assert facts.priced(TORCH, [(4, 8)])[0] == pytest.approx(PRUNED_MS / DENSE_MS)
     assert [(b.budget, b.state, b.used) for b in budgets(facts)] == [
-        (asked[0], "kept", "0.424 ms of 0.428 ms, 99.0 %, as predicted"),
-        (asked[1], "kept", "0.424 ms of 0.5 ms, 84.8 %, as predicted"),
+        (asked[0], "kept", "0.424 ms of 0.428 ms allowed: 99.0 % of the budget is used, as predicted"),
+        (asked[1], "kept", "0.424 ms of 0.5 ms allowed: 84.8 % of the budget is used, as predicted"),
     ]
     page = write_page(run)
     by_layer = ["cost-latency-torch-batch-1-threads-1", "cost-latency-onnxruntime-batch-8-threads-2"]

@@ -32,7 +32,11 @@ from autoprune.trust import reading
 from objectives import is_latency
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from autoprune.runs.directory import RunDirectory
+
+LONG = 13  # letters of a word that may be broken
 
 
 def pages_wanted(asked: bool | None) -> bool:
@@ -130,6 +134,14 @@ def grouped(facts: Facts) -> dict[str, list[Chart]]:
     return {group: [chart for chart in charts if chart] for group, charts in made.items()}
 
 
+def breakable(text: Any) -> Markup:
+    """The text, escaped; where a long word does not fit, a line ends after one of _ . / - : or a comma in it."""
+    from markupsafe import Markup, escape
+
+    marked = re.sub(rf"\S{{{LONG},}}", lambda word: re.sub(r"(?<=[_./:,-])(?=\w)", "\0", word[0]), str(text))
+    return Markup(str(escape(marked)).replace("\0", "<wbr>"))
+
+
 def write_html(path: Path, template: str, **content: Any) -> Path:
     """Fill a template of this package; whatever is put in is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -142,6 +154,7 @@ def write_html(path: Path, template: str, **content: Any) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breaks"] = breakable
     environment.filters["svg"] = lambda chart, narrow: Markup(svg(chart, narrow))  # its texts are escaped by the writer
     made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by autoprune {autoprune.__version__}"
     write_text(path, environment.get_template(template).render(palette=PALETTE, made=made, **content))

@@ -139,7 +139,8 @@ def _budget_row(facts: Facts, text: str, budget: Budget, widths: Widths) -> Budg
         why = "latency.json is missing, so nothing is predicted" if budget.target else "its code is not called here"
         return BudgetRow(text, "unknown", why)
     name, used, limit = budget.metric, facts.price(budget.metric, widths), facts.bound(budget)
-    holds, words = used <= limit * (1 + 1e-9), f"{amount(name, used)} of {amount(name, limit)}, {percent(used, limit)}"
+    holds = used <= limit * (1 + 1e-9)
+    words = f"{amount(name, used)} of {amount(name, limit)} allowed: {percent(used, limit)} of the budget is used"
     if took := took_of(facts, name, widths):
         holds = used_up(budget, took, facts.latency[name].dense) <= 1
         predicted = percent(used, facts.price(name, facts.space.full))
