@@ -292,3 +292,45 @@ def test_heads_are_units_in_criteria_encodings_and_reports():
     made = score_all("l1", model, space, [])[1]
     np.testing.assert_allclose(made / made.sum(), rows.sum((0, 2)) / rows.sum(), rtol=1e-5)
     assert Ratios(space).decode(np.array([1.0, 0.5])) == (12, 2)
+
+
+class Handwritten(nn.Module):
+    """Attention beside a residual stream; its views are given by functions of (module, b, n, d)."""
+
+    def __init__(self, split, joined):
+        super().__init__()
+        self.heads, self.head_dim, self.split, self.joined = 4, 8, split, joined
+        self.embed, self.qkv, self.out, self.head = (
+            nn.Embedding(10, 32), nn.Linear(32, 96), nn.Linear(32, 32), nn.Linear(32, 5),
+        )  # fmt: skip
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, *self.split(self, d)).permute(2, 0, 3, 1, 4)
+        heads = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.head((x + self.out(heads.reshape(b, n, self.joined(self, d)))).mean(1))
+
+
+SPLITS = {
+    "shape": lambda net, d: (net.heads, d // net.heads),
+    "-1": lambda net, d: (net.heads, -1),
+    "attribute": lambda net, d: (net.heads, net.head_dim),
+}
+JOINED = {"shape": lambda net, d: d, "-1": lambda net, d: -1, "attribute": lambda net, d: net.heads * net.head_dim}
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_width_that_is_read_from_the_stream_ties_heads_to_it(split, joined):
+    space = trace(Handwritten(SPLITS[split], JOINED[joined]).eval(), torch.zeros(1, 7, dtype=torch.long))
+    tied = "shape" in (split, joined)
+    told = {"embed": "4 heads"} if tied else {"embed": "32", "qkv": "4 heads"}
+    assert {group.name: group.counted(group.size) for group in space.groups} == told
+
+
+def test_a_number_of_heads_that_is_a_figure_in_the_code_freezes_them():
+    net = Handwritten(lambda net, d: (4, -1), JOINED["-1"]).eval()
+    space = trace(net, torch.zeros(1, 7, dtype=torch.long))
+    assert [group.name for group in space.groups] == ["embed"]
+    assert "qkv" in [group.name for group in space.frozen]
