@@ -100,9 +100,11 @@ def find(kind: str, name: str, known: Mapping[str, Any]) -> Any:
             module = importlib.import_module(module_name)
     except PluginError as error:
         cause = error.__cause__
-        absent = isinstance(cause, ModuleNotFoundError) and f"{module_name}.".startswith(f"{cause.name}.")
+        absent = (isinstance(cause, ModuleNotFoundError) and cause.name) or ""
+        if not f"{module_name}.".startswith(f"{absent}."):
+            absent = ""
         if absent or module_name.startswith(".") or not module_name:
-            meant = _meant(cause.name, _modules_beside(cause.name)) if absent else ""
+            meant = _meant(absent, _modules_beside(absent)) if absent else ""
             raise ValueError(f"{expected} {cause}{meant}") from cause
         raise
     try:
