@@ -227,8 +227,7 @@ def resume(
     news = "" if restart else check_begun(run)
     record = None if restart or news else run.record()
     begun_with = agreed(record, run.path, allow_version_change) if record else None
-    before_s = record.worked_s if record else 0.0
-    time = {"time": longer(further, before_s)} if further else {}
+    time = {"time": longer(further, record.worked_s if record else 0.0)} if further else {}
     run = RunDirectory(run.path, at_home(change(run.config, **time)))
     check_callbacks(run.config, callbacks)
     if not restart:
@@ -236,12 +235,12 @@ def resume(
     if not run.config.cluster:
         slots(run.config)  # refuses devices that are not there
     check_end(run.config)
-    prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with, worked_s=before_s)
+    prepared = replace(reopen(run, "resume", model, data), begun_with=begun_with, started=None)
     check_room(run.path, 2 * size_of(prepared.model))
     if not (run.best / "architecture.json").exists():  # else what is missing is written at once
         check_delivery(run.config, prepared, trains=trains(run.config))
-        check_recovery(run.config, prepared)
-        check_method(run.config, prepared)
+        check_recovery(run.config, prepared, begun=True)
+        check_method(run.config, prepared, begun=True)
     recipe = Recipe.of(run, prepared, model, data)
     with reserved(run.config) as share:
         evaluate = recipe.at_home(prepared.model, prepared.task)

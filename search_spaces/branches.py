@@ -64,6 +64,7 @@ class Finder:
         self._space, self._network, self._trial = space, network, trial
         self._reasons: dict[int, str] = {}  # why a group may not vanish
         self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
+        self._codes: dict[tuple[int, ...], str] = {}  # groups of a branch -> the module that its doubtful code is in
         self._runs: set[tuple[int, ...]] = set()  # groups of branches without which the network has been run
         self._constant: set[int] = set()  # nodes that are where all goes that may
 
@@ -121,7 +122,10 @@ class Finder:
         found = Replacement(self._network, view, self._constant)
         branch = Branch("", tuple(sorted(view.groups)), tuple(causes), found.stand_ins())
         self._views[branch.groups] = view
-        return branch, self._network.module_of(min(found.doubtful)) if found.doubtful else None
+        if not found.doubtful:
+            return branch, None
+        self._codes[branch.groups] = self._network.around(found.doubtful)
+        return branch, self._network.module_of(min(found.doubtful))
 
     def _check(self, branch: Branch, doubtful: str | None) -> None:
         """Run the network without a branch, if its code is doubtful and that has not been done.
@@ -141,19 +145,28 @@ class Finder:
         """Groups of the branches without which the network runs, of those that can be left out many at once.
 
         Every second one is gone in one run, the others in another: so each is seen beside neighbours that are there,
-        in two runs where all is well. A run that fails says nothing of its branches.
+        in two runs where all is well. Never are two gone that one module's code deals with. A run that fails says
+        nothing of its branches.
         """
-        turns: list[list[Branch]] = [[], []]
+        turns: tuple[list[list[Branch]], ...] = ([], [])
         for number, branch in enumerate(sorted(branches, key=lambda b: b.groups)):
-            turn = turns[number % 2]
-            if not any(set(branch.groups) & set(other.groups) for other in turn):
-                turn.append(branch)
+            for turn in turns[number % 2]:
+                if all(self._are_apart(branch, other) for other in turn):
+                    turn.append(branch)
+                    break
+            else:
+                turns[number % 2].append([branch])
         runs = set[tuple[int, ...]]()
-        for turn in turns:
-            whole = not self._network.closed({g for b in turn for g in b.groups}).why_not
-            if len(turn) > 1 and whole and not self._trial(self._space, turn):
-                runs.update(branch.groups for branch in turn)
+        for gone in (turn for each in turns for turn in each if len(turn) > 1):
+            whole = not self._network.closed({g for b in gone for g in b.groups}).why_not
+            if whole and not self._trial(self._space, gone):
+                runs.update(branch.groups for branch in gone)
         return runs
+
+    def _are_apart(self, one: Branch, other: Branch) -> bool:
+        """Have they no group in common, and is none's code within the module that the other's is in?"""
+        outer, inner = sorted((f"{self._codes[b.groups]}.".lstrip(".") for b in (one, other)), key=len)
+        return not inner.startswith(outer) and not set(one.groups) & set(other.groups)
 
     def _joint(self, branches: list[Branch]) -> list[Branch]:
         """What goes only where several branches are gone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -167,8 +168,13 @@ class Network:
         calls = self.nodes[n].calls
         return self.graph.calls[calls[-1]].name if calls else ""
 
+    def around(self, nodes: Iterable[int]) -> str:
+        """Name of the innermost module in which nodes run and all that reads them."""
+        near = (m for n in nodes for m in (n, *self.consumers.get(n, ()), *self._idle.get(n, ())))
+        return os.path.commonpath([f"/{self.module_of(m).replace('.', '/')}" for m in near])[1:].replace("/", ".")
+
     def where(self, n: int) -> str:
-        """The same for messages."""
+        """The module of a node for messages."""
         name = self.module_of(n)
         return f"'{name}'" if name else "the model"
 

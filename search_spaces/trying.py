@@ -27,7 +27,7 @@ class Trial:
 
     def __init__(self, model: nn.Module, args: Any, kwargs: Any) -> None:
         self._model, self._args, self._kwargs = model, args, kwargs
-        self._failed: dict[Hashable, str] = {}
+        self._failed: dict[Hashable, tuple[str, str]] = {}  # kind -> the module that failed, what it said
 
     def alone(self, space: SearchSpace, branch: Branch, module: str) -> str:
         """What is said without one branch, whose code is that of a module.
@@ -46,8 +46,9 @@ class Trial:
             said = self(space, [branch])
             if not said:
                 return ""
-            self._failed[kind] = said
-        return self._failed[kind]
+            self._failed[kind] = module, said
+        where, said = self._failed[kind]
+        return said if where == module else f"seen in '{where}', which is alike: {said}"
 
     def __call__(self, space: SearchSpace, branches: Sequence[Branch]) -> str:
         """What the code of the network says without some branches; empty if it runs."""
@@ -67,8 +68,23 @@ class Trial:
 
 
 def _kind(module: nn.Module) -> Hashable:
-    """Equal for modules that run the same code as far as can be seen: types of all parts, and switches."""
-    return tuple(
-        (name, type(part), tuple(sorted((k, v) for k, v in vars(part).items() if isinstance(v, bool))))
-        for name, part in module.named_modules()
-    )
+    """Equal for modules that run the same code as far as can be seen: types of all parts, and what may steer them.
+
+    Numbers from 4 on are taken for sizes, in which blocks of one kind differ; smaller ones may be switches. Those of
+    torch's own layers (strides) steer no code that minds.
+    """
+    return tuple((name, type(part), _switches(part)) for name, part in module.named_modules())
+
+
+def _switches(part: nn.Module) -> Hashable:
+    own = {} if type(part).__module__.startswith("torch.nn") else vars(part)
+    return tuple(sorted((key, repr(_steers(value))) for key, value in own.items()))
+
+
+def _steers(value: Any) -> Any:
+    """What may decide about the course of code, of the value of an attribute."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_steers, value))
+    if isinstance(value, (bool, str, type(None))) or (isinstance(value, int) and abs(value) < 4):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)

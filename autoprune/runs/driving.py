@@ -50,8 +50,13 @@ def drives(config: RunConfig) -> bool:
     return config.recovery != CUT and config.epochs > 0
 
 
-def check_recovery(config: RunConfig, prepared: Prepared) -> None:
+def check_recovery(config: RunConfig, prepared: Prepared, *, begun: bool = False) -> None:
     """Check, before anything is spent, that the method of `config.recovery` can drive units out in so many steps.
+
+    Args:
+        config: Of the run.
+        prepared: The problem.
+        begun: Whether the run is gone on with: then its method's strength is what it is.
 
     Raises:
         ValueError: If not, or there is none of that name.
@@ -64,17 +69,18 @@ def check_recovery(config: RunConfig, prepared: Prepared) -> None:
     if method.finds:
         raise ValueError(f"recovery '{config.recovery}': finds the units that stay by itself, where a search has found "
                          "them before; use greg1, tpp, sfp, asfp, srfp, asrfp, iss or orthoreg")  # fmt: skip
-    begin(method, prepared, phase_of(config))
+    begin(method, prepared, phase_of(config), begun=begun)
 
 
-def begin(method: Method, prepared: Prepared, config: RunConfig) -> None:
-    """Let a method begin on a copy of the network: what it refuses, it refuses now."""
+def begin(method: Method, prepared: Prepared, config: RunConfig, *, begun: bool = False) -> None:
+    """Let a method begin on a copy of the network: what it refuses, it refuses now; `begun`: see `check_recovery`."""
     plan, _ = plan_of(prepared.task, TrainingSettings.of(config), Compute.choose("cpu"))
     net = method.network(copy.deepcopy(prepared.model).train())
     if isinstance(net, NestedNetwork):
         check_levels(net, prepared.example)
     method.begin(net, plan)
-    check_strength(net, method, plan)
+    if not begun:
+        check_strength(net, method, plan)
 
 
 def drive_out(

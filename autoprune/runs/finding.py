@@ -34,8 +34,13 @@ def phase_of(config: RunConfig) -> RunConfig:
     return change(config, epochs=config.epochs_with_method, ema=0.0, rescale=0)
 
 
-def check_method(config: RunConfig, prepared: Prepared) -> str:
+def check_method(config: RunConfig, prepared: Prepared, *, begun: bool = False) -> str:
     """Check, before anything is spent, that the method of a run can find units in this network, in so many steps.
+
+    Args:
+        config: Of the run.
+        prepared: The problem.
+        begun: See `check_recovery`.
 
     Returns:
         What is to be said of it before the training, in a line; empty for nothing.
@@ -49,7 +54,7 @@ def check_method(config: RunConfig, prepared: Prepared) -> str:
     if not method.finds:
         raise ValueError(f"method '{config.method}': is given the units that stay and finds none; use it as the "
                          f"--recovery of a search, or one that finds them, e.g. {', '.join(FINDING)}")  # fmt: skip
-    begin(method, prepared, phase_of(config))
+    begin(method, prepared, phase_of(config), begun=begun)
     return method.caveat()
 
 

@@ -63,8 +63,7 @@ class Prepared:
         spare: Epochs that a method was given and did not need: the network that it found is trained so much longer.
         course: Of that method's training (see `telling.curve`); empty: there was none.
         begun_with: Versions that the run was begun with, where this process may have others; None: those of here.
-        started: When its preparation began, as `time.monotonic` says.
-        worked_s: Seconds that controllers had been at work on the run before.
+        started: When the run began, as `time.monotonic` says; None: in another process.
     """
 
     config: RunConfig
@@ -80,8 +79,7 @@ class Prepared:
     method_epochs: float = 0.0
     spare: float = 0.0
     course: Mapping[str, Any] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-    worked_s: float = 0.0
+    started: float | None = None
 
     def kept(self, trial: Trial) -> Kept:
         """The units that the network of a trial keeps: what a method chose, if they are so many, else the best."""
@@ -195,7 +193,7 @@ def prepare(
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
     """
-    started = time.monotonic()
+    started = None if config.join else time.monotonic()
     check_objects(model, task)
     check_end(config)
     check_names(config, scores is not None, latency or ())

@@ -64,8 +64,8 @@ class SearchResult:
         space: What could be pruned.
         model: The pruned network, fine-tuned unless that did harm, in eval mode.
         example: The example input.
-        costs: Per cost name, its "dense" and "pruned" value; a latency as measured where it was, i.e. where `metrics`
-            has it, too; else as predicted.
+        costs: Per cost name, its "dense" and "pruned" value; a latency in milliseconds as measured where it was, i.e.
+            where `metrics` has it, too (its "share" is what the budget is held to); else as predicted.
         metrics: "dense_val", "dense_test", "pruned_val", "pruned_test": loss and top-1 of each; "before_finetune_val",
             "finalist_val", "after_finetune_val": of the pruned network before its fine-tune, with the weights that won
             as a finalist, and after the fine-tune, and which one is "delivered";

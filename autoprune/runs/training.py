@@ -51,7 +51,7 @@ def train(
             _on_cluster(config, model, task, steps, teacher, method, path, listener)
         kept = None if path is None else Checkpoints(path)
         return finetune(model, task, config, steps=steps, teacher=teacher, method=method, checkpoints=kept,
-                        listener=listener)  # fmt: skip
+                        listener=listener, check=False)  # fmt: skip
 
 
 def _on_cluster(

@@ -217,7 +217,8 @@ def measured_costs(
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float, ends_run: bool) -> dict[str, Any]:
     config, left_out = run.config, prepared.task.skipped()
-    worked_s = prepared.worked_s + time.monotonic() - prepared.started
+    begun_here = ends_run and prepared.started is not None  # else nobody knows what it took before
+    run_s = time.monotonic() - (prepared.started or 0.0)
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -247,7 +248,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"trainer": str(config.trainer)} if config.trainer else {}),
         },
         "finetune_seconds": round(seconds, 1),
-        **({"run_seconds": round(worked_s, 1)} if ends_run else {}),
+        **({"run_seconds": round(run_s, 1)} if begun_here else {}),
         "fingerprint": prepared.fingerprint(),
         "versions": versions(),
         **({"begun_with": dict(begun)} if (begun := prepared.begun_with) and begun != decisive() else {}),

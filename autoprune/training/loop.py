@@ -85,6 +85,7 @@ def finetune(
     micro_batches: int = 1,
     checkpoints: Checkpoints | None = None,
     listener: StepListener | None = None,
+    check: bool = True,
 ) -> TrainingLog:
     """Train `model` in place; the weights of the last step stay, never the best of some test.
 
@@ -101,6 +102,8 @@ def finetune(
             batch-norm and dropout see the difference.
         checkpoints: Where the state is kept; None: nowhere.
         listener: Told after each step.
+        check: Whether a strength of the method that makes the training diverge is refused before the first step; runs
+            do that before their search.
 
     Raises:
         ValueError: If a setting does not fit the task or the network, the method's strength makes the training diverge,
@@ -124,7 +127,7 @@ def finetune(
         if checkpoints is not None and checkpoints.resume:
             with nullcontext() if checkpoints.strict else suppress(ValueError):
                 _restore(run, checkpoints.path)
-        if not run.step:
+        if check and not run.step:
             check_strength(run.model, run.method, plan)
         if settings.rescale and not run.step:
             run.rescale(training.between(0, settings.rescale + 1))

@@ -19,7 +19,7 @@ from autoprune.training.methods.sooner import Sooner
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.schedules import in_cycles
 
-GROWN = 1e6  # times: greg2 with its own settings may let kept weights grow by e^11 = 6e4, at a constant rate of 0.1
+GROWN = 1e12  # times: greg2 makes kept weights grow on purpose, e^11 times by default at a constant rate of 0.1
 HELD = 1e-3  # of a weight: the gradients of the loss, which are left out here, do not let it vanish
 REHEARSED = 20  # steps: what is unstable grows in each of them
 OVERSHOT = 10.0  # times: penalties shrink weights, or double them; only a step that overshoots makes them so large
@@ -72,7 +72,8 @@ def _diverges(net: nn.Module, method: Method, plan: Plan, **changed: float) -> b
     method.begin(net, plan)
     optimizer = optimizer_of(net, replace(plan.settings, weight_decay=0.0))  # which is no doing of the method
     rates = [plan.settings.lr * factor(step, plan.steps) for step in range(plan.steps)]
-    pushes = zip(*(method.push(step) for step in range(plan.steps)), strict=True)
+    decay = plan.settings.weight_decay  # holds back weights that a method makes grow
+    pushes = zip(*([p + decay for p in method.push(step)] for step in range(plan.steps)), strict=True)
     told = {name: optimizer.param_groups[0].get(name) for name in ("momentum", "nesterov", "dampening")}
     # The steps of other optimisers are bounded, or their recurrence is another.
     if type(optimizer) is torch.optim.SGD and any(grows(p, rates, **told) for p in pushes):
@@ -84,7 +85,7 @@ def _diverges(net: nn.Module, method: Method, plan: Plan, **changed: float) -> b
 def grows(
     push: Iterable[float], rates: Iterable[float], momentum: float, nesterov: bool = False, dampening: float = 0.0
 ) -> bool:
-    """Whether a weight becomes a million times as large under a push alone, by the steps of SGD.
+    """Whether a weight becomes 1e12 times as large under a push alone, by the steps of SGD.
 
     Args:
         push: Lambda in each step.
@@ -112,8 +113,7 @@ def _overshoots(net: nn.Module, method: Method, optimizer: Any, rates: list[floa
     """
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     before = _largest(trained)
-    for number in range(1, REHEARSED + 1):
-        now = -(-number * len(rates) // REHEARSED)
+    for now in sorted({-(-number * len(rates) // REHEARSED) for number in range(1, REHEARSED + 1)}):
         step = Step(now - 1, ())
         for group in optimizer.param_groups:
             group["lr"] = rates[step.number]

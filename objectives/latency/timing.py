@@ -12,7 +12,7 @@ from objectives.products import Floats
 Run = Callable[[], float]  # runs a network once, to its end, and says how many milliseconds that took
 Around = Callable[[Callable[[], None]], None]  # called with each burst of measuring
 _TURN_MS = 6.0  # how long the fastest network runs when it is its turn,
-_LONGEST_MS = 100.0  # and the slowest at most
+_ROUND_MS = 500.0  # and all of them together at most
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def rounds(runs: Mapping[str, Run], turns: int, most: int = 20, around: Around =
 
     def begin() -> None:
         paces = [max(min(run(), run()), 1e-6) for run in runs.values()]  # the first run compiles and allocates
-        often[0] = int(np.clip(min(_TURN_MS / min(paces), _LONGEST_MS / max(paces)), 2, most))
+        often[0] = int(np.clip(min(_TURN_MS / min(paces), _ROUND_MS / sum(paces)), 2, most))
 
     if most > 1 and runs:
         around(begin)

@@ -290,3 +290,54 @@ def test_a_block_that_runs_may_go_beside_others_that_fail(monkeypatch):
     space, runs = traced_with_runs(monkeypatch, branches.Transformer(*blocks), torch.randn(branches.TOKENS))
     assert [g.may_vanish for g in space.groups if "qkv" in g.name] == [n == 5 for n in range(8)]
     assert runs == 4
+
+
+class Steered(nn.Module):
+    """Asks for a maximum, which nothing has, where a number says so."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.order, self.conv1, self.conv2 = order, nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+
+    def forward(self, x):
+        y = self.conv1(x)
+        return x + self.conv2(y) * (1.0 if self.order == 1 else 1.0 + 0.0 * float(y.shape[1] and y.max()))
+
+
+class Siblings(nn.Module):
+    """Its code minds when just one of two of its branches is gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(16, 6, 1) for _ in range(3))
+        self.up_a, self.up_b, self.up_c = (nn.Conv2d(6, 16, 1) for _ in range(3))
+
+    def forward(self, x):
+        a, b, c = self.a(x), self.b(x), self.c(x)
+        gone = [bool((each.abs().sum(1) == 0).all()) for each in (a, b, c)]
+        if gone[0] != gone[2]:
+            raise RuntimeError("one without the other")
+        return x + self.up_a(a) + self.up_b(b) + self.up_c(c)
+
+
+def test_what_numbers_steer_is_no_other_kind():
+    kinds = [trying._kind(module) for module in (Steered(1), Steered(2), Steered(1), Steered(16), Steered(32))]
+    assert kinds[0] == kinds[2] != kinds[1] != kinds[3] == kinds[4]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in branches.NETWORKS if n in ("idle", "gated", "sums", "windowed", "queries")]
+)
+def test_every_branch_that_may_go_runs_alone(name):
+    model, x = branches.made(name)
+    space = trace(model, x)
+    run = trying.Trial(model, (x,), {})
+    assert [run(space, [branch]) for branch in space.branches if len(branch.causes[0]) == 1] == [
+        "" for branch in space.branches if len(branch.causes[0]) == 1
+    ]
+
+
+def test_branches_of_one_module_are_not_tried_together():
+    model, x = branches.Classifier(Siblings(), Siblings()), torch.randn(branches.IMAGES)
+    may = {g.name for g in trace(model.eval(), x).groups if g.may_vanish}
+    assert may == {"blocks.0.b", "blocks.1.b"}

@@ -137,7 +137,8 @@ def test_a_search_of_objects_is_gone_on_with_the_same_objects(workers, here):
     result = autoprune.search(model, source, name="a", progress=False, workers=workers, **parts, **QUICK)
     assert 0 < result.trial.loss < 1
     with pytest.raises(
-        ValueError, match=r"a criterion object and a strategy object and a metric object, .*resume\(.*metric=\.\.\.\)"
+        ValueError,
+        match=r"a criterion object and a strategy object and a metric object, .*metric=\.\.\. to autoprune.resume, too",
     ):
         autoprune.resume("results/a", progress=False)
     with pytest.raises(ValueError, match=r"criterion: this run was begun with 'object:.*Saliency#"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -77,7 +78,9 @@ class GReg1(GivenUnits):
 
 def grown(delta: float, updates: int, ceiling: float) -> float:
     """Lambda after so many updates, the last of which is the one that exceeds the ceiling."""
-    return delta * min(updates, max(0, ceiling // delta + 1)) if delta else 0.0
+    if not delta:
+        return 0.0
+    return delta * (min(updates, max(0, ceiling // delta + 1)) if math.isfinite(ceiling) else updates)
 
 
 def smoothed_ratio(before: list[float], sizes: Sequence[Tensor], pruned: Sequence[Tensor]) -> list[float]:

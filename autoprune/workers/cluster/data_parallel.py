@@ -142,6 +142,7 @@ def _train(config: dict[str, Any]) -> Diverged | None:
                 method=training.method,
                 checkpoints=Checkpoints(kept / STATE, config["every"], told=report),
                 listener=(lambda *step: config["news"].put(step)) if first else None,
+                check=False,
             )
         except Diverged as error:  # all of them see it: no death to begin again after
             return error
