@@ -56,7 +56,8 @@ def recovered(dense, data, capsys):
         capsys.readouterr()
         with RunProgress(Console(width=300)) as progress:
             found, metrics = recover(config, prepared, net, kept, progress, None, finalist)
-        return found, metrics, capsys.readouterr().out
+        said = capsys.readouterr().out.splitlines(keepends=True)
+        return found, metrics, "".join(line for line in said if not line.startswith("fine-tuning: step "))
 
     return recovered
 
