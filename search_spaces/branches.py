@@ -20,22 +20,24 @@ from search_spaces.emptied import CONST, Groups, Network, View
 from search_spaces.graph import Named, references
 from search_spaces.space import SearchSpace
 from search_spaces.standing_in import Replacement, Unfollowed
-from search_spaces.trying import Trial
+from search_spaces.trying import WithoutBranches
 
 if TYPE_CHECKING:
     from search_spaces.recorder import Recorder
 
 
-def with_branches(space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64], trial: Trial) -> SearchSpace:
+def with_branches(
+    space: SearchSpace, rec: Recorder, group_of: NDArray[np.int64], without: WithoutBranches
+) -> SearchSpace:
     """The space, with what is known of its branches.
 
     Args:
         space: As it was solved.
         rec: After the trace.
         group_of: Root of an id -> number of its group, -1: of none.
-        trial: Runs the network without some branches.
+        without: Runs the network without some branches.
     """
-    return Finder(space, Network(rec, group_of), trial).found()
+    return Finder(space, Network(rec, group_of), without).found()
 
 
 class OneStays(Exception):
@@ -57,11 +59,11 @@ class Finder:
     Args:
         space: As it was solved.
         network: The graph of its trace.
-        trial: See `with_branches`.
+        without: See `with_branches`.
     """
 
-    def __init__(self, space: SearchSpace, network: Network, trial: Trial) -> None:
-        self._space, self._network, self._trial = space, network, trial
+    def __init__(self, space: SearchSpace, network: Network, without: WithoutBranches) -> None:
+        self._space, self._network, self._without = space, network, without
         self._reasons: dict[int, str] = {}  # why a group may not vanish
         self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
         self._codes: dict[tuple[int, ...], str] = {}  # groups of a branch -> the module that its doubtful code is in
@@ -135,7 +137,7 @@ class Finder:
         """
         if doubtful is None or branch.groups in self._runs:
             return
-        if said := self._trial.alone(self._space, branch, doubtful):
+        if said := self._without.alone(self._space, branch, doubtful):
             where = f"'{doubtful}'" if doubtful else "the model"
             raise Unfollowed(
                 f"the code of {where} does not run without them ({said}); what is a module of its own may go"
@@ -159,7 +161,7 @@ class Finder:
         runs = set[tuple[int, ...]]()
         for gone in (turn for each in turns for turn in each if len(turn) > 1):
             whole = not self._network.closed({g for b in gone for g in b.groups}).why_not
-            if whole and not self._trial(self._space, gone):
+            if whole and not self._without(self._space, gone):
                 runs.update(branch.groups for branch in gone)
         return runs
 

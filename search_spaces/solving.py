@@ -15,7 +15,7 @@ from search_spaces.channels import CONSTANT
 from search_spaces.groups import ChannelGroup, Member
 from search_spaces.recorder import Recorder
 from search_spaces.space import Axis, Layer, SearchSpace, TensorShape
-from search_spaces.trying import Trial
+from search_spaces.trying import WithoutBranches
 
 ALONE = "one unit always stays, and there is only one"
 Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its components
@@ -156,8 +156,8 @@ class Solver:
         self._axes[line[0]] = Axis(len(groups), int((groups < 0).sum()), terms)
         return self._axes[line[0]]
 
-    def space(self, model: nn.Module, trial: Trial) -> SearchSpace:
-        """The search space; `trial` runs the network without branches."""
+    def space(self, model: nn.Module, without: WithoutBranches) -> SearchSpace:
+        """The search space; `without` runs the network without branches."""
         layers = tuple(
             Layer(owner, call.kind, call.kernel, call.pixels, self.axis(reads), self.axis(makes))
             for owner, call, reads, makes in self.calls
@@ -169,4 +169,4 @@ class Solver:
             fixed = int(np.prod([a.size for a in axes if not a.terms], dtype=np.int64))
             tensors.append(TensorShape(name, (Axis(fixed, fixed), *(a for a in axes if a.terms))))
         space = SearchSpace(self.groups, self.frozen, layers, tuple(tensors), tuple(self.rec.grouped.items()))
-        return with_branches(space, self.rec, self.group_of, trial)
+        return with_branches(space, self.rec, self.group_of, without)

@@ -39,7 +39,7 @@ from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
-from search_spaces.trying import Trial
+from search_spaces.trying import WithoutBranches
 from search_spaces.watching import counts_seen, forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
@@ -85,7 +85,7 @@ def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) 
         solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
             solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
-    rec, space = solver.rec, solver.space(model, Trial(model, args, kwargs))
+    rec, space = solver.rec, solver.space(model, WithoutBranches(model, args, kwargs))
     if not space.groups:
         frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"

@@ -16,7 +16,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.surgery import prune
 
 
-class Trial:
+class WithoutBranches:
     """Runs a network without branches, at random widths of all that stays.
 
     Args:

@@ -331,7 +331,7 @@ def test_what_numbers_steer_is_no_other_kind():
 def test_every_branch_that_may_go_runs_alone(name):
     model, x = branches.made(name)
     space = trace(model, x)
-    run = trying.Trial(model, (x,), {})
+    run = trying.WithoutBranches(model, (x,), {})
     assert [run(space, [branch]) for branch in space.branches if len(branch.causes[0]) == 1] == [
         "" for branch in space.branches if len(branch.causes[0]) == 1
     ]
