@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.text import Text
 
 from autoprune.limits import duration
 from autoprune.report.fitting import FittingTable
 from objectives import Feasibility
 from search_spaces import SearchSpace, Widths
-
-if TYPE_CHECKING:
-    pass
 
 
 def number(value: float) -> str:
@@ -54,7 +53,7 @@ def reachable_table(feasibility: Feasibility) -> FittingTable:
     for row in feasibility.reachable():
         limit = "" if row.limit is None else f"{number(row.limit)} ({percent(row.limit, row.dense)})"
         table.add_row(
-            f"{row.cost} [dim]({row.unit})[/]",
+            Text.assemble(f"{row.cost} ", (f"({row.unit})", "dim")),
             f"{number(row.smallest)} ({percent(row.smallest, row.dense)})",
             f"{number(row.uniform)} ({percent(row.uniform, row.dense)})",
             number(row.dense),

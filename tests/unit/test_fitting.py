@@ -1,11 +1,14 @@
 """Tables fit their terminal: at every width all words are there, whole, and no line is longer than it."""
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.text import Text
 
+import autoprune
 from autoprune.problem import Trial, TrialState
 from autoprune.report import best_table, comparison_table, console, groups_table
 from autoprune.report.fitting import FittingTable
@@ -85,6 +88,13 @@ def test_texts_that_look_like_markup_or_an_emoji_are_shown_as_they_are(made, wid
     table.add_row(made("[/]:100:"), made(texts[2]))
     words = " ".join(shown(table, width).split())
     assert [text for text in (*texts, "[/]:100:") if text not in words] == []
+
+
+def test_no_text_of_ours_is_markup():
+    """It would be shown as it is: what is dim or bold is a `rich.text.Text`."""
+    markup = re.compile(r"\[/?(bold|dim|italic|red|green|yellow|blue|cyan|magenta|white)\b[^]]*\]|\[/\]")
+    sources = Path(autoprune.__file__).parent.rglob("*.py")
+    assert [f"{path.name}: {found[0]}" for path in sources if (found := markup.search(path.read_text()))] == []
 
 
 def test_a_pipe_is_wide_unless_columns_says_otherwise(monkeypatch):
