@@ -13,6 +13,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from search_spaces.contents import COMMON, tensors_in
 
@@ -112,7 +113,8 @@ class Graph:
     _mark: object = field(default_factory=object)
     _marked: list[tuple[ref[Tensor], str]] = field(default_factory=list)
     _open: list[int] = field(default_factory=list)
-    _written: dict[int, int] = field(default_factory=dict)  # address of a storage -> the node that wrote to it last
+    # Address of a storage -> that storage, while it lives (others get its address), and the node that wrote to it last.
+    _written: dict[int, tuple[StorageWeakRef, int]] = field(default_factory=dict)
 
     def node_of(self, tensor: Tensor) -> int | None:
         """The node that made a tensor."""
@@ -138,8 +140,8 @@ class Graph:
                 )
             )  # fmt: skip
             self.mark(tensor, MADE_BY, (self._mark, node))
-            if changes:
-                self._written[_address(tensor)] = node
+            if changes and (storage := _storage(tensor)) is not None:
+                self._written[storage.data_ptr()] = StorageWeakRef(storage), node
 
     def add_missing(self, func: Any, args: Any, kwargs: Any, out: Any, before: int) -> None:
         """The same, unless the operators that it is made of have been recorded since there were `before` nodes."""
@@ -193,6 +195,12 @@ class Graph:
         """What the network answers."""
         self.outputs |= {node for t in tensors_in(output) if (node := self.node_of(t)) is not None}
 
+    def _writer_of(self, tensor: Tensor) -> int:
+        """The node that wrote last to the memory of a tensor; -1: none did."""
+        storage = _storage(tensor)
+        known = None if storage is None else self._written.get(storage.data_ptr())
+        return -1 if known is None or known[0].expired() else known[1]
+
     def _refer(self, value: Any, reads: list[int]) -> Any:
         if type(value) in COMMON:
             return value
@@ -200,7 +208,7 @@ class Graph:
             if (name := self.names.get(id(value))) is not None:
                 return Named(name)
             node = self.node_of(value)
-            if self._written and (writer := self._written.get(_address(value), -1)) > (-1 if node is None else node):
+            if self._written and (writer := self._writer_of(value)) > (-1 if node is None else node):
                 reads.append(writer)  # through a view of the same memory
             if node is None:
                 return OTHER
@@ -213,11 +221,14 @@ class Graph:
         return value
 
 
-def _address(tensor: Tensor) -> int:
+def _storage(tensor: Tensor) -> torch.UntypedStorage | None:
+    """The memory of a tensor; None: it has none of its own."""
     try:
-        return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
-        return -1
+        storage = tensor.untyped_storage()
+        storage.data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None
+    return storage
 
 
 def references(value: Any) -> Iterator[Any]:

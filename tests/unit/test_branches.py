@@ -12,6 +12,7 @@ from torch import nn
 from objectives.costs import Macs, Params
 from search_spaces import Dresser, SearchSpace, mask, prune, trace, trying, verify
 from search_spaces.absent import Absent
+from search_spaces.graph import Graph
 from search_spaces.verify import redraw
 
 ABSENT_COSTS = {"torch attention", "torch encoder", "torch encoder, pre-norm"}  # fused attention is not counted there
@@ -341,3 +342,27 @@ def test_branches_of_one_module_are_not_tried_together():
     model, x = branches.Classifier(Siblings(), Siblings()), torch.randn(branches.IMAGES)
     may = {g.name for g in trace(model.eval(), x).groups if g.may_vanish}
     assert may == {"blocks.0.b", "blocks.1.b"}
+
+
+def test_memory_that_others_get_later_was_not_written_for_them():
+    """Storages are known by their address; a tensor that gets that of a dead one read an operation of another layer."""
+    graph, memory = Graph({}, lambda tensor: None), np.ones(100, np.float32)
+    tensor = torch.from_numpy(memory)
+    graph.add(torch.ops.aten.relu_.default, (tensor,), {}, tensor.relu_())
+    graph.add(torch.ops.aten.view.default, (tensor.detach(),), {}, torch.empty(1))
+    assert graph.nodes[-1].reads == (0,), "through a view of the same memory"
+    del tensor
+    later = torch.from_numpy(memory)
+    graph.add(torch.ops.aten.view.default, (later,), {}, later.view(10, 10))
+    assert graph.nodes[-1].reads == ()
+
+
+def test_a_trace_is_the_same_each_time():
+    torch.manual_seed(0)
+    conv = lambda: nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, groups=4), nn.BatchNorm2d(16), nn.ReLU(inplace=True))  # noqa: E731
+    blocks = (branches.Residual(nn.Sequential(nn.Conv2d(16, 16, 1), *conv(), nn.Conv2d(16, 16, 1))) for _ in range(6))
+    model, x = branches.Classifier(*blocks).eval(), torch.randn(branches.IMAGES)
+    first, *others = [trace(model, x).branches for _ in range(4)]
+    assert all(
+        [(b.name, b.groups, b.causes) for b in o] == [(b.name, b.groups, b.causes) for b in first] for o in others
+    )
