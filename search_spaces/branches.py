@@ -66,8 +66,6 @@ class Finder:
         self._space, self._network, self._without = space, network, without
         self._reasons: dict[int, str] = {}  # why a group may not vanish
         self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
-        self._codes: dict[tuple[int, ...], str] = {}  # groups of a branch -> the module that its doubtful code is in
-        self._runs: set[tuple[int, ...]] = set()  # groups of branches without which the network has been run
         self._constant: set[int] = set()  # nodes that are where all goes that may
 
     def found(self) -> SearchSpace:
@@ -95,17 +93,18 @@ class Finder:
                 found.setdefault(view.groups, (view, []))[1].append((g,))
         everything = self._network.closed(set().union(*found))
         self._constant = {n for n, status in everything.status.items() if status == CONST}
-        made: list[tuple[Branch, str | None]] = []  # and the module whose code is doubtful
+        made: list[tuple[Branch, set[int]]] = []  # and the nodes that its code may not run without
         for view, causes in sorted(found.values(), key=lambda row: (len(row[0].groups), sorted(row[0].groups))):
             try:
                 made.append(self._replaced(view, causes))
             except Unfollowed as error:
                 self._reasons |= dict.fromkeys([g for (g,) in causes], str(error))
-        self._runs |= self._running([branch for branch, doubtful in made if doubtful is not None])
+        runs = self._running([(branch, self._network.around(nodes)) for branch, nodes in made if nodes])
         branches: list[Branch] = []
         for branch, doubtful in made:
             try:
-                self._check(branch, doubtful)
+                if branch.groups not in runs:
+                    self._check(branch, doubtful)
                 branches.append(branch)
             except Unfollowed as error:
                 self._reasons |= dict.fromkeys([g for (g,) in branch.causes], str(error))
@@ -115,8 +114,8 @@ class Finder:
             branches[number] = replace(branch, causes=(*branch.causes, *((g,) for g in inside)))
         return branches
 
-    def _replaced(self, view: View, causes: Sequence[tuple[int, ...]]) -> tuple[Branch, str | None]:
-        """What goes with a view, and the name of the module whose code may not run without it, if any.
+    def _replaced(self, view: View, causes: Sequence[tuple[int, ...]]) -> tuple[Branch, set[int]]:
+        """What goes with a view, and the nodes that the network's code may not run without.
 
         Raises:
             Unfollowed: If what goes cannot be said.
@@ -124,51 +123,48 @@ class Finder:
         found = Replacement(self._network, view, self._constant)
         branch = Branch("", tuple(sorted(view.groups)), tuple(causes), found.stand_ins())
         self._views[branch.groups] = view
-        if not found.doubtful:
-            return branch, None
-        self._codes[branch.groups] = self._network.around(found.doubtful)
-        return branch, self._network.module_of(min(found.doubtful))
+        return branch, found.doubtful
 
-    def _check(self, branch: Branch, doubtful: str | None) -> None:
-        """Run the network without a branch, if its code is doubtful and that has not been done.
+    def _check(self, branch: Branch, doubtful: set[int]) -> None:
+        """Run the network without a branch, if its code is doubtful.
 
         Raises:
             Unfollowed: If it does not run.
         """
-        if doubtful is None or branch.groups in self._runs:
+        if not doubtful:
             return
-        if said := self._without.alone(self._space, branch, doubtful):
-            where = f"'{doubtful}'" if doubtful else "the model"
+        first = min(doubtful)
+        if said := self._without.alone(self._space, branch, self._network.module_of(first)):
+            where = self._network.where(first)
             raise Unfollowed(
                 f"the code of {where} does not run without them ({said}); what is a module of its own may go"
             )
 
-    def _running(self, branches: Sequence[Branch]) -> set[tuple[int, ...]]:
+    def _running(self, made: Sequence[tuple[Branch, str]]) -> set[tuple[int, ...]]:
         """Groups of the branches without which the network runs, of those that can be left out many at once.
 
         Every second one is gone in one run, the others in another: so each is seen beside neighbours that are there,
         in two runs where all is well. Never are two gone that one module's code deals with. A run that fails says
         nothing of its branches.
+
+        Args:
+            made: Branches whose code is doubtful, and the module that it is in.
         """
-        turns: tuple[list[list[Branch]], ...] = ([], [])
-        for number, branch in enumerate(sorted(branches, key=lambda b: b.groups)):
+        turns: tuple[list[list[tuple[Branch, str]]], ...] = ([], [])
+        for number, row in enumerate(sorted(made, key=lambda row: row[0].groups)):
             for turn in turns[number % 2]:
-                if all(self._are_apart(branch, other) for other in turn):
-                    turn.append(branch)
+                if all(_are_apart(*row, *other) for other in turn):
+                    turn.append(row)
                     break
             else:
-                turns[number % 2].append([branch])
+                turns[number % 2].append([row])
         runs = set[tuple[int, ...]]()
-        for gone in (turn for each in turns for turn in each if len(turn) > 1):
+        for turn in (turn for each in turns for turn in each if len(turn) > 1):
+            gone = [branch for branch, _ in turn]
             whole = not self._network.closed({g for b in gone for g in b.groups}).why_not
             if whole and not self._without(self._space, gone):
                 runs.update(branch.groups for branch in gone)
         return runs
-
-    def _are_apart(self, one: Branch, other: Branch) -> bool:
-        """Have they no group in common, and is none's code within the module that the other's is in?"""
-        outer, inner = sorted((f"{self._codes[b.groups]}.".lstrip(".") for b in (one, other)), key=len)
-        return not inner.startswith(outer) and not set(one.groups) & set(other.groups)
 
     def _joint(self, branches: list[Branch]) -> list[Branch]:
         """What goes only where several branches are gone.
@@ -271,6 +267,12 @@ class Finder:
         self._reasons |= dict.fromkeys(dead, f"without it and {names} {_nothing_left(error.why)}")
         alone = ((b, tuple(c for c in b.causes if len(c) == 1 and c[0] not in dead)) for b in branches)
         return [replace(b, causes=left) for b, left in alone if left]
+
+
+def _are_apart(one: Branch, code: str, other: Branch, others_code: str) -> bool:
+    """Have they no group in common, and is none's code within the module that the other's is in?"""
+    outer, inner = sorted((f"{module}.".lstrip(".") for module in (code, others_code)), key=len)
+    return not inner.startswith(outer) and not set(one.groups) & set(other.groups)
 
 
 def _nothing_left(why: str) -> str:

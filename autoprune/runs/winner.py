@@ -217,8 +217,7 @@ def measured_costs(
 
 def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: float, ends_run: bool) -> dict[str, Any]:
     config, left_out = run.config, prepared.task.skipped()
-    begun_here = ends_run and prepared.started is not None  # else nobody knows what it took before
-    run_s = time.monotonic() - (prepared.started or 0.0)
+    started = prepared.started if ends_run else None  # None, too, where nobody knows what the run took before
     return {
         "run": run.path.name,
         "trial": trial.number,
@@ -248,7 +247,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"trainer": str(config.trainer)} if config.trainer else {}),
         },
         "finetune_seconds": round(seconds, 1),
-        **({"run_seconds": round(run_s, 1)} if begun_here else {}),
+        **({"run_seconds": round(time.monotonic() - started, 1)} if started is not None else {}),
         "fingerprint": prepared.fingerprint(),
         "versions": versions(),
         **({"begun_with": dict(begun)} if (begun := prepared.begun_with) and begun != decisive() else {}),
