@@ -38,7 +38,7 @@ SPATIAL = {
         aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten.reflection_pad2d,
         aten.replication_pad2d, aten._upsample_nearest_exact2d, aten._upsample_bilinear2d_aa, aten.max_pool2d,
         aten._upsample_bicubic2d_aa, aten.adaptive_avg_pool2d, aten.mkldnn_max_pool2d, aten.fractional_max_pool2d,
-        aten.grid_sampler_2d, aten.cudnn_grid_sampler, aten.max_unpool2d
+        aten.grid_sampler_2d, aten.cudnn_grid_sampler
     ], 2),
     **dict.fromkeys([
         aten.max_pool3d_with_indices, aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool3d,
@@ -46,6 +46,8 @@ SPATIAL = {
         aten._upsample_nearest_exact3d, aten.grid_sampler_3d
     ], 3),
 }  # fmt: skip
+
+UNPOOLING = {aten.max_unpool2d: 2, aten.max_unpool3d: 3}
 
 
 def pointwise(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -175,6 +177,16 @@ def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 
+def unpooled(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """Max-unpooling: each channel is put where one of another tensor had its maxima, so that the two go together."""
+    x, indices = args[:2]
+    ids = combine(rec, [x, indices], x.shape)
+    why = f"{name_of(func)} over the channels in {rec.where}"
+    dims = UNPOOLING[func.overloadpacket]
+    if (even := level(rec, ids, range(x.dim() - dims, x.dim()), why)) is not None:
+        rec.set(out, squeeze(even)[(..., *[slice(0, 1)] * dims)].expand(out.shape))
+
+
 def boxes(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Pooling of regions, [N, C, H, W] -> [boxes, C, h, w]."""
     x = args[0]
@@ -210,4 +222,5 @@ OPERATORS: dict[Any, Any] = {
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys([aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full, aten.new_empty_strided], fresh),
     **dict.fromkeys(SPATIAL, spatial),
+    **dict.fromkeys(UNPOOLING, unpooled),
 }

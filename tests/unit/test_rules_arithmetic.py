@@ -446,6 +446,33 @@ def test_where_and_maximum(law, toy):
     assert sizes(law(toy(function, a=toy.conv(), b=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
+@pytest.mark.parametrize(
+    ("pool", "unpool", "turn"),
+    [
+        (F.max_pool1d, F.max_unpool1d, lambda x: x.flatten(2)),
+        (F.max_pool2d, F.max_unpool2d, lambda x: x),
+        (F.max_pool3d, F.max_unpool3d, lambda x: x.unflatten(2, (2, 4))),
+    ],
+)
+def test_what_is_put_where_other_channels_had_their_maxima_goes_with_them(law, toy, pool, unpool, turn):
+    """SegNet."""
+
+    def function(s, x):
+        pooled, places = pool(turn(s.a(x)), 2, return_indices=True)
+        wide = s.b(pooled.flatten(2)[..., None]).relu().view(2, -1, *pooled.shape[2:])
+        return unpool(wide, places, 2).reshape(2, -1, 8, 8)
+
+    space = law(toy(function, a=toy.conv(), b=toy.conv()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 8, "head": 6}
+    assert {("body.a.weight", 0), ("body.b.weight", 0), ("head.weight", 1)} <= members(space, "body.a").keys()
+
+
+def test_maxima_of_a_constant_keep_what_is_put_there(law, toy):
+    places = torch.arange(16).reshape(1, 1, 4, 4).repeat(2, 8, 1, 1)
+    space = law(toy(lambda s, x: F.max_unpool2d(F.max_pool2d(x, 2), places, 2)), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
+
+
 def test_mixed_precision_region(law, toy):
     def function(s, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):
