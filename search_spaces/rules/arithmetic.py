@@ -182,9 +182,11 @@ def unpooled(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> N
     x, indices = args[:2]
     ids = combine(rec, [x, indices], x.shape)
     why = f"{name_of(func)} over the channels in {rec.where}"
-    dims = UNPOOLING[func.overloadpacket]
-    if (even := level(rec, ids, range(x.dim() - dims, x.dim()), why)) is not None:
-        rec.set(out, squeeze(even)[(..., *[slice(0, 1)] * dims)].expand(out.shape))
+    spatial_axes = range(x.dim() - UNPOOLING[func.overloadpacket], x.dim())
+    if (even := level(rec, ids, spatial_axes, why)) is not None:
+        for d in spatial_axes:
+            even = even.narrow(d, 0, 1)
+        rec.set(out, even.expand(out.shape))
 
 
 def boxes(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
