@@ -195,6 +195,13 @@ class Graph:
         """What the network answers."""
         self.outputs |= {node for t in tensors_in(output) if (node := self.node_of(t)) is not None}
 
+    def ends(self) -> Iterator[Tensor]:
+        """Companions of what nothing reads; of several tensors that an operation makes, of the first alone."""
+        read = {m for node in self.nodes for m in node.reads}
+        for n, node in enumerate(self.nodes):
+            if n not in read and node.ids is not None and (n == 0 or self.nodes[n - 1].args is not node.args):
+                yield node.ids
+
     def _writer_of(self, tensor: Tensor) -> int:
         """The node that wrote last to the memory of a tensor; -1: none did."""
         storage = _storage(tensor)

@@ -270,6 +270,10 @@ class Recorder:
             elif (ids := self.companion(tensor)) is not None:
                 self.freeze(ids, why)
 
+    def is_lost(self, tensor: Tensor) -> bool:
+        """Has nothing that was seen made this tensor?"""
+        return self.graph.recording and id(tensor) not in self.names and self.graph.node_of(tensor) is None
+
     def guard(self, tensor: Tensor, ids: Tensor, why: str) -> None:
         """Forbid the removal of `ids` should `tensor` be used."""
         self.guarded[id(tensor)] = tensor, ids, why

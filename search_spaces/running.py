@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import apis, eager_transforms
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -101,16 +102,54 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
             return args[0](*args[2:])
         if rec.opaque:
             return original.__get__(None, cls)(*args, **kwargs)
-        rec.closed.append(f"unknown custom autograd function '{cls.__name__}' in {rec.where}")
-        rec.freeze_all((args, kwargs), rec.closed[-1])
-        try:
-            with rec.inside(opaque=True):
-                return original.__get__(None, cls)(*args, **kwargs)
-        finally:
-            rec.closed.pop()
+        why = f"unknown custom autograd function '{cls.__name__}' in {rec.where}"
+        return sealed(rec, why, original.__get__(None, cls), args, kwargs)
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
         torch.autograd.Function.apply = original
+
+
+TRANSFORMS = (  # what all of torch.func goes through: where it stands, and what is said of it
+    (apis, "vmap_impl", "torch.vmap"),
+    (eager_transforms, "grad_and_value_impl", "torch.func.grad"),
+    (eager_transforms, "_vjp_with_argnums", "torch.func.vjp"),
+    (eager_transforms, "_jvp_with_argnums", "torch.func.jvp"),
+)
+
+
+@contextmanager
+def transforms(rec: Recorder) -> Iterator[None]:
+    """Inside torch.vmap and its like tensors are not what they seem, so what enters there, and runs there, stays."""
+
+    def around(name: str, original: Any) -> Any:
+        def transformed(*args: Any, **kwargs: Any) -> Any:
+            if rec.opaque:
+                return original(*args, **kwargs)
+            return sealed(rec, f"{name} in {rec.where} cannot be followed", original, args, kwargs)
+
+        return transformed
+
+    with ExitStack() as undo:
+        for module, attribute, name in TRANSFORMS:
+            original = getattr(module, attribute)
+            setattr(module, attribute, around(name, original))
+            undo.callback(setattr, module, attribute, original)
+        yield
+
+
+def sealed(rec: Recorder, why: str, function: Any, args: Any, kwargs: Any) -> Any:
+    """What a function answers of which nothing is known: what enters it stays, and so do the parameters it uses."""
+    rec.closed.append(why)
+    rec.freeze_all((args, kwargs), why)
+    try:
+        with rec.inside(opaque=True):
+            return function(*args, **kwargs)
+    finally:
+        rec.closed.pop()
+        for name in [name for (name, axis), said in rec.whole.items() if (axis, said) == (0, why)]:
+            if len(rec.shapes[name]) > 1:  # a layer is among those that are named
+                rec.makes(name, 0, rec.shapes[name][0])
+                rec.obstacles.setdefault(name, why)

@@ -36,7 +36,7 @@ from search_spaces.rules import (
     spectral,
 )  # fmt: skip
 from search_spaces.rules.multiply_adds import multiply_adds
-from search_spaces.running import custom_functions, hooks
+from search_spaces.running import custom_functions, hooks, transforms
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.trying import WithoutBranches
@@ -146,7 +146,15 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     if rec.inputs:
         args, kwargs = exchanged(positional(model), rec.inputs, partial(fed, rec), args, kwargs)
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
-    with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
+    with (
+        torch.no_grad(),
+        slow_path(),
+        hooks(rec),
+        custom_functions(rec),
+        transforms(rec),
+        Operators(rec),
+        Functions(rec),
+    ):
         try:
             output = model(*args, **kwargs)
         except (Exception, SystemExit) as error:
@@ -161,6 +169,10 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
         )
     rec.freeze_all(output, "output of the network")
     rec.graph.leave_network(output)
+    given = {id(t) for t in tensors_in((args, kwargs))}
+    if any(t.is_floating_point() and id(t) not in given and rec.is_lost(t) for t in tensors_in(output)):
+        for ids in rec.graph.ends():
+            rec.freeze(ids, "nothing that is seen reads it, so the answer of the model may have been made of it")
 
 
 def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
@@ -207,6 +219,8 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rec, kwargs = self.rec, kwargs or {}
         if rec.opaque:
+            if rec.closed:
+                rec.freeze_all((args, kwargs), rec.closed[-1])
             return func(*args, **kwargs)
         if (measure := MEASURES.get(func)) is not None:
             return measure(rec, *args, **kwargs)

@@ -292,3 +292,70 @@ def test_a_traced_network_is_let_go():
     gc.collect()
     assert alive() is None
     assert space.groups
+
+
+class Transformed(nn.Module):
+    """Two layers, one that `function(self, x)` uses inside a transform, and two."""
+
+    def __init__(self, function, out=6):
+        super().__init__()
+        self.function = function
+        self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 8)
+        self.inner = nn.Linear(8, out)
+        self.third, self.fourth = nn.Linear(8, 9), nn.Linear(9, 2)
+
+    def forward(self, x):
+        return self.fourth(F.relu(self.third(self.function(self, F.relu(self.second(F.relu(self.first(x))))))))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("torch.vmap", lambda s, x: torch.vmap(lambda row: row + s.inner(row).mean())(x)),
+        ("torch.vmap", lambda s, x: torch.vmap(s.inner)(x).mean(1, keepdim=True) + torch.zeros(8)),
+        ("torch.vmap", lambda s, x: torch.vmap(lambda n: x[0] * n * s.inner(x[0]).sum())(torch.arange(4.0))),
+        ("torch.func.grad", lambda s, x: torch.func.grad(lambda q: s.inner(q).tanh().sum())(x)),
+        ("torch.vmap", lambda s, x: torch.vmap(torch.func.grad(lambda q: s.inner(q).tanh().sum()))(x)),
+        ("torch.func.vjp", lambda s, x: torch.func.jacrev(lambda q: s.inner(q).tanh().sum())(x)),
+    ],
+)
+def test_what_enters_a_function_transform_stays(name, function):
+    """Its tensors are not what they seem there; the layers around it go."""
+    torch.manual_seed(0)
+    model, example = Transformed(function), torch.randn(4, 5)
+    space = trace(model, example)
+    assert {g.name: g.size for g in space.groups} == {"first": 7, "third": 9}
+    why = f"{name} in the model cannot be followed"
+    assert {m.layer: g.frozen_because for g in space.frozen for m in g.members if m.role == "out"} == {
+        "second": why, "inner": why, "fourth": "output of the network"
+    }  # fmt: skip
+    assert verify(model, space, example) < 1e-6
+
+
+def test_a_network_all_in_a_function_transform_has_nothing_to_prune():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+
+        def forward(self, x):
+            return torch.vmap(self.network)(x)
+
+    with pytest.raises(ValueError, match=r"no group of channels .*torch.vmap in the model cannot be followed"):
+        trace(Whole(), torch.randn(4, 5))
+
+
+@pytest.mark.parametrize("hide", [lambda x: torch.Tensor._make_subclass(torch.Tensor, x), nn.Parameter])
+def test_an_answer_whose_origin_is_not_seen_is_not_pruned(hide):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return hide(self.second(self.first(x).relu()))
+
+    space = trace(Hidden(), torch.randn(2, 5))
+    assert [g.name for g in space.groups] == ["first"]
+    assert [g.name for g in space.frozen] == ["second"]
+    assert "the answer of the model may have been made of it" in space.frozen[0].frozen_because
