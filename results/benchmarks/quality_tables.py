@@ -6,14 +6,15 @@ Letters: `A` allocations.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import allocations
-from protocol import HERE
+from protocol import HERE, spread
 from scipy.stats import spearmanr
 
 from autoprune.files import write_text
@@ -32,8 +33,9 @@ WORDS = {
 HEAD = """
 Made by `quality.py`. Machines: {machines}, one thread. CIFAR-10 as JPEG; the plain protocol: SGD with Nesterov
 momentum .9, weight decay 5e-4, .02 with cosine decay to 0 over all steps, batch 128, crop and flip, bf16 (marked f32:
-float32, on a processor that has no bf16), from the weights as cut, no distillation, seed 0. Columns of epochs are
-top-1 in percent on test; the others the loss on 2,000 held out images. *train:N* is N steps (351: an epoch); *K steps
+one seed or more in float32, on a processor that has no bf16), from the weights as cut, no distillation. Columns of
+epochs are top-1 in percent on test, mean ± standard deviation (seeds of the training; one: seed 0); *NAME (2)*: the
+same search on another machine found another network. The others are the loss on 2,000 held out images. *train:N* is N steps (351: an epoch); *K steps
 of train:N* a look at that training after K steps, batch-norm re-estimated. Units by `group_fisher` unless the builder
 says otherwise. *Points lost*: the best of the allocations in common against the one with the lowest loss.
 """
@@ -41,11 +43,20 @@ CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 
 
 def read(pieces: Path) -> Pieces:
-    """The pieces of one network and budget; those of widths that an allocation no longer has are left out by name."""
+    """The pieces of one network and budget.
+
+    A search that was made twice may have found two networks: the second is "NAME (2)".
+    """
     found: Pieces = {}
+    known: dict[str, list[list[int]]] = {}  # name -> the widths that it stood for
     for path in sorted(pieces.glob("*.json")):
         piece = json.loads(path.read_text())
-        found.setdefault(piece["what"], {})[piece["name"]] = piece
+        widths = known.setdefault(piece["name"], [])
+        if piece["widths"] not in widths:
+            widths.append(piece["widths"])
+        number = widths.index(piece["widths"]) + 1
+        name = piece["name"] if number == 1 else f"{piece['name']} ({number})"
+        found.setdefault(piece["what"], {})[name] = piece
     return found
 
 
@@ -75,29 +86,46 @@ def top1(of: Mapping[str, Piece], split: str) -> dict[str, float]:
     return {name: 100 * p[f"{split}_top1"] for name, p in of.items() if f"{split}_top1" in p}
 
 
+def by_training(found: Pieces) -> dict[str, dict[str, list[Piece]]]:
+    """Training -> allocation -> its pieces with top-1 on test, one for each seed; the shortest training first."""
+    trained = sorted((w for w in found if w.startswith("train:")), key=lambda w: (int(w.split(":")[1]), w))
+    seeds: dict[str, dict[str, list[Piece]]] = {}
+    for what in trained:
+        for name in top1(found[what], "test"):
+            seeds.setdefault(re.sub(r":s\d+", "", what), {}).setdefault(name, []).append(found[what][name])
+    return seeds
+
+
+def cell(pieces: Sequence[Piece]) -> str:
+    """Mean and spread in percent, and of how many seeds where there are several."""
+    if not pieces:
+        return ""
+    seeds = f" ({len(pieces)})" if len(pieces) > 1 else ""
+    return f"{spread([100 * p['test_top1'] for p in pieces])}{seeds}{precision(pieces)}"
+
+
 def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
     """Every allocation, the best after the longest training first."""
-    trained = sorted((w for w in found if w.startswith("train:")), key=lambda w: (int(w.split(":")[1]), w))
-    known = {w: top1(found[w], "test") for w in trained if top1(found[w], "test")}
-    plain = [w for w in found if w not in known]
+    known = by_training(found)
+    plain = [w for w in found if not top1(found[w], "test")]
     names = {name for of in found.values() for name in of}
 
     def order(name: str) -> tuple[float, ...]:
-        return tuple(-known[w].get(name, 0.0) for w in reversed(known))
+        return tuple(-statistics.mean([p["test_top1"] for p in known[w].get(name, ())] or [0.0]) for w in known)[::-1]
 
     titles = [WORDS.get(w, w) for w in (*plain, *known)]
     lines = [f"| allocation | kind | {' | '.join(titles)} | widths |", "|" + "---|" * (3 + len(titles))]
     for name in sorted(names, key=lambda n: (order(n), n)):
         cells = [f"{found[w][name]['loss']:.3f}" if name in found[w] else "" for w in plain]
-        cells += [f"{known[w][name]:.2f}{precision(found[w][name])}" if name in known[w] else "" for w in known]
+        cells += [cell(known[w].get(name, ())) for w in known]
         widths = next(of[name]["widths"] for of in found.values() if name in of)
         lines.append(f"| {name} | {kind_of(name, kinds)} | {' | '.join(cells)} | {' '.join(map(str, widths))} |")
     return lines
 
 
-def precision(piece: Piece) -> str:
-    """What marks a training in float32."""
-    return "" if piece.get("amp", True) else " f32"
+def precision(pieces: Sequence[Piece]) -> str:
+    """What marks trainings of which one was in float32."""
+    return "" if all(p.get("amp", True) for p in pieces) else " f32"
 
 
 def kind_of(name: str, kinds: Mapping[str, str]) -> str:

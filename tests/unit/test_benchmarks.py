@@ -69,3 +69,19 @@ def test_widths_of_another_network_are_refused(bench):
         assert network in bench.protocol.NETWORKS
     problem = SimpleNamespace(space=SimpleNamespace(check=lambda widths: widths))
     assert bench.allocations.told("1 2 3")(lambda criterion: problem) == (1, 2, 3)
+
+
+def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench, tmp_path):
+    def keep(what, top1, widths, amp=True):
+        piece = {"name": "search combined s0", "what": what, "loss": 1.0, "test_top1": top1, "widths": widths}
+        (tmp_path / f"{what.replace(':', '_')}.json").write_text(json.dumps({**piece, "amp": amp, "compute_s": 1.0}))
+
+    keep("train:3510", 0.8, [3, 4])
+    keep("train:3510:s1", 0.82, [3, 4], amp=False)
+    keep("train:3510:s2", 0.7, [4, 3])  # searched anew elsewhere: another network
+    lines = bench.quality_tables.table(bench.quality_tables.read(tmp_path), {})
+    assert lines[0] == "| allocation | kind | 10 epochs | widths |"
+    assert lines[2:] == [
+        "| search combined s0 | search | 81.00 ± 1.41 (2) f32 | 3 4 |",
+        "| search combined s0 (2) | search | 70.00 | 4 3 |",
+    ]
