@@ -5,8 +5,9 @@
     python results/benchmarks/quality.py --data DATA --tabulate
 
 A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
-images), or a training: "train:STEPS[:fitted][:distilled][:sSEED]" is the plain protocol of protocol.py over so many
-steps (351 are an epoch), from the weights as cut or with the layers reconstructed first, without or with distillation.
+images), or a training: "train:STEPS[:fitted][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py over so many
+steps (351 are an epoch), from the weights as cut or with the layers reconstructed first, with other `TrainingSettings`
+where they are named ("train:3510:ema=0.999"; distill=0.5 lets the dense network teach).
 On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
 rate of the longer one, for nothing.
 
@@ -30,7 +31,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,6 @@ PIECES = CACHE / "quality"
 EPOCH, BATCH, RATE = 351, 128, 0.02
 SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
-DISTILL = 0.5
 HOW = {"random": {"warm_starts": "none"}, "depth": {"strategy": "combined", "depth": "on"}}  # of a search's name
 
 
@@ -74,8 +74,8 @@ class Training(NamedTuple):
 
     steps: int
     fitted: bool = False
-    distilled: bool = False
     seed: int = 0
+    settings: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Training | None:
@@ -87,10 +87,26 @@ class Training(NamedTuple):
         if not text.startswith("train:"):
             return None
         steps, *words = text.split(":")[1:]
-        seeds = [int(w[1:]) for w in words if re.fullmatch(r"s\d+", w)]
-        if set(words) - {"fitted", "distilled", *(f"s{seed}" for seed in seeds)}:
-            raise ValueError(f"measure '{text}': expected train:STEPS[:fitted][:distilled][:sSEED]")
-        return cls(int(steps), "fitted" in words, "distilled" in words, *seeds)
+        seeds = [w for w in words if re.fullmatch(r"s\d+", w)]
+        settings = [w for w in words if "=" in w]
+        if not steps.isdecimal() or len(seeds) > 1 or set(words) - {"fitted", *seeds, *settings}:
+            raise ValueError(f"measure '{text}': expected train:STEPS[:fitted][:NAME=VALUE]...[:sSEED]")
+        seed = int(seeds[0][1:]) if seeds else 0
+        return cls(int(steps), "fitted" in words, seed, tuple(tuple(w.split("=", 1)) for w in settings))  # type: ignore[misc]
+
+    @property
+    def how(self) -> TrainingSettings:
+        """The plain protocol, but for what is named.
+
+        Raises:
+            ValueError: If there is no such setting, or it cannot have that value.
+        """
+        plain = {"lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH, "amp": "auto"}
+        known = {field.name: field.type for field in fields(TrainingSettings)}
+        if unknown := [name for name, _ in self.settings if name not in known]:
+            raise ValueError(f"measure: no training setting '{unknown[0]}'")
+        named = {n: value if known[n].startswith("str") else json.loads(value) for n, value in self.settings}
+        return TrainingSettings(**{**plain, "seed": self.seed, **named})
 
 
 @dataclass
@@ -264,11 +280,10 @@ class Bench:
                 write_text(begun, json.dumps(looks))
 
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        settings = TrainingSettings(
-            lr=RATE, lr_schedule="cosine", warmup=0, batch_size=BATCH, seed=how.seed, amp="auto", distill=DISTILL
-        )
+        settings = how.how
+        teacher = self.dense if settings.distill else None
         finetune(
-            model, self.data.without_test(), settings, steps=how.steps, teacher=self.dense if how.distilled else None,
+            model, self.data.without_test(), settings, steps=how.steps, teacher=teacher,
             checkpoints=Checkpoints(checkpoint, 100, strict=False), listener=look,
         )  # fmt: skip
         curve = [float(np.mean(p)) for p in chunks(losses, 25)]

@@ -35,9 +35,10 @@ Made by `quality.py`. Machines: {machines}, one thread. CIFAR-10 as JPEG; the pl
 momentum .9, weight decay 5e-4, .02 with cosine decay to 0 over all steps, batch 128, crop and flip, bf16 (marked f32:
 one seed or more in float32, on a processor that has no bf16), from the weights as cut, no distillation. Columns of
 epochs are top-1 in percent on test, mean ± standard deviation (seeds of the training; one: seed 0); *NAME (2)*: the
-same search on another machine found another network. The others are the loss on 2,000 held out images. *train:N* is N steps (351: an epoch); *K steps
-of train:N* a look at that training after K steps, batch-norm re-estimated. Units by `group_fisher` unless the builder
-says otherwise. *Points lost*: the best of the allocations in common against the one with the lowest loss.
+same search on another machine found another network. The others are the loss on 2,000 held out images. *train:N* is N
+steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm re-estimated. Units by
+`group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in common against the one
+with the lowest loss.
 """
 CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 

@@ -15,11 +15,16 @@ def bench(script):
 
 def test_what_a_measure_means(bench):
     parse = bench.quality.Training.parse
-    assert parse("train:351") == (351, False, False, 0)
-    assert parse("train:100:fitted:distilled:s2") == (100, True, True, 2)
+    assert parse("train:351") == (351, False, 0, ())
+    how = parse("train:100:fitted:distill=0.5:lr_schedule=linear:decay_biases=false:s2")
+    assert how[:3] == (100, True, 2)
+    assert (how.how.distill, how.how.lr_schedule, how.how.decay_biases, how.how.seed) == (0.5, "linear", False, 2)
+    assert (how.how.lr, how.how.warmup, how.how.batch_size) == (0.02, 0, 128)  # else the plain protocol
     assert parse("short:100") is None  # a fidelity of the evaluator
     with pytest.raises(ValueError, match="expected train:STEPS"):
         parse("train:351:warm")
+    with pytest.raises(ValueError, match="no training setting 'warm'"):
+        _ = parse("train:351:warm=1").how
 
 
 def test_a_piece_counts_for_the_widths_it_is_of(bench, tmp_path, monkeypatch):

@@ -1,0 +1,195 @@
+"""Methods that prune while they train, each over a whole recovery: the same epochs in all, from the same weights.
+
+    python results/benchmarks/methods.py --data DATA [--network resnet20] [--budget 15%] [--epochs 10] [--seeds 0]
+        [--methods "cut;uniform;greg1;slimming"] [--minutes 60]
+    python results/benchmarks/methods.py --data DATA --tabulate
+
+*cut* is a search of one candidate, the widths of a closed form (`equal_loss`, scored in rounds): the units go at
+once, and all epochs come after. *uniform*: the same with widths in one proportion and units by L1 norms. *dense*: the
+whole network, trained on. A method that is given the units (greg1, tpp ...) gets those of *cut* and has half of the
+epochs to drive the others out, at a constant rate; one that finds them (slimming, chex ...) has half of the epochs to
+do so. Else every part begins at a rate of .02 and ends at 0 by a cosine; SGD with Nesterov momentum .9, batch 128, no
+distillation, no reconstruction, settings of the methods as they come. Delivered is what validates best of the network
+before and after the last part, as in any run.
+Rows *by quality.py* are networks that were found there, trained by the same protocol for as many epochs.
+
+A piece is claimed by a lock that dies with its process and is kept in cache/methods/; a run that was killed is resumed.
+--tabulate writes methods.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import quality_tables
+import torch
+from protocol import CACHE, NETWORKS, claim, processor, spread
+from quality import BATCH, EPOCH, RATE, Bench
+from quality import PIECES as OF_QUALITY
+
+import autoprune
+from autoprune.compute import Compute
+from autoprune.evaluation import measure
+from autoprune.files import write_text
+from autoprune.training import Checkpoints, TrainingSettings, finetune
+
+PIECES = CACHE / "methods"
+TABLE = Path(__file__).parent / "methods.md"
+CONCLUDED = "## What a fair reader concludes"  # written by hand
+CUT, UNIFORM, DENSE = "cut", "uniform", "dense"
+GIVEN = ("greg1", "tpp", "sfp", "asfp", "srfp", "asrfp", "iss", "orthoreg")
+FINDING = (
+    "slimming", "polarization", "greg2", "increg", "chex", "mest", "gap", "morphnet", "reweighted", "threshold",
+    "gates", "fisher", "imp",
+)  # fmt: skip
+PLAIN: dict[str, Any] = {
+    "lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH, "distill": 0,
+}  # fmt: skip
+CLOSED: dict[str, Any] = {"strategy": "equal_loss", "trials": 1, "finalists": 0}
+
+
+class Grid(Bench):
+    """One network at one budget, by every method."""
+
+    def file(self, name: str, epochs: int, seed: int) -> Path:
+        """Of a piece."""
+        return PIECES / self.network / self.budget.rstrip("%") / f"{name}--{epochs}--s{seed}.json"
+
+    def make(self, name: str, epochs: int, seed: int) -> dict[str, Any]:  # type: ignore[override]
+        """Prune and train, or go on with it; what was delivered."""
+        begun, used = time.perf_counter(), time.process_time()
+        if name == DENSE:
+            found = self.trained_on(self.file(name, epochs, seed).with_suffix(".pt"), epochs, seed)
+        else:
+            found = self.delivered(name, epochs, seed)
+        return {
+            **found, "amp": Compute.choose("auto").amp, "machine": processor(), "torch": torch.__version__,
+            "wall_s": time.perf_counter() - begun, "compute_s": time.process_time() - used,
+        }  # fmt: skip
+
+    def delivered(self, name: str, epochs: int, seed: int) -> dict[str, Any]:
+        """What a run delivers."""
+        run = self.file(name, epochs, seed).with_suffix("")
+        if (run / "config.toml").is_file():
+            result = autoprune.resume(run, model=self.dense, data=self.data)
+        else:
+            how = {
+                **PLAIN,
+                "reconstruct": False,
+                "seed": seed,
+                "name": str(run),
+                "epochs": epochs,
+                **settings(name, epochs),
+            }
+            verb = autoprune.train if name in FINDING else autoprune.search
+            result = verb(self.dense, self.data, f"macs<={self.budget}", **how)
+        share, top1 = result.costs["macs"]["share"], result.metrics["pruned_test"]["top1"]
+        return {"widths": list(result.widths), "share": share, "top1": top1}
+
+    def trained_on(self, checkpoint: Path, epochs: int, seed: int) -> dict[str, Any]:
+        """The dense network after as many epochs more."""
+        model, how = copy.deepcopy(self.dense), TrainingSettings(**PLAIN, seed=seed)
+        kept = Checkpoints(checkpoint, 100, strict=False)
+        finetune(model, self.data.without_test(), how, steps=EPOCH * epochs, checkpoints=kept)
+        checkpoint.unlink(missing_ok=True)
+        return {"widths": list(self.bare.space.full), "share": 1.0, "top1": measure(model, self.data, "test")["top1"]}
+
+
+def settings(name: str, epochs: int) -> dict[str, Any]:
+    """What a row has of its own."""
+    if name in FINDING:
+        return {"method": name, "method_epochs": epochs / 2, "epochs": epochs / 2}
+    if name == UNIFORM:
+        return {**CLOSED, "strategy": "uniform", "criterion": "magnitude"}
+    return {**CLOSED, "recovery": name}
+
+
+def work(bench: Grid, names: Sequence[str], epochs: int, seeds: Sequence[int], until: float) -> None:
+    """Make what is missing, until the time is up."""
+    for seed in seeds:
+        for name in names:
+            path = bench.file(name, epochs, seed)
+            with claim(path.with_suffix(".lock")) as mine:
+                if time.monotonic() > until:
+                    return
+                if not mine or path.is_file():
+                    continue
+                try:
+                    found = bench.make(name, epochs, seed)
+                except ValueError as error:  # refused before the training
+                    found = {"error": str(error)}
+                write_text(path, json.dumps(found))
+                told = found.get("error") or f"{100 * found['top1']:.2f}, {found['compute_s']:.0f} s"
+                print(f"{bench.network} {bench.budget} {name} s{seed}: {told}", flush=True)
+
+
+def table(pieces: Path, of_quality: Path, concluded: str) -> str:
+    """methods.md, from all pieces that are there."""
+    lines = ["# Methods that prune while they train", "", __doc__.split("\n\n", 2)[2].strip(), "", concluded]
+    for folder in sorted(p for p in pieces.glob("*/*") if p.is_dir()):
+        by_epochs: dict[int, dict[str, list[dict[str, Any]]]] = {}
+        for path in sorted(folder.glob("*.json")):
+            name, epochs, _ = path.stem.split("--")
+            by_epochs.setdefault(int(epochs), {}).setdefault(name, []).append(json.loads(path.read_text()))
+        for epochs, found in by_epochs.items():
+            found |= beside(of_quality / folder.parent.name / folder.name, epochs)
+            lines += ["", f"## {folder.parent.name} at {folder.name}% of the MACs, {epochs} epochs", "", *rows(found)]
+    return "\n".join([*lines, ""])
+
+
+def beside(folder: Path, epochs: int) -> dict[str, list[dict[str, Any]]]:
+    """Networks that quality.py has trained for as long."""
+    trained = quality_tables.by_training(quality_tables.read(folder)).get(f"train:{EPOCH * epochs}", {})
+    return {f"{name} (by quality.py)": [{**p, "top1": p["test_top1"]} for p in of] for name, of in trained.items()}
+
+
+def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The best first; what was refused last."""
+    lines = ["| method | top-1 on test, % | seeds | MACs, % | processor min | widths |", "|---" * 6 + "|"]
+    good = {name: [p for p in of if "top1" in p] for name, of in found.items()}
+    for name, of in sorted(good.items(), key=lambda item: -statistics.mean([p["top1"] for p in item[1]] or [0])):
+        if not of:
+            lines.append(f"| {name} | refused: {found[name][0]['error']} | | | | |")
+            continue
+        share = f"{100 * statistics.mean(p['share'] for p in of):.1f}" if "share" in of[0] else ""
+        minutes = statistics.mean(p["compute_s"] for p in of) / 60
+        widths = " ".join(map(str, of[0]["widths"]))
+        top1 = spread([100 * p["top1"] for p in of])
+        lines.append(f"| {name} | {top1} | {len(of)} | {share} | {minutes:.0f} | {widths} |")
+    return lines
+
+
+def main() -> None:
+    """Read the command line and work."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.tar.xz and the weights")
+    parser.add_argument("--network", default="resnet20", choices=list(NETWORKS))
+    parser.add_argument("--budget", default="15%")
+    parser.add_argument("--epochs", type=int, default=10, help="of each row, in all")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--methods", default=";".join((CUT, UNIFORM, DENSE, *GIVEN, *FINDING)))
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no piece after so long")
+    parser.add_argument("--tabulate", action="store_true", help="only write the table of what is there")
+    args = parser.parse_args()
+    if args.tabulate:
+        before = TABLE.read_text() if TABLE.is_file() else ""
+        concluded = CONCLUDED + before.partition(CONCLUDED)[2].partition("\n## ")[0].rstrip()
+        write_text(TABLE, table(PIECES, OF_QUALITY, concluded))
+        return
+    if not args.data.is_dir():
+        raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
+    torch.set_num_threads(1)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    until = time.monotonic() + 60 * args.minutes
+    work(Grid(args.data, args.network, args.budget), args.methods.split(";"), args.epochs, seeds, until)
+
+
+if __name__ == "__main__":
+    main()

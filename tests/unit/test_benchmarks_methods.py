@@ -1,0 +1,49 @@
+"""The benchmark of methods: what a row is given, and what its table says of the pieces that are there."""
+
+import json
+
+import pytest
+
+from autoprune.config import RunConfig
+from autoprune.training.methods import METHODS
+
+
+@pytest.fixture(scope="module")
+def bench(script):
+    return script("methods")
+
+
+def test_every_method_that_prunes_has_a_row_and_settings_that_a_run_takes(bench):
+    others = {"epi", "early-bird", "sandwich", "nested"}  # rules, and what prunes to several widths
+    assert {*bench.GIVEN, *bench.FINDING} == set(METHODS) - others - {bench.CUT}
+    for name in (bench.CUT, bench.UNIFORM, *bench.GIVEN, *bench.FINDING):
+        config = RunConfig.make(budget="macs<=15%", **{**bench.PLAIN, "epochs": 10, **bench.settings(name, 10)})
+        assert config.epochs + (config.method_epochs if config.method else 0) == 10
+
+
+def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
+    pieces, quality = tmp_path / "methods", tmp_path / "quality"
+
+    def keep(name, seed, piece):
+        path = pieces / "resnet20" / "15" / f"{name}--10--s{seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(piece))
+
+    of = {"widths": [3, 4], "share": 0.149, "compute_s": 600.0}
+    keep("cut", 0, {**of, "top1": 0.8})
+    keep("cut", 1, {**of, "top1": 0.82})
+    keep("chex", 0, {**of, "top1": 0.9})
+    keep("gates", 0, {"error": "method 'gates': no"})
+    folder = quality / "resnet20" / "15"
+    folder.mkdir(parents=True)
+    found = {"name": "uniform", "what": "train:3510", "test_top1": 0.7, "widths": [2, 2], "compute_s": 300.0}
+    (folder / "uniform_train_3510.json").write_text(json.dumps(found))
+    (folder / "uniform_train_351.json").write_text(json.dumps({**found, "what": "train:351"}))
+    text = bench.table(pieces, quality, bench.CONCLUDED)
+    assert "## resnet20 at 15% of the MACs, 10 epochs" in text
+    assert text.rstrip().splitlines()[-4:] == [
+        "| chex | 90.00 | 1 | 14.9 | 10 | 3 4 |",
+        "| cut | 81.00 ± 1.41 | 2 | 14.9 | 10 | 3 4 |",
+        "| uniform (by quality.py) | 70.00 | 1 |  | 5 | 2 2 |",
+        "| gates | refused: method 'gates': no | | | | |",
+    ]
