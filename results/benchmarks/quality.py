@@ -5,9 +5,10 @@
     python results/benchmarks/quality.py --data DATA --tabulate
 
 A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
-images), or a training: "train:STEPS[:fitted][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py over so many
-steps (351 are an epoch), from the weights as cut or with the layers reconstructed first, with other `TrainingSettings`
-where they are named ("train:3510:ema=0.999"; distill=0.5 lets the dense network teach).
+images), or a training: "train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py over so
+many steps (351 are an epoch), from the weights as cut, with the layers reconstructed first, or from weights drawn anew
+(at a rate of .1), with other `TrainingSettings` where they are named ("train:3510:ema=0.999"; distill=0.5 lets the
+dense network teach).
 On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
 rate of the longer one, for nothing.
 
@@ -65,6 +66,7 @@ from search_spaces import Kept, Widths, prune, trace
 PIECES = CACHE / "quality"
 EPOCH, BATCH, RATE = 351, 128, 0.02
 SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
+STARTS = {"fitted": RATE, "scratch": 0.1}  # of a training, besides the weights as cut -> its rate
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
 HOW = {"random": {"warm_starts": "none"}, "depth": {"strategy": "combined", "depth": "on"}}  # of a search's name
 
@@ -73,7 +75,7 @@ class Training(NamedTuple):
     """A measure that trains."""
 
     steps: int
-    fitted: bool = False
+    start: str = ""  # "": weights as cut; else one of STARTS
     seed: int = 0
     settings: tuple[tuple[str, str], ...] = ()
 
@@ -89,10 +91,11 @@ class Training(NamedTuple):
         steps, *words = text.split(":")[1:]
         seeds = [w for w in words if re.fullmatch(r"s\d+", w)]
         settings = [w for w in words if "=" in w]
-        if not steps.isdecimal() or len(seeds) > 1 or set(words) - {"fitted", *seeds, *settings}:
-            raise ValueError(f"measure '{text}': expected train:STEPS[:fitted][:NAME=VALUE]...[:sSEED]")
-        seed = int(seeds[0][1:]) if seeds else 0
-        return cls(int(steps), "fitted" in words, seed, tuple(tuple(w.split("=", 1)) for w in settings))  # type: ignore[misc]
+        starts = [w for w in words if w in STARTS]
+        if not steps.isdecimal() or max(len(seeds), len(starts)) > 1 or {*words} - {*seeds, *starts, *settings}:
+            raise ValueError(f"measure '{text}': expected train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]")
+        pairs = [w.split("=", 1) for w in settings]
+        return cls(int(steps), *starts or [""], int("".join(seeds)[1:] or 0), tuple((n, v) for n, v in pairs))
 
     @property
     def how(self) -> TrainingSettings:
@@ -101,7 +104,13 @@ class Training(NamedTuple):
         Raises:
             ValueError: If there is no such setting, or it cannot have that value.
         """
-        plain = {"lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH, "amp": "auto"}
+        plain = {
+            "lr": STARTS.get(self.start, RATE),
+            "lr_schedule": "cosine",
+            "warmup": 0,
+            "batch_size": BATCH,
+            "amp": "auto",
+        }
         known = {field.name: field.type for field in fields(TrainingSettings)}
         if unknown := [name for name, _ in self.settings if name not in known]:
             raise ValueError(f"measure: no training setting '{unknown[0]}'")
@@ -268,8 +277,10 @@ class Bench:
         kept, checkpoint = self.kept(name), self.path(name, what).with_suffix(".pt")
         begun = checkpoint.with_suffix(".looks")
         model = prune(self.dense, self.bare.space.with_limits(depth=True), kept)
-        if how.fitted and not checkpoint.is_file():
+        if how.start == "fitted" and not checkpoint.is_file():
             model = reconstructed_network(self.data, self.dense, kept, 0)
+        if how.start == "scratch":
+            drawn_anew(model, how.seed)
         looks: dict[str, Any] = json.loads(begun.read_text()) if begun.is_file() and checkpoint.is_file() else {}
         losses: list[float] = []
 
@@ -301,6 +312,15 @@ class Bench:
         task = as_task(self.data).on(compute)
         reestimate_evenly(net, task, task.draw("calibration", BN_SAMPLES, 0), BATCH, compute)
         return measure(net, replace(self.data, val=self.data.val.sample(VAL_SAMPLES, 0)), "val")
+
+
+def drawn_anew(model: nn.Module, seed: int) -> None:
+    """Weights as PyTorch begins with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
 
 
 def chunks(values: Sequence[float], size: int) -> Iterator[Sequence[float]]:

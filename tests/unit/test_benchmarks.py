@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 NAMES = ("protocol", "allocations", "quality", "quality_tables")
 
@@ -15,14 +16,17 @@ def bench(script):
 
 def test_what_a_measure_means(bench):
     parse = bench.quality.Training.parse
-    assert parse("train:351") == (351, False, 0, ())
+    assert parse("train:351") == (351, "", 0, ())
     how = parse("train:100:fitted:distill=0.5:lr_schedule=linear:decay_biases=false:s2")
-    assert how[:3] == (100, True, 2)
+    assert how[:3] == (100, "fitted", 2)
     assert (how.how.distill, how.how.lr_schedule, how.how.decay_biases, how.how.seed) == (0.5, "linear", False, 2)
     assert (how.how.lr, how.how.warmup, how.how.batch_size) == (0.02, 0, 128)  # else the plain protocol
     assert parse("short:100") is None  # a fidelity of the evaluator
     with pytest.raises(ValueError, match="expected train:STEPS"):
         parse("train:351:warm")
+    assert parse("train:351:scratch").how.lr == 0.1
+    with pytest.raises(ValueError, match="expected train:STEPS"):
+        parse("train:351:scratch:fitted")
     with pytest.raises(ValueError, match="no training setting 'warm'"):
         _ = parse("train:351:warm=1").how
 
@@ -90,3 +94,16 @@ def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench,
         "| search combined s0 | search | 81.00 ± 1.41 (2) f32 | 3 4 |",
         "| search combined s0 (2) | search | 70.00 | 4 3 |",
     ]
+
+
+def test_weights_drawn_anew_follow_from_the_seed(bench):
+    def drawn(seed):
+        net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+        torch.nn.init.constant_(net[1].running_var, 9.0)
+        bench.quality.drawn_anew(net, seed)
+        return net.state_dict()
+
+    first, second, other = drawn(1), drawn(1), drawn(2)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert torch.equal(first["1.running_var"], torch.ones(2))
