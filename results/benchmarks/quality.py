@@ -5,12 +5,11 @@
     python results/benchmarks/quality.py --data DATA --tabulate
 
 A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
-images), or a training: "train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py over so
-many steps (351 are an epoch), from the weights as cut, with the layers reconstructed first, or from weights drawn anew
-(at a rate of .1), with other `TrainingSettings` where they are named ("train:3510:ema=0.999"; distill=0.5 lets the
-dense network teach).
-On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
-rate of the longer one, for nothing.
+images), or a training: "train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py
+over so many steps (351 are an epoch), from the weights as cut, with the layers reconstructed first, or from weights
+drawn anew (at a rate of .1), with other `TrainingSettings` where they are named ("train:3510:ema=0.999"; distill=0.5
+lets the dense network teach). On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000
+images): a shorter training at the rate of the longer one, for nothing.
 
 Besides the allocations of allocations.py there are searches: "search combined s0" is the network that
 `autoprune.search` finds with that strategy and seed and otherwise its defaults (its weights are not used: measures
