@@ -365,7 +365,7 @@ def main() -> None:
     names = [name.strip() for name in args.allocations.split(";") if name.strip()] or list(bench.widths)
     for name in (n for n in names if n.startswith(("search ", "peer "))):
         bench.search(name)
-    work(bench, [name for name in names if name in bench.widths], args.measures.split(";"), until)
+    work(bench, [name for name in names if name in bench.widths], [m for m in args.measures.split(";") if m], until)
 
 
 if __name__ == "__main__":
