@@ -21,6 +21,7 @@ from autoprune.files import write_text
 
 Piece = Mapping[str, Any]
 Pieces = dict[str, dict[str, Piece]]  # measure -> allocation -> piece
+JUDGED = "train:3510"  # ten epochs
 TRUTHS = ("train:351", "train:1755")  # one epoch and five, from weights as cut, without distillation
 LEAST = 5  # allocations that a correlation needs
 WORDS = {
@@ -39,6 +40,11 @@ same search on another machine found another network. The others are the loss on
 steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm re-estimated. Units by
 `group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in common against the one
 with the lowest loss.
+"""
+JUDGEMENT = """
+The network that the default search finds (search seed 0), the best answer of another tool and the better of the uniform
+prunings, top-1 in percent on test: mean ± standard deviation, and of how many seeds of the training. "!": no more than
+the larger spread, or of too few seeds to say so.
 """
 CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 
@@ -124,6 +130,47 @@ def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def judgement(found: Mapping[tuple[str, str], Pieces], kinds: Mapping[tuple[str, str], Mapping[str, str]]) -> list[str]:
+    """The default search, the best peer and the better uniform pruning, after ten epochs of the same training.
+
+    Args:
+        found: By network and budget.
+        kinds: Likewise, allocation -> kind.
+    """
+    lines = [
+        "| network | MACs kept | autoprune | best peer | which | uniform | before the peer | before uniform |",
+        "|" + "---|" * 8,
+    ]
+    for (network, budget), pieces in found.items():
+        trained = by_training(pieces).get(JUDGED, {})
+        rows = [rivals(trained, kinds[network, budget], who) for who in ("search", "peer", "uniform")]
+        if not all(rows):
+            continue
+        ours, (peer, theirs), (_, uniform) = max(rows[0], key=lambda row: len(row[1]))[1], rows[1][0], rows[2][0]
+        told = [cell(ours), cell(theirs), peer.removesuffix(" s0").removeprefix("peer "), cell(uniform)]
+        told += [before(ours, theirs), before(ours, uniform)]
+        lines.append(f"| {network} | {budget} | {' | '.join(told)} |")
+    return lines
+
+
+def rivals(
+    trained: Mapping[str, Sequence[Piece]], kinds: Mapping[str, str], who: str
+) -> list[tuple[str, Sequence[Piece]]]:
+    """Allocations of a kind, the best first; of searches only the default."""
+    own = {n: of for n, of in trained.items() if kind_of(n, kinds).startswith(who)}
+    if who == "search":
+        own = {n: of for n, of in own.items() if n.startswith("search combined s0")}
+    return sorted(own.items(), key=lambda row: -statistics.mean(p["test_top1"] for p in row[1]))
+
+
+def before(ours: Sequence[Piece], theirs: Sequence[Piece]) -> str:
+    """Points between the means; "!" where they are no more than the larger of the spreads, or nobody knows it."""
+    a, b = ([100 * p["test_top1"] for p in of] for of in (ours, theirs))
+    gap = statistics.mean(a) - statistics.mean(b)
+    spreads = [statistics.stdev(of) for of in (a, b) if len(of) > 1]
+    return f"{gap:+.2f}" + ("" if len(spreads) == 2 and abs(gap) > max(spreads) else " !")
+
+
 def precision(pieces: Sequence[Piece]) -> str:
     """What marks trainings of which one was in float32."""
     return "" if all(p.get("amp", True) for p in pieces) else " f32"
@@ -175,20 +222,27 @@ def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.
     before = target.read_text() if target.is_file() else ""
     concluded = CONCLUDED + before.partition(CONCLUDED)[2].partition("\n## ")[0].rstrip()
     machines: set[str] = set()
+    found, kinds = {}, {}
     for network in networks:
         for folder in sorted((p for p in (pieces / network).glob("*") if p.is_dir()), key=lambda p: -float(p.name)):
-            budget, found = f"{folder.name}%", read(folder)
-            if not found:
-                continue
-            kinds = {name: a.kind for name, a in allocations.of(network, budget).items()}
-            machines |= {f"{p['machine']}, torch {p['torch']}" for of in found.values() for p in of.values()}
-            counts = ", ".join(f"{len(of)} by {what}" for what, of in found.items())
-            parts += ["", f"## {network} at {budget} of the MACs", "", f"Pieces: {counts}.", "", *table(found, kinds)]
-            parts += judges(found, kinds)
+            if of := read(folder):
+                found[network, f"{folder.name}%"] = of
+    for (network, budget), of in found.items():
+        kinds[network, budget] = own = {name: a.kind for name, a in allocations.of(network, budget).items()}
+        machines |= {f"{p['machine']}, torch {p['torch']}" for each in of.values() for p in each.values()}
+        counts = ", ".join(f"{len(each)} by {what}" for what, each in of.items())
+        parts += ["", f"## {network} at {budget} of the MACs", "", f"Pieces: {counts}.", "", *table(of, own)]
+        parts += judges(of, own)
     lines = [
         "# Allocations of every kind, and what tells them apart",
         "",
         *textwrap.wrap(HEAD.strip().format(machines="; ".join(sorted(machines)) or "none yet"), 120),
+        "",
+        "## The judgement: ten epochs of the plain protocol, weights as cut",
+        "",
+        *textwrap.wrap(JUDGEMENT.strip(), 120),
+        "",
+        *judgement(found, kinds),
         "",
         concluded,
         *parts,

@@ -96,6 +96,31 @@ def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench,
     ]
 
 
+def test_the_judgement_takes_the_best_of_the_others_and_says_where_the_spread_is_larger(bench):
+    def seeds(*top1):
+        return [{"test_top1": value} for value in top1]
+
+    def of(**trained):
+        pieces = {}
+        for name, found in trained.items():
+            for seed, piece in enumerate(found):
+                what = "train:3510" + f":s{seed}" * bool(seed)
+                pieces.setdefault(what, {})[name.replace("_", " ")] = {**piece, "widths": [1]}
+        return pieces
+
+    peers = {"peer_tp_s0": seeds(0.5, 0.5), "peer_nas_s0": seeds(0.78, 0.78), "uniform": seeds(0.70, 0.76)}
+    found = {
+        ("net", "15%"): of(search_combined_s0=seeds(0.8, 0.82), search_random_s0=seeds(0.9, 0.9), **peers),
+        ("other", "15%"): of(search_combined_s0=seeds(0.8), **peers),
+        ("third", "15%"): of(search_combined_s0=seeds(0.8)),  # nobody to be judged against
+    }
+    lines = bench.quality_tables.judgement(found, {key: {"uniform": "uniform, all groups"} for key in found})
+    assert lines[2:] == [
+        "| net | 15% | 81.00 ± 1.41 (2) | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +3.00 | +8.00 |",
+        "| other | 15% | 80.00 | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +2.00 ! | +7.00 ! |",
+    ]
+
+
 def test_weights_drawn_anew_follow_from_the_seed(bench):
     def drawn(seed):
         net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
