@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from search_spaces.adapters import adapted, owner_of
+from search_spaces.contents import named_tensors
 from search_spaces.groups import IntArray
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
@@ -53,7 +54,7 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
 
 def zero_readers(masked: nn.Module, space: SearchSpace, kept: Sequence[IntArray]) -> None:
     """Zero the weights that read a removed channel."""
-    tensors = dict(masked.named_parameters(remove_duplicate=False))
+    tensors = dict(named_tensors(masked))
     modules = dict(masked.named_modules(remove_duplicate=False))
     adapters = adapted(masked)
     with torch.no_grad():
@@ -176,6 +177,12 @@ class KeptProducts(TorchFunctionMode):
         return out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.rms_norm:
+            with (
+                KeptStatistics(gap, None) if (gap := self.next()) is not None else nullcontext(),
+                self.operators.pause(),
+            ):
+                return func(*args, **(kwargs or {}))
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         given = bind(ARGUMENTS, args, kwargs or {})

@@ -156,6 +156,16 @@ class Solver:
         self._axes[line[0]] = Axis(len(groups), int((groups < 0).sum()), terms)
         return self._axes[line[0]]
 
+    def _computed(self, network: str) -> Iterator[ChannelGroup]:
+        """What is made by weights that are no parameters, and so has no members; `network` names what is in no module.
+
+        Left out is what has parameters in another mode.
+        """
+        known = {m.layer for g in (*self.groups, *self.frozen) for m in g.members if makes(m.role, m.axis)}
+        for name, (size, why) in self.rec.obstacles.items():
+            if name not in known:
+                yield ChannelGroup(name or network, size, (), floor=size, frozen_because=why)
+
     def space(self, model: nn.Module, without: WithoutBranches) -> SearchSpace:
         """The search space; `without` runs the network without branches."""
         layers = tuple(
@@ -168,5 +178,6 @@ class Solver:
             axes = [self.axis(on_axis.get((name, d), n)) for d, n in enumerate(parameter.shape)]
             fixed = int(np.prod([a.size for a in axes if not a.terms], dtype=np.int64))
             tensors.append(TensorShape(name, (Axis(fixed, fixed), *(a for a in axes if a.terms))))
-        space = SearchSpace(self.groups, self.frozen, layers, tuple(tensors), tuple(self.rec.grouped.items()))
+        frozen = (*self.frozen, *self._computed(type(model).__name__))
+        space = SearchSpace(self.groups, frozen, layers, tuple(tensors), tuple(self.rec.grouped.items()))
         return with_branches(space, self.rec, self.group_of, without)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,12 +15,13 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from search_spaces.attributes import is_width
 from search_spaces.companions import along
-from search_spaces.contents import caches, tensors_in
+from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.feeding import fed, traced_inputs
 from search_spaces.inputs import exchanged, positional
 from search_spaces.literals import asking
 from search_spaces.operators import OperatorMode, quiet
+from search_spaces.preserving import preserved
 from search_spaces.recorder import ParameterView, Recorder
 from search_spaces.rules import (
     arithmetic,
@@ -85,9 +87,9 @@ def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) 
         solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
             solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
-    rec, space = solver.rec, solver.space(model, WithoutBranches(model, args, kwargs))
+    space = solver.space(model, WithoutBranches(model, args, kwargs))
     if not space.groups:
-        frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen}) or list(rec.obstacles.values())
+        frozen = sorted({f"'{g.name}': {g.frozen_because}" for g in space.frozen})
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
@@ -99,16 +101,20 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
     rec.inputs = inputs
     first = next(tensors_in((args, kwargs)), None)
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
+    failed: ValueError | None = None
     try:
-        with preserved(model), watched(rec):
+        with preserved(model) as rec.before_write, watched(rec):
             model.eval()
             run(rec, model, args, kwargs)
             again = rec.to_try_again()
             if not again and rec.asks_mode:
-                run_training(rec, model, args, kwargs)
+                failed = run_training(rec, model, args, kwargs)
     finally:
         rec.graph.forget()
         forget_counts(model)
+    if failed is not None and trains(model, args, kwargs):
+        raise ValueError(f"what {type(model).__name__} does in training could not be followed, which is a mistake of "
+                         f"autoprune; please report it, with the network ({failed})") from failed  # fmt: skip
     return recorded(model, args, kwargs, inputs, tried | again) if again else rec
 
 
@@ -175,16 +181,30 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
             rec.freeze(ids, "nothing that is seen reads it, so the answer of the model may have been made of it")
 
 
-def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
+def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> ValueError | None:
     """What only runs in training (auxiliary classifiers, noise) must shrink along, but costs nothing.
 
     A network that wants more than the example input to train (targets, say) is traced as far as it comes.
+
+    Returns:
+        Why it came no further, if it did not.
     """
     rec.restart()
     rec.counting = rec.graph.recording = False
     model.train()
-    with suppress(ValueError):
+    try:
         run(rec, model, args, kwargs)
+    except ValueError as error:
+        return error
+    return None
+
+
+def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Does a copy run in training mode, with nobody looking?"""
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        copy.deepcopy(model).train()(*detached(args), **detached(kwargs))
+        return True
+    return False
 
 
 @contextmanager
@@ -335,6 +355,8 @@ class Operators(OperatorMode):
         rec.seen += 1
         rec.products[rec.path[-1]] += products.numbers(func, args)
         rec.see((args, kwargs))
+        if func._schema.is_mutable:
+            rec.before_write((args, kwargs))
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:
@@ -379,32 +401,3 @@ def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:
     """Multiply-adds of an operation whose operands cannot shrink."""
     if macs := multiply_adds(func, args, out):
         rec.multiplies("fixed", kernel=1, pixels=macs / rec.batch, reads=1, makes=1)
-
-
-@contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Leave modes, buffers (but those of TorchScript), caches (empty inside) and the random state as they were."""
-    modes = [(m, m.training) for m in model.modules()]
-    tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
-        (m._buffers, dict(m._buffers)) for m, _ in modes if isinstance(m._buffers, dict)
-    ]
-    kept = caches(model)
-    tables += [(table, dict(table)) for table in kept]
-    for table in kept:
-        table.clear()
-    values = [(b, b.detach().clone()) for b in model.buffers()]
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, mode in modes:
-            if isinstance(module, torch.jit.ScriptModule):
-                module.training = mode  # which stands in the TorchScript
-            else:
-                vars(module)["training"] = mode
-        for table, before in tables:
-            table.clear()
-            table.update(before)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)

@@ -22,9 +22,10 @@ from search_spaces.adapters import adapted
 from search_spaces.comparing import Answer
 from search_spaces.masking import mask
 from search_spaces.plan import check_kept
+from search_spaces.preserving import preserved
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.surgery import prune
-from search_spaces.tracing import as_call, preserved, slow_path
+from search_spaces.tracing import as_call, slow_path
 from search_spaces.watching import modes_read
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)

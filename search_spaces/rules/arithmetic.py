@@ -157,9 +157,8 @@ def adopt(rec: Recorder, name: str, parameter: Tensor, found: Tensor) -> None:
         if len(axes) > 1:
             rec.freeze(found, f"parameter '{name}' meets channels of several axes")
             continue
-        small = squeeze(found).movedim(d, 0).flatten(1)[:, 0]
         rec.reached.add(name)
-        rec.register(name, axis, small, "free")
+        rec.register(name, axis, line_of(found, d), "free")
 
 
 def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -36,9 +36,9 @@ def owner_of(rec: Recorder, name: str | None) -> str:
 def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
     """A layer whose weight is not a parameter but computed (weight norm, hyper-networks): nothing can be sliced."""
     why = f"the weight of {rec.where} is computed, not a parameter{first(rec.modules[rec.path[-1]])}"
-    rec.obstacles.setdefault(rec.path[-1], why)
     rec.freeze_all(values, why)
     makes = weight.shape[0]
+    rec.obstacles.setdefault(rec.path[-1], (makes, why))
     rec.multiplies("fixed", kernel=1, pixels=out.numel() / makes / rec.batch * weight[0].numel(), reads=1, makes=makes)
     return out
 
@@ -295,10 +295,13 @@ def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 
     These lie on the first of the axes that it runs over: the last of [N, L, C], or that of C in [N, C, H, W].
     """
-    a = bind(("input", "normalized_shape", "weight", "bias"), args, kwargs)
-    x = a["input"]
+    root = func is functional.rms_norm
+    a = bind(("input", "normalized_shape", "weight", *(() if root else ("bias",))), args, kwargs)
+    x, number = a["input"], rec.products[rec.path[-1]] + 1
     with rec.inside(opaque=True):
         out: Tensor = func(*args, **kwargs)
+    if root:
+        rec.products[rec.path[-1]] = number  # it counts as one, whatever PyTorch made of it (see masking.py)
     dims = range(x.dim() - len(a["normalized_shape"]), x.dim())
     if not set(rec.varying(x)) & set(dims):
         rec.set(out, rec.ids(x))
@@ -308,10 +311,9 @@ def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
         rec.freeze_all(x, f"{rec.where} normalises over several axes")
         return out
     ids = rec.read(x, axis)
-    per_channel(rec, [a["weight"], a["bias"]], ids)
-    counted = not has_size(rec, "normalized_shape") and func is functional.layer_norm
-    if counted and matches(rec, ids, a["normalized_shape"][0]):
-        rec.contracts(ids, back=len(dims) - 1)
+    per_channel(rec, [a["weight"], a.get("bias")], ids)
+    if not has_size(rec, "normalized_shape") and matches(rec, ids, a["normalized_shape"][0]):
+        rec.contracts(ids, back=0 if root else len(dims) - 1)
     else:
         statistics(rec, ids, "normalized_shape", required=True)
     rec.set(out, along(ids, axis, out.shape))

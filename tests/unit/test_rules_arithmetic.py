@@ -500,3 +500,44 @@ def test_unknown_operation_is_frozen_and_named(law, toy):
 def test_numbers_that_leave_the_tensors_freeze(law, toy):
     space = law(toy(lambda s, x: torch.from_numpy(x.numpy())), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "Tensor.numpy() in 'body'"}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: s.o(s.a(x) * s.g),
+        lambda s, x: s.o(s.a(x) * (s.g * (1 + s.shift.tanh()))),
+        lambda s, x: s.o(s.a(x) * (s.g / (s.shift.exp() + 1e-5).sqrt()) + s.shift),
+        lambda s, x: s.o(s.a(x[None]).relu().mean(0) + s.g),
+    ],
+)
+def test_parameters_meet_channels_without_a_batch(law, function):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.o = nn.Linear(5, 12), nn.Linear(12, 3)
+            self.g, self.shift = nn.Parameter(torch.rand(12) + 0.5), nn.Parameter(torch.rand(12))
+
+        def forward(self, x):
+            return function(self, x)
+
+    space = law(Net(), torch.randn(5))
+    assert sizes(space) == {"a": 12}
+    assert ("g", 0) in members(space, "a")
+
+
+@pytest.mark.parametrize("how", ["matmul", "einsum", "linear"])
+def test_a_matrix_in_a_buffer_reads_channels(law, how):
+    class Projected(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.o = nn.Linear(5, 12), nn.Linear(7, 3)
+            self.register_buffer("matrix", torch.randn(12, 7))
+
+        def forward(self, x):
+            x = self.a(x).relu()
+            if how == "matmul":
+                return self.o(x @ self.matrix)
+            return self.o(torch.einsum("nc,ck->nk", x, self.matrix) if how == "einsum" else F.linear(x, self.matrix.T))
+
+    assert sizes(law(Projected(), torch.randn(4, 5)))["a"] == 12

@@ -261,7 +261,7 @@ def test_computed_weights_freeze(law):
     space = law(Toy(net), torch.randn(IMAGE))
     why = "the weight of 'body' is computed, not a parameter"
     cure = ": call torch.nn.utils.parametrize.remove_parametrizations first"
-    assert reasons(space) == {"stem.0": why + cure}
+    assert reasons(space) == {"stem.0": why + cure, "body": why + cure}
 
 
 class PerSample(nn.Module):
@@ -384,3 +384,34 @@ def test_a_normalisation_of_a_written_size_freezes(law):
 
     space = law(Toy(Body()), torch.randn(IMAGE))
     assert reasons(space)["stem.0"] == "the size of a normalisation is written in the code of 'body'"
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("norm", [F.rms_norm, F.layer_norm])
+@pytest.mark.parametrize(
+    ("shape", "written"),
+    [
+        (lambda s, h: (h.size(-1),), False),
+        (lambda s, h: h.shape[-1:], False),
+        (lambda s, h: (s.dim,), False),
+        (lambda s, h: (12,), True),
+    ],
+)
+def test_the_size_of_a_normalisation_is_counted_or_in_an_attribute_or_written(law, shape, written, norm, scaled):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dim, self.a, self.b, self.o = 12, nn.Linear(5, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+            self.w, self.deep = nn.Parameter(torch.rand(12)), nn.RMSNorm(8)
+
+        def forward(self, x):
+            h = self.a(x)
+            h = norm(h, shape(self, h), *([self.w] if scaled else []))
+            return self.o(self.deep(self.b(h)) + F.rms_norm(self.b(h), (self.b(h).shape[-1],), None, 1e-6))
+
+    space = law(Net(), torch.randn(2, 4, 5))
+    if written:
+        assert sizes(space) == {"b": 8}
+        assert reasons(space) == {"a": "the size of a normalisation is written in the code of the model"}
+    else:
+        assert sizes(space) == {"a": 12, "b": 8}

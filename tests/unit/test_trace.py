@@ -1,5 +1,6 @@
 """What `trace` and `verify` do with networks and inputs that do not fit, and what they leave behind."""
 
+import contextlib
 import functools
 import gc
 import warnings
@@ -11,8 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from search_spaces import trace, verify
+from search_spaces import SearchSpace, trace, verify
 from search_spaces.models import digits_cnn
+from search_spaces.tracing import OPERATORS
 
 IMAGE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -85,6 +87,62 @@ def test_counters_in_buffers_are_put_back():
     trace(model, IMAGE)
     assert model.calls == 0
     assert model.seen is seen
+
+
+def momentum_in_place(q, k):
+    k.mul_(0.5).add_(q, alpha=0.5)
+
+
+def momentum_by_data(q, k):
+    k.data = k.data * 0.5 + q.data * 0.5
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        momentum_in_place,
+        momentum_by_data,
+        lambda q, k: k.data.clamp_(min=0),
+        lambda q, k: torch._foreach_mul_([k, q], 0.5),
+    ],
+)
+@pytest.mark.parametrize("always", [True, False])
+def test_weights_that_the_network_writes_into_are_put_back(write, always):
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.q, self.k = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, x):
+            if always or self.training:
+                with torch.no_grad():
+                    write(self.q.weight, self.k.weight)
+            return self.k(self.a(x).relu())
+
+    model = Writing()
+    places = [p.data_ptr() for p in model.parameters()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with contextlib.suppress(ValueError):  # channels of weights that are written into may be frozen, all of them
+        trace(model, torch.randn(2, 4))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert places == [p.data_ptr() for p in model.parameters()]
+
+
+def test_weights_that_are_exchanged_or_renormalised_are_put_back():
+    class Exchanging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.a, self.b = nn.Embedding(5, 6, max_norm=0.1), nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            self.b.weight = nn.Parameter(self.b.weight * 2)
+            return self.b(self.a(self.table(x)).relu())
+
+    model = Exchanging()
+    weight, before = model.b.weight, model.table.weight.clone()
+    trace(model, torch.arange(4))
+    assert model.b.weight is weight
+    assert torch.equal(model.table.weight, before)
 
 
 def test_half_precision_and_double():
@@ -162,6 +220,26 @@ def test_a_network_that_cannot_train_on_the_example_is_traced_in_eval_mode():
     assert verify(model, space, IMAGE) < 1e-9
 
 
+def test_a_mistake_of_the_tracer_in_training_mode_is_not_passed_over(monkeypatch):
+    """What is lost there would be ties, and the pruned network could not be trained."""
+
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            x = self.a(x).relu()
+            return self.b(x.erf() if self.training else x)
+
+    def broken(*_):
+        raise IndexError("dimension out of range")
+
+    monkeypatch.setitem(OPERATORS, torch.ops.aten.erf, broken)
+    with pytest.raises(ValueError, match=r"what Noisy does in training could not be followed.*please report"):
+        trace(Noisy(), IMAGE)
+
+
 @pytest.mark.parametrize(("asks", "passes"), [(False, 1), (True, 2)])
 def test_the_network_runs_in_training_mode_only_if_its_own_code_asks_for_the_mode(asks, passes):
     class Counting(nn.Module):
@@ -209,6 +287,27 @@ def test_computed_weights_say_what_to_do_first(prepare, cure):
     model = nn.Sequential(prepare(nn.Conv2d(1, 8, 3)), nn.ReLU(), prepare(nn.Conv2d(8, 2, 1)))
     with pytest.raises(ValueError, match=f"the weight of '0' is computed, not a parameter: call {cure} first"):
         trace(model, IMAGE)
+
+
+def test_what_computed_weights_make_is_listed_beside_what_may_be_pruned():
+    class Positive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.raw, self.a, self.b = nn.Parameter(torch.randn(7, 4)), nn.Linear(7, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.b(self.a(F.linear(x, F.softplus(self.raw))).relu())
+
+    space = trace(Positive(), torch.randn(2, 4))
+    assert [(g.name, g.size) for g in space.groups] == [("a", 6)]
+    found = {g.name: (g.size, g.frozen_because) for g in space.frozen}
+    assert found["Positive"] == (7, "the weight of the model is computed, not a parameter")
+    again = SearchSpace.from_json(space.to_json())
+    assert [g.name for g in again.frozen] == [g.name for g in space.frozen]
+    half = nn.Sequential(
+        prune.l1_unstructured(nn.Linear(4, 7), "weight", 0.5), nn.ReLU(), nn.Linear(7, 6), nn.Linear(6, 2)
+    )
+    assert {g.name for g in trace(half, torch.randn(2, 4)).frozen} == {"0", "3"}
 
 
 def test_a_network_prepared_for_quantisation_says_prune_before():
