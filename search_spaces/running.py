@@ -152,4 +152,3 @@ def sealed(rec: Recorder, why: str, function: Any, args: Any, kwargs: Any) -> An
         for name in [name for (name, axis), said in rec.whole.items() if (axis, said) == (0, why)]:
             if len(rec.shapes[name]) > 1:  # a layer is among those that are named
                 rec.makes(name, 0, rec.shapes[name][0])
-                rec.obstacles.setdefault(name, why)
