@@ -3,6 +3,7 @@
 from search_spaces.contents import tensors_in as tensors_in
 from search_spaces.groups import ChannelGroup as ChannelGroup
 from search_spaces.groups import Member as Member
+from search_spaces.holding import verified as verified
 from search_spaces.inputs import kept_inputs as kept_inputs
 from search_spaces.inputs import select_inputs as select_inputs
 from search_spaces.masking import mask as mask
@@ -20,5 +21,4 @@ from search_spaces.surgery import Dresser as Dresser
 from search_spaces.surgery import prune as prune
 from search_spaces.tracing import trace as trace
 from search_spaces.verify import VerificationError as VerificationError
-from search_spaces.verify import verified as verified
 from search_spaces.verify import verify as verify

@@ -66,7 +66,7 @@ class Finder:
         self._space, self._network, self._without = space, network, without
         self._reasons: dict[int, str] = {}  # why a group may not vanish
         self._views: dict[tuple[int, ...], View] = {}  # groups of a branch -> what is left without them
-        self._constant: set[int] = set()  # nodes that are where all goes that may
+        self._constant: set[int] = set()  # nodes that are, without some of the branches
 
     def found(self) -> SearchSpace:
         """The space with its branches."""
@@ -92,7 +92,8 @@ class Finder:
             if not view.why_not:
                 found.setdefault(view.groups, (view, []))[1].append((g,))
         everything = self._network.closed(set().union(*found))
-        self._constant = {n for n, status in everything.status.items() if status == CONST}
+        views = [everything, *(view for view, _ in found.values())]
+        self._constant = self._network.follow({n for v in views for n, status in v.status.items() if status == CONST})
         made: list[tuple[Branch, set[int]]] = []  # and the nodes that its code may not run without
         for view, causes in sorted(found.values(), key=lambda row: (len(row[0].groups), sorted(row[0].groups))):
             try:

@@ -201,6 +201,15 @@ class Network:
             view = self.look(view.groups | along)
         return view
 
+    def follow(self, constant: set[int]) -> set[int]:
+        """Nodes that may be constants, and those that are where all of these are that they read."""
+        found = set(constant)
+        for n, node in enumerate(self.nodes):
+            fed = self.fed.intersection(node.reads)
+            if fed and found.issuperset(fed) and n not in self.reads_others:
+                found.add(n)
+        return found
+
     def look(self, gone: Groups) -> View:
         """What is left without these groups."""
         view = View(gone)

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn, size_of
 from search_spaces.companions import line_of
 from search_spaces.emptied import CONST, GONE, VOID, Network, View
-from search_spaces.graph import Made, ModuleCall, Named, Node, is_pointwise, operator_name
+from search_spaces.graph import Made, ModuleCall, Named, Node, is_pointwise, operator_name, references
 
 MOVEMENT = frozenset(
     "view _unsafe_view reshape permute transpose t expand clone contiguous alias detach lift_fresh _to_copy flatten "
@@ -37,7 +37,7 @@ class Replacement:
     Args:
         network: The graph.
         view: What is left of it.
-        constant: Nodes that are constants where more is gone.
+        constant: Nodes that are constants without some branches.
 
     Attributes:
         doubtful: Answers without channels that are given to more than operations on single elements.
@@ -197,12 +197,22 @@ class Replacement:
                 continue
             writes = node.changes and node.args[:1] == (Made(n),)
             own |= writes
-            if not is_pointwise(node.func) or (alive and (writes or c in self._constant)):
+            if not is_pointwise(node.func) or (alive and (writes or c in self._constant or self._widens(n, c))):
                 full = True
             if not alive:
                 deeper = self._written(c)
                 full, own = full | deeper[0], own | (deeper[1] and writes) | (deeper[1] and not is_pointwise(node.func))
         return full, own
+
+    def _widens(self, n: int, consumer: int) -> bool:
+        """Has what node `n` made positions that none of the others has which an operation combines it with?"""
+        node, axis = self.nodes[consumer], self.network.axis(consumer)
+        others = [r for r in references((node.args, node.kwargs)) if r != Made(n)]
+        shapes = [self.nodes[r.node].shape if isinstance(r, Made) else self.network.shapes[r.name]
+                  for r in others if isinstance(r, (Made, Named))]  # fmt: skip
+        spread = np.broadcast_shapes(*shapes)
+        spread = (*[1] * (len(node.shape) - len(spread)), *spread)
+        return any(d != axis and size != spread[d] for d, size in enumerate(node.shape))
 
     # -- steps -----------------------------------------------------------------------------------------------------
     def _compile(self, n: int, steps: list[Any], known: dict[int, int]) -> int:

@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -89,38 +88,6 @@ def verify(
                 if not found <= subject.tolerance:
                     raise VerificationError(blame(subject, space, kept, found))
     return worst
-
-
-def verified(model: nn.Module, space: SearchSpace, example_inputs: Any) -> SearchSpace:
-    """The space, held to `verify`; a branch that cannot go as the trace believed has to stay.
-
-    Raises:
-        VerificationError: See `verify`.
-    """
-    try:
-        verify(model, space, example_inputs)
-        return space
-    except VerificationError:
-        if space.vanishing is None:
-            raise
-    verify(model, space.standing, example_inputs)
-    broken: dict[int, str] = {}
-    with preserved(model), torch.no_grad(), slow_path():
-        model.eval()
-        subject = subject_of(model, example_inputs, 0, 1e-6)
-        for branch in space.branches:
-            widths = space.without(space.full, branch)
-            kept = tuple(np.arange(w) for w in widths)
-            if widths != space.full and not subject.difference(space, kept) <= subject.tolerance:
-                why = f"the network answers otherwise without '{branch.name}' than its channels explain"
-                broken |= {cause[-1]: why for cause in branch.causes}  # of several one is enough
-    groups = tuple(
-        replace(g, floor=g.narrowest, narrowest=1, may_vanish=False, stays_because=broken[n]) if n in broken else g
-        for n, g in enumerate(space.groups)
-    )
-    space = replace(space, groups=groups)
-    verify(model, space, example_inputs)
-    return space
 
 
 def random_kept(space: SearchSpace, rng: np.random.Generator) -> Kept:

@@ -390,6 +390,36 @@ class Queries(nn.Module):
         return x + self.fc(self.read(torch.cat([x, self.first(self.queries).expand(len(x), -1, -1)], -1)))
 
 
+class Told(nn.Module):
+    """A residual block that is told something (the time, in diffusion), the same at all positions."""
+
+    def __init__(self, into, out, hint):
+        super().__init__()
+        self.a, self.b = (
+            nn.Sequential(nn.GroupNorm(4, c), nn.SiLU(), nn.Conv2d(c, out, 3, padding=1)) for c in (into, out)
+        )
+        self.tell, self.skip = nn.Linear(hint, out), nn.Conv2d(into, out, 1)
+
+    def forward(self, x, hint):
+        return self.skip(x) + self.b(self.a(x) + self.tell(hint)[:, :, None, None])
+
+
+class ToldUNet(nn.Module):
+    """Where a constant meets a hint alone, what they make is enlarged and laid beside a whole image."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels, 3, 2, 1)
+        self.low, self.up = Told(channels, 8, 1), Told(16, channels, 1)
+        self.out = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, x):
+        hint = x.mean((1, 2, 3))[:, None]
+        low = self.low(self.down(x), hint)
+        up = functional.interpolate(self.up(torch.cat([low, low.relu()], 1), hint), scale_factor=2.0)
+        return self.out(torch.cat([up, x], 1))
+
+
 def encoder(norm_first):
     return nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=norm_first)
 
@@ -414,6 +444,7 @@ NETWORKS = {  # name -> how to make it, and how many of its groups may vanish
     "gated": (lambda: Classifier(Gated(16)), 2),
     "skipping": (lambda: Classifier(Skipping(16)), 3),
     "hourglass": (lambda: Classifier(HourGlass(16)), 2),
+    "u-net": (lambda: Classifier(ToldUNet(16)), 4),
     "ghost": (lambda: Classifier(Residual(Ghost(16))), 2),
     "group norm": (
         lambda: Classifier(

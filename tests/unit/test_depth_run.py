@@ -1,5 +1,6 @@
 """Branches from the settings to the report: the setting, what branches are worth, reconstruction, messages."""
 
+import re
 from dataclasses import replace
 
 import branches
@@ -19,7 +20,8 @@ from objectives import Feasibility, InfeasibleBudget, parse
 from objectives.latency import Comparison, fit, needed
 from objectives.latency.sampling import sample
 from objectives.latency.sites import sites_of
-from search_spaces import prune, trace, verified
+from search_spaces import VerificationError, prune, trace, verified, verify
+from search_spaces.emptied import Network
 
 
 def network(name="inverted"):
@@ -104,6 +106,27 @@ def test_a_branch_that_breaks_the_law_has_to_stay(monkeypatch):
     assert "'blocks.0'" in first.stays_because
     assert second.floor == 0
     assert verified(model, space, x[:2]) is space
+
+
+def test_of_branches_that_only_fail_together_one_has_to_stay(monkeypatch):
+    torch.manual_seed(0)
+    model, x = branches.made("u-net")
+    # As if no stand-in knew that its neighbours may be gone, too.
+    monkeypatch.setattr(Network, "follow", lambda self, constant: set())
+    space = trace(model, x).with_limits(depth=True)
+    with pytest.raises(VerificationError, match="no single group"):
+        verify(model, space, x)
+    found = verified(model, space, x)
+    assert verify(model, found, x) < 1e-6
+    pairs = zip(found.groups, space.groups, strict=True)
+    held = [g for g, before in pairs if g.floor and not before.floor]
+    assert held
+    assert not any(g.may_vanish for g in held)
+    assert re.search("answers otherwise without '.*' than .* where '.*' is gone, too", held[0].stays_because), held
+    assert found.vanishing is not None
+    for branch in found.branches:
+        widths = found.without(found.full, branch)
+        assert found.check(widths) == widths
 
 
 def test_a_budget_that_only_depth_reaches_says_so():
