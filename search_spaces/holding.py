@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from search_spaces.branch import Branch
+from search_spaces.preserving import preserved
 from search_spaces.space import SearchSpace
-from search_spaces.tracing import preserved, slow_path
+from search_spaces.tracing import slow_path
 from search_spaces.verify import Subject, VerificationError, random_kept, subject_of, verify
 
 SEEDS = (0, 1, 2)  # those of `verify`
