@@ -14,10 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Number
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 plain = operator.index  # the number itself, as an exact int
 
@@ -62,7 +65,28 @@ class Book(Protocol):
         """The running module, for messages."""
 
 
-class ChannelCount(int):
+class Asking(int):
+    """A number made by `of`; what its type makes otherwise (`type(c)(4)`, as `statistics.mean` does) is a plain one."""
+
+    def __new__(cls, *args: Any) -> Any:
+        """A plain number."""
+        return int(*args)
+
+    @classmethod
+    def _made(cls, value: int) -> Self:
+        return super().__new__(cls, value)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return (int, (plain(self),))
+
+
+class ChannelCount(Asking):
     """The number of `ids`, times `factor`."""
 
     ids: Tensor
@@ -72,7 +96,7 @@ class ChannelCount(int):
     @classmethod
     def of(cls, ids: Tensor, book: Book, factor: Fraction = Fraction(1)) -> ChannelCount:
         """Count `ids` [n] and report to `book` when the count is used in a way that cannot be followed."""
-        count = cls(int(len(ids) * factor))
+        count = cls._made(int(len(ids) * factor))
         count.ids, count.factor, count.book = ids, factor, book
         return count
 
@@ -141,11 +165,8 @@ class ChannelCount(int):
 
     __hash__ = int.__hash__
 
-    def __reduce__(self) -> Any:
-        return (int, (plain(self),))
 
-
-class Size(int):
+class Size(Asking):
     """A number worked out from size attributes of modules: a plain factor times the product of `terms`."""
 
     terms: Terms
@@ -154,7 +175,7 @@ class Size(int):
     @classmethod
     def of(cls, value: int, terms: Terms, book: Book) -> Size:
         """A number, and what it is proportional to."""
-        size = cls(value)
+        size = cls._made(value)
         size.terms, size.book = terms, book
         return size
 
@@ -229,9 +250,6 @@ class Size(int):
 
     __hash__ = int.__hash__
 
-    def __reduce__(self) -> Any:
-        return (int, (plain(self),))
-
 
 def _inverse(terms: Terms) -> Terms:
     return tuple((term, -power) for term, power in terms)
@@ -242,10 +260,12 @@ def _apply(operation: Callable[..., Any], what: str, *values: Any) -> Any:
     return operation(*(v.lose(what) if isinstance(v, (ChannelCount, Size)) else v for v in values))
 
 
-def _lossy(name: str, operation: Callable[..., Any], what: str) -> None:
-    def method(*values: Any) -> Any:
-        return _apply(operation, what, *values)
+def _asked(operation: Callable[..., Any], what: str) -> Callable[..., Any]:
+    return lambda *values: _apply(operation, what, *values)
 
+
+def _lossy(name: str, operation: Callable[..., Any], what: str) -> None:
+    method = _asked(operation, what)
     for kind in (ChannelCount, Size):
         if f"__{name}__" not in vars(kind):
             setattr(kind, f"__{name}__", method)
@@ -275,3 +295,9 @@ for _name, _function in {
 }.items():
     _lossy(_name, _function, f"{_name}()")
 _lossy("round", round, "round()")
+for _name in ("bit_length", "bit_count", "as_integer_ratio", "to_bytes"):
+    _function = getattr(int, _name)
+    for _kind in (ChannelCount, Size):
+        setattr(_kind, _name, _asked(_function, f"{_name}()"))
+for _kind in (ChannelCount, Size):  # of which fractions are made
+    _kind.numerator = property(_asked(int, "a fraction"))  # type: ignore[assignment, method-assign]

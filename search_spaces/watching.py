@@ -30,6 +30,7 @@ from search_spaces.literals import Literal, asking, floats_asked
 from search_spaces.recorder import Recorder
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
+NUMPY += "zeros ones full empty eye identity tri".split()
 REGULARISERS = ("torch.nn.modules.", "torchvision.ops.", "timm.layers.drop")  # what they drop is no channel's own
 LIBRARIES = {"torch", "torchgen", "sympy", "scipy", "numpy", "search_spaces"}  # they keep no sizes of networks
 
@@ -55,7 +56,7 @@ def watched(rec: Recorder) -> Iterator[None]:
 @functools.cache
 def _functions() -> dict[int, tuple[Any, Any]]:
     """The id of a function that reads numbers unasked -> (it, what stands in for it)."""
-    originals = [f for name, f in vars(math).items() if callable(f) and not name.startswith("_")]
+    originals = [f for name, f in vars(math).items() if callable(f) and not name.startswith("_") and f is not math.prod]
     originals += [getattr(np, name) for name in NUMPY]
     return {id(f): (f, _asking(f)) for f in originals} | {id(range): (range, _Range)}
 
@@ -74,7 +75,7 @@ def _asking(function: Callable[..., Any]) -> Callable[..., Any]:
 def _lost(value: Any, what: str) -> Any:
     if isinstance(value, (ChannelCount, Size)):
         return value.lose(what)
-    return type(value)(_lost(v, what) for v in value) if type(value) in (tuple, list) else value
+    return type(value)(_lost(v, what) for v in value) if type(value) in (tuple, list, torch.Size) else value
 
 
 class _IsRange(type):

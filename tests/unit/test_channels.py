@@ -1,5 +1,8 @@
 """Channel ids and counts."""
 
+import copy
+import pickle
+import statistics
 from fractions import Fraction
 
 import pytest
@@ -109,6 +112,11 @@ def test_counts_follow_proportional_arithmetic():
         (lambda c: abs(c), 8),
         (lambda c: divmod(c, 3), (2, 2)),
         (lambda c: 8 == c, True),
+        (lambda c: c.bit_length(), 4),
+        (lambda c: statistics.mean([c, c]), 8),
+        (lambda c: type(c)(c), 8),
+        (lambda c: Fraction(c, 3), Fraction(8, 3)),
+        (lambda c: Fraction(3, 2) / Fraction(c), Fraction(3, 16)),
     ],
 )
 def test_any_other_use_gives_the_number_and_freezes(use, value):
@@ -117,6 +125,21 @@ def test_any_other_use_gives_the_number_and_freezes(use, value):
     assert book.frozen
     book.trusted = True
     assert result == value
+
+
+def test_what_the_type_of_a_count_makes_counts_nothing():
+    book = Book()
+    count = ChannelCount.of(torch.arange(1, 9), book)
+    assert type(type(count)(4)) is int
+    assert type(pickle.loads(pickle.dumps(count))) is int
+    assert not book.frozen
+
+
+def test_a_copied_count_counts_on():
+    count = ChannelCount.of(torch.arange(1, 9), Book())
+    for copied in (copy.copy(count), copy.deepcopy([count])[0]):
+        assert torch.equal(copied.ids, count.ids)
+        assert (copied * 2).factor == 2
 
 
 @pytest.mark.parametrize(

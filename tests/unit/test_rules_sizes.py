@@ -210,7 +210,10 @@ def test_flatten_to_linear(law, flatten):
     ("flatten", "reason"),
     [
         (lambda x: x.view(-1, 36), "view(-1, 36) is written in the code of the model"),
-        (lambda x: x.view(x.shape[0], np.prod(x.shape[1:])), "their number enters int() in the model"),
+        (lambda x: x.view(x.shape[0], np.prod(x.shape[1:])), "their number enters prod() in the model"),
+        (lambda x: x.view(2, np.ones(x.shape[1:]).size), "their number enters ones() in the model"),
+        (lambda x: x.view(2, np.eye(x.shape[1]).size // 16 * 36), "their number enters eye() in the model"),
+        (lambda x: x.flatten(1) * np.full(2, x.shape[1]).sum(), "their number enters full() in the model"),
         (lambda x: x.view(2, 4, -1).reshape(2, -1), "view(2, 4, -1) is written in the code of the model"),
     ],
 )
