@@ -226,7 +226,7 @@ class _Operators(OperatorMode):
         if kind in PRODUCTS and (gap := self.products.next()) is not None:
             first = 1 if kind in (aten.addmm, aten.baddbmm) else 0
             a, b = args[first : first + 2]
-            args = (*args[:first], without(a, -1, gap), without(b, -2, gap), *args[first + 2 :])
+            args = (*args[:first], without(a, -1, gap), without(b, max(-2, -b.dim()), gap), *args[first + 2 :])
         return func(*args, **kwargs)
 
 

@@ -45,7 +45,7 @@ from search_spaces.trying import WithoutBranches
 from search_spaces.watching import counts_seen, forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
-FUNCTIONS |= sequences.FUNCTIONS
+FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 OPERATORS |= scattering.OPERATORS | spectral.OPERATORS
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is

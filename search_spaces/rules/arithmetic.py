@@ -163,29 +163,25 @@ def adopt(rec: Recorder, name: str, parameter: Tensor, found: Tensor) -> None:
 
 def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Pooling and resampling: the ids spread over the new spatial size."""
-    x, dims = args[0], SPATIAL[func.overloadpacket]
-    why = f"{name_of(func)} over the channels in {rec.where}"
-    level_ids = level(rec, rec.ids(x), range(x.dim() - dims, x.dim()), why)
+    spread(rec, args[0], rec.ids(args[0]), SPATIAL[func.overloadpacket], out, name_of(func))
+
+
+def spread(rec: Recorder, x: Tensor, ids: Tensor, dims: int, out: Any, name: str) -> None:
+    """The companion `ids` of `x` at another size along its last `dims` axes, which an operation mixes."""
+    level_ids = level(rec, ids, range(x.dim() - dims, x.dim()), f"{name} over the channels in {rec.where}")
     if level_ids is None:
         return
-    ids = squeeze(level_ids)
+    head = squeeze(level_ids)
+    for d in range(-dims, 0):
+        head = head.narrow(d, 0, 1)
     for tensor in tensors_in(out):
-        head = ids
-        for d in range(-dims, 0):
-            head = head.narrow(d, 0, 1)
         rec.set(tensor, head.expand(*x.shape[: x.dim() - dims], *tensor.shape[-dims:]))
 
 
 def unpooled(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
     """Max-unpooling: each channel is put where one of another tensor had its maxima, so that the two go together."""
     x, indices = args[:2]
-    ids = combine(rec, [x, indices], x.shape)
-    why = f"{name_of(func)} over the channels in {rec.where}"
-    spatial_axes = range(x.dim() - UNPOOLING[func.overloadpacket], x.dim())
-    if (even := level(rec, ids, spatial_axes, why)) is not None:
-        for d in spatial_axes:
-            even = even.narrow(d, 0, 1)
-        rec.set(out, even.expand(out.shape))
+    spread(rec, x, combine(rec, [x, indices], x.shape), UNPOOLING[func.overloadpacket], out, name_of(func))
 
 
 def boxes(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -15,7 +15,7 @@ from search_spaces.rules.parameters import times_view
 
 aten = torch.ops.aten
 # What `Recorder.products` counts, beside attention and reductions; the masked network counts the same (masking.py).
-PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm}
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv}
 
 
 def numbers(func: Any, args: Any) -> int:
@@ -24,10 +24,10 @@ def numbers(func: Any, args: Any) -> int:
 
 
 def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-    """mm, bmm, addmm, baddbmm."""
+    """mm, bmm, addmm, baddbmm, mv."""
     bias, (a, b) = (args[0], args[1:3]) if func.overloadpacket in (aten.addmm, aten.baddbmm) else (None, args[:2])
     result: Tensor | None = None
-    if (view := rec.view_of(b)) is not None:
+    if b.dim() > 1 and (view := rec.view_of(b)) is not None:
         made = times_view(rec, a, view, view.axes[-2], view.axes[-1], out.numel() / out.shape[-1] / rec.batch)
         result = None if made is None else along(made, -1, out.shape)
     rec.set(out, times(rec, a, b, out) if result is None else result)
@@ -36,8 +36,10 @@ def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> No
 
 
 def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """The companion of a @ b, [batch, rows, inner] @ [batch, inner, columns]."""
-    a, b = (rec.channels.canonical(rec.ids(t) if t.dim() == 3 else rec.ids(t)[None]) for t in (left, right))
+    """The companion of a @ b, [batch, rows, inner] @ [batch, inner, columns]; of a vector [inner], one column."""
+    a, b = (rec.channels.canonical(rec.ids(t)) for t in (left, right))
+    b = b[:, None] if b.dim() == 1 else b
+    a, b = (ids if ids.dim() == 3 else ids[None] for ids in (a, b))
     batch, rows, inner = a.shape
     shape = (batch, rows, b.shape[2])
     in_a, in_b = varying(a), varying(b)

@@ -18,7 +18,9 @@ from torch.nn import functional
 from search_spaces.attributes import counts_heads
 from search_spaces.companions import folded, line_of, squeeze, tidy, varying
 from search_spaces.counts import ChannelCount, Size, plain
+from search_spaces.operators import quiet
 from search_spaces.recorder import Recorder
+from search_spaces.rules.arithmetic import spread
 from search_spaces.rules.layers import bind, matches
 
 
@@ -288,12 +290,22 @@ def narrow(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
         take(rec, x, dim % x.dim(), item)
 
 
-def pad(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
-    """F.pad by counted amounts cannot be followed; amounts written in the code are dealt with by `constant_pad`."""
-    values = [*args, *kwargs.values()]
-    if counts := [p for p in values[1] if isinstance(p, ChannelCount)]:
-        rec.freeze_all(values, f"F.pad by a number of channels in {rec.where}")
-        on_constants(rec, counts, "F.pad")
+def pad(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """F.pad by counted amounts cannot be followed; amounts written in the code are dealt with by `constant_pad`.
+
+    In a circle it is made of many assignments, and dealt with here.
+    """
+    x, amounts, mode = (bind(("input", "pad", "mode"), args, kwargs)[name] for name in ("input", "pad", "mode"))
+    with quiet():
+        if counts := [p for p in amounts if isinstance(p, ChannelCount)]:
+            rec.freeze_all(x, f"F.pad by a number of channels in {rec.where}")
+            on_constants(rec, counts, "F.pad")
+    circular = mode == "circular"
+    with rec.inside(opaque=circular, checked=True):
+        out: Tensor = func(*args, **kwargs)
+    if circular:
+        spread(rec, x, rec.ids(x), len(amounts) // 2, out, "F.pad")
+    return out
 
 
 def drop_ones(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -315,6 +327,7 @@ def values_leave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 
 
 T = torch.Tensor
+FUNCTIONS: dict[Any, Any] = {functional.pad: pad}
 CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.view, T.reshape, torch.reshape], view),
     **dict.fromkeys([T.view_as, T.reshape_as], view_as),
@@ -325,7 +338,6 @@ CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.__getitem__, T.__setitem__], index),
     **dict.fromkeys([T.narrow, torch.narrow, T.select, torch.select, T.unbind, torch.unbind], narrow),
     **dict.fromkeys([T.index_select, torch.index_select], narrow),
-    functional.pad: pad,
     **dict.fromkeys([T.squeeze, torch.squeeze, T.squeeze_], drop_ones),
     **dict.fromkeys([functional.channel_shuffle, torch.channel_shuffle], channel_shuffle),
     **dict.fromkeys([functional.native_channel_shuffle, torch.native_channel_shuffle], channel_shuffle),

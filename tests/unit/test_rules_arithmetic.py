@@ -473,6 +473,46 @@ def test_maxima_of_a_constant_keep_what_is_put_there(law, toy):
     assert reasons(space) == {"stem.0": "'body' combines it with a constant of fixed size"}
 
 
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_padding_that_repeats_the_image(law, toy, mode):
+    def function(s, x):
+        return F.pad(s.a(F.pad(x, (1, 2, 0, 1), mode=mode)).flatten(2), (0, 3), mode=mode)[..., None]
+
+    model = toy(function, a=nn.Conv2d(8, 8, 3, padding=1, padding_mode=mode))
+    assert sizes(law(model, torch.randn(IMAGE))) == {"stem.0": 8, "body.a": 8, "head": 6}
+
+
+def test_channels_that_are_padded_in_a_circle_stay(law, toy):
+    function = lambda s, x: F.pad(x.movedim(1, -1), (1, 1), mode="circular").movedim(-1, 1)[:, 1:-1]  # noqa: E731
+    space = law(toy(lambda s, x: function(s, x.mean(2))[..., None]), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "F.pad over the channels in 'body'"}
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda s, x: x @ s.vector,
+        lambda s, x: torch.mv(x.flatten(0, 1), s.vector).view(2, -1),
+        lambda s, x: x @ s.layer(x.mean((0, 1))),
+    ],
+)
+def test_a_matrix_times_a_vector(law, pool):
+    """Attention pooling with a learned query; and one that is computed."""
+
+    class Pooling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.keys, self.values, self.layer = nn.Linear(5, 12), nn.Linear(5, 10), nn.Linear(12, 12)
+            self.vector, self.out = nn.Parameter(torch.randn(12)), nn.Linear(10, 3)
+
+        def forward(self, x):
+            shares = pool(self, self.keys(x).tanh()).softmax(1)
+            return self.out((shares[..., None] * self.values(x)).sum(1))
+
+    space = law(Pooling(), torch.randn(2, 6, 5))
+    assert sizes(space) == {"keys": 12, "values": 10}
+
+
 def test_mixed_precision_region(law, toy):
     def function(s, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):
