@@ -50,6 +50,9 @@ class Book(Protocol):
     def claim(self, terms: Terms, ids: Tensor | None, why: str) -> None:
         """A product of sizes always equals the number of `ids` (without: it never changes)."""
 
+    def note(self, number: int, how: str) -> None:
+        """A number was worked out of sizes, and is followed no more."""
+
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """The code relies on two counts being equal whatever is pruned."""
 
@@ -181,11 +184,12 @@ class Size(Asking):
 
     def lose(self, what: str) -> int:
         """The plain number: what it was worked out from must not change it."""
-        self.book.claim(self.terms, None, f"the size {self._said} enters {what} in {self.book.where}")
+        self.book.claim(self.terms, None, f"the size {self.said} enters {what} in {self.book.where}")
         return plain(self)
 
     @property
-    def _said(self) -> str:
+    def said(self) -> str:
+        """The attributes that it was worked out from, for messages."""
         names = [str(term) for term, _ in self.terms if isinstance(term, Attribute)]
         return " and ".join(f"'{name}'" for name in names) or "of channels"
 
@@ -208,14 +212,14 @@ class Size(Asking):
 
     def __truediv__(self, other: Any) -> Any:
         if isinstance(other, (Size, ChannelCount)):
-            why = f"a quotient with {self._said} in {self.book.where}"
+            why = f"a quotient with {self.said} in {self.book.where}"
             self.book.claim(self.terms + _inverse(other.terms), None, why)
             return plain(self) / plain(other)
         return _apply(operator.truediv, "a quotient", self, other)
 
     def __mod__(self, other: Any) -> Any:
         if isinstance(other, (Size, ChannelCount)) and plain(self) % plain(other) == 0:
-            why = f"{self.book.where} needs {self._said} divisible"
+            why = f"{self.book.where} needs {self.said} divisible"
             self.book.claim(self.terms + _inverse(other.terms), None, why)
             return 0
         return _apply(operator.mod, "a remainder", self, other)
@@ -240,7 +244,7 @@ class Size(Asking):
         if self.book.trusted:
             return bool(plain(self) == (plain(other) if isinstance(other, int) else other))
         if isinstance(other, (Size, ChannelCount)) and plain(self) == plain(other):
-            why = f"{self.book.where} compares {self._said} with the number of channels"
+            why = f"{self.book.where} compares {self.said} with the number of channels"
             self.book.claim(self.terms + _inverse(other.terms), None, why)
             return True
         return bool(_apply(operator.eq, "a comparison", self, other))
@@ -257,7 +261,12 @@ def _inverse(terms: Terms) -> Terms:
 
 def _apply(operation: Callable[..., Any], what: str, *values: Any) -> Any:
     """The operation on plain numbers; the channels of every count among them are frozen."""
-    return operation(*(v.lose(what) if isinstance(v, (ChannelCount, Size)) else v for v in values))
+    out = operation(*(v.lose(what) if isinstance(v, (ChannelCount, Size)) else v for v in values))
+    sizes = [v for v in values if isinstance(v, (ChannelCount, Size))]
+    if type(out) is int and sizes:
+        said = dict.fromkeys(v.said if isinstance(v, Size) else "a number of channels" for v in sizes)
+        sizes[0].book.note(out, f"{what} makes of {' and '.join(said)}")
+    return out
 
 
 def _asked(operation: Callable[..., Any], what: str) -> Callable[..., Any]:

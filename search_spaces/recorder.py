@@ -103,6 +103,8 @@ class Recorder:
         unchecked: What would examine the sizes of the function that runs, if it were not a view of a parameter.
         shapes: Of parameters and buffers.
         before_write: Is told what an operator is given that writes into some of it.
+        worked_out: (Module, number) -> what its code has made of sizes that can be followed, but not what came of them.
+        staying: (Module, number) of axes that no channel lives on, of which its code has asked the size.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
@@ -138,6 +140,8 @@ class Recorder:
         self.reached: set[str] = set()
         self.tried = dict(tried or {})
         self.misunderstood: set[str] = set()
+        self.worked_out: dict[tuple[str, int], str] = {}
+        self.staying: set[tuple[str, int]] = set()
         self.whole_or_alike: set[str] = set()
         self.views: dict[int, ParameterView] = {}
         self.unchecked: Callable[[], None] | None = None
@@ -349,6 +353,10 @@ class Recorder:
             self.register(str(attribute), len(ids), ids, "attribute")
             if counts_heads(((attribute, 1),)):
                 self.heads.append(ids)
+
+    def note(self, number: int, how: str) -> None:
+        """A number was worked out of sizes, and is followed no more."""
+        self.worked_out.setdefault((self.path[-1], number), how)
 
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """Two counts are equal whatever is pruned, or else frozen."""

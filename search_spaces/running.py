@@ -94,7 +94,7 @@ def special(module: nn.Module, adapter: Adapter | None) -> str:
 
 @contextmanager
 def custom_functions(rec: Recorder) -> Iterator[None]:
-    """A custom autograd function may do anything: what enters it is frozen."""
+    """A custom autograd function may do anything, and so may a transform of functions: what enters one is frozen."""
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +107,8 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
     try:
-        yield
+        with transforms(rec):
+            yield
     finally:
         torch.autograd.Function.apply = original
 

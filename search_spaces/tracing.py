@@ -38,7 +38,7 @@ from search_spaces.rules import (
     spectral,
 )  # fmt: skip
 from search_spaces.rules.multiply_adds import multiply_adds
-from search_spaces.running import custom_functions, hooks, transforms
+from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.trying import WithoutBranches
@@ -152,15 +152,7 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     if rec.inputs:
         args, kwargs = exchanged(positional(model), rec.inputs, partial(fed, rec), args, kwargs)
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
-    with (
-        torch.no_grad(),
-        slow_path(),
-        hooks(rec),
-        custom_functions(rec),
-        transforms(rec),
-        Operators(rec),
-        Functions(rec),
-    ):
+    with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
             output = model(*args, **kwargs)
         except (Exception, SystemExit) as error:
@@ -271,6 +263,8 @@ class Functions(TorchFunctionMode):
 def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
     """x.shape, x.size(), x.size(dim)."""
     rec.graph.measure(tensor)
+    if id(tensor) not in rec.names and not rec.varying(tensor):
+        rec.staying.update((rec.path[-1], tensor.shape[d]) for d in {1, tensor.dim() - 1} if 0 < d < tensor.dim())
     if dim is not None:
         return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)
     return torch.Size(rec.sizes(tensor))

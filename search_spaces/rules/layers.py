@@ -271,7 +271,7 @@ def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
 def matches(rec: Recorder, line: Tensor, count: Any) -> bool:
     """Does an axis with ids `line` always have the size that `count` says, whatever is pruned?"""
     if isinstance(count, Size):  # it will follow them
-        rec.claim(count.terms, line, f"a size in {rec.where} counts other channels, too")
+        rec.claim(count.terms, line, f"the size {count.said} counts other channels in {rec.where}, too")
         return True
     return isinstance(count, ChannelCount) and rec.channels.proportional(line, count.ids, count.factor)
 

@@ -37,6 +37,16 @@ def as_sizes(args: Any, kwargs: Any) -> list[Any]:
     return [s if isinstance(s, int) else plain(s) for s in sizes if hasattr(s, "__index__")]
 
 
+def origin(rec: Recorder, sizes: Sequence[Any]) -> str:
+    """What is known of sizes that cannot be followed, as the end of a sentence: where they come from."""
+    for size in (s for s in sizes if type(s) is int):
+        if (said := rec.worked_out.get((rec.path[-1], size))) is not None:
+            return f"takes the {size} that {said} in {rec.where}"
+        if (rec.path[-1], size) in rec.staying:
+            return f"is written in the code of {rec.where}, or counts channels that stay"
+    return f"is written in the code of {rec.where}"
+
+
 def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> None:
     """A view: exactly one axis may grow and shrink with the channels; along the others they are tied."""
     shape = [plain(s) for s in sizes]
@@ -45,7 +55,8 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
         ids = tidy(rec.channels.canonical(ids))
     axes = varying(ids)
     on_constants(rec, [s for d, s in enumerate(sizes) if d not in axes], name)
-    free = [d for d in axes if isinstance(sizes[d], ChannelCount) or shape[d] == -1]
+    counted = [d for d in axes if isinstance(sizes[d], ChannelCount)]
+    free = counted if len(counted) == 1 else [*counted, *(d for d in axes if shape[d] == -1)]  # -1: as many as ever
     sized = [d for d in axes if isinstance(sizes[d], Size)]
     heads = [d for d in sized if counts_heads(sizes[d].terms)]
     if sized and (heads or not free):  # whole heads go; else the sizes of the smaller units
@@ -54,7 +65,7 @@ def check_view(rec: Recorder, x: Tensor, sizes: Sequence[Any], name: str) -> Non
         rec.claim(sizes[d].terms, None, f"{name} in {rec.where} makes it the size of what keeps its own")
     if not axes:
         return
-    why = f"{name}({', '.join(map(str, shape))}) is written in the code of {rec.where}"
+    why = f"{name}({', '.join(map(str, shape))}) {origin(rec, [sizes[d] for d in axes])}"
     if len(free) != 1:
         rec.freeze(ids, why)
         on_constants(rec, [sizes[d] for d in free], name)
@@ -131,6 +142,11 @@ def split_parts(
             rec.freeze(piece, why)
     if not equal and follow():
         return  # x = cat(a, b), split again by the sizes of a and b
+    if not equal and any(isinstance(s, Size) for s in sizes) and not any(type(s) is int for s in sizes):
+        for piece, count in zip(pieces, sizes, strict=True):
+            if not matches(rec, piece, count):
+                rec.promise(ChannelCount.of(piece, rec), count, why)
+        return
     if len(set(numbers)) == 1 if equal else all(isinstance(s, ChannelCount) for s in sizes):
         tie(rec, line, math.gcd(*numbers), why)
         if not equal and not follow():
@@ -175,7 +191,7 @@ def split(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
         full, rest = divmod(x.shape[dim], plain(sizes))
         sizes = [sizes] * full + ([rest] if rest else [])
     shown = ", ".join(str(plain(s)) for s in sizes)
-    split_parts(rec, x, sizes, dim, f"split({shown}) is written in the code of {rec.where}", listed=listed)
+    split_parts(rec, x, sizes, dim, f"split({shown}) {origin(rec, sizes)}", listed=listed)
 
 
 def glu(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
@@ -257,13 +273,14 @@ def _counted_off(bounds: Sequence[int], total: int) -> tuple[int, int]:
 
 def shown_index(rec: Recorder, item: Any) -> str:
     """Why an index freezes."""
-    shown = "an index"
+    shown, bounds = "an index", []
     if isinstance(item, slice):
+        bounds = [item.start, item.stop, item.step]
         shown = ":".join(
             "" if b is None else str(plain(b))
             for b in (item.start, item.stop, item.step)[: 2 + (item.step is not None)]
         )
-    return f"the index [{shown}] on its channels is written in the code of {rec.where}"
+    return f"the index [{shown}] on its channels {origin(rec, bounds)}"
 
 
 def every(rec: Recorder, line: Tensor, item: slice) -> bool:

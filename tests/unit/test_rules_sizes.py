@@ -497,3 +497,69 @@ def test_what_makes_one_unit_of_all_channels_is_named(law, toy):
     model = toy(lambda s, x: F.pixel_shuffle(s.a(x), 2), a=toy.conv(8, 4), out=1)
     (why,) = (g.frozen_because for g in law(model, torch.randn(2, 3, 8, 8)).frozen if g.name == "body.a")
     assert why == "one unit always stays, and there is only one: pixel_shuffle in 'body' ties its channels"
+
+
+class Sized(nn.Module):
+    """`function(self, x)` between layers; `rank` and `state` are numbers in its attributes."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function, self.rank, self.state = function, 3, 4
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def test_a_split_by_an_attribute_and_counts(law):
+    """Mamba: the number of states is that of a parameter's axis."""
+
+    def function(s, x):
+        number = s.decay.shape[0]
+        step, b, c = s.into(x).split([s.rank, number, number], -1)
+        return s.out(torch.cat([s.step(step), s.decay * b * c], -1))
+
+    parts = {"into": nn.Linear(5, 11), "step": nn.Linear(3, 8), "decay": nn.Parameter(torch.rand(4))}
+    space = law(Sized(function, **parts, out=nn.Linear(12, 2)), torch.randn(2, 5))
+    assert sizes(space) == {"into": 3, "into#2": 4, "step": 8}
+    assert members(space, "into#2")["into.weight", 0] == [[3, 7], [4, 8], [5, 9], [6, 10]]
+    assert ("rank", 3) in members(space, "into")
+
+
+def test_features_beside_each_other_keep_their_number(law):
+    """DLRM: as many vectors as were laid side by side, whatever they are wide."""
+
+    def function(s, x):
+        one = s.one(x)
+        both = torch.cat([one, s.two(x)], 1).view(x.size(0), -1, one.size(1))
+        return s.out((both @ both.transpose(1, 2)).flatten(1))
+
+    model = Sized(function, one=nn.Linear(5, 8), two=nn.Linear(5, 8), out=nn.Linear(4, 2))
+    space = law(model, torch.randn(3, 5))
+    assert sizes(space) == {"one": 8}
+    assert members(space, "one")["two.weight", 0] == [[i] for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason"),
+    [
+        (
+            lambda s, x: torch.split(x, [s.rank + 2 * s.state, s.state], -1)[1],
+            "split(11, 4) takes the 11 that a sum makes of 'rank' and 'state' in the model",
+        ),
+        (
+            lambda s, x: x[:, s.rank + 2 * s.state :],
+            "the index [11:] on its channels takes the 11 that a sum makes of 'rank' and 'state' in the model",
+        ),
+        (
+            lambda s, x: x.view(1, torch.arange(30).view(2, 15).shape[1], -1)[:, -4:, 0],
+            "view(1, 15, -1) is written in the code of the model, or counts channels that stay",
+        ),
+        (lambda s, x: x[:, 11:], "the index [11:] on its channels is written in the code of the model"),
+    ],
+)
+def test_what_is_worked_out_is_not_said_to_be_written(law, cut, reason):
+    parts = {"early": nn.Linear(5, 6), "into": nn.Linear(6, 15), "out": nn.Linear(4, 2)}
+    model = Sized(lambda s, x: s.out(cut(s, s.into(s.early(x)))), **parts)
+    assert reason in reasons(law(model, torch.randn(1, 5))).values()
