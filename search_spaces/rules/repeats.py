@@ -1,6 +1,7 @@
 """One position becomes several: expand, repeat, repeat_interleave.
 
-An axis of 1 that is spread over counted channels becomes theirs; one head becomes that of each of several.
+An axis of 1 that is spread over counted channels becomes theirs; one head becomes that of each of several, also where a
+matrix product spreads it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.attributes import counts_heads
-from search_spaces.companions import along, varying
+from search_spaces.companions import along, line_of, varying
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 from search_spaces.rules.layers import bind
@@ -92,6 +93,31 @@ def repeat_interleave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tenso
     return out
 
 
+def matmul(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A @ b: what has one head is spread over the heads of the other (multi-query attention); these go, it stays."""
+    rest = bind(("input", "other"), args, kwargs)
+    pair = [rest.pop("input"), rest.pop("other")]
+    with rec.inside(checked=True):
+        for n, (few, many) in enumerate((pair, pair[::-1])):
+            if isinstance(few, Tensor) and isinstance(many, Tensor) and few.dim() > 2 and many.dim() > 2:
+                heads = [d - many.dim() for d in rec.varying(many)]
+                if len(heads) == 1 and heads[0] < -2 and _old_size(few, heads[0]) == 1:
+                    pair[n] = beside_heads(rec, few, line_of(rec.ids(many), heads[0]), heads[0])
+        out: Tensor = func(*pair, **rest)
+    return out
+
+
+def beside_heads(rec: Recorder, x: Tensor, heads: Tensor, axis: int) -> Tensor:
+    """A tensor without heads as it is multiplied with one that has some, on this axis from the end."""
+    rec.freeze(rec.ids(x), f"a matrix product in {rec.where} gives it to every head")
+    ones = [1] * (-axis - x.dim())
+    sizes = [*ones, *x.shape]
+    sizes[axis] = len(heads)
+    out = x.expand(sizes)
+    rec.set(out, along(heads, axis, out.shape))
+    return out
+
+
 def _old_size(x: Tensor, d: int) -> int:
     return x.shape[d] if -d <= x.dim() else 1
 
@@ -99,5 +125,6 @@ def _old_size(x: Tensor, d: int) -> int:
 T = torch.Tensor
 FUNCTIONS: dict[Any, Any] = {
     **dict.fromkeys([T.expand, T.expand_as, T.repeat], spread),
+    **dict.fromkeys([T.matmul, torch.matmul, T.__matmul__], matmul),
     **dict.fromkeys([T.repeat_interleave, torch.repeat_interleave], repeat_interleave),
 }

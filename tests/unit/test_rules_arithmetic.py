@@ -513,6 +513,30 @@ def test_a_matrix_times_a_vector(law, pool):
     assert sizes(space) == {"keys": 12, "values": 10}
 
 
+@pytest.mark.parametrize("times", [torch.matmul, lambda a, b: a @ b, lambda a, b: torch.matmul(other=b, input=a)])
+def test_one_head_of_keys_is_spread_over_those_of_queries(law, times):
+    """Multi-query attention as it is written out: the heads go, their width stays."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads = 4
+            self.q, self.k, self.v, self.out = nn.Linear(5, 12), nn.Linear(5, 3), nn.Linear(5, 3), nn.Linear(12, 2)
+
+        def forward(self, x):
+            q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            k, v = self.k(x).unsqueeze(1), self.v(x).unsqueeze(1)
+            shares = times(q, k.mT).softmax(-1)
+            shares = times(torch.eye(6).expand(1, 1, 6, 6), shares)
+            return self.out(times(shares, v).transpose(1, 2).flatten(2))
+
+    space = law(Attention(), torch.randn(2, 6, 5))
+    assert sizes(space) == {"q": 4}
+    assert space.groups[0].unit == "head"
+    assert members(space, "q")["q.weight", 0] == [[3 * i, 3 * i + 1, 3 * i + 2] for i in range(4)]
+    assert set(reasons(space).values()) == {"a matrix product in the model gives it to every head"}
+
+
 def test_mixed_precision_region(law, toy):
     def function(s, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):
