@@ -153,6 +153,9 @@ class Recorder:
         self._changes = 0  # of `axes`
         self._lines: dict[tuple[frozenset[str], int], tuple[NDArray[np.object_], NDArray[np.int64]]] = {}
 
+    def __deepcopy__(self, memo: Any) -> Recorder:
+        return self  # a network may copy a tensor that carries its companion
+
     # -- where we are --------------------------------------------------------------------------------------------
     def restart(self) -> None:
         """Before another forward pass: no module is running."""

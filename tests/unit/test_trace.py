@@ -1,6 +1,7 @@
 """What `trace` and `verify` do with networks and inputs that do not fit, and what they leave behind."""
 
 import contextlib
+import copy
 import functools
 import gc
 import warnings
@@ -458,3 +459,10 @@ def test_an_answer_whose_origin_is_not_seen_is_not_pruned(hide):
     assert [g.name for g in space.groups] == ["first"]
     assert [g.name for g in space.frozen] == ["second"]
     assert "the answer of the model may have been made of it" in space.frozen[0].frozen_because
+
+
+def test_a_copied_activation_has_its_channels():
+    copied = Transformed(lambda s, x: copy.deepcopy(x), out=8)
+    space = trace(copied, torch.randn(4, 5))
+    assert {g.name: g.size for g in space.groups} == {"first": 7, "second": 8, "third": 9}
+    assert verify(copied, space, torch.randn(4, 5)) < 1e-6
