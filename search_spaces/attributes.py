@@ -7,8 +7,10 @@ sets it. What the code does with it otherwise must then not depend on it, or the
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +71,20 @@ class Laws:
         self._look_again()
         while any([self._settle(claim) for claim in self.claims]) or self._give_up():
             self._look_again()
+
+    def make_whole(self, value_of: Callable[[Attribute], int | None]) -> None:
+        """Tie the channels that an attribute follows where without some it would be no whole number.
+
+        Of what is `2 * n` wide two go at once; of what is `m * n` wide as many as `m`, if that is the one that stays.
+        """
+        for attribute, ids in self.follows.items():
+            value, number = value_of(attribute), len(ids)
+            if value is None or number < 2:
+                continue
+            frozen, found = self.channels.frozen, self.channels.numbers(ids)
+            if any(n * value % number for root, n in found.items() if root != CONSTANT and root not in frozen):
+                blocks = ids.reshape(math.gcd(value, number), -1)
+                self.channels.unite(blocks[:, :1].expand_as(blocks), blocks, f"the size '{attribute}' counts several")
 
     def _look_again(self) -> None:
         """Channels have been united or frozen."""

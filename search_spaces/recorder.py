@@ -18,7 +18,7 @@ from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
 from search_spaces.contents import named_tensors, tensors_in
-from search_spaces.counts import ChannelCount, Terms
+from search_spaces.counts import Attribute, ChannelCount, Terms, plain
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 
@@ -352,10 +352,18 @@ class Recorder:
         self.laws.resolve()
         self.channels.resolve()
         self.laws.resolve()  # a frozen line is a constant
+        self.laws.make_whole(self._value_of)
+        self.laws.resolve()
         for attribute, ids in self.laws.follows.items():
             self.register(str(attribute), len(ids), ids, "attribute")
             if counts_heads(((attribute, 1),)):
                 self.heads.append(ids)
+
+    def _value_of(self, attribute: Attribute) -> int | None:
+        value = vars(self.modules[attribute.module]).get(attribute.name)
+        if attribute.item is not None:
+            value = value[attribute.item] if isinstance(value, (list, tuple)) else None
+        return plain(value) if isinstance(value, int) else None
 
     def note(self, number: int, how: str) -> None:
         """A number was worked out of sizes, and is followed no more."""

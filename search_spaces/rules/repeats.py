@@ -99,12 +99,17 @@ def matmul(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     pair = [rest.pop("input"), rest.pop("other")]
     with rec.inside(checked=True):
         for n, (few, many) in enumerate((pair, pair[::-1])):
-            if isinstance(few, Tensor) and isinstance(many, Tensor) and few.dim() > 2 and many.dim() > 2:
+            if may_have_heads(rec, few) and may_have_heads(rec, many):
                 heads = [d - many.dim() for d in rec.varying(many)]
                 if len(heads) == 1 and heads[0] < -2 and _old_size(few, heads[0]) == 1:
                     pair[n] = beside_heads(rec, few, line_of(rec.ids(many), heads[0]), heads[0])
         out: Tensor = func(*pair, **rest)
     return out
+
+
+def may_have_heads(rec: Recorder, x: Any) -> bool:
+    """An activation; of a parameter, or what it has been turned into, a product may make a layer."""
+    return isinstance(x, Tensor) and x.dim() > 2 and id(x) not in rec.names and id(x) not in rec.views
 
 
 def beside_heads(rec: Recorder, x: Tensor, heads: Tensor, axis: int) -> Tensor:

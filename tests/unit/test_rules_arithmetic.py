@@ -537,6 +537,24 @@ def test_one_head_of_keys_is_spread_over_those_of_queries(law, times):
     assert set(reasons(space).values()) == {"a matrix product in the model gives it to every head"}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_stacked_weights_in_a_product_are_a_layer_of_each_expert(law, turned):
+    """No heads: what is multiplied with them is a parameter, or a view of one."""
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.out = nn.Linear(5, 6), nn.Linear(7, 2)
+            sizes = [(3, 8, 6), (3, 7, 8)] if turned else [(3, 6, 8), (3, 8, 7)]
+            self.w, self.v = (nn.Parameter(torch.randn(size)) for size in sizes)
+
+        def forward(self, x):
+            w, v = (t.transpose(1, 2) if turned else t for t in (self.w, self.v))
+            return self.out(torch.matmul(torch.matmul(self.a(x)[None], w).relu(), v).sum(0))
+
+    assert sizes(law(Experts(), torch.randn(4, 5))) == {"a": 6, "w": 8, "v": 7}
+
+
 def test_mixed_precision_region(law, toy):
     def function(s, x):
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -542,6 +542,29 @@ def test_features_beside_each_other_keep_their_number(law):
 
 
 @pytest.mark.parametrize(
+    ("pieces", "found"),
+    [
+        (lambda s, number: [s.rank * 2, s.state], {"into": 3, "into#2": 4}),
+        (lambda s, number: [number, s.rank * 2], {"beside": 4, "into": 3}),
+        (lambda s, number: [s.state, s.rank * s.two], {"into": 4, "into#2": 2}),
+        (lambda s, number: [number, s.two * s.rank], {"beside": 4, "into": 3}),
+    ],
+)
+def test_of_what_is_twice_an_attribute_two_go_at_once(law, pieces, found):
+    """Nothing else ties them: the attribute would be no whole number."""
+
+    def function(s, x):
+        beside = s.beside(x)
+        a, b = s.into(x).split(pieces(s, beside.size(-1)), -1)
+        return s.out(torch.cat([b, a], -1)) + s.other(beside)
+
+    parts = {"into": nn.Linear(5, 10), "beside": nn.Linear(5, 4), "out": nn.Linear(10, 2), "other": nn.Linear(4, 2)}
+    model = Sized(function, **parts)
+    model.two = 2
+    assert {"beside": 4} | found == sizes(law(model, torch.randn(2, 5)))
+
+
+@pytest.mark.parametrize(
     ("cut", "reason"),
     [
         (
