@@ -31,7 +31,9 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
     """A copy of `model` at full size in which nothing reads a removed channel.
 
     Weights that read one are zero; matrix products that sum over channels see zeros there; normalisations across
-    channels (layer-norm, group-norm) and other statistics of channels are taken over the kept ones.
+    channels (layer-norm, group-norm) and other statistics of channels are taken over the kept ones. Such operations are
+    known by their number in their module, as in the trace: where the network's own code loops over steps, give it as
+    many as the example has (the pruned network takes any).
 
     Raises:
         ValueError: If `kept` does not fit the space.
