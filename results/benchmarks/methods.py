@@ -90,8 +90,8 @@ class Grid(Bench):
             }
             verb = autoprune.train if name in FINDING else autoprune.search
             result = verb(self.dense, self.data, f"macs<={self.budget}", **how)
-        share, top1 = result.costs["macs"]["share"], result.metrics["pruned_test"]["top1"]
-        return {"widths": list(result.widths), "share": share, "top1": top1}
+        share = result.costs["macs"]["pruned"] / result.costs["macs"]["dense"]
+        return {"widths": list(result.widths), "share": share, "top1": result.metrics["pruned_test"]["top1"]}
 
     def trained_on(self, checkpoint: Path, epochs: int, seed: int) -> dict[str, Any]:
         """The dense network after as many epochs more."""

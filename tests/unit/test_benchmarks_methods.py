@@ -5,7 +5,9 @@ import json
 import pytest
 
 from autoprune.config import RunConfig
+from autoprune.data import load
 from autoprune.training.methods import METHODS
+from search_spaces.models import digits_cnn
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,14 @@ def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
         "| uniform (by quality.py) | 70.00 | 1 |  | 5 | 2 2 |",
         "| gates | refused: method 'gates': no | | | | |",
     ]
+
+
+@pytest.mark.parametrize("name", ["uniform", "slimming"])  # "cut" alone scores in rounds, which takes a while
+def test_a_row_is_pruned_trained_and_read_again(bench, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(bench, "PIECES", tmp_path)
+    grid = bench.Grid(tmp_path, "resnet20", "50%")
+    grid.data, grid.dense = load("digits"), digits_cnn()
+    found = grid.delivered(name, 1, 0)
+    assert 0.3 < found["share"] <= 0.5
+    assert 0 <= found["top1"] <= 1
+    assert grid.delivered(name, 1, 0) == found  # resumed: it has ended
