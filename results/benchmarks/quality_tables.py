@@ -58,6 +58,8 @@ def read(pieces: Path) -> Pieces:
     known: dict[str, list[list[int]]] = {}  # name -> the widths that it stood for
     for path in sorted(pieces.glob("*.json")):
         piece = json.loads(path.read_text())
+        if "what" not in piece:  # a peer's own
+            continue
         widths = known.setdefault(piece["name"], [])
         if piece["widths"] not in widths:
             widths.append(piece["widths"])

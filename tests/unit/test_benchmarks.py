@@ -88,6 +88,7 @@ def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench,
     keep("train:3510", 0.8, [3, 4])
     keep("train:3510:s1", 0.82, [3, 4], amp=False)
     keep("train:3510:s2", 0.7, [4, 3])  # searched anew elsewhere: another network
+    (tmp_path / "fastnas-1.json").write_text("{}")  # what a peer has kept there
     lines = bench.quality_tables.table(bench.quality_tables.read(tmp_path), {})
     assert lines[0] == "| allocation | kind | 10 epochs | widths |"
     assert lines[2:] == [
