@@ -56,6 +56,7 @@ from autoprune.exporting import read_architecture
 from autoprune.files import write_text
 from autoprune.problem import Problem
 from autoprune.recovery import reestimate_evenly
+from autoprune.reference import fingerprint
 from autoprune.runs.scoring import scored
 from autoprune.tasks import as_task
 from autoprune.training import Checkpoints, TrainingSettings, finetune
@@ -138,12 +139,23 @@ class Bench:
 
     @cached_property
     def dense(self) -> nn.Module:
-        """The trained network; that of networks.py is in the cache."""
+        """The trained network; that of networks.py is in the cache, and pieces are of one training of it.
+
+        Raises:
+            SystemExit: If it is not there, or the pieces are of other weights.
+        """
         file = NETWORKS[self.network].weights
         found = next((f for f in (self.source / file, CACHE / file) if f.is_file()), None)
         if found is None:
             raise SystemExit(f"no weights {file}: results/benchmarks/networks.py --network {self.network} trains them")
-        return dense_network(found, self.network)
+        model = dense_network(found, self.network)
+        known = PIECES / self.network / "weights.json"
+        if not known.is_file():
+            known.parent.mkdir(parents=True, exist_ok=True)
+            write_text(known, json.dumps(fingerprint(model)))
+        if json.loads(known.read_text()) != fingerprint(model):
+            raise SystemExit(f"the pieces in {known.parent} are of other weights than {found}; move them away first")
+        return model
 
     @cached_property
     def bare(self) -> Problem:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 NAMES = ("protocol", "allocations", "quality", "quality_tables")
 
@@ -42,6 +43,21 @@ def test_a_piece_counts_for_the_widths_it_is_of(bench, tmp_path, monkeypatch):
     assert found.read("equal loss", "train:351")["loss"] == 0.5
     found.widths["equal loss"] = (2, 2)
     assert found.read("equal loss", "train:351") is None
+
+
+def test_pieces_are_of_one_training_of_their_network(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.quality, "PIECES", tmp_path / "pieces")
+    file = tmp_path / bench.protocol.NETWORKS["vgg16_quarter"].weights
+
+    def train(seed):
+        torch.manual_seed(seed)
+        save_file(bench.protocol.NETWORKS["vgg16_quarter"].build().state_dict(), file)
+        return bench.quality.Bench(tmp_path, "vgg16_quarter", "15%")
+
+    assert train(0).dense is not None
+    assert train(0).dense is not None  # again, the same
+    with pytest.raises(SystemExit, match="are of other weights than"):
+        _ = train(1).dense
 
 
 def test_a_piece_in_other_hands_is_left_to_them(bench, tmp_path):
