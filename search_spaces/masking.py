@@ -22,7 +22,7 @@ from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules import reductions
 from search_spaces.rules.attention import ARGUMENTS
-from search_spaces.rules.layers import bind
+from search_spaces.rules.layers import ROOT_MEAN_SQUARE, bind
 from search_spaces.rules.products import PRODUCTS, aten
 from search_spaces.space import SearchSpace
 
@@ -96,7 +96,7 @@ class KeptStatistics(TorchFunctionMode):
 
     RULES: ClassVar[dict[Any, tuple[str, ...]]] = {  # function -> arguments
         functional.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps"),
-        functional.rms_norm: ("input", "normalized_shape", "weight", "eps"),
+        **dict.fromkeys(ROOT_MEAN_SQUARE, ("input", "normalized_shape", "weight", "eps")),
         functional.group_norm: ("input", "num_groups", "weight", "bias", "eps"),
     }
 
@@ -179,7 +179,7 @@ class KeptProducts(TorchFunctionMode):
         return out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional.rms_norm:
+        if func in ROOT_MEAN_SQUARE:
             with (
                 KeptStatistics(gap, None) if (gap := self.next()) is not None else nullcontext(),
                 self.operators.pause(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,18 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.contents import caches, tensors_in
-
-Note = Callable[[Any], None]
+from search_spaces.operators import OperatorMode
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[Note]:
-    """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were.
-
-    Yields:
-        What is to be told of all that an operator is given, before it writes into some of it: parameters that are
-        written into in place are copied then, and else not at all.
-    """
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were."""
     modes = [(m, m.training) for m in model.modules()]
     tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
         (table, dict(table)) for m, _ in modes for table in (m._parameters, m._buffers) if isinstance(table, dict)
@@ -33,8 +27,8 @@ def preserved(model: nn.Module) -> Iterator[Note]:
     values = [(b, b.detach().clone()) for b in model.buffers()]
     weights = _Weights(model)
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield weights.before_write
+        with torch.random.fork_rng(devices=[]), weights:
+            yield
     finally:
         for module, mode in modes:
             if isinstance(module, torch.jit.ScriptModule):
@@ -50,26 +44,45 @@ def preserved(model: nn.Module) -> Iterator[Note]:
         weights.restore()
 
 
-class _Weights:
-    """What the parameters of a network held; they may be written into (moving averages of weights, clamps)."""
+class _Weights(OperatorMode):
+    """Sees what is written into the parameters of a network (moving averages, clamps), and copies those before.
+
+    Args:
+        model: The network.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        plain = (p for p in model.parameters() if not nn.parameter.is_lazy(p) and p.layout is torch.strided)
+        super().__init__()
+        plain = (p for p in model.parameters() if not nn.parameter.is_lazy(p) and _is_plain(p))
         self._held = [(p, held) for p in plain if type(held := p.detach()) is Tensor]
         self._at = {held.untyped_storage()._cdata: held for _, held in self._held}
         self._copies: dict[int, torch.UntypedStorage] = {}
 
-    def before_write(self, values: Any) -> None:
-        """Copy what is about to be written into."""
-        for tensor in tensors_in(values):
-            if tensor.layout is torch.strided and (place := tensor.untyped_storage()._cdata) in self._at:
-                if place not in self._copies:
-                    self._copies[place] = self._at[place].untyped_storage().clone()
+    def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run it; copy what it is about to write into."""
+        if func._schema.is_mutable:
+            for argument, value in zip(func._schema.arguments, args, strict=False):
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    self._keep(value)
+            self._keep(kwargs.get("out"))
+        return func(*args, **kwargs)
+
+    def _keep(self, written: Any) -> None:
+        for tensor in tensors_in(written):
+            place = tensor.untyped_storage()._cdata if _is_plain(tensor) else None
+            if place in self._at and place not in self._copies:
+                self._copies[place] = self._at[place].untyped_storage().clone()
 
     def restore(self) -> None:
         """Bring back what was copied, and what was exchanged by `parameter.data = ...`."""
         for place, copied in self._copies.items():
             self._at[place].untyped_storage().copy_(copied)
         for parameter, held in self._held:
-            if parameter.data_ptr() != held.data_ptr() or parameter.shape != held.shape:
+            if (parameter.data_ptr(), parameter.shape, parameter.stride()) != (
+                held.data_ptr(), held.shape, held.stride(),
+            ):  # fmt: skip
                 parameter.data = held
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_nested

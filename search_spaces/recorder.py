@@ -93,7 +93,7 @@ class Recorder:
         asks_mode: Has the network's own code asked whether it is in training?
         seen: How many ATen operators have run.
         reached: Parameters that some rule has met.
-        obstacles: Module whose weight no rule can cut -> how many channels it makes, and why.
+        obstacles: Module whose weight no rule can cut, and how many channels it makes -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
         guarded: Tensor (by its address) that depends on channels in a way that no companion says -> it, them, why.
         tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one;
@@ -102,14 +102,12 @@ class Recorder:
         views: Parameters that have been turned about, by the address of the view.
         unchecked: What would examine the sizes of the function that runs, if it were not a view of a parameter.
         shapes: Of parameters and buffers.
-        before_write: Is told what an operator is given that writes into some of it.
         worked_out: (Module, number) -> what its code has made of sizes that can be followed, but not what came of them.
         staying: (Module, number) of axes that no channel lives on, of which its code has asked the size.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
     def __init__(self, model: nn.Module, tried: Mapping[str, int] | None = None) -> None:
-        self.before_write: Callable[[Any], None] = lambda values: None
         self.channels = Channels()
         self.laws = Laws(self.channels)
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
@@ -146,7 +144,7 @@ class Recorder:
         self.views: dict[int, ParameterView] = {}
         self.unchecked: Callable[[], None] | None = None
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors}
-        self.obstacles: dict[str, tuple[int, str]] = {}
+        self.obstacles: dict[tuple[str, int], str] = {}
         self.whole: dict[tuple[str, int], str] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
         self._sizes: dict[tuple[str, int], Tensor] = {}

@@ -161,10 +161,16 @@ class Solver:
 
         Left out is what has parameters in another mode.
         """
-        known = {m.layer for g in (*self.groups, *self.frozen) for m in g.members if makes(m.role, m.axis)}
-        for name, (size, why) in self.rec.obstacles.items():
-            if name not in known:
-                yield ChannelGroup(name or network, size, (), floor=size, frozen_because=why)
+        known = {
+            (m.layer, m.index.size, g.frozen_because) for g in self.frozen for m in g.members if makes(m.role, m.axis)
+        }
+        taken = Counter(g.name for g in (*self.groups, *self.frozen))
+        for (name, size), why in self.rec.obstacles.items():
+            if (name, size, why) not in known:
+                taken[name or network] += 1
+                number = taken[name or network]
+                title = (name or network) + (f"#{number}" if number > 1 else "")
+                yield ChannelGroup(title, size, (), floor=size, frozen_because=why)
 
     def space(self, model: nn.Module, without: WithoutBranches) -> SearchSpace:
         """The search space; `without` runs the network without branches."""

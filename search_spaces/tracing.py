@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -103,7 +104,7 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
     failed: ValueError | None = None
     try:
-        with preserved(model) as rec.before_write, watched(rec):
+        with preserved(model), watched(rec):
             model.eval()
             run(rec, model, args, kwargs)
             again = rec.to_try_again()
@@ -113,8 +114,9 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
         rec.graph.forget()
         forget_counts(model)
     if failed is not None and trains(model, args, kwargs):
-        raise ValueError(f"what {type(model).__name__} does in training could not be followed, which is a mistake of "
-                         f"autoprune; please report it, with the network ({failed})") from failed  # fmt: skip
+        warnings.warn(f"what {type(model).__name__} does in training mode could not be followed, so that what must be "
+                      f"pruned together there may not be ({failed}); see to it that `verify` passes, and please report "
+                      "it, with the network", stacklevel=2)  # fmt: skip
     return recorded(model, args, kwargs, inputs, tried | again) if again else rec
 
 
@@ -193,7 +195,7 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Val
 
 def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
     """Does a copy run in training mode, with nobody looking?"""
-    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with suppress(Exception, SystemExit), torch.no_grad(), torch.random.fork_rng(devices=[]):
         copy.deepcopy(model).train()(*detached(args), **detached(kwargs))
         return True
     return False
@@ -349,8 +351,6 @@ class Operators(OperatorMode):
         rec.seen += 1
         rec.products[rec.path[-1]] += products.numbers(func, args)
         rec.see((args, kwargs))
-        if func._schema.is_mutable:
-            rec.before_write((args, kwargs))
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:

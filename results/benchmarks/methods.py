@@ -9,9 +9,9 @@ once, and all epochs come after. *uniform*: the same with widths in one proporti
 whole network, trained on. A method that is given the units (greg1, tpp ...) gets those of *cut* and has half of the
 epochs to drive the others out, at a constant rate; one that finds them (slimming, chex ...) has half of the epochs to
 do so. Else every part begins at a rate of .02 and ends at 0 by a cosine; SGD with Nesterov momentum .9, batch 128, no
-distillation, no reconstruction, settings of the methods as they come. Delivered is what validates best of the network
-before and after the last part, as in any run.
-Rows *by quality.py* are networks that were found there, trained by the same protocol for as many epochs.
+distillation, no reconstruction, settings of the methods as they come. A run delivers what validates best of the
+network before and after its last part; *dense* and the rows *by quality.py* (networks that were found there, trained
+by the same protocol for as many epochs; their minutes without the search) are measured after the last step.
 
 A piece is claimed by a lock that dies with its process and is kept in cache/methods/; a run that was killed is resumed.
 --tabulate writes methods.md.
@@ -65,13 +65,14 @@ class Grid(Bench):
     def make(self, name: str, epochs: int, seed: int) -> dict[str, Any]:  # type: ignore[override]
         """Prune and train, or go on with it; what was delivered."""
         begun, used = time.perf_counter(), time.process_time()
+        at_once = not any(self.file(name, epochs, seed).with_suffix(kind).exists() for kind in ("", ".pt"))
         if name == DENSE:
             found = self.trained_on(self.file(name, epochs, seed).with_suffix(".pt"), epochs, seed)
         else:
             found = self.delivered(name, epochs, seed)
         return {
             **found, "amp": Compute.choose("auto").amp, "machine": processor(), "torch": torch.__version__,
-            "wall_s": time.perf_counter() - begun, "compute_s": time.process_time() - used,
+            "wall_s": time.perf_counter() - begun, "compute_s": time.process_time() - used, "at_once": at_once,
         }  # fmt: skip
 
     def delivered(self, name: str, epochs: int, seed: int) -> dict[str, Any]:
@@ -123,7 +124,9 @@ def work(bench: Grid, names: Sequence[str], epochs: int, seeds: Sequence[int], u
                     continue
                 try:
                     found = bench.make(name, epochs, seed)
-                except ValueError as error:  # refused before the training
+                except ValueError as error:
+                    if path.with_suffix("").is_dir():  # a fault of a run that had begun
+                        raise
                     found = {"error": str(error)}
                 write_text(path, json.dumps(found))
                 told = found.get("error") or f"{100 * found['top1']:.2f}, {found['compute_s']:.0f} s"
@@ -159,10 +162,12 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             lines.append(f"| {name} | refused: {found[name][0]['error']} | | | | |")
             continue
         share = f"{100 * statistics.mean(p['share'] for p in of):.1f}" if "share" in of[0] else ""
-        minutes = statistics.mean(p["compute_s"] for p in of) / 60
-        widths = " ".join(map(str, of[0]["widths"]))
-        top1 = spread([100 * p["top1"] for p in of])
-        lines.append(f"| {name} | {top1} | {len(of)} | {share} | {minutes:.0f} | {widths} |")
+        whole = [p["compute_s"] / 60 for p in of if p.get("at_once", True)]  # else only its last process is known
+        minutes = f"{statistics.mean(whole):.0f}" if whole else ""
+        all_widths = {" ".join(map(str, p["widths"])) for p in of}
+        widths = all_widths.pop() if len(all_widths) == 1 else "of each seed its own"
+        top1 = spread([100 * p["top1"] for p in of]) + quality_tables.precision(of)
+        lines.append(f"| {name} | {top1} | {len(of)} | {share} | {minutes} | {widths} |")
     return lines
 
 

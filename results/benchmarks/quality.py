@@ -326,12 +326,18 @@ class Bench:
 
 
 def drawn_anew(model: nn.Module, seed: int) -> None:
-    """Weights as PyTorch begins with."""
+    """Weights as PyTorch begins with.
+
+    Raises:
+        ValueError: If some are of no layer that draws its own.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in model.modules():
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
+            elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+                raise ValueError(f"scratch: {type(module).__name__} has weights and does not draw them")
 
 
 def chunks(values: Sequence[float], size: int) -> Iterator[Sequence[float]]:

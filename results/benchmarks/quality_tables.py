@@ -35,15 +35,16 @@ HEAD = """
 Made by `quality.py`. Machines: {machines}, one thread. CIFAR-10 as JPEG; the plain protocol: SGD with Nesterov
 momentum .9, weight decay 5e-4, .02 with cosine decay to 0 over all steps, batch 128, crop and flip, bf16 (marked f32:
 one seed or more in float32, on a processor that has no bf16), from the weights as cut, no distillation. Columns of
-epochs are top-1 in percent on test, mean ± standard deviation (seeds of the training; one: seed 0); *NAME (2)*: the
-same search on another machine found another network. The others are the loss on 2,000 held out images. *train:N* is N
-steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm re-estimated. Units by
-`group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in common against the one
-with the lowest loss.
+epochs are top-1 in percent on test, mean ± standard deviation (seeds of the training; one: seed 0); *NAME (2)*: other
+widths of the same name (a search on another machine found another network). The others are the loss on 2,000 held out
+images. *train:N* is N steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm
+re-estimated. Units by `group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in
+common against the one with the lowest loss.
 """
 JUDGEMENT = """
-The network that the default search finds (search seed 0), the best answer of another tool and the better of the uniform
-prunings, top-1 in percent on test: mean ± standard deviation, and of how many seeds of the training. "!": no more than
+The network that the default search finds (search seed 0), the best network of another tool and the better of the
+uniform prunings, top-1 in percent on test: mean ± standard deviation, and of how many seeds of the training. "units
+by norms": the widths of the tool with the units that the norms choose, where its own were not kept. "!": no more than
 the larger spread, or of too few seeds to say so.
 """
 CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
@@ -52,7 +53,7 @@ CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 def read(pieces: Path) -> Pieces:
     """The pieces of one network and budget.
 
-    A search that was made twice may have found two networks: the second is "NAME (2)".
+    A name may stand for several widths (a search that was made twice has found two networks): the second is "NAME (2)".
     """
     found: Pieces = {}
     known: dict[str, list[list[int]]] = {}  # name -> the widths that it stood for
@@ -148,7 +149,8 @@ def judgement(found: Mapping[tuple[str, str], Pieces], kinds: Mapping[tuple[str,
         rows = [rivals(trained, kinds[network, budget], who) for who in ("search", "peer", "uniform")]
         if not all(rows):
             continue
-        ours, (peer, theirs), (_, uniform) = max(rows[0], key=lambda row: len(row[1]))[1], rows[1][0], rows[2][0]
+        first_first = sorted(rows[0], key=lambda row: row[0])  # of networks with as many seeds, not the better on test
+        ours, (peer, theirs), (_, uniform) = max(first_first, key=lambda row: len(row[1]))[1], rows[1][0], rows[2][0]
         told = [cell(ours), cell(theirs), peer.removesuffix(" s0").removeprefix("peer "), cell(uniform)]
         told += [before(ours, theirs), before(ours, uniform)]
         lines.append(f"| {network} | {budget} | {' | '.join(told)} |")

@@ -37,8 +37,8 @@ def computed(rec: Recorder, out: Tensor, weight: Tensor, values: Any) -> Tensor:
     """A layer whose weight is not a parameter but computed (weight norm, hyper-networks): nothing can be sliced."""
     why = f"the weight of {rec.where} is computed, not a parameter{first(rec.modules[rec.path[-1]])}"
     rec.freeze_all(values, why)
+    rec.obstacles[rec.path[-1], out.shape[out.dim() - weight.dim() + 1]] = why
     makes = weight.shape[0]
-    rec.obstacles.setdefault(rec.path[-1], (makes, why))
     rec.multiplies("fixed", kernel=1, pixels=out.numel() / makes / rec.batch * weight[0].numel(), reads=1, makes=makes)
     return out
 
@@ -290,12 +290,15 @@ def has_size(rec: Recorder, attribute: str) -> bool:
     return attribute in vars(module) or hasattr(type(module), attribute)  # not read, or it would be counted
 
 
+ROOT_MEAN_SQUARE = {functional.rms_norm, torch.rms_norm}
+
+
 def layer_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Layer-norm and RMS-norm: statistics are taken over the kept channels.
 
     These lie on the first of the axes that it runs over: the last of [N, L, C], or that of C in [N, C, H, W].
     """
-    root = func is functional.rms_norm
+    root = func in ROOT_MEAN_SQUARE
     a = bind(("input", "normalized_shape", "weight", *(() if root else ("bias",))), args, kwargs)
     x, number = a["input"], rec.products[rec.path[-1]] + 1
     with rec.inside(opaque=True):

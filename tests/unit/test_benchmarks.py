@@ -149,3 +149,6 @@ def test_weights_drawn_anew_follow_from_the_seed(bench):
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
     assert torch.equal(first["1.running_var"], torch.ones(2))
+    bare = torch.nn.ParameterList([torch.zeros(2)])
+    with pytest.raises(ValueError, match="ParameterList has weights and does not draw them"):
+        bench.quality.drawn_anew(bare, 0)

@@ -33,8 +33,8 @@ def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
 
     of = {"widths": [3, 4], "share": 0.149, "compute_s": 600.0}
     keep("cut", 0, {**of, "top1": 0.8})
-    keep("cut", 1, {**of, "top1": 0.82})
-    keep("chex", 0, {**of, "top1": 0.9})
+    keep("cut", 1, {**of, "top1": 0.82, "widths": [4, 3], "at_once": False, "compute_s": 1.0})  # resumed
+    keep("chex", 0, {**of, "top1": 0.9, "amp": False})
     keep("gates", 0, {"error": "method 'gates': no"})
     folder = quality / "resnet20" / "15"
     folder.mkdir(parents=True)
@@ -44,8 +44,8 @@ def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
     text = bench.table(pieces, quality, bench.CONCLUDED)
     assert "## resnet20 at 15% of the MACs, 10 epochs" in text
     assert text.rstrip().splitlines()[-4:] == [
-        "| chex | 90.00 | 1 | 14.9 | 10 | 3 4 |",
-        "| cut | 81.00 ± 1.41 | 2 | 14.9 | 10 | 3 4 |",
+        "| chex | 90.00 f32 | 1 | 14.9 | 10 | 3 4 |",
+        "| cut | 81.00 ± 1.41 | 2 | 14.9 | 10 | of each seed its own |",
         "| uniform (by quality.py) | 70.00 | 1 |  | 5 | 2 2 |",
         "| gates | refused: method 'gates': no | | | | |",
     ]

@@ -387,7 +387,7 @@ def test_a_normalisation_of_a_written_size_freezes(law):
 
 
 @pytest.mark.parametrize("scaled", [True, False])
-@pytest.mark.parametrize("norm", [F.rms_norm, F.layer_norm])
+@pytest.mark.parametrize("norm", [F.rms_norm, F.layer_norm, torch.rms_norm])
 @pytest.mark.parametrize(
     ("shape", "written"),
     [

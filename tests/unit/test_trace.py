@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
-from search_spaces import SearchSpace, trace, verify
+from search_spaces import SearchSpace, VerificationError, trace, verify
 from search_spaces.models import digits_cnn
 from search_spaces.tracing import OPERATORS
 
@@ -116,15 +116,19 @@ def test_weights_that_the_network_writes_into_are_put_back(write, always):
 
         def forward(self, x):
             if always or self.training:
+                written.append(self.training)
                 with torch.no_grad():
                     write(self.q.weight, self.k.weight)
             return self.k(self.a(x).relu())
 
-    model = Writing()
+    model, written = Writing(), []
     places = [p.data_ptr() for p in model.parameters()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with contextlib.suppress(ValueError):  # channels of weights that are written into may be frozen, all of them
         trace(model, torch.randn(2, 4))
+    with contextlib.suppress(VerificationError):
+        verify(model, trace(nn.Sequential(model.a, model.k), torch.randn(2, 4)), torch.randn(2, 4))
+    assert written
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert places == [p.data_ptr() for p in model.parameters()]
 
@@ -237,8 +241,22 @@ def test_a_mistake_of_the_tracer_in_training_mode_is_not_passed_over(monkeypatch
         raise IndexError("dimension out of range")
 
     monkeypatch.setitem(OPERATORS, torch.ops.aten.erf, broken)
-    with pytest.raises(ValueError, match=r"what Noisy does in training could not be followed.*please report"):
+    with pytest.warns(UserWarning, match=r"what Noisy does in training mode could not be followed.*please report"):
         trace(Noisy(), IMAGE)
+
+
+def test_a_network_that_ends_the_process_in_training_is_traced_in_eval_mode():
+    class Ends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            if self.training:
+                raise SystemExit("needs targets")
+            return self.b(self.a(x).relu())
+
+    assert [(g.name, g.size) for g in trace(Ends(), IMAGE).groups] == [("a", 8)]
 
 
 @pytest.mark.parametrize(("asks", "passes"), [(False, 1), (True, 2)])
@@ -309,6 +327,26 @@ def test_what_computed_weights_make_is_listed_beside_what_may_be_pruned():
         prune.l1_unstructured(nn.Linear(4, 7), "weight", 0.5), nn.ReLU(), nn.Linear(7, 6), nn.Linear(6, 2)
     )
     assert {g.name for g in trace(half, torch.randn(2, 4)).frozen} == {"0", "3"}
+
+
+def test_several_computed_weights_of_one_module_are_listed_with_the_channels_that_they_make():
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.raw = nn.Parameter(torch.randn(6, 10, 2, 2)), nn.Parameter(torch.randn(7, 10, 1, 1))
+            self.bare = nn.Parameter(torch.randn(6, 3, 1, 1))
+            self.Several = nn.Conv2d(7, 5, 1)
+            self.end = nn.Conv2d(5, 2, 1)
+
+        def forward(self, x):
+            x = F.conv_transpose2d(F.conv2d(x, self.bare), self.up.exp(), stride=2)
+            return self.end(self.Several(F.conv2d(x, self.raw.exp())).relu())
+
+    space = trace(Several(), torch.randn(2, 3, 4, 4))
+    why = "the weight of the model is computed, not a parameter"
+    assert {g.name: (g.size, g.frozen_because) for g in space.frozen if not g.members} == {
+        "Several#2": (10, why), "Several#3": (7, why)
+    }  # fmt: skip
 
 
 def test_a_network_prepared_for_quantisation_says_prune_before():
