@@ -69,7 +69,7 @@ class _Weights(OperatorMode):
 
     def _keep(self, written: Any) -> None:
         for tensor in tensors_in(written):
-            place = tensor.untyped_storage()._cdata if _is_plain(tensor) else None
+            place: int = tensor.untyped_storage()._cdata if _is_plain(tensor) else 0
             if place in self._at and place not in self._copies:
                 self._copies[place] = self._at[place].untyped_storage().clone()
 
