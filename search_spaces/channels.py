@@ -103,7 +103,8 @@ class Channels:
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """None of these channels may be removed; the first reason given is the one reported."""
-        found = distinct(squeeze(ids).numpy())
+        values = ids.numpy()  # and of an expanded axis one; by NumPy, as it may be asked inside of function transforms
+        found = distinct(values[tuple(slice(0, 1) if step == 0 else slice(None) for step in values.strides)])
         found = found[found != CONSTANT]
         if found.size:
             self._frozen.append((found, why))

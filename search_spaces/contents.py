@@ -20,6 +20,7 @@ PLAIN = (
 OUTSIDE = (nn.Module, type, ModuleType, BuiltinFunctionType, CodeType, FrameType, GeneratorType, torch.Generator)
 CLOSED = (*PLAIN, *OUTSIDE)
 COMMON = frozenset((*PLAIN, bool))  # told by a look at the type
+OWN = frozenset(vars(nn.Module()))  # what PyTorch keeps in a module
 CONTAINERS = frozenset((tuple, list, dict))  # likewise
 
 
@@ -58,6 +59,11 @@ def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
             if type(value) is Tensor and value.is_floating_point() and value.dim():
                 found.append((f"{path}.{name}" if path else name, value))
     return found
+
+
+def kept_in(module: nn.Module) -> list[Any]:
+    """The attributes of a module that are not PyTorch's own."""
+    return [value for name, value in vars(module).items() if type(value) not in COMMON and name not in OWN]
 
 
 def caches(model: nn.Module) -> list[dict[Any, Any]]:

@@ -10,6 +10,7 @@ A `Size` is a number worked out from size attributes of modules, which may follo
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,6 +88,15 @@ class Asking(int):
 
     def __reduce__(self) -> Any:
         return (int, (plain(self),))
+
+    @property
+    def real(self) -> Self:
+        """The number itself."""
+        return self
+
+    def conjugate(self) -> Self:
+        """The number itself."""
+        return self
 
 
 class ChannelCount(Asking):
@@ -280,6 +290,12 @@ def _lossy(name: str, operation: Callable[..., Any], what: str) -> None:
             setattr(kind, f"__{name}__", method)
 
 
+def _shown(self: ChannelCount | Size, how: str = "") -> str:
+    """In a text, which may be the name of a layer; how a module shows itself is for people."""
+    for_people = sys._getframe(1).f_code.co_name in ("extra_repr", "__repr__")
+    return format(plain(self) if for_people else self.lose("a text"), how)
+
+
 def _swapped(operation: Callable[..., Any]) -> Callable[..., Any]:
     return lambda a, b: operation(b, a)
 
@@ -308,5 +324,7 @@ for _name in ("bit_length", "bit_count", "as_integer_ratio", "to_bytes"):
     _function = getattr(int, _name)
     for _kind in (ChannelCount, Size):
         setattr(_kind, _name, _asked(_function, f"{_name}()"))
-for _kind in (ChannelCount, Size):  # of which fractions are made
+for _kind in (ChannelCount, Size):
     _kind.numerator = property(_asked(int, "a fraction"))  # type: ignore[assignment, method-assign]
+    _kind.__format__ = _shown  # type: ignore[assignment, method-assign]
+    _kind.__str__ = _shown  # type: ignore[assignment, method-assign]

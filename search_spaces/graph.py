@@ -50,6 +50,7 @@ class Node:
         reads: Nodes that it depends on.
         ids: Its companion; None: no channel lives on it.
         changes: It writes to its first argument.
+        is_floating: It holds no whole numbers.
     """
 
     func: Any
@@ -60,6 +61,7 @@ class Node:
     reads: tuple[int, ...]
     ids: Tensor | None = None
     changes: bool = False
+    is_floating: bool = True
 
     def argument(self, position: int, name: str) -> Any:
         """By position or keyword; None where not given."""
@@ -99,6 +101,7 @@ class Graph:
         outputs: Nodes that left the network.
         measured: Nodes whose shape the code has asked for.
         recording: False in passes that are no part of inference.
+        is_incomplete: Something was read, or left the network, of which nothing that was seen has made the numbers.
     """
 
     names: Mapping[int, str]
@@ -108,11 +111,13 @@ class Graph:
     outputs: set[int] = field(default_factory=set)
     measured: set[int] = field(default_factory=set)
     recording: bool = True
+    is_incomplete: bool = False
     # Tensors are marked by this and not by the graph: views hold their bases unseen by the garbage collector, so that a
     # graph, and the network with it, would never be freed.
     _mark: object = field(default_factory=object)
     _marked: list[tuple[ref[Tensor], str]] = field(default_factory=list)
     _open: list[int] = field(default_factory=list)
+    _known: dict[int, Tensor] = field(default_factory=dict)  # what was there before; held, for its address
     # Address of a storage -> that storage, while it lives (others get its address), and the node that wrote to it last.
     _written: dict[int, tuple[StorageWeakRef, int]] = field(default_factory=dict)
 
@@ -121,11 +126,17 @@ class Graph:
         mark, node = getattr(tensor, MADE_BY, (None, None))
         return node if mark is self._mark else None
 
+    def know(self, values: Any) -> None:
+        """Tensors that were there before the network ran."""
+        self._known.update((id(t), t) for t in tensors_in(values))
+
     def add(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """An operation has run."""
         if not self.recording:
             return
         reads: list[int] = []
+        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor(...): numbers that the code has
+            self.know(args)
         args, kwargs = self._refer(tuple(args), reads), self._refer(dict(kwargs), reads)
         schema = getattr(func, "_schema", None)
         changes = schema is not None and schema.name.endswith("_")
@@ -136,7 +147,7 @@ class Graph:
             self.nodes.append(
                 Node(
                     func, args, kwargs, tuple(self._open), tuple(tensor.shape), tuple(reads), self.companion(tensor),
-                    changes,
+                    changes, tensor.is_floating_point() or tensor.is_complex(),
                 )
             )  # fmt: skip
             self.mark(tensor, MADE_BY, (self._mark, node))
@@ -169,6 +180,7 @@ class Graph:
             if (tensor := reference()) is not None:
                 vars(tensor).pop(name, None)
         self._marked.clear()
+        self._known.clear()
 
     def enter(self, name: str) -> None:
         """A module begins."""
@@ -193,13 +205,21 @@ class Graph:
 
     def leave_network(self, output: Any) -> None:
         """What the network answers."""
-        self.outputs |= {node for t in tensors_in(output) if (node := self.node_of(t)) is not None}
+        for tensor in tensors_in(output):
+            if (node := self.node_of(tensor)) is not None:
+                self.outputs.add(node)
+            elif id(tensor) not in self.names:
+                self._find_foreign(tensor)
+
+    def _find_foreign(self, tensor: Tensor) -> None:
+        if self.recording and tensor.is_floating_point() and id(tensor) not in self._known:
+            self.is_incomplete = True
 
     def ends(self) -> Iterator[Tensor]:
-        """Companions of what nothing reads; of several tensors that an operation makes, of the first alone."""
+        """Companions of what nothing reads."""
         read = {m for node in self.nodes for m in node.reads}
         for n, node in enumerate(self.nodes):
-            if n not in read and node.ids is not None and (n == 0 or self.nodes[n - 1].args is not node.args):
+            if n not in read and node.ids is not None and node.is_floating:
                 yield node.ids
 
     def _writer_of(self, tensor: Tensor) -> int:
@@ -218,6 +238,7 @@ class Graph:
             if self._written and (writer := self._writer_of(value)) > (-1 if node is None else node):
                 reads.append(writer)  # through a view of the same memory
             if node is None:
+                self._find_foreign(value)
                 return OTHER
             reads.append(node)
             return Made(node)

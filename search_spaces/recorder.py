@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from search_spaces.attributes import Claim, Laws, counts_heads
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
-from search_spaces.contents import named_tensors, tensors_in
+from search_spaces.contents import kept_in, named_tensors, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Terms, plain
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
@@ -135,6 +135,7 @@ class Recorder:
         for name, tensor in self.tensors:
             self.names.setdefault(id(tensor), name)
         self.graph = Graph(self.names, self.companion)
+        self.graph.know([kept_in(module) for module in self.modules.values()])
         self.reached: set[str] = set()
         self.tried = dict(tried or {})
         self.misunderstood: set[str] = set()
@@ -264,7 +265,7 @@ class Recorder:
 
     def freeze(self, ids: Tensor, why: str) -> None:
         """Forbid the removal of `ids`."""
-        self.channels.freeze(squeeze(ids), why)
+        self.channels.freeze(ids, why)
 
     def freeze_all(self, values: Any, why: str) -> None:
         """Forbid the removal of every channel found in the tensors within `values`."""
@@ -276,10 +277,6 @@ class Recorder:
                 self.freeze_tensor(view.name, len(self.shapes[view.name]), why)
             elif (ids := self.companion(tensor)) is not None:
                 self.freeze(ids, why)
-
-    def is_lost(self, tensor: Tensor) -> bool:
-        """Has nothing that was seen made this tensor?"""
-        return self.graph.recording and id(tensor) not in self.names and self.graph.node_of(tensor) is None
 
     def guard(self, tensor: Tensor, ids: Tensor, why: str) -> None:
         """Forbid the removal of `ids` should `tensor` be used."""

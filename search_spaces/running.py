@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -49,6 +50,8 @@ def hooks(rec: Recorder) -> Iterator[None]:
                     rec.graph.add(adapters[name], call.args, call.kwargs, call.output)
             elif not is_shrinkable(module):
                 rec.freeze_all(args, rec.closed.pop())
+                if rec.opaque == 1:
+                    rec.graph.add(module, args, kwargs, output)
             elif rec.opaque == 1:
                 declared(rec, name, cast(Shrinkable, module), args[0], output)
                 rec.graph.add(module, args, {}, output)
@@ -103,7 +106,10 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
         if rec.opaque:
             return original.__get__(None, cls)(*args, **kwargs)
         why = f"unknown custom autograd function '{cls.__name__}' in {rec.where}"
-        return sealed(rec, why, original.__get__(None, cls), args, kwargs)
+        with sealed(rec, why, (args, kwargs)):
+            out = original.__get__(None, cls)(*args, **kwargs)
+        rec.graph.add(cls, args, kwargs, out)
+        return out
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
     try:
@@ -120,6 +126,11 @@ TRANSFORMS = (  # what all of torch.func goes through: where it stands, and what
     (eager_transforms, "_jvp_with_argnums", "torch.func.jvp"),
 )
 
+FUNCTIONALIZED = (
+    "_func_increment_nesting", "_wrap_all_tensors_to_functional", "_unwrap_all_tensors_from_functional",
+    "_func_decrement_nesting",
+)  # fmt: skip
+
 
 @contextmanager
 def transforms(rec: Recorder) -> Iterator[None]:
@@ -129,7 +140,10 @@ def transforms(rec: Recorder) -> Iterator[None]:
         def transformed(*args: Any, **kwargs: Any) -> Any:
             if rec.opaque:
                 return original(*args, **kwargs)
-            return sealed(rec, f"{name} in {rec.where} cannot be followed", original, args, kwargs)
+            with sealed(rec, f"{name} in {rec.where} cannot be followed", (args, kwargs), layers=True):
+                out = original(*args, **kwargs)
+            rec.graph.add(original, args, kwargs, out)
+            return out
 
         return transformed
 
@@ -138,18 +152,69 @@ def transforms(rec: Recorder) -> Iterator[None]:
             original = getattr(module, attribute)
             setattr(module, attribute, around(name, original))
             undo.callback(setattr, module, attribute, original)
+        undo.enter_context(functionalized(rec))
         yield
 
 
-def sealed(rec: Recorder, why: str, function: Any, args: Any, kwargs: Any) -> Any:
-    """What a function answers of which nothing is known: what enters it stays, and so do the parameters it uses."""
+@contextmanager
+def functionalized(rec: Recorder) -> Iterator[None]:
+    """The same of torch.func.functionalize: its steps are exchanged, as what it made may be there already."""
+    begin, wrap, unwrap, end = (getattr(eager_transforms, name) for name in FUNCTIONALIZED)
+    running: list[tuple[ExitStack, list[Any]]] = []  # those that are at work, each with what entered it
+
+    def begun(*args: Any) -> Any:
+        inside = ExitStack()
+        if not rec.opaque:
+            why = f"torch.func.functionalize in {rec.where} cannot be followed"
+            inside.enter_context(sealed(rec, why, (), layers=True))
+        running.append((inside, []))
+        return begin(*args)
+
+    def wrapped(values: Any, level: Any) -> Any:
+        if len(running) == 1 and rec.closed:
+            rec.freeze_all(values, rec.closed[-1])
+        running[-1][1].append(values)
+        return wrap(values, level)
+
+    def unwrapped(values: Any, **kwargs: Any) -> Any:
+        out = unwrap(values, **kwargs)
+        if rec.opaque == 1:
+            rec.graph.add(unwrap, tuple(running[-1][1]), {}, out)
+        return out
+
+    def ended(*args: Any) -> Any:
+        try:
+            return end(*args)
+        finally:
+            running.pop()[0].close()  # what it makes of ids is made outside
+
+    for name, step in zip(FUNCTIONALIZED, (begun, wrapped, unwrapped, ended), strict=True):
+        setattr(eager_transforms, name, step)
+    try:
+        yield
+    finally:
+        for name, step in zip(FUNCTIONALIZED, (begin, wrap, unwrap, end), strict=True):
+            setattr(eager_transforms, name, step)
+
+
+@contextmanager
+def sealed(rec: Recorder, why: str, values: Any, *, layers: bool = False) -> Iterator[None]:
+    """Something runs of which nothing is known: what enters it stays, and so do the parameters it uses.
+
+    Args:
+        rec: The recorder.
+        why: Reason given.
+        values: What enters it.
+        layers: The parameters that it uses are those of layers, which are named among what stays.
+    """
+    known = len(rec.whole)
     rec.closed.append(why)
-    rec.freeze_all((args, kwargs), why)
+    rec.freeze_all(values, why)
     try:
         with rec.inside(opaque=True):
-            return function(*args, **kwargs)
+            yield
     finally:
         rec.closed.pop()
-        for name in [name for (name, axis), said in rec.whole.items() if (axis, said) == (0, why)]:
-            if len(rec.shapes[name]) > 1:  # a layer is among those that are named
+        for name, axis in [*islice(reversed(rec.whole), len(rec.whole) - known)] if layers else ():
+            if axis == 0 and rec.whole[name, axis] == why and len(rec.shapes[name]) > 1:
                 rec.makes(name, 0, rec.shapes[name][0])

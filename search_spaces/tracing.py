@@ -19,11 +19,12 @@ from search_spaces.companions import along
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.feeding import fed, traced_inputs
+from search_spaces.graph import MADE_BY
 from search_spaces.inputs import exchanged, positional
 from search_spaces.literals import asking
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.preserving import preserved
-from search_spaces.recorder import ParameterView, Recorder
+from search_spaces.recorder import ATTRIBUTE, ParameterView, Recorder
 from search_spaces.rules import (
     arithmetic,
     attention,
@@ -153,6 +154,7 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     args, kwargs = detached(args), detached(kwargs)
     if rec.inputs:
         args, kwargs = exchanged(positional(model), rec.inputs, partial(fed, rec), args, kwargs)
+    rec.graph.know((args, kwargs))
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
     with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
@@ -169,8 +171,7 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
         )
     rec.freeze_all(output, "output of the network")
     rec.graph.leave_network(output)
-    given = {id(t) for t in tensors_in((args, kwargs))}
-    if any(t.is_floating_point() and id(t) not in given and rec.is_lost(t) for t in tensors_in(output)):
+    if rec.graph.is_incomplete:
         for ids in rec.graph.ends():
             rec.freeze(ids, "nothing that is seen reads it, so the answer of the model may have been made of it")
 
@@ -277,6 +278,20 @@ def number_of_elements(rec: Recorder, tensor: Tensor) -> int:
     return math.prod(shape_of(rec, tensor))
 
 
+def copied(rec: Recorder, tensor: Tensor, memo: Any) -> Tensor:
+    """copy.deepcopy(x): the copy has what the trace knows of `x`, and loses it with all the others."""
+    rec.see(tensor)
+    marks = {name: vars(tensor).pop(name) for name in (ATTRIBUTE, MADE_BY) if name in vars(tensor)}
+    try:
+        with rec.inside(opaque=True):
+            out: Tensor = tensor.__deepcopy__(memo)
+    finally:
+        vars(tensor).update(marks)
+    for name, value in marks.items():
+        rec.graph.mark(out, name, value)
+    return out
+
+
 def number_of_axes(rec: Recorder, tensor: Tensor) -> int:
     """x.dim()."""
     return tensor.dim()
@@ -290,14 +305,17 @@ MEASURES: dict[Any, Any] = {
     torch.Tensor.nelement: number_of_elements,
     torch.numel: number_of_elements,
     torch.Tensor.dim: number_of_axes,
+    torch.Tensor.__deepcopy__: copied,
 }
 
 
 def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """A call in which no operator ran (x.data ...) may have lost the companion on its way."""
     inputs = {id(t) for t in tensors_in((args, kwargs))}
-    if any(id(t) not in inputs and id(t) not in rec.names and rec.companion(t) is None for t in tensors_in(out)):
+    new = [t for t in tensors_in(out) if id(t) not in inputs and id(t) not in rec.names]
+    if any(rec.companion(t) is None for t in new):
         rec.freeze_all((args, kwargs), f"'{resolve_name(func) or func}' in {rec.where}")
+    rec.graph.add(func, args, kwargs, [t for t in new if rec.graph.node_of(t) is None])
 
 
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -28,6 +28,7 @@ from search_spaces.tracing import as_call, slow_path
 from search_spaces.watching import modes_read
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
+SEEDS, TOLERANCE = (0, 1, 2), 1e-6  # unless others are asked for
 TINY = 1e-4  # parameters that are smaller hide errors as zeros do
 IN_SINGLE = 100  # times the tolerance for a network that cannot run, or not everywhere, in double precision
 
@@ -47,8 +48,8 @@ def verify(
     space: SearchSpace,
     example_inputs: Any,
     *,
-    seeds: Iterable[int] = (0, 1, 2),
-    tolerance: float = 1e-6,
+    seeds: Iterable[int] = SEEDS,
+    tolerance: float = TOLERANCE,
 ) -> float:
     """Prune random channels of `model` and compare with the dense network in which nothing reads them.
 

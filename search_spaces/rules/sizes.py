@@ -41,7 +41,7 @@ def origin(rec: Recorder, sizes: Sequence[Any]) -> str:
     """What is known of sizes that cannot be followed, as the end of a sentence: where they come from."""
     for size in (s for s in sizes if type(s) is int):
         if (said := rec.worked_out.get((rec.path[-1], size))) is not None:
-            return f"takes the {size} that {said} in {rec.where}"
+            return f"is written in the code of {rec.where}, or takes the {size} that {said} there"
         if (rec.path[-1], size) in rec.staying:
             return f"is written in the code of {rec.where}, or counts channels that stay"
     return f"is written in the code of {rec.where}"

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from torch import nn
 
 from search_spaces.channels import Channels
 from search_spaces.companions import folded, squeeze
@@ -119,6 +120,8 @@ def test_counts_follow_proportional_arithmetic():
         (lambda c: statistics.mean([c, c]), 8),
         (lambda c: type(c)(c), 8),
         (lambda c: Fraction(c, 3), Fraction(8, 3)),
+        (lambda c: f"{c:03}", "008"),
+        (str, "8"),
         (lambda c: Fraction(3, 2) / Fraction(c), Fraction(3, 16)),
     ],
 )
@@ -135,6 +138,20 @@ def test_what_the_type_of_a_count_makes_counts_nothing():
     count = ChannelCount.of(torch.arange(1, 9), book)
     assert type(type(count)(4)) is int
     assert type(pickle.loads(pickle.dumps(count))) is int
+    assert not book.frozen
+
+
+def test_the_parts_of_a_count_count_on():
+    book = Book()
+    count = ChannelCount.of(torch.arange(1, 9), book)
+    assert count.real.ids is count.conjugate().ids is count.ids
+    assert not book.frozen
+
+
+def test_how_a_layer_shows_itself_asks_nothing():
+    book, layer = Book(), nn.Linear(2, 3)
+    layer.in_features = ChannelCount.of(torch.arange(1, 9), book)
+    assert "in_features=8" in repr(layer)
     assert not book.frozen
 
 

@@ -1,6 +1,7 @@
 """Branches from the settings to the report: the setting, what branches are worth, reconstruction, messages."""
 
 import re
+import sys
 from dataclasses import replace
 
 import branches
@@ -20,7 +21,7 @@ from objectives import Feasibility, InfeasibleBudget, parse
 from objectives.latency import Comparison, fit, needed
 from objectives.latency.sampling import sample
 from objectives.latency.sites import sites_of
-from search_spaces import VerificationError, prune, trace, verified, verify
+from search_spaces import VerificationError, holding, prune, trace, verified, verify
 from search_spaces.emptied import Network
 
 
@@ -127,6 +128,39 @@ def test_of_branches_that_only_fail_together_one_has_to_stay(monkeypatch):
     for branch in found.branches:
         widths = found.without(found.full, branch)
         assert found.check(widths) == widths
+
+
+def test_a_branch_that_is_wrong_in_a_later_draw_has_to_stay(monkeypatch):
+    """`verify` draws the network anew for each seed; the first may hide what the others show."""
+    model, x, space = network()
+    gone, real, made = space.branches[0].groups[0], holding.Subject.difference, holding.subject_of
+
+    def difference(self, space, kept):
+        return 1.0 if self.seed and not len(kept[gone]) else real(self, space, kept)
+
+    def subject_of(model, example_inputs, seed, tolerance):
+        subject = made(model, example_inputs, seed, tolerance)
+        subject.seed = seed
+        return subject
+
+    monkeypatch.setattr(holding.Subject, "difference", difference)
+    for module in (holding, sys.modules[verify.__module__]):
+        monkeypatch.setattr(module, "subject_of", subject_of)
+    found = verified(model, space, x[:2])
+    assert found.groups[gone].floor == 1
+    assert found.vanishing is not None
+
+
+def test_what_is_wrong_with_all_branches_there_is_told(monkeypatch):
+    model, x, space = network()
+    first, real = next(n for n, g in enumerate(space.groups) if g.floor == 0), holding.Subject.difference
+
+    def difference(self, space, kept):
+        return float("nan") if len(kept[first]) < space.groups[first].size else real(self, space, kept)
+
+    monkeypatch.setattr(holding.Subject, "difference", difference)
+    with pytest.raises(VerificationError, match="NaN or infinity"):
+        verified(model, space, x[:2])
 
 
 def test_a_budget_that_only_depth_reaches_says_so():

@@ -569,11 +569,13 @@ def test_of_what_is_twice_an_attribute_two_go_at_once(law, pieces, found):
     [
         (
             lambda s, x: torch.split(x, [s.rank + 2 * s.state, s.state], -1)[1],
-            "split(11, 4) takes the 11 that a sum makes of 'rank' and 'state' in the model",
+            "split(11, 4) is written in the code of the model, or takes the 11 that a sum makes of 'rank' and 'state' "
+            "there",
         ),
         (
             lambda s, x: x[:, s.rank + 2 * s.state :],
-            "the index [11:] on its channels takes the 11 that a sum makes of 'rank' and 'state' in the model",
+            "the index [11:] on its channels is written in the code of the model, or takes the 11 that a sum makes of "
+            "'rank' and 'state' there",
         ),
         (
             lambda s, x: x.view(1, torch.arange(30).view(2, 15).shape[1], -1)[:, -4:, 0],

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import gc
+import pickle
 import warnings
 import weakref
 
@@ -454,6 +455,8 @@ class Transformed(nn.Module):
         ("torch.vmap", lambda s, x: torch.vmap(lambda n: x[0] * n * s.inner(x[0]).sum())(torch.arange(4.0))),
         ("torch.func.grad", lambda s, x: torch.func.grad(lambda q: s.inner(q).tanh().sum())(x)),
         ("torch.vmap", lambda s, x: torch.vmap(torch.func.grad(lambda q: s.inner(q).tanh().sum()))(x)),
+        ("torch.func.functionalize", lambda s, x: torch.func.functionalize(lambda q: s.inner(q).relu_().mean() + q)(x)),
+        ("torch.vmap", lambda s, x: torch.vmap(torch.func.functionalize(lambda q: s.inner(q).mean() + q))(x)),
         ("torch.func.vjp", lambda s, x: torch.func.jacrev(lambda q: s.inner(q).tanh().sum())(x)),
     ],
 )
@@ -497,6 +500,75 @@ def test_an_answer_whose_origin_is_not_seen_is_not_pruned(hide):
     assert [g.name for g in space.groups] == ["first"]
     assert [g.name for g in space.frozen] == ["second"]
     assert "the answer of the model may have been made of it" in space.frozen[0].frozen_because
+
+
+@pytest.mark.parametrize(
+    ("answer", "frozen"),
+    [
+        (lambda s, y: unseen(y) + 1, {"second"}),
+        (lambda s, y: unseen(y.split([s.some, s.others], -1)[1]), {"second"}),
+        (
+            lambda s, y: (lambda a, b: unseen(b).sum() + s.third(a))(*y.split([s.some, s.others], -1)),
+            {"second#2", "third"},
+        ),
+        (lambda s, y: (s.aside(y), y)[1] * torch.tensor(2.0) * s.table[0], {"second"}),
+    ],
+)
+def test_what_nothing_reads_stays_where_an_operation_reads_what_nothing_has_made(answer, frozen):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(5, 8), nn.Linear(8, 7), nn.Linear(3, 2)
+            self.aside = nn.Linear(7, 6)
+            self.some, self.others, self.table = 3, 4, [torch.tensor(1.0)]
+
+        def forward(self, x):
+            return answer(self, self.second(self.first(x).relu()))
+
+    space = trace(Hidden(), torch.randn(2, 5))
+    found = {g.name for g in space.frozen}
+    assert "first" in [g.name for g in space.groups]
+    assert found == frozen
+
+
+def unseen(x):
+    return torch.Tensor._make_subclass(torch.Tensor, x)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: copy.deepcopy([x])[0], lambda x: x])
+def test_what_a_network_keeps_of_an_activation_carries_nothing_of_the_trace(copied):
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            self.kept = copied(self.first(x))
+            return self.second(self.kept)
+
+    model = Keeping()
+    assert {g.name: g.size for g in trace(model, torch.randn(2, 5)).groups} == {"first": 8}
+    assert not vars(model.kept)
+    pickle.dumps(model.kept)
+
+
+def test_a_custom_function_says_nothing_of_which_axis_of_a_parameter_makes_channels():
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            return x @ weight.t()
+
+    class Custom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.out = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(7, 2)
+            self.weight = nn.Parameter(torch.randn(7, 6))
+
+        def forward(self, x):
+            return self.out(Product.apply(self.second(self.first(x).relu()), self.weight))
+
+    space = trace(Custom(), torch.randn(2, 5))
+    assert {g.name: g.size for g in space.frozen} == {"second": 6, "out": 2}
 
 
 def test_a_copied_activation_has_its_channels():
