@@ -33,7 +33,7 @@ def verified(model: nn.Module, space: SearchSpace, example_inputs: Any) -> Searc
     while True:
         before = space
         for seed in SEEDS:
-            with preserved(model), torch.no_grad(), slow_path():
+            with preserved(model) as written, written, torch.no_grad(), slow_path():
                 model.eval()
                 space = _mended(subject_of(model, example_inputs, seed, TOLERANCE), space, seed)
         try:

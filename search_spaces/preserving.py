@@ -14,8 +14,12 @@ from search_spaces.operators import OperatorMode
 
 
 @contextmanager
-def preserved(model: nn.Module) -> Iterator[None]:
-    """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were."""
+def preserved(model: nn.Module) -> Iterator[Written]:
+    """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were.
+
+    Yields:
+        What is to be asked about each operator before it runs, or to be entered, and sees them by itself.
+    """
     modes = [(m, m.training) for m in model.modules()]
     tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
         (table, dict(table)) for m, _ in modes for table in (m._parameters, m._buffers) if isinstance(table, dict)
@@ -25,10 +29,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
     for table in kept:
         table.clear()
     values = [(b, b.detach().clone()) for b in model.buffers()]
-    weights = _Weights(model)
+    written = Written(model)
     try:
-        with torch.random.fork_rng(devices=[]), weights:
-            yield
+        with torch.random.fork_rng(devices=[]):
+            yield written
     finally:
         for module, mode in modes:
             if isinstance(module, torch.jit.ScriptModule):
@@ -41,10 +45,10 @@ def preserved(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
-        weights.restore()
+        written.restore()
 
 
-class _Weights(OperatorMode):
+class Written(OperatorMode):
     """Sees what is written into the parameters of a network (moving averages, clamps), and copies those before.
 
     Args:
@@ -59,13 +63,17 @@ class _Weights(OperatorMode):
         self._copies: dict[int, torch.UntypedStorage] = {}
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run it; copy what it is about to write into."""
+        """Run it."""
+        self.before(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def before(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Copy what an operator is about to write into."""
         if func._schema.is_mutable:
             for argument, value in zip(func._schema.arguments, args, strict=False):
                 if argument.alias_info is not None and argument.alias_info.is_write:
                     self._keep(value)
             self._keep(kwargs.get("out"))
-        return func(*args, **kwargs)
 
     def _keep(self, written: Any) -> None:
         for tensor in tensors_in(written):

@@ -104,10 +104,12 @@ class Recorder:
         shapes: Of parameters and buffers.
         worked_out: (Module, number) -> what its code has made of sizes that can be followed, but not what came of them.
         staying: (Module, number) of axes that no channel lives on, of which its code has asked the size.
+        before: Is asked about each operator, with its arguments, before it runs.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
     def __init__(self, model: nn.Module, tried: Mapping[str, int] | None = None) -> None:
+        self.before: Callable[..., None] = lambda *_: None
         self.channels = Channels()
         self.laws = Laws(self.channels)
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}

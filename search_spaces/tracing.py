@@ -105,7 +105,8 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
     rec.batch = max(int(first.shape[0]), 1) if first is not None and first.dim() else 1
     failed: ValueError | None = None
     try:
-        with preserved(model), watched(rec):
+        with preserved(model) as written, watched(rec):
+            rec.before = written.before
             model.eval()
             run(rec, model, args, kwargs)
             again = rec.to_try_again()
@@ -369,6 +370,7 @@ class Operators(OperatorMode):
         rec.seen += 1
         rec.products[rec.path[-1]] += products.numbers(func, args)
         rec.see((args, kwargs))
+        rec.before(func, args, kwargs)
         out = func(*args, **kwargs)
         if rec.opaque:
             if rec.closed:

@@ -74,7 +74,7 @@ def verify(
         VerificationError: Names the group whose removal breaks the network; or says why nothing could be compared.
     """
     worst = 0.0
-    with preserved(model), torch.no_grad(), slow_path():
+    with preserved(model) as written, written, torch.no_grad(), slow_path():
         model.eval()
         check_copies(model, example_inputs)
         for seed in seeds:
