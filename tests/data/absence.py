@@ -170,6 +170,7 @@ REDUCTIONS = {
     aten.linalg_vector_norm: norm,
     aten.norm: norm,
     aten.native_layer_norm: layer_norm,
-    aten._fused_rms_norm: rms_norm,
     aten.native_group_norm: group_norm,
 }
+if hasattr(aten, "_fused_rms_norm"):  # of PyTorch 2.8
+    REDUCTIONS[aten._fused_rms_norm] = rms_norm
