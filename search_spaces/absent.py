@@ -72,7 +72,9 @@ def _first(values: Any) -> Tensor | None:
     if isinstance(values, dict):
         values = tuple(values.values())
     if isinstance(values, (tuple, list)):
-        return next((found for v in values if (found := _first(v)) is not None), None)
+        for value in values:  # no generator: torch.export of PyTorch 2.7 cannot follow one
+            if (found := _first(value)) is not None:
+                return found
     return None
 
 
