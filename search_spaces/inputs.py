@@ -84,7 +84,8 @@ def exchanged(
     given = _named(arguments, args, kwargs)
     place = {name: number for number, name in enumerate(arguments)}
     in_order = sorted(given, key=lambda pair: place.get(pair[0], len(place)))
-    first = next((path for name, value in in_order for path, _ in _leaves(name, value)), "")
+    paths = [path for name, value in in_order for path, _ in _leaves(name, value)]  # PyTorch 2.7 exports no generator
+    first = paths[0] if paths else ""
 
     def changed(path: str, value: Any) -> Any:
         if isinstance(value, Tensor):
