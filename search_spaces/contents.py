@@ -61,9 +61,9 @@ def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     return found
 
 
-def kept_in(module: nn.Module) -> list[Any]:
-    """The attributes of a module that are not PyTorch's own."""
-    return [value for name, value in vars(module).items() if type(value) not in COMMON and name not in OWN]
+def kept_in(module: nn.Module) -> dict[str, Any]:
+    """The attributes of a module that are not PyTorch's own, but for plain numbers and the like."""
+    return {name: value for name, value in vars(module).items() if type(value) not in COMMON and name not in OWN}
 
 
 def caches(model: nn.Module) -> list[dict[Any, Any]]:

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from search_spaces.contents import OWN, tensors_in
+from search_spaces.contents import kept_in, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, plain
 from search_spaces.graph import MADE_BY
 from search_spaces.literals import Literal, asking, floats_asked
@@ -239,23 +239,19 @@ def _sized(value: Any, attribute: Attribute, rec: Recorder) -> Any:
     return value
 
 
-KEEP_NONE = frozenset((int, bool, float, str, type(None)))
-
-
 def forget_counts(model: nn.Module) -> None:
     """Make the counts, and the floats that ask, that modules have kept in their attributes plain numbers again.
 
     Tensors there forget what they carried, also those that were copied unseen.
     """
     for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if type(value) not in KEEP_NONE and name not in OWN:
-                for tensor in tensors_in(value):
-                    vars(tensor).pop(ATTRIBUTE, None)
-                    vars(tensor).pop(MADE_BY, None)
-                kept = _plainly(value)
-                if kept is not value:
-                    module.__dict__[name] = kept
+        for name, value in kept_in(module).items():
+            for tensor in tensors_in(value):
+                vars(tensor).pop(ATTRIBUTE, None)
+                vars(tensor).pop(MADE_BY, None)
+            kept = _plainly(value)
+            if kept is not value:
+                module.__dict__[name] = kept
 
 
 def _plainly(value: Any) -> Any:

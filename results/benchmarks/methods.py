@@ -31,7 +31,7 @@ from typing import Any
 import quality_tables
 import torch
 from protocol import CACHE, NETWORKS, claim, processor, spread
-from quality import BATCH, EPOCH, RATE, Bench
+from quality import EPOCH, PLAIN, Bench
 from quality import PIECES as OF_QUALITY
 
 import autoprune
@@ -49,9 +49,6 @@ FINDING = (
     "slimming", "polarization", "greg2", "increg", "chex", "mest", "gap", "morphnet", "reweighted", "threshold",
     "gates", "fisher", "imp",
 )  # fmt: skip
-PLAIN: dict[str, Any] = {
-    "lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH, "distill": 0,
-}  # fmt: skip
 CLOSED: dict[str, Any] = {"strategy": "equal_loss", "trials": 1, "finalists": 0}
 
 
@@ -81,16 +78,9 @@ class Grid(Bench):
         if (run / "config.toml").is_file():
             result = autoprune.resume(run, model=self.dense, data=self.data)
         else:
-            how = {
-                **PLAIN,
-                "reconstruct": False,
-                "seed": seed,
-                "name": str(run),
-                "epochs": epochs,
-                **settings(name, epochs),
-            }
+            how = {**PLAIN, "reconstruct": False, "seed": seed, "name": str(run), "epochs": epochs}
             verb = autoprune.train if name in FINDING else autoprune.search
-            result = verb(self.dense, self.data, f"macs<={self.budget}", **how)
+            result = verb(self.dense, self.data, f"macs<={self.budget}", **{**how, **settings(name, epochs)})
         share = result.costs["macs"]["pruned"] / result.costs["macs"]["dense"]
         return {"widths": list(result.widths), "share": share, "top1": result.metrics["pruned_test"]["top1"]}
 

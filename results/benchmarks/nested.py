@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from protocol import CACHE, NETWORKS, claim
-from quality import BATCH, BN_SAMPLES, EPOCH, RATE, Bench
+from quality import BATCH, BN_SAMPLES, EPOCH, PLAIN, Bench
 from torch import nn
 
 from autoprune.compute import Compute
@@ -64,7 +64,7 @@ class Pair(Bench):
         path, levels, problem = self.file(name, epochs, seed), self.levels(), self.problem(CRITERION)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = Checkpoints(path.with_suffix(".pt"), 100, strict=False)
-        how = TrainingSettings(lr=RATE, lr_schedule="cosine", warmup=0, batch_size=BATCH, seed=seed, amp="auto")
+        how = TrainingSettings(**PLAIN, seed=seed)
         start = time.process_time()
         data, found = self.data.without_test(), {}
         if name == TOGETHER:

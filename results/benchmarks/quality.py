@@ -66,6 +66,7 @@ from search_spaces import Kept, Widths, prune, trace
 PIECES = CACHE / "quality"
 EPOCH, BATCH, RATE = 351, 128, 0.02
 SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
+PLAIN: dict[str, Any] = {"lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH}  # the plain protocol
 STARTS = {"fitted": RATE, "scratch": 0.1}  # of a training, besides the weights as cut -> its rate
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
 HOW = {"random": {"warm_starts": "none"}, "depth": {"strategy": "combined", "depth": "on"}}  # of a search's name
@@ -104,18 +105,11 @@ class Training(NamedTuple):
         Raises:
             ValueError: If there is no such setting, or it cannot have that value.
         """
-        plain = {
-            "lr": STARTS.get(self.start, RATE),
-            "lr_schedule": "cosine",
-            "warmup": 0,
-            "batch_size": BATCH,
-            "amp": "auto",
-        }
         known = {field.name: field.type for field in fields(TrainingSettings)}
         if unknown := [name for name, _ in self.settings if name not in known]:
             raise ValueError(f"measure: no training setting '{unknown[0]}'")
         named = {n: value if known[n].startswith("str") else json.loads(value) for n, value in self.settings}
-        return TrainingSettings(**{**plain, "seed": self.seed, **named})
+        return TrainingSettings(**{**PLAIN, "lr": STARTS.get(self.start, RATE), "seed": self.seed, **named})
 
 
 @dataclass
@@ -149,11 +143,11 @@ class Bench:
         if found is None:
             raise SystemExit(f"no weights {file}: results/benchmarks/networks.py --network {self.network} trains them")
         model = dense_network(found, self.network)
-        known = PIECES / self.network / "weights.json"
+        known, weights = PIECES / self.network / "weights.json", fingerprint(model)
         if not known.is_file():
             known.parent.mkdir(parents=True, exist_ok=True)
-            write_text(known, json.dumps(fingerprint(model)))
-        if json.loads(known.read_text()) != fingerprint(model):
+            write_text(known, json.dumps(weights))
+        if json.loads(known.read_text()) != weights:
             raise SystemExit(f"the pieces in {known.parent} are of other weights than {found}; move them away first")
         return model
 
