@@ -46,6 +46,15 @@ class Claim:
     why: str
 
 
+@dataclass(frozen=True, eq=False)
+class Divisible:
+    """The product of `terms` is divisible by `divisor` whatever is pruned."""
+
+    terms: Terms
+    divisor: int
+    why: str
+
+
 # The canonical form of a line of channels: its roots and their shares, with no common divisor. Proportional lines have
 # the same.
 Line = bytes
@@ -61,6 +70,7 @@ class Laws:
     def __init__(self, channels: Channels) -> None:
         self.channels = channels
         self.claims: list[Claim] = []
+        self.divisible: list[Divisible] = []
         self.follows: dict[Attribute, Tensor] = {}
         self.fixed: set[Attribute] = set()
         self._frozen: set[int] = set()
@@ -76,6 +86,7 @@ class Laws:
         """Tie the channels that an attribute follows where without some it would be no whole number.
 
         Of what is `2 * n` wide two go at once; of what is `m * n` wide as many as `m`, if that is the one that stays.
+        Where the code needs it divisible, and it would not be, they are frozen.
         """
         for attribute, ids in self.follows.items():
             value, number = value_of(attribute), len(ids)
@@ -85,6 +96,14 @@ class Laws:
             if any(n * value % number for root, n in found.items() if root != CONSTANT and root not in frozen):
                 blocks = ids.reshape(math.gcd(value, number), -1)
                 self.channels.unite(blocks[:, :1].expand_as(blocks), blocks, f"the size '{attribute}' counts several")
+        for promise in self.divisible:
+            alone = len(promise.terms) == 1
+            for attribute in (term for term, _ in promise.terms if isinstance(term, Attribute)):
+                if (ids := self.follows.get(attribute)) is None:
+                    continue
+                value, number = value_of(attribute) or 0, len(ids) * promise.divisor
+                if not alone or any(n * value % number for n in self.channels.numbers(ids).values()):
+                    self.channels.freeze(ids, promise.why)
 
     def _look_again(self) -> None:
         """Channels have been united or frozen."""
@@ -131,8 +150,12 @@ class Laws:
         if sorted(left.values()) == [-1, 1]:
             few, many = sorted((lines[line] for line in left), key=len)
             if len(few) > 1 and len(many) % len(few) == 0:
-                blocks = many.reshape(len(few), -1)
-                self.channels.unite(few[:, None].expand_as(blocks), blocks, why)
+                if self.channels.numbers(few).keys() <= self.channels.numbers(many).keys():  # half of them, say
+                    parts = many.reshape(-1, len(few))
+                    self.channels.unite(parts[:1].expand_as(parts), parts, why)
+                else:
+                    blocks = many.reshape(len(few), -1)
+                    self.channels.unite(few[:, None].expand_as(blocks), blocks, why)
                 self._lines.clear()
                 return True
         for line in left:

@@ -4,7 +4,7 @@ While a model is traced, `x.shape[1]` is a `ChannelCount`: an int that knows the
 stays proportional (`c // groups`, `c * h * w`, `c1 + c2`) keeps that knowledge, so a size computed from a shape can be
 told from a constant written in the code. Anything else freezes the channels, because the result would change with them.
 A `Size` is a number worked out from size attributes of modules, which may follow the channels (see attributes.py).
-(Floats and NumPy read an int without asking it: see literals.py and watching.py.)
+(Floats and NumPy read an int without asking it: see literals.py and readers.py.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Book(Protocol):
     def promise(self, left: ChannelCount, right: ChannelCount, why: str) -> None:
         """The code relies on two counts being equal whatever is pruned."""
 
-    def promise_divisible(self, count: ChannelCount, divisor: int, why: str) -> None:
+    def promise_divisible(self, count: ChannelCount | Size, divisor: int, why: str) -> None:
         """The code relies on a count being divisible whatever is pruned."""
 
     @property
@@ -82,6 +82,21 @@ class Asking(int):
 
     def __copy__(self) -> Self:
         return self
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> Self:
+        return self
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return self // other, self % other
+
+    def __lshift__(self, other: Any) -> Any:
+        return self * (1 << other)
+
+    def __rshift__(self, other: Any) -> Any:
+        return self // (1 << other)
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self
@@ -123,10 +138,16 @@ class ChannelCount(Asking):
         self.book.freeze(self.ids, f"their number enters {what} in {self.book.where}")
         return plain(self)
 
+    def must_be_whole(self) -> None:
+        """Of `c // 4 * 4` it matters whether `c` is divisible; of `c // 4` the view that has this size sees to it."""
+        if self.factor.denominator > 1:
+            self.book.promise_divisible(self, 1, f"{self.book.where} needs their number divisible")
+
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Size):
             return other * self
         if isinstance(other, int) and not isinstance(other, ChannelCount):
+            self.must_be_whole()
             return ChannelCount.of(self.ids, self.book, self.factor * other) if other else 0
         return _apply(operator.mul, "a product", self, other)
 
@@ -143,6 +164,8 @@ class ChannelCount(Asking):
 
     def __add__(self, other: Any) -> Any:
         if isinstance(other, ChannelCount) and self.factor == other.factor:
+            self.must_be_whole()
+            other.must_be_whole()
             return ChannelCount.of(torch.cat([self.ids, other.ids]), self.book, self.factor)
         if isinstance(other, int) and not isinstance(other, ChannelCount) and other == 0:
             return self
@@ -180,16 +203,22 @@ class ChannelCount(Asking):
 
 
 class Size(Asking):
-    """A number worked out from size attributes of modules: a plain factor times the product of `terms`."""
+    """A number worked out from size attributes of modules: a plain factor times the product of `terms`.
+
+    Attributes:
+        terms: What it is proportional to.
+        divisor: What the product has been divided by.
+    """
 
     terms: Terms
     book: Book
+    divisor: int
 
     @classmethod
-    def of(cls, value: int, terms: Terms, book: Book) -> Size:
+    def of(cls, value: int, terms: Terms, book: Book, divisor: int = 1) -> Size:
         """A number, and what it is proportional to."""
         size = cls._made(value)
-        size.terms, size.book = terms, book
+        size.terms, size.book, size.divisor = terms, book, divisor
         return size
 
     def lose(self, what: str) -> int:
@@ -207,6 +236,8 @@ class Size(Asking):
         if isinstance(other, (Size, ChannelCount)):
             return Size.of(plain(self) * plain(other), self.terms + other.terms, self.book)
         if isinstance(other, int):
+            if self.divisor > 1:
+                self.book.promise_divisible(self, self.divisor, f"{self.book.where} needs {self.said} divisible")
             return Size.of(plain(self) * other, self.terms, self.book) if other else 0
         return _apply(operator.mul, "a product", self, other)
 
@@ -238,7 +269,7 @@ class Size(Asking):
         if isinstance(other, (Size, ChannelCount)) and value % plain(other) == 0:
             return Size.of(value // plain(other), terms + _inverse(other.terms), self.book)
         if type(other) is int and other > 0 and value % other == 0:
-            return Size.of(value // other, terms, self.book)
+            return Size.of(value // other, terms, self.book, self.divisor * other)
         return _apply(operation, "a quotient", self, other)
 
     def __add__(self, other: Any) -> Any:
@@ -302,13 +333,14 @@ def _swapped(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("sub", "truediv", "pow", "divmod", "lshift", "rshift", "and", "or", "xor"):
     _function = divmod if _name == "divmod" else getattr(operator, f"__{_name}__")
-    _lossy(_name, _function, "arithmetic")
+    if _name not in ("divmod", "lshift", "rshift"):  # these are followed
+        _lossy(_name, _function, "arithmetic")
     _lossy(f"r{_name}", _swapped(_function), "arithmetic")
 _lossy("rfloordiv", _swapped(operator.floordiv), "a quotient")
 _lossy("rmod", _swapped(operator.mod), "a remainder")
 for _name in ("lt", "le", "gt", "ge"):
     _lossy(_name, getattr(operator, _name), "a comparison")
-for _name in ("neg", "abs", "invert"):
+for _name in ("neg", "invert"):
     _lossy(_name, getattr(operator, _name), "arithmetic")
 for _name, _function in {
     "float": float,

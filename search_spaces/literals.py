@@ -1,17 +1,18 @@
 """Floats of a network that notice a channel count on their right: `1.0 / x.shape[1]`, `self.gain * c`, `GAIN / c`.
 
-Python's floats read a whole number without asking it. While a network is traced, those that its code can meet are
-therefore `Literal`s, which ask (see counts.py): constants of the code and its defaults, of modules (Python's, and their
-attributes), classes and closures. (Those in texts, and of `float("0.5")`, are not seen; `verify` notices.)
+Python's floats and its `Decimal`s read a whole number without asking it. While a network is traced, those that its code
+can meet are therefore `Literal`s, which ask (see counts.py): constants of the code and its defaults, of modules
+(Python's, and their attributes), classes and closures. (Those of `float("0.5")` are not seen; `verify` notices.)
 """
 
 from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from decimal import Decimal
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -33,29 +34,47 @@ class Literal(float):
     __hash__ = float.__hash__
 
 
-def _asking(name: str) -> Callable[..., Any]:
-    plainly: Callable[..., Any] = getattr(float, name)
+class DecimalLiteral(Decimal):
+    """The same of a decimal number."""
 
-    def method(self: float, *others: Any) -> Any:
+    __hash__ = Decimal.__hash__
+
+
+LITERALS: dict[type, Any] = {float: Literal, Decimal: DecimalLiteral}
+
+
+def _asking(kind: type, name: str) -> Callable[..., Any]:
+    plainly: Callable[..., Any] = getattr(kind, name)
+
+    def method(self: Any, *others: Any) -> Any:
         found = plainly(self, *(o.lose("arithmetic") if isinstance(o, (ChannelCount, Size)) else o for o in others))
-        return Literal(found) if type(found) is float else found
+        return LITERALS[kind](found) if type(found) is kind else found
 
     return method
 
 
-for _name in OPERATORS:
-    setattr(Literal, f"__{_name}__", _asking(f"__{_name}__"))
+for _kind, _literal in LITERALS.items():
+    for _name in OPERATORS:
+        setattr(_literal, f"__{_name}__", _asking(_kind, f"__{_name}__"))
 
 
 @contextmanager
-def floats_asked(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """The floats of these modules, and those that the code they run can read, are `Literal`s."""
+def floats_asked(modules: Iterable[nn.Module], stand_ins: Mapping[str, Any] = MappingProxyType({})) -> Iterator[None]:
+    """The floats of these modules, and those that the code they run can read, are `Literal`s.
+
+    Args:
+        modules: Of the network.
+        stand_ins: What their code finds under the names of types that Python has built in.
+    """
     modules = list(modules)
     kinds = {kind for module in modules for kind in type(module).__mro__ if not _is_foreign(kind.__module__)}
     own = [module for module in modules if not _is_foreign(type(module).__module__)]
     with ExitStack() as undo:
         for function in _functions_run(kinds, modules):
             _exchange_in_code(function, undo)
+            for name in stand_ins.keys() & set(function.__code__.co_names) - function.__globals__.keys():
+                function.__globals__[name] = stand_ins[name]
+                undo.callback(function.__globals__.pop, name, None)
         for owner in (*own, *_settings_of(own)):
             for name in vars(owner).keys() - TORCHS:
                 _exchange(vars(owner), name, undo)
@@ -67,8 +86,8 @@ def floats_asked(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def asking(value: Any) -> Any:
     """A float as a `Literal`, also in a tuple; anything else as it is."""
-    if type(value) is float:
-        return Literal(value)
+    if (literal := LITERALS.get(type(value))) is not None:
+        return literal(value)
     if type(value) is tuple:
         parts = tuple(map(asking, value))
         return value if all(map(operator.is_, parts, value)) else parts

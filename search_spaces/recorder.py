@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search_spaces.attributes import Claim, Laws, counts_heads
+from search_spaces.attributes import Claim, Divisible, Laws, counts_heads
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
 from search_spaces.contents import kept_in, named_tensors, tensors_in
-from search_spaces.counts import Attribute, ChannelCount, Terms, plain
+from search_spaces.counts import Attribute, ChannelCount, Size, Terms, plain
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 
@@ -370,9 +370,12 @@ class Recorder:
         """Two counts are equal whatever is pruned, or else frozen."""
         self.channels.promise(left.ids, left.factor, right.ids, right.factor, why)
 
-    def promise_divisible(self, count: ChannelCount, divisor: int, why: str) -> None:
+    def promise_divisible(self, count: ChannelCount | Size, divisor: int, why: str) -> None:
         """A count is divisible whatever is pruned, or else frozen."""
-        self.channels.promise(count.ids, count.factor, None, Fraction(1, divisor), why)
+        if isinstance(count, Size):
+            self.laws.divisible.append(Divisible(count.terms, divisor, why))
+        else:
+            self.channels.promise(count.ids, count.factor, None, Fraction(1, divisor), why)
 
     @quietly
     def size(self, tensor: Tensor, axis: int) -> int:

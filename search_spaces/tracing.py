@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,16 +18,17 @@ from search_spaces.companions import along
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.feeding import fed, traced_inputs
-from search_spaces.graph import MADE_BY
 from search_spaces.inputs import exchanged, positional
 from search_spaces.literals import asking
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.preserving import preserved
-from search_spaces.recorder import ATTRIBUTE, ParameterView, Recorder
+from search_spaces.readers import counts_seen
+from search_spaces.recorder import ParameterView, Recorder
 from search_spaces.rules import (
     arithmetic,
     attention,
     layers,
+    measures,
     movement,
     parameters,
     products,
@@ -44,7 +44,7 @@ from search_spaces.running import custom_functions, hooks
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.trying import WithoutBranches
-from search_spaces.watching import counts_seen, forget_counts, watched
+from search_spaces.watching import forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
 FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
@@ -238,7 +238,7 @@ class Functions(TorchFunctionMode):
             if rec.closed:
                 rec.freeze_all((args, kwargs), rec.closed[-1])
             return func(*args, **kwargs)
-        if (measure := MEASURES.get(func)) is not None:
+        if (measure := measures.MEASURES.get(func)) is not None:
             return measure(rec, *args, **kwargs)
         rec.doing = func
         if (rule := FUNCTIONS.get(func)) is not None:
@@ -262,52 +262,6 @@ class Functions(TorchFunctionMode):
         if rec.seen == before:
             unseen(rec, func, args, kwargs, out)
         return asking(out) if func is Tensor.item else out
-
-
-def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
-    """x.shape, x.size(), x.size(dim)."""
-    rec.graph.measure(tensor)
-    if id(tensor) not in rec.names and not rec.varying(tensor):
-        rec.staying.update((rec.path[-1], tensor.shape[d]) for d in {1, tensor.dim() - 1} if 0 < d < tensor.dim())
-    if dim is not None:
-        return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)
-    return torch.Size(rec.sizes(tensor))
-
-
-def number_of_elements(rec: Recorder, tensor: Tensor) -> int:
-    """x.numel()."""
-    return math.prod(shape_of(rec, tensor))
-
-
-def copied(rec: Recorder, tensor: Tensor, memo: Any) -> Tensor:
-    """copy.deepcopy(x): the copy has what the trace knows of `x`, and loses it with all the others."""
-    rec.see(tensor)
-    marks = {name: vars(tensor).pop(name) for name in (ATTRIBUTE, MADE_BY) if name in vars(tensor)}
-    try:
-        with rec.inside(opaque=True):
-            out: Tensor = tensor.__deepcopy__(memo)
-    finally:
-        vars(tensor).update(marks)
-    for name, value in marks.items():
-        rec.graph.mark(out, name, value)
-    return out
-
-
-def number_of_axes(rec: Recorder, tensor: Tensor) -> int:
-    """x.dim()."""
-    return tensor.dim()
-
-
-SHAPE: Any = torch.Tensor.shape  # a property of C, which mypy takes for a torch.Size
-MEASURES: dict[Any, Any] = {
-    SHAPE.__get__: shape_of,
-    torch.Tensor.size: shape_of,
-    torch.Tensor.numel: number_of_elements,
-    torch.Tensor.nelement: number_of_elements,
-    torch.numel: number_of_elements,
-    torch.Tensor.dim: number_of_axes,
-    torch.Tensor.__deepcopy__: copied,
-}
 
 
 def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

@@ -334,7 +334,9 @@ def drop_ones(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
 
 def length(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
     """len(x): Python makes a plain number of it."""
-    if 0 in rec.varying(args[0]):
+    if (name := rec.names.get(id(args[0]))) is not None:
+        rec.keep_whole(name, 0, f"len() counts its channels in {rec.where}")
+    elif 0 in rec.varying(args[0]):
         rec.freeze(rec.ids(args[0]), f"len() counts its channels in {rec.where}")
 
 
@@ -358,11 +360,12 @@ CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.squeeze, torch.squeeze, T.squeeze_], drop_ones),
     **dict.fromkeys([functional.channel_shuffle, torch.channel_shuffle], channel_shuffle),
     **dict.fromkeys([functional.native_channel_shuffle, torch.native_channel_shuffle], channel_shuffle),
-    **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr], values_leave),
+    **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr, torch._shape_as_tensor], values_leave),
     T.__len__: length,
     **dict.fromkeys([T.__bool__, T.__float__, T.__int__], values_leave),
 }
-WRITTEN = {view, view_as, unflatten}  # what may say in the code how wide a parameter is
+# Asked at once, also of a parameter: what may say in the code how wide it is, and what no operator comes after.
+WRITTEN = {view, view_as, unflatten, length, values_leave}
 # Composites whose inner splits and slices follow the sizes of their operands.
 SAFE = {
     T.flatten, torch.flatten, T.matmul, torch.matmul, T.__matmul__, torch.einsum, torch.functional.einsum,

@@ -80,13 +80,17 @@ def test_counts_follow_proportional_arithmetic():
         (3 * count, 3),
         (count // 4, Fraction(1, 4)),
         (count // 4 * 2, Fraction(1, 2)),
+        (count << 1, 2),
+        (count >> 2, Fraction(1, 4)),
+        (divmod(count, 2)[0], Fraction(1, 2)),
+        (+abs(count), 1),
     ):
         assert value == 8 * factor
         assert value.factor == factor
     assert len((count + count).ids) == 16
     assert count // count == 1
     assert count % 4 == 0
-    assert book.promises == [4]
+    assert book.promises == [1, 2, 4]  # that `count // 4` is whole, `divmod` leaves nothing, and `%` likewise
     assert book.frozen == []
 
 
@@ -112,9 +116,10 @@ def test_counts_follow_proportional_arithmetic():
         (lambda c: c > 4, True),
         (lambda c: max(c, 4), 8),
         (lambda c: round(c), 8),
-        (lambda c: c << 1, 16),
-        (lambda c: abs(c), 8),
+        (lambda c: 1 << c, 256),
+        (lambda c: c >> 4, 0),
         (lambda c: divmod(c, 3), (2, 2)),
+        (lambda c: divmod(17, c), (2, 1)),
         (lambda c: 8 == c, True),
         (lambda c: c.bit_length(), 4),
         (lambda c: statistics.mean([c, c]), 8),

@@ -197,6 +197,9 @@ def test_space_to_depth_by_slices(law, toy):
         lambda x: x.view(x.shape[0], -1),
         lambda x: x.reshape(-1, x.size(1) * x.size(2) * x.size(3)),
         lambda x: x.view(x.shape[0], math.prod(x.shape[1:])),
+        lambda x: x.view(x.shape[0], np.prod(x.shape[1:])),
+        lambda x: x.view(x.shape[0], divmod(x.numel(), x.shape[0])[0]),
+        lambda x: x.view(-1, x.stride(0)),
         lambda x: x.view(x.shape[0], x.numel() // x.shape[0]),
     ],
 )
@@ -210,7 +213,8 @@ def test_flatten_to_linear(law, flatten):
     ("flatten", "reason"),
     [
         (lambda x: x.view(-1, 36), "view(-1, 36) is written in the code of the model"),
-        (lambda x: x.view(x.shape[0], np.prod(x.shape[1:])), "their number enters prod() in the model"),
+        (lambda x: x.view(x.shape[0], int(np.prod(x.shape[1:]))), "their number enters int() in the model"),
+        (lambda x: x.view(x.shape[0], x.shape[1:].numel()), "view(2, 36) is written in the code of the model"),
         (lambda x: x.view(2, np.ones(x.shape[1:]).size), "their number enters ones() in the model"),
         (lambda x: x.view(2, np.eye(x.shape[1]).size // 16 * 36), "their number enters eye() in the model"),
         (lambda x: x.flatten(1) * np.full(2, x.shape[1]).sum(), "their number enters full() in the model"),
