@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from autoprune.criteria.sites import channel_axis, members_seen, site_of, tap
+from autoprune.training.opened import Opened
 from search_spaces import SearchSpace
 
 # Group number, mean values of its units where they are read [N, C] -> gates [C] or [N, C].
@@ -20,7 +21,7 @@ GateOf = Callable[[int, Tensor], Tensor]
 
 
 class Gating:
-    """Multiplies every unit of a network by its gate, at everything that reads it.
+    """Multiplies every unit of a network that may go by its gate, at everything that reads it.
 
     Args:
         net: The network; it has hooks until `remove`.
@@ -35,6 +36,8 @@ class Gating:
         modules = dict(net.named_modules(remove_duplicate=False))
         places: dict[tuple[str, str], list[tuple[int, Tensor]]] = {}
         for number, group in enumerate(space.groups):
+            if group.floor == group.size:
+                continue
             members = members_seen(group, modules, {})
             if not members:
                 raise ValueError(f"group '{group.name}': gates need a layer that reads or makes the channels, found "
@@ -44,6 +47,7 @@ class Gating:
                 known = places.setdefault(site_of(member, modules), [])
                 if not any(n == number and torch.equal(i, index[1]) for n, i in known):
                     known.append(index)
+        self._opened = Opened(net)
         self.hooks: list[RemovableHandle] = [
             tap(modules[name], side, _Gate(channel_axis(modules[name]), groups, gate_of))
             for (name, side), groups in places.items()
@@ -53,6 +57,7 @@ class Gating:
         """No more gates."""
         for hook in self.hooks:
             hook.remove()
+        self._opened.close()
 
 
 class _Gate:

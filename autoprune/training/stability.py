@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autoprune.training.methods import Method, Plan, Step
+from autoprune.training.methods.method import follow
 from autoprune.training.methods.sooner import Sooner
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.schedules import in_cycles
@@ -120,7 +121,7 @@ def _overshoots(net: nn.Module, method: Method, optimizer: Any, rates: list[floa
         for p in trained:
             p.grad = torch.zeros_like(p)
         if (penalty := method.penalty(net, step)) is not None:
-            penalty.backward()
+            follow(penalty)
         method.after_backward(net, step)
         optimizer.step()
         if not _largest(trained) <= OVERSHOT * before:  # or is no number

@@ -19,6 +19,7 @@ from autoprune.training.averaging import Average
 from autoprune.training.captured import CapturedPass
 from autoprune.training.dropout import dropout
 from autoprune.training.methods import Cut, Method, Plan, Step
+from autoprune.training.methods.method import follow
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.parallel import Processes
 from autoprune.training.rescaling import rescale
@@ -48,6 +49,10 @@ class TrainingState:
         self.plan, self.micro_batches, self.method = plan, micro_batches, method
         self.processes = processes = Processes.here()
         processes.check(plan.batch)
+        if method.by_samples and processes.size > 1:
+            raise ValueError(f"method '{method.name}': learns from the samples that one process sees, so several "
+                             "would not agree; train in one process, or with a method of the weights, e.g. greg2 or "
+                             "reweighted")  # fmt: skip
         self.share = Share(processes.rank, processes.size, bool(plan.settings.mixup))
         self.model = plan.compute.place(model)
         processes.agree_on(model)
@@ -212,9 +217,7 @@ class TrainingState:
         step = Step(self.step, tuple(passes))
         more = self.method.passes(self.model, step)
         if (penalty := self.method.penalty(self.model, step)) is not None:
-            penalty = penalty / self.processes.size  # each has the whole of it
-            penalty.backward()
-            total += penalty.detach()
+            total += follow(penalty / self.processes.size)  # each has the whole of it
         if self.processes.size > 1:
             total, more = self.processes.add_gradients(self._parameters, total + more), 0.0
         return step, total, more

@@ -28,6 +28,7 @@ class ActingMethod(Method):
         NOTHING: Settings with which it does nothing, if nothing has to be pruned either.
         space: What may be pruned.
         units: Per group, on the network.
+        prunable: Of these, the groups that may lose units; frozen ones are left alone.
         pruned: Per group [C], which units it would prune now.
         longer: What to give for a longer phase, of so many epochs.
         steps: Of the phase.
@@ -40,6 +41,7 @@ class ActingMethod(Method):
     longer: ClassVar[str] = "--epochs times --prune-share must be {} or more; or --recovery cut"
     space: SearchSpace
     units: tuple[Units, ...]
+    prunable: tuple[Units, ...]
     pruned: tuple[Tensor, ...]
 
     def settings(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class ActingMethod(Method):
         if self.pruning is None:
             raise ValueError(f"method '{self.name}': needs to be told what it may prune; {self.name}(Pruning(...))")
         self.space, self.units = self.pruning.space, units_of(net, self.pruning.space)
+        self.prunable = tuple(u for g, u in zip(self.space.groups, self.units, strict=True) if g.floor < g.size)
         self.steps, self.per_epoch, self.done = plan.steps, plan.per_epoch, 0
         self.seed, self.rate = plan.settings.seed, plan.settings.lr
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)

@@ -44,7 +44,7 @@ class FindingUnits(ActingMethod):
         if self.pruning is None or self.pruning.problem is None:
             raise ValueError(f"method '{self.name}': finds the units that stay under budgets, and none are given; "
                              "e.g. --budget macs<=50%")  # fmt: skip
-        if not self.space.groups:
+        if not self.prunable:
             raise ValueError(f"method '{self.name}': this network has no group of channels that can be pruned; "
                              "autoprune profile says why")  # fmt: skip
         self.problem = self.pruning.problem
@@ -52,11 +52,11 @@ class FindingUnits(ActingMethod):
 
     def caveat(self) -> str:
         """See `Method`."""
-        names = [units.name for units in self.units if self.reads_scales and not units.of("scale")]
+        names = [units.name for units in self.prunable if self.reads_scales and not units.of("scale")]
         if not names:
             return ""
         shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-        return (f"method '{self.name}': weighs the scales of normalisations, and {len(names)} of {len(self.units)} "
+        return (f"method '{self.name}': weighs the scales of normalisations, and {len(names)} of {len(self.prunable)} "
                 f"groups have none ({shown}), so it decides nothing about these; greg2 or reweighted weigh every "
                 "group")  # fmt: skip
 
@@ -112,12 +112,12 @@ class FindingUnits(ActingMethod):
         Groups without one have more than all others, in the order of their filters' norms: their units go last.
 
         Raises:
-            ValueError: If no group has one.
+            ValueError: If no group that may lose units has one.
         """
         with torch.no_grad():
             found = [u.rows("scale").abs().sum(1) if u.of("scale") else None for u in self.units]
             there = [f for f in found if f is not None]
-            if not there:
+            if not any(units.of("scale") for units in self.prunable):
                 raise ValueError(f"method '{self.name}': looks at the scales of batch-norms, and no group of this "
                                  "network has one; use a method of the weights, e.g. greg2 or reweighted")  # fmt: skip
             top = max(float(f.max()) for f in there)
@@ -125,6 +125,18 @@ class FindingUnits(ActingMethod):
                 u.rows().norm(dim=1) / u.rows().norm().clamp(min=1e-30) + top if f is None else f
                 for u, f in zip(self.units, found, strict=True)
             )
+
+    def check_scales(self) -> None:
+        """Refuse to drive scales where there are none that train.
+
+        Raises:
+            ValueError: If so.
+        """
+        self.scales()
+        if not any(part.tensor.requires_grad for units in self.prunable for part in units.of("scale")):
+            raise ValueError(f"method '{self.name}': drives the scales of normalisations, and those of this network "
+                             "require no gradient; requires_grad_(True), or a method of the weights, e.g. greg2 or "
+                             "reweighted")  # fmt: skip
 
 
 def share_of(gone: Sequence[Tensor]) -> float:

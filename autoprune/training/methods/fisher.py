@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.criteria.gradients import MaskGradients
-from autoprune.tasks import num_samples
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.step_gradients import StepGradients
 
 PRUNING = 0.8  # of the phase, by the end of which the budgets hold
 
@@ -29,6 +28,7 @@ class Fisher(FindingUnits):
     """
 
     name: ClassVar[str] = "fisher"
+    by_samples = True
     REMEMBERED: ClassVar[tuple[str, ...]] = ("sums",)
 
     def __init__(self, pruning: Pruning | None = None, *, every: int = 0) -> None:
@@ -38,19 +38,14 @@ class Fisher(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        modules, parameters = (dict(f(remove_duplicate=False)) for f in (net.named_modules, net.named_parameters))
-        self.masks = MaskGradients(self.space, modules, parameters)
+        self.masks = StepGradients(net, self.space)
         self.sums = [torch.zeros(u.size) for u in self.units]
         expected = max(1, sum(self.space.full) - sum(self.problem.project(self.space.full)))
         self.pace = 1 / self.every if self.every else expected / (PRUNING * plan.steps)  # units a step
-        self.masks.begin(None, 0)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Add up."""
-        self.masks.end(sum(num_samples(batch) for batch, _, _ in step.passes))
-        self.masks.begin(None, 0)
-        rows = self.masks.result()
-        self.masks.found = [[] for _ in self.units]
+        rows = self.masks.result(step.passes)
         self.sums = [s + r.square().sum(0) for s, r in zip(self.sums, rows, strict=True)]
         return 0.0
 
@@ -62,7 +57,7 @@ class Fisher(FindingUnits):
             due = sum(self.space.full)
         pruned = False
         while due > 0 and self.problem.feasibility.violation(self._widths()):
-            due -= self._prune()
+            due -= self._prune() or due  # nothing is left to go
             pruned = True
         if pruned:
             self.sums = [torch.zeros_like(s) for s in self.sums]
@@ -71,14 +66,14 @@ class Fisher(FindingUnits):
 
     def end(self, net: nn.Module) -> None:
         """No more hooks, also where the training had ended before."""
-        self.masks.remove()
+        self.masks.close()
 
     def _widths(self) -> list[int]:
         return [int((~gone).sum()) for gone in self.pruned]
 
     def _prune(self) -> int:
         """One group goes down to its next legal width; how many units that are."""
-        widths, best = self._widths(), (np.inf, 0, torch.zeros(0, dtype=torch.long))
+        widths, best = self._widths(), (np.inf, -1, torch.zeros(0, dtype=torch.long))
         load = self.loads(torch.tensor(widths).double()).sum()
         for i, (group, width) in enumerate(zip(self.space.groups, widths, strict=True)):
             if width <= group.choices()[0]:

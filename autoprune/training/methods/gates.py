@@ -32,6 +32,7 @@ class Gates(FindingUnits):
     """
 
     name: ClassVar[str] = "gates"
+    by_samples = True
     REMEMBERED: ClassVar[tuple[str, ...]] = ("slopes", "shifts", "logits")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0, "polar": 0.0}
 
@@ -53,9 +54,8 @@ class Gates(FindingUnits):
         x = (values / values.abs().mean().clamp(min=1e-6)).to(self.shifts[number])
         if torch.is_grad_enabled():
             self.seen[number].append(x)
-        logit = self._logit(number, x)
-        soft = torch.sigmoid(logit)
-        return (logit > 0).to(soft) + soft - soft.detach()
+        soft = torch.sigmoid(self._logit(number, x))
+        return (soft > 0.5).to(soft) + soft - soft.detach()
 
     def _logit(self, number: int, x: Tensor) -> Tensor:
         return self.slopes[number] * x + self.shifts[number]
@@ -64,14 +64,16 @@ class Gates(FindingUnits):
         """See the class."""
         if self.gating is None:
             return None
-        found = [self._logit(i, torch.cat(seen)) for i, seen in enumerate(self.seen)]
-        with torch.no_grad():
-            pairs = zip(self.logits, found, strict=True)
-            self.logits = [MEMORY * old + (1 - MEMORY) * new.mean(0) for old, new in pairs]
-        means = [torch.sigmoid(logit).mean(0) for logit in found]
-        even = torch.cat([m * (1 - m) for m in means]).mean()
-        over = (self.loads(torch.stack([m.sum() for m in means]).cpu()) - 1).clamp(min=0).square().sum()
-        return self.polar * even + self.strength * over.to(even.device)
+        widths, even = torch.tensor([float(units.size) for units in self.units]), []
+        for i in (i for i, units in enumerate(self.units) if units in self.prunable):
+            seen = self.seen[i] or [torch.zeros_like(self.logits[i])[None]]  # no layer that reads them was called
+            logit = self._logit(i, torch.cat(seen))
+            self.logits[i] = MEMORY * self.logits[i] + (1 - MEMORY) * logit.detach().mean(0)
+            means = torch.sigmoid(logit).mean(0)
+            even.append(means * (1 - means))
+            widths = widths.index_put((torch.tensor(i),), means.sum().to(widths))
+        over = (self.loads(widths) - 1).clamp(min=0).square().sum()
+        return self.polar * torch.cat(even).mean() + self.strength * over.to(even[0].device)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Train the gates."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -89,6 +90,7 @@ class Method(ABC):
         strengths: Settings by which it acts more strongly, the likeliest to be too large first: the training is
             refused where they make it diverge (`stability`). It is then made anew from its `settings`, and its penalty
             and `after_backward` get along without samples.
+        by_samples: Whether it learns from the samples of its own process: several would not agree, and are refused.
         pruning: What it may prune; None where it prunes nothing.
     """
 
@@ -96,6 +98,7 @@ class Method(ABC):
     finds: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     strengths: ClassVar[tuple[str, ...]] = ()
+    by_samples: bool = False
 
     def __init__(self, pruning: Pruning | None = None) -> None:
         self.pruning = pruning
@@ -136,7 +139,7 @@ class Method(ABC):
         return ()
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
-        """What is added to the loss of a step, a scalar with gradients; told with it."""
+        """What is added to the loss of a step, a scalar; told with it."""
         return None
 
     def passes(self, net: nn.Module, step: Step) -> float:
@@ -178,3 +181,11 @@ class Method(ABC):
 
     def load(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Go on from what `state` gave, with tensors on the device."""
+
+
+def follow(penalty: Tensor | float) -> Tensor:
+    """The value of a penalty, whose gradients are put on the parameters; none come from what does not train."""
+    value = torch.as_tensor(penalty)
+    if value.requires_grad:
+        value.backward()  # type: ignore[no-untyped-call]
+    return value.detach()

@@ -18,11 +18,12 @@ ALIVE = 0.01  # |gamma| above it, as published
 class MorphNet(FindingUnits):
     """MorphNet: an L1 penalty on scales, weighted by what a channel costs now; then an even expansion (Gordon 2018).
 
-    Loss: strength * sum over groups of (cost of one more unit / dense cost) * sum of |gamma|, where the costs are those
+    Loss: strength * sum over groups of (cost of its last unit / dense cost) * sum of |gamma|, where the costs are those
     that the budgets limit, at the widths that are alive, i.e. have |gamma| > 0.01 (https://arxiv.org/abs/1711.06798; of
-    MACs: C (A_in |gamma_out| + A_out |gamma_in|) of each layer). Of coupled batch-norms the largest |gamma| counts. In
-    the end all groups are widened, or narrowed, by one factor until the budgets are used up. The paper trains what it
-    finds from scratch; here it keeps its weights.
+    MACs: C (A_in |gamma_out| + A_out |gamma_in|) of each layer, and C (2 A - 1) |gamma| of one that reads what it
+    makes, the paper's 2 A). They are taken anew after each epoch (ours). Of coupled batch-norms the largest |gamma|
+    counts. In the end all groups are widened, or narrowed, by one factor until the budgets are used up. The paper
+    trains what it finds from scratch; here it keeps its weights.
 
     Args:
         strength: Of the loss; None: as LeGR's authors ran it on ResNet-56 (60 epochs at 1e-3, twice the inverse of the
@@ -42,7 +43,7 @@ class MorphNet(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        self.scales()  # refuses networks without
+        self.check_scales()
         scaled = 2 * 60 * 1e-3 * plan.per_epoch / (plan.steps * plan.settings.lr)
         self.weight = scaled if self.strength is None else self.strength
         self.prices = self.marginal([int(a.sum()) for a in self.alive()])
@@ -53,9 +54,12 @@ class MorphNet(FindingUnits):
         return [f.abs().amax(1) if f.shape[1] else f.sum(1) for f in found]
 
     def alive(self) -> list[Tensor]:
-        """Per group [C] which units are alive; all where there is no batch-norm."""
+        """Per group [C] which units are alive; all where there is no batch-norm, or none may go."""
         pairs = zip(self.units, self.largest(), strict=True)
-        return [top > ALIVE if units.of("scale") else torch.ones_like(top, dtype=torch.bool) for units, top in pairs]
+        return [
+            top > ALIVE if units.of("scale") and units in self.prunable else torch.ones_like(top, dtype=torch.bool)
+            for units, top in pairs
+        ]
 
     def marginal(self, widths: list[int]) -> list[float]:
         """Per group what its last unit costs of what the budgets limit, as a share of the dense network's."""
@@ -66,7 +70,7 @@ class MorphNet(FindingUnits):
         for name in feasibility.limits:
             prices = np.asarray(feasibility.costs[name](table))
             total += np.maximum(prices[0] - prices[1:-1], 0) / prices[-1]
-        return [float(t) for t in total]
+        return [float(t) * (units in self.prunable) for t, units in zip(total, self.units, strict=True)]
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """See the class."""

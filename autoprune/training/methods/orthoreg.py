@@ -35,7 +35,7 @@ class OrthoReg(GivenUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `Method`."""
         super().begin(net, plan)
-        self.layers = [part for units in self.units for part in units.of("filter")]
+        self.layers = [part for units in self.prunable for part in units.of("filter")]
         sides = torch.tensor([float(min(p.value.shape)) for p in self.layers]).sqrt()
         self.shares = (sides / sides.sum()).tolist()  # omega
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.units import Units
 
 MOMENTUM = 10.0  # steps that one counts for, at a momentum of 0.9
 
@@ -47,7 +48,7 @@ class Reweighted(FindingUnits):
         super().begin(net, plan)
         reach = MOMENTUM * plan.settings.lr * plan.steps
         self.share = 1 / (8 * reach) if self.strength is None else self.strength
-        self.means = [float(m.mean().clamp(min=1e-30)) for m in self.squares()]
+        self.means = [float(m.mean().clamp(min=1e-30)) for m in self._squares(self.prunable)]
         self.alphas = self._weights()
 
     def least(self) -> int:
@@ -55,12 +56,12 @@ class Reweighted(FindingUnits):
         return self.rounds
 
     @torch.no_grad()
-    def squares(self) -> list[Tensor]:
+    def _squares(self, groups: Iterable[Units]) -> list[Tensor]:
         """Per group [C] |w|^2."""
-        return [units.rows().square().sum(1) for units in self.units]
+        return [units.rows().square().sum(1) for units in groups]
 
     def _weights(self) -> list[Tensor]:
-        pairs = zip(self.squares(), self.means, strict=True)
+        pairs = zip(self._squares(self.prunable), self.means, strict=True)
         return [1 / (square / mean + self.epsilon) for square, mean in pairs]
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
@@ -69,7 +70,7 @@ class Reweighted(FindingUnits):
             return None
         found = [
             (alpha * units.rows().square().sum(1)).sum() * mean**-1
-            for units, alpha, mean in zip(self.units, self.alphas, self.means, strict=True)
+            for units, alpha, mean in zip(self.prunable, self.alphas, self.means, strict=True)
         ]
         return self.share * torch.stack(found).sum()
 
@@ -82,5 +83,5 @@ class Reweighted(FindingUnits):
 
     def leave(self) -> None:
         """One threshold."""
-        self.pruned = self.ranked(self.squares(), "mean")
+        self.pruned = self.ranked(self._squares(self.units), "mean")
         super().leave()

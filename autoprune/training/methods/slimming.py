@@ -17,7 +17,7 @@ class Slimming(FindingUnits):
     grad(gamma) += strength * sign(gamma) after the backward pass (https://arxiv.org/abs/1708.06519, the
     subgradient of its eq. 1). In the end the lowest |gamma| of the whole network go until every budget holds; the paper
     gives the share of channels instead, and lets layers vanish. Coupled batch-norms are summed. Groups without
-    batch-norm are pruned last.
+    batch-norm are pruned last. The paper begins with scales of 0.5; here they begin as they are (ours).
 
     Args:
         strength: Of the penalty (published: 1e-4 for VGG, 1e-5 for ResNet-164, over 160 epochs); None: 1e-4 times 160
@@ -36,13 +36,13 @@ class Slimming(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        self.scales()  # refuses networks without
+        self.check_scales()
         scaled = min(1e-2, 1e-4 * 160 * plan.per_epoch / plan.steps)
         self.weight = scaled if self.strength is None else self.strength
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Push the scales towards zero."""
-        for units in self.units:
+        for units in self.prunable:
             units.push_evenly_(self.weight)
         return 0.0
 

@@ -38,7 +38,7 @@ class Sooner(Method):
         if not isinstance(method, FindingUnits) or isinstance(method, WaitingUnits):
             raise ValueError(f"prune_when: '{rule.name}' says when a method that finds units chooses them, and method "
                              f"'{method.name}' has no such moment; leave prune_when out")  # fmt: skip
-        self.method, self.rule = method, rule
+        self.method, self.rule, self.by_samples = method, rule, method.by_samples
         self.settled_after = 0
         self.pruned: tuple[Tensor, ...] = ()
 

@@ -30,6 +30,7 @@ class Threshold(FindingUnits):
     """
 
     name: ClassVar[str] = "threshold"
+    by_samples = True
     REMEMBERED: ClassVar[tuple[str, ...]] = ("levels",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
@@ -63,7 +64,8 @@ class Threshold(FindingUnits):
         if not self.strength:
             return None
         sizes = torch.tensor([float(units.size) for units in self.units])
-        closed = (1 + torch.erf(self.levels / math.sqrt(2))) / 2  # Phi(r)
+        may = torch.tensor([float(units in self.prunable) for units in self.units])
+        closed = may * (1 + torch.erf(self.levels / math.sqrt(2))) / 2  # Phi(r)
         return self.strength * (self.loads(sizes * (1 - closed)) - 1).square().sum()
 
     def after_backward(self, net: nn.Module, step: Step) -> float:

@@ -1,0 +1,169 @@
+"""What a method leaves alone: frozen groups, weights that do not train; and layers inside attention, which it hears."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from tiny_training import PER_EPOCH, SETTINGS, network, task, trained
+
+from autoprune.compute import Compute
+from autoprune.problem import Problem
+from autoprune.training import Pruning
+from autoprune.training.gating import Gating
+from autoprune.training.methods import METHODS, Method, Plan, Step
+from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.opened import Opened
+from objectives import parse
+from search_spaces import trace
+
+FINDING = [cls for cls in METHODS.values() if issubclass(cls, FindingUnits)]
+PLAN = Plan(task(), SETTINGS, Compute.choose("cpu"), 4 * PER_EPOCH, PER_EPOCH, 8)
+QUIET = {"greg2": {"every": 1}}
+
+
+def pruning(net, freeze=(), budget="macs<=60%", example=None):
+    space = trace(copy.deepcopy(net).eval(), torch.zeros(1, 3, 6, 6) if example is None else example)
+    space = space.with_limits(freeze=[g.name for g in space.groups if g.name in freeze or "all" in freeze])
+    scores = tuple(np.arange(g.size, dtype=float) for g in space.groups)
+    problem = Problem(space, (parse(budget),), scores)
+    return Pruning(space, scores, space.kept(problem.project(space.full), scores), problem.project, problem)
+
+
+@pytest.mark.parametrize("cls", [*FINDING, METHODS["orthoreg"]])
+def test_a_frozen_group_is_none_of_its_business(cls):
+    """Without a loss of the task its normalisation, which is that of no other group, is what it was in every step."""
+    net = network()
+    own = (net.bn2.weight, net.bn2.bias)
+    before = [p.detach().clone() for p in own]
+    method = cls(pruning(net, freeze=["conv2"], budget="macs<=75%"), **QUIET.get(cls.name, {}))
+    method.begin(net.train(), PLAN)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for number in range(3 * PER_EPOCH):
+        optimizer.zero_grad()
+        out = net(torch.randn(8, 3, 6, 6))
+        (0 * out.sum()).backward()
+        step = Step(number, (((out, out), None, 1.0),))
+        if (penalty := method.penalty(net, step)) is not None and penalty.requires_grad:
+            penalty.backward()
+        method.after_backward(net, step)
+        optimizer.step()
+        method.after_step(net, step)
+        if (number + 1) % PER_EPOCH == 0:
+            method.end_epoch(net, number // PER_EPOCH)
+        assert all(torch.equal(a, b) for a, b in zip(own, before, strict=True)), number
+        assert not method.pruned[1].any()
+    method.end(net)
+
+
+@pytest.mark.parametrize("cls", FINDING)
+def test_nothing_but_frozen_groups_is_refused(cls):
+    with pytest.raises(
+        ValueError, match=f"method '{cls.name}': this network has no group of channels that can be prun"
+    ):
+        cls(pruning(network(), freeze=["all"], budget="macs<=100%")).begin(network().train(), PLAN)
+
+
+def test_a_penalty_on_what_does_not_train_is_told_and_does_nothing():
+    net = network()
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d):
+            m.weight.requires_grad_(False)
+    trained(METHODS["orthoreg"](pruning(net, budget="macs<=100%")), net)
+
+    class Plain(Method):
+        name = "plain"
+
+        def penalty(self, net, step):
+            return 1e-4 * sum(m.weight.abs().sum() for m in net.modules() if isinstance(m, nn.BatchNorm1d))  # none
+
+    trained(Plain(), net)
+
+
+class Attentive(nn.Module):
+    """Tokens, attention of torch's own, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.head = nn.Conv2d(3, 8, 3, 3), nn.Linear(8, 4)
+        self.attention = nn.MultiheadAttention(8, 4, batch_first=True)
+
+    def forward(self, x):
+        x = self.tokens(x).flatten(2).transpose(1, 2)
+        return self.head((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def attentive():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Attentive()
+
+
+def test_heads_of_attention_are_gated():
+    net = attentive().train()
+    space, images = pruning(net).space, torch.randn(2, 3, 6, 6)
+    expected, keys = net(images), list(net.state_dict())
+    heads = next(i for i, g in enumerate(space.groups) if g.name == "attention")
+    gating = Gating(net, space, lambda number, values: torch.full_like(values[0], float(number != heads)))
+    x = net.tokens(images).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(net(images), net.head((x + net.attention.out_proj.bias).mean(1)))
+    gating.remove()
+    assert type(net.attention) is nn.MultiheadAttention
+    assert torch.equal(net(images), expected)
+    assert list(net.state_dict()) == keys
+
+
+def test_what_would_get_other_parameters_stays_as_it_is():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    parameters, kinds = [id(p) for p in net.parameters()], [type(m) for m in net.modules()]
+    opened = Opened(net)
+    assert [id(p) for p in net.parameters()] == parameters
+    opened.close()
+    assert [type(m) for m in net.modules()] == kinds
+
+
+@pytest.mark.parametrize("name", ["fisher", "gates", "threshold"])
+def test_heads_of_attention_are_heard(name):
+    net = attentive()
+    method = METHODS[name](pruning(net))
+    heads = [g.name for g in method.pruning.space.groups].index("attention")
+    seen = []
+    trained(method, net, steps=6, listener=lambda *_: seen.append(name == "fisher" and bool(method.sums[heads].any())))
+    assert name != "fisher" or any(seen)
+    assert method.pruning.problem.feasibility.violation([len(k) for k in method.kept()]) == 0
+
+
+class Recurrent(nn.Module):
+    """Words, an LSTM, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.memory, self.head = nn.Embedding(9, 6), nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.head(self.memory(self.words(x))[0][:, -1])
+
+
+@pytest.mark.parametrize("name", ["gates", "threshold"])
+def test_a_group_that_cannot_be_gated_may_be_frozen(name):
+    """As the message says."""
+    net, example = Recurrent(), torch.zeros(1, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"group 'words': gates need a layer .* freeze it, or use a method without"):
+        METHODS[name](pruning(net, example=example)).begin(net.train(), PLAN)
+    method = METHODS[name](pruning(net, ["words"], "params<=90%", example))
+    method.begin(net.train(), PLAN)
+    method.end(net)
+
+
+@pytest.mark.parametrize("name", ["fisher", "gates", "threshold"])
+def test_who_learns_from_samples_trains_in_one_process(name, monkeypatch):
+    from autoprune.training.parallel import Processes
+
+    monkeypatch.setattr(Processes, "here", classmethod(lambda cls: cls(0, 2)))
+    with pytest.raises(ValueError, match=f"method '{name}': learns from the samples that one process sees"):
+        trained(METHODS[name](pruning(network())), network())
