@@ -67,8 +67,8 @@ def leverage(rows: Tensor, count: int) -> Tensor:
 
 def grown(rows: Tensor, kept: Tensor, count: int, seed: list[int]) -> Tensor:
     """[C] the units that grow: drawn without replacement by the softmax of their distance from the span of the kept."""
-    basis = torch.linalg.qr(rows[kept].double().T).Q
-    left = rows.double() - rows.double() @ basis @ basis.T
+    rows, those = rows.double(), rows[kept].double()
+    left = rows - rows @ torch.linalg.pinv(those) @ those  # kept rows may depend on one another
     residual = torch.where(kept, -math.inf, left.norm(dim=1))
     drawn = residual + noise(residual, seed)  # the highest of these are such a draw
     count = min(count, int((~kept).sum()))

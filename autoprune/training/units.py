@@ -67,6 +67,13 @@ class Units(GroupTensors):
                     part.tensor.masked_fill_(spread(part, gone, False), 0)
 
     @torch.no_grad()
+    def let_no_gradient_(self, gone: Tensor, kinds: Iterable[str] = ("filter",)) -> None:
+        """Set to zero the gradients of what the units [C] marked as gone own."""
+        for part in self.of(*kinds) if gone.any() else ():
+            if part.tensor.grad is not None:
+                part.tensor.grad.masked_fill_(spread(part, gone, False), 0)
+
+    @torch.no_grad()
     def push_(self, strengths: Tensor, kinds: Iterable[str] = ("filter",)) -> None:
         """Add to the gradients what a penalty of strength/2 |w|^2 on each unit [C] has: strength * w."""
         if strengths.any():

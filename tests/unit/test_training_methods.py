@@ -105,6 +105,16 @@ def test_greg2_first_pushes_all_then_chooses_and_lets_the_others_go():
     assert [list(k) for k in method.kept()] == [[1, 2]]
 
 
+def test_greg2_leaves_a_group_alone_of_which_nothing_goes():
+    """METHODS-TRAINING 1: layers with p = 0 are untouched."""
+    net = network()
+    method = begun("greg2", net, 24, budget="macs<=100%", growth=0.1, every=1, highest=0.01, picking=1 / 12)
+    for number in range(2):
+        gradients(method, net, number)
+    assert not gradients(method, net, 2).any()
+    assert not method.strength[0].any()
+
+
 def test_increg_rises_with_the_rank():
     """METHODS-TRAINING 2, u = 0.25: a = ln 8 / 4 = 0.5199, N = ln 4 / a = 2.667; zero at rank N_p = 4."""
     found = rise(torch.arange(6).double(), 4)
@@ -141,6 +151,16 @@ def test_tpp_kept_filters_have_no_part_in_the_loss():
     net = network(W)
     method = begun("tpp", net, 100, kept=[0, 1, 2])
     assert method.penalty(net, Step(50, ())) is None
+
+
+def test_tpp_sets_one_group_after_the_other_to_zero():
+    """In the last eleventh of 539 steps, 49, with 49 groups: one in each step, whatever rounding does to 1/49 * 49."""
+    net = network()
+    method = begun("tpp", net, 539, kept=[1, 2])
+    method.units, method.pruned = method.units * 49, method.pruned * 49
+    for done in range(490, 540):
+        method.done = done
+        assert sum(bool(gone.any()) for gone in method.gone()) == done - 490
 
 
 def test_asymptotic_rate_runs_through_its_three_points():
@@ -206,6 +226,10 @@ def test_polarization_loss_clamp_and_valley():
     net[1].weight.data = torch.tensor([-0.3, 1.2, 0.4])
     method.after_step(net, Step(0, ()))
     torch.testing.assert_close(net[1].weight.data, torch.tensor([0.0, 1.0, 0.4]))
+    both = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    for norm in (both[1], both[2]):
+        norm.weight.data = torch.tensor([0.9, 0.8, 1.1])
+    assert begun("polarization", both, 10).top == pytest.approx(1.1)  # of any scale, not of those of a unit together
     # counts 2, 1, 0, 0, ... , 1 in bins 0, 1, ... , 90: falls to bin 2, then level: the edge of bin 2 + 1 - 1
     assert valley(torch.tensor([0.001, 0.002, 0.015, 0.905])) == pytest.approx(0.02)
 
@@ -218,6 +242,16 @@ def test_chex_leverage_and_growth():
     rows = torch.tensor([[1.0, 0.0, 0.0], [5.0, 0.0, 0.0], [0.0, 99.0, 0.0]])  # of the others one is in the span
     found = grown(rows, torch.tensor([True, False, False]), 1, [0])
     assert found.tolist() == [False, False, True]
+    rows = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 99.0, 0.0], [5.0, 0.0, 0.0]])  # kept ones on one line
+    assert grown(rows, torch.tensor([True, True, False, False]), 1, [0]).tolist() == [False, False, True, False]
+
+
+def test_chex_begins_with_the_largest_that_its_first_sparsity_leaves():
+    """METHODS-TRAINING 11: floor(n (1 - (S - delta))) by L1; n = 7, S = 3/7 + 0.1: 2 of 7 stay in the end."""
+    net = network([[float(i), 0.0] for i in range(1, 8)], norm=[1.0] * 7)
+    method = begun("chex", net, 10, per_epoch=5, budget="macs<=30%", growing=0.3)
+    assert method.pruned[0].tolist() == [True] * 3 + [False] * 4  # S = 5/7; floor(7 (1 - 5/7 + 0.3)) = floor(4.1)
+    assert not net[0].weight[:3].any()
 
 
 def test_chex_gives_units_back_what_they_had():
@@ -241,6 +275,10 @@ def test_mest_mutates_within_its_bound():
     net = network([[float(i), 0.0] for i in range(1, 9)])
     method = begun("mest", net, 160, budget="macs<=50%", times=32)
     assert int((~method.pruned[0]).sum()) == 6  # 4 stay, 2 grow
+    assert net[0].weight[:, 0].ne(0).tolist() == (~method.pruned[0]).tolist()  # sparse from the first step
+    net[0].weight.grad.fill_(1.0)
+    method.after_backward(net, Step(0, ()))  # gradients and weights are masked
+    assert net[0].weight.grad[:, 0].ne(0).tolist() == (~method.pruned[0]).tolist()
     assert not method.pruned[0][4:].any()  # the four largest
     method._mutate(90)
     assert int((~method.pruned[0]).sum()) == 5
@@ -254,6 +292,7 @@ def test_gap_lets_each_part_be_dense_in_turn():
     assert method.turns == 2  # there is one group: it has two turns
     assert not method.pruned[0].any()
     assert [method.turn(step) for step in (0, 7, 8, 15, 16)] == [0, 0, 1, 1, 2]
+    assert net[0].weight.tolist() == W
     for number in range(16):
         method.after_step(net, Step(number, ()))
     assert method.pruned[0].tolist() == [True, False, False]
@@ -340,6 +379,20 @@ def test_fisher_takes_the_unit_of_the_smallest_squared_mask_gradient():
     assert not method.sums[0].any()
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_fisher_squares_the_gradient_of_each_sample_however_many_passes_a_step_has(parts):
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(8, 2)
+    method, whole = begun("fisher", net, 10), []
+    for part in x.chunk(parts):
+        (net(part).square().sum() / 8).backward()
+        whole.append(((part, part), None, 1 / parts))
+    method.after_backward(net, Step(0, tuple(whole)))
+    hidden = torch.relu(net[0](x)).detach().requires_grad_()
+    (net[2](hidden).square().sum() / 8).backward()
+    torch.testing.assert_close(method.sums[0], (hidden * hidden.grad).square().sum(0).detach())
+
+
 def test_imp_takes_the_same_share_of_what_is_left_in_each_phase():
     """METHODS 2.13: 1 - (1 - S)^(1/p) goes; S = 3/4, p = 2: half of 32 multiply-adds, then half of what is left."""
     net = network([[float(i), 0.0] for i in range(1, 9)])
@@ -379,12 +432,23 @@ def test_of_equals_the_higher_index_goes():
         ("greg1", {"kept": [0], "steps": 12}, "needs at least 30 steps, and 12 are planned; train longer"),
         ("sfp", {"kept": [0], "steps": 12, "per_epoch": 10}, r"at least 20 steps.*--prune-share must be 2 or more"),
         ("chex", {"steps": 12, "per_epoch": 10}, r"at least 20 steps, .* train longer \(--method-epochs 2 or more\)"),
+        (
+            "slimming",
+            {"frozen": True},
+            "drives the scales of normalisations, and those of this network require no grad",
+        ),
+        ("polarization", {"frozen": True}, "those of this network require no gradient; requires_grad_"),
+        ("morphnet", {"frozen": True}, "or a method of the weights, e.g. greg2 or reweighted"),
         ("imp", {"phases": 0}, "phases must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_said_before_the_training(name, settings, message):
+    net = network()
+    if settings.pop("frozen", False):
+        net = network(norm=[1.0, 1.0, 1.0])
+        net[1].requires_grad_(False)
     with pytest.raises(ValueError, match=message):
-        begun(name, network(), **{"steps": 100} | settings)
+        begun(name, net, **{"steps": 100} | settings)
 
 
 def test_a_frozen_group_is_refused():

@@ -46,7 +46,7 @@ class Chex(FindingUnits):
         first = max(0.0, share_of(self.ranked(self.scales())) - self.growing)
         with torch.no_grad():
             sizes = [units.rows().abs().sum(1).cpu() for units in self.units]
-        self.pruned = tuple(lowest(s, math.floor(first * len(s))) for s in sizes)
+        self.pruned = self.cut(self.space.clip(max(1, math.floor(len(s) * (1 - first) + 1e-9)) for s in sizes), sizes)
         self.mask()
 
     def least(self) -> int:

@@ -35,10 +35,11 @@ class Gap(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.widths = self.problem.project(self.space.full)
-        self.count = min(self.parts, len(self.units))
+        self.count = min(self.parts, len(self.prunable))
         self.turns = self.rounds * self.count
         self.last = round(0.8 * plan.steps)  # step in which the last turn has ended
         self._turn(0)
+        self._hold(0)
 
     def least(self) -> int:
         """Two steps a turn."""
@@ -53,18 +54,22 @@ class Gap(FindingUnits):
         now = step.number + 1
         if self.turn(now) != self.turn(step.number):
             self._turn(self.turn(now))
+        self._hold(now)
+        super().after_step(net, step)
+
+    def _hold(self, now: int) -> None:
+        """What is out stays out."""
         for units, gone in zip(self.units, self.pruned, strict=True):
             units.zero_(gone) if now >= self.last else units.scale_((~gone).float(), ("filter",))
-        super().after_step(net, step)
 
     @torch.no_grad()
     def _turn(self, turn: int) -> None:
         """Cut what was dense, let the next part grow."""
         part = turn % self.count if turn < self.turns else -1
-        dense = [i * self.count // len(self.units) == part for i in range(len(self.units))]
+        grows = {u.name for i, u in enumerate(self.prunable) if i * self.count // len(self.prunable) == part}
         self.pruned = tuple(
-            torch.zeros_like(out) if grows else self._out(units.rows().norm(dim=1).cpu(), width)
-            for units, width, out, grows in zip(self.units, self.widths, self.pruned, dense, strict=True)
+            torch.zeros_like(out) if units.name in grows else self._out(units.rows().norm(dim=1).cpu(), width)
+            for units, width, out in zip(self.units, self.widths, self.pruned, strict=True)
         )
 
     def _out(self, sizes: Tensor, width: int) -> Tensor:

@@ -23,7 +23,8 @@ class GReg2(FindingUnits):
     that holds the budgets (the paper is given each layer's share). From then on every `every` steps lambda of the
     chosen grows by `growth`, and that of the others is -growth (https://arxiv.org/abs/2012.09243, with the constants of
     its code). A group stops at its own smoothed ratio of 1000, or when its lambda exceeds `ceiling`; the
-    last twelfth holds. The filters of all members of a unit are pushed, where the paper has one convolution.
+    last twelfth holds. A group of which nothing goes is left alone from then on. The filters of all members of a unit
+    are pushed, where the paper has one convolution.
 
     Args:
         growth: Of the second lambda, each time (published: 1e-4); None: what reaches the ceiling in time.
@@ -77,7 +78,8 @@ class GReg2(FindingUnits):
             self.pruned = self.ranked(self.sizes(), "mean")
         if step.number % self.every == 0 and step.number < self.hold:
             if step.number < self.pick:
-                self.strength = [s + self.first for s in self.strength]
+                pairs = zip(self.strength, self.units, strict=True)
+                self.strength = [s + self.first * (units in self.prunable) for s, units in pairs]
             elif self.delta:
                 self._grow(restart=step.number == self.pick)
         for units, strength in zip(self.units, self.strength, strict=True):
@@ -94,4 +96,5 @@ class GReg2(FindingUnits):
         for i, (pruned, ratio) in enumerate(zip(self.pruned, self.ratios, strict=True)):
             strength = self.strength[i]
             stopped = ratio >= ENOUGH or bool((strength[pruned] > self.ceiling).any())
-            self.strength[i] = torch.where(pruned, strength if stopped else strength + self.delta, -self.delta)
+            others = -self.delta if pruned.any() else 0.0  # layers of which nothing goes are untouched
+            self.strength[i] = torch.where(pruned, strength if stopped else strength + self.delta, others)

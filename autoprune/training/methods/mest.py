@@ -42,6 +42,7 @@ class Mest(FindingUnits):
         self.every = max(1, plan.steps // self.times)
         self.last = round(STAGES[-2][0] * plan.steps)  # step of the last choice
         self._mutate(0)
+        self._hold(0)
 
     def least(self) -> int:
         """Four mutations."""
@@ -52,9 +53,19 @@ class Mest(FindingUnits):
         now = step.number + 1
         if now <= self.last and (now % self.every == 0 or now == self.last):
             self._mutate(now)
+        self._hold(now)
+        super().after_step(net, step)
+
+    def after_backward(self, net: nn.Module, step: Step) -> float:
+        """What is out gets no gradient, so that nothing waits in a momentum for it to grow."""
+        for units, gone in zip(self.units, self.pruned, strict=True):
+            units.let_no_gradient_(gone)
+        return 0.0
+
+    def _hold(self, now: int) -> None:
+        """What is out stays out."""
         for units, gone in zip(self.units, self.pruned, strict=True):
             units.scale_((~gone).float(), ("filter",)) if now < self.last else units.zero_(gone)
-        super().after_step(net, step)
 
     @torch.no_grad()
     def _mutate(self, step: int) -> None:

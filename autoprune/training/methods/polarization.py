@@ -20,7 +20,8 @@ class Polarization(FindingUnits):
 
     Loss: strength * sum of [t |gamma| - |gamma - mean|], with one mean over all prunable scales of the network, and its
     gradient (https://proceedings.neurips.cc/paper/2020/hash/703957b6dd9e3a7980e040bee50ded65-Abstract.html).
-    After each step gamma is clamped to [0, 1], or to the largest there was, so that trained weights survive (ours).
+    After each step gamma is clamped to [0, 1], or to the largest there was, so that trained weights survive (ours; the
+    paper begins with scales of 0.5).
     What is below the first valley of the histogram of all scales goes; then the widths are brought to the budgets, for
     which the paper tries values of strength and t. Coupled batch-norms are summed where units are ordered.
 
@@ -42,7 +43,8 @@ class Polarization(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        self.top = max(1.0, float(torch.cat(self.scales()).max()))
+        self.check_scales()
+        self.top = max(1.0, *(float(u.rows("scale").detach().abs().max()) for u in self.prunable if u.of("scale")))
         scaled = min(5e-3, 5e-5 * EPOCHS * plan.per_epoch / plan.steps)
         self.weight = scaled if self.strength is None else self.strength
 
@@ -50,19 +52,20 @@ class Polarization(FindingUnits):
         """See the class."""
         if not self.weight:
             return None
-        gamma = torch.cat([units.rows("scale").flatten() for units in self.units])
+        gamma = torch.cat([units.rows("scale").flatten() for units in self.prunable])
         return self.weight * (self.t * gamma.abs() - (gamma - gamma.mean()).abs()).sum()
 
     def after_step(self, net: nn.Module, step: Step) -> None:
         """Clamp the scales."""
-        for units in self.units if self.weight else ():
+        for units in self.prunable if self.weight else ():
             units.clamp_(0.0, self.top, ("scale",))
         super().after_step(net, step)
 
     def leave(self) -> None:
         """The valley, and the budgets."""
         scores = self.scales()
-        there = torch.cat([s for s, units in zip(scores, self.units, strict=True) if units.of("scale")])
+        pairs = zip(scores, self.units, strict=True)
+        there = torch.cat([s for s, units in pairs if units.of("scale") and units in self.prunable])
         top = max(1.0, float(there.max()))
         low = top * valley(there.cpu() / top)
         self.pruned = self.projected([s > low for s in scores], scores)

@@ -84,8 +84,8 @@ class Tpp(GivenUnits):
 
     def gone(self) -> tuple[Tensor, ...]:
         """See `GivenUnits`: the first group an L-th of the last eleventh after it begins, all when it ends."""
-        share = (self.done - self.growing) / (self.steps - self.growing)
-        count = len(self.units) if self.done >= self.steps else int(share * len(self.units)) if self.delta else 0
+        reached = (self.done - self.growing) * len(self.units) // (self.steps - self.growing)
+        count = len(self.units) if self.done >= self.steps else reached if self.delta else 0
         return tuple(p if number < count else torch.zeros_like(p) for number, p in enumerate(self.pruned))
 
 
