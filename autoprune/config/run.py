@@ -87,7 +87,8 @@ class RunConfig(TrainingSettings):
         common="*", brief="what must hold (repeatable): macs<=50%, params<=1.5M, latency<=3ms@onnxruntime")
     budget_list: tuple[str, ...] = problem((), "BUDGET",
         "budgets of the smaller networks that --method nested trains with the one of --budget, from the largest to the "
-        "smallest (comma separated or repeatable): 30%,15%, or macs<=30%")
+        "smallest (comma separated or repeatable): 30%,15%, or macs<=30%",
+        common="train", brief="of --method nested, the budgets of its smaller networks: 30%,15%")
     front: tuple[str, ...] = problem((), "COST",
         "search the whole trade-off of the loss against these costs (comma separated or repeatable), e.g. "
         "macs,latency@onnxruntime: one run, many budgets. Unless they are given, the strategy is then nsga2 and no "
@@ -211,7 +212,7 @@ class RunConfig(TrainingSettings):
         common="train", brief="let it choose as early as is safe: epi, early-bird")
     prune_when_args: dict[str, Any] = training({}, "KEY=VALUE",  # noqa: RUF009
         "a setting of the rule (repeatable): last=3 epochs that are compared with, tau=0.983 (epi), distance=0.1 "
-        "(early-bird)")
+        "(early-bird)", common="train", brief="a setting of that rule (repeatable), e.g. last=2")
     prune_share: float = training(0.5, "FRACTION",
         "of the epochs of the final fine-tune, how many a recovery other than cut takes before the cut",
         low=0, high=1, verbs="finetune")
@@ -231,7 +232,7 @@ class RunConfig(TrainingSettings):
     join: bool = run(False, "",
         "add this machine's workers to a search that another controller runs on the same database", verbs="resume")
     workers: int = run(0, "N", "worker processes; 0 evaluates in this process", low=0, high=10_000, verbs="resume",
-        common="*")
+        common="search resume")
     devices: tuple[str, ...] = run((), "DEVICE",
         "what the workers share, in turn: cuda:0,cuda:1 (repeatable; default: every GPU, or the CPU)", verbs="resume")
     per_device: int = run(0, "N",

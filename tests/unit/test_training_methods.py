@@ -439,7 +439,14 @@ def test_of_equals_the_higher_index_goes():
         ),
         ("polarization", {"frozen": True}, "those of this network require no gradient; requires_grad_"),
         ("morphnet", {"frozen": True}, "or a method of the weights, e.g. greg2 or reweighted"),
-        ("imp", {"phases": 0}, "phases must be at least 1, got 0"),
+        ("imp", {"phases": 0}, "phases must be a whole number of at least 1, got 0"),
+        ("greg1", {"kept": [0], "every": 0}, "every must be a whole number of at least 1, got 0"),
+        ("greg2", {"picking": 0.9}, "picking must be a number between 0 and 0.5, got 0.9"),
+        ("gap", {"parts": 0}, "parts must be a whole number of at least 1"),
+        ("increg", {"ceiling": 0.0}, "ceiling must be a number of at least 1e-12"),
+        ("iss", {"kept": [0], "factor": 1.5}, "factor must be a number between 0 and 1, got 1.5"),
+        ("reweighted", {"strength": math.nan}, "strength must be a number of at least 0, got nan"),
+        ("threshold", {"strength": "much"}, "strength must be a number of at least 0, got 'much'"),
     ],
 )
 def test_bad_input_is_said_before_the_training(name, settings, message):

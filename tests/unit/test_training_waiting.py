@@ -113,7 +113,7 @@ def test_what_has_no_moment_is_refused():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="method 'epi': last must be at least 1"):
+    with pytest.raises(ValueError, match="method 'epi': last must be a whole number of at least 1"):
         trained(Epi(pruning(network()), last=0), network())
     with pytest.raises(ValueError, match="method 'early-bird': its schedule needs at least 16 steps"):
         trained(EarlyBird(pruning(network())), network(), steps=PER_EPOCH)

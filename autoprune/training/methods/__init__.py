@@ -1,8 +1,5 @@
 """Methods that prune while a network trains: one file each. The import lines are the registry."""
 
-import inspect
-import math
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,6 +17,7 @@ from autoprune.training.methods.greg2 import GReg2 as GReg2
 from autoprune.training.methods.imp import Imp as Imp
 from autoprune.training.methods.increg import IncReg as IncReg
 from autoprune.training.methods.iss import Iss as Iss
+from autoprune.training.methods.limits import check_settings
 from autoprune.training.methods.mest import Mest as Mest
 from autoprune.training.methods.method import Method as Method
 from autoprune.training.methods.method import Plan as Plan
@@ -56,33 +54,10 @@ def make(name: str, pruning: Pruning | None = None, **settings: Any) -> Method:
         ValueError: If there is none, it has no such setting, or what the name stands for makes none.
     """
     if name in METHODS:
-        _check(METHODS[name], settings)
+        check_settings(METHODS[name], settings)
     with running(f"method '{name}'", "while it was made") if ":" in name else nullcontext():
         made = find("method", name, METHODS)(pruning, **settings)
     if not isinstance(made, Method):
         raise ValueError(f"method '{name}': expected a subclass of autoprune.training.Method, or a function of what "
                          f"may be pruned that gives one, got {made!r:.60}")  # fmt: skip
     return made
-
-
-def _check(cls: type[Method], settings: Mapping[str, Any]) -> None:
-    """Check the settings of a built-in method: known names, finite numbers of at least 0.
-
-    Raises:
-        ValueError: Naming the setting.
-    """
-    known = {n: p.default for n, p in inspect.signature(cls).parameters.items() if n != "pruning"}
-    for name, value in settings.items():
-        if name not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"method '{cls.name}': has no setting '{name}'; {has}")
-        kinds, wanted = _KINDS.get(type(known[name]), ((int, float), "a number of at least 0"))
-        fits = type(value) in kinds and (isinstance(value, bool) or 0 <= value < math.inf)
-        if not fits and not (value is None and known[name] is None):
-            raise ValueError(f"method '{cls.name}': {name} must be {wanted}, got {value!r:.40}")
-
-
-_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((int,), "a whole number of at least 0"),
-}

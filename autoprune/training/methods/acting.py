@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from autoprune.training.methods.limits import check_settings
 from autoprune.training.methods.method import Method, Plan, Step
 from autoprune.training.units import Units, kept_of, units_of
 from search_spaces import Kept, SearchSpace
@@ -53,8 +54,10 @@ class ActingMethod(Method):
         """See `Method`.
 
         Raises:
-            ValueError: If it is not told what may be pruned, cannot prune that, or has too few steps.
+            ValueError: If it is not told what may be pruned, cannot prune that, has too few steps, or a setting is out
+                of its range.
         """
+        check_settings(type(self), self.settings())
         if self.pruning is None:
             raise ValueError(f"method '{self.name}': needs to be told what it may prune; {self.name}(Pruning(...))")
         self.space, self.units = self.pruning.space, units_of(net, self.pruning.space)

@@ -33,6 +33,7 @@ class Chex(FindingUnits):
     """
 
     name: ClassVar[str] = "chex"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"growing": (0, 1)}
     reads_scales: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, growing: float = 0.3, every: int = 1) -> None:
@@ -44,8 +45,7 @@ class Chex(FindingUnits):
         super().begin(net, plan)
         self.snapshot = Snapshot(net, self.space)
         first = max(0.0, share_of(self.ranked(self.scales())) - self.growing)
-        with torch.no_grad():
-            sizes = [units.rows().abs().sum(1).cpu() for units in self.units]
+        sizes = [units.rows().detach().abs().sum(1).cpu() for units in self.units]
         self.pruned = self.cut(self.space.clip(max(1, math.floor(len(s) * (1 - first) + 1e-9)) for s in sizes), sizes)
         self.mask()
 

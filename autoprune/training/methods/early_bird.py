@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -24,6 +26,7 @@ class EarlyBird(WaitingUnits):
     """
 
     name: ClassVar[str] = "early-bird"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf)}
     reads_scales: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, distance: float = 0.1, last: int = 4) -> None:

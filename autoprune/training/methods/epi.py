@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -26,6 +28,7 @@ class Epi(WaitingUnits):
     """
 
     name: ClassVar[str] = "epi"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf)}
 
     def __init__(self, pruning: Pruning | None = None, *, tau: float = 0.983, last: int = 5) -> None:
         super().__init__(pruning, last=last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -26,6 +28,7 @@ class Gap(FindingUnits):
     """
 
     name: ClassVar[str] = "gap"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"parts": (1, math.inf), "rounds": (1, math.inf)}
 
     def __init__(self, pruning: Pruning | None = None, *, parts: int = 4, rounds: int = 1) -> None:
         super().__init__(pruning)

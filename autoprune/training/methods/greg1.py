@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -33,6 +33,7 @@ class GReg1(GivenUnits):
     """
 
     name: ClassVar[str] = "greg1"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"every": (1, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("growth", "ceiling")
     REMEMBERED: ClassVar[tuple[str, ...]] = (
         "strength",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -35,11 +36,9 @@ class GReg2(FindingUnits):
     """
 
     name: ClassVar[str] = "greg2"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"every": (1, math.inf), "picking": (0, 0.5)}
     strengths: ClassVar[tuple[str, ...]] = ("growth", "ceiling", "highest")
-    REMEMBERED: ClassVar[tuple[str, ...]] = (
-        "strength",
-        "ratios",
-    )
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("strength", "ratios")
     NOTHING: ClassVar[Mapping[str, float]] = {"growth": 0.0, "highest": 0.0}
 
     def __init__(
@@ -56,7 +55,7 @@ class GReg2(FindingUnits):
         self.first = self.highest / updates
         self.pick = updates * self.every  # the step in which units are chosen
         self.hold = self.steps - max(1, round(self.steps / 12))
-        self.delta = self.ceiling * self.every / (self.hold - self.pick) if self.growth is None else self.growth
+        self.delta = self.ceiling * self.every / max(1, self.hold - self.pick) if self.growth is None else self.growth
         self.strength = [torch.zeros(units.size) for units in self.units]  # lambda, per group [C]
         self.ratios: list[float] = []
 

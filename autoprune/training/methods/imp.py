@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -26,18 +27,14 @@ class Imp(FindingUnits):
 
     Args:
         phases: p.
-
-    Raises:
-        ValueError: If there is none.
     """
 
     name: ClassVar[str] = "imp"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"phases": (1, math.inf)}
     NOTHING: ClassVar[Mapping[str, float]] = {"phases": 1}
 
     def __init__(self, pruning: Pruning | None = None, *, phases: int = 3) -> None:
         super().__init__(pruning)
-        if phases < 1:
-            raise ValueError(f"method 'imp': phases must be at least 1, got {phases}")
         self.phases = phases
 
     def cycles(self) -> int:

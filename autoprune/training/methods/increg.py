@@ -16,10 +16,9 @@ U = 0.25  # hard-coded in the release: the rise at the point of symmetry, of the
 
 
 def rise(rank: Tensor, count: int) -> Tensor:
-    """By how much the penalty of the unit of each rank rises, where `count` are to be pruned; 1 at rank 0.
+    """By how much the penalty of the unit of each rank rises, where `count` are to go; 1 at rank 0, 0 at `count`.
 
-    e^(-a r) below N, 2u - e^(-a (2N - r)) above, with a = ln(2/u) / count and N = -ln(u) / a: zero at rank `count`,
-    negative beyond it.
+    e^(-a r) below N, 2u - e^(-a (2N - r)) above, with a = ln(2/u) / count and N = -ln(u) / a.
     """
     a = math.log(2 / U) / count
     middle = -math.log(U) / a
@@ -42,6 +41,7 @@ class IncReg(FindingUnits):
     """
 
     name: ClassVar[str] = "increg"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"ceiling": (1e-12, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("strength", "ceiling")
     REMEMBERED: ClassVar[tuple[str, ...]] = ("weights", "ranks")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}

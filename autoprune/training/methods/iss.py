@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,7 @@ class Iss(GivenUnits):
     """
 
     name: ClassVar[str] = "iss"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"factor": (0, 1)}
 
     def __init__(self, pruning: Pruning | None = None, *, factor: float = 0.95) -> None:
         super().__init__(pruning)

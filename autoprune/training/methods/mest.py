@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -30,6 +32,7 @@ class Mest(FindingUnits):
     """
 
     name: ClassVar[str] = "mest"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"times": (1, math.inf)}
 
     def __init__(self, pruning: Pruning | None = None, *, bound: float = 0.5, times: int = 32) -> None:
         super().__init__(pruning)

@@ -90,6 +90,7 @@ class Method(ABC):
         strengths: Settings by which it acts more strongly, the likeliest to be too large first: the training is
             refused where they make it diverge (`stability`). It is then made anew from its `settings`, and its penalty
             and `after_backward` get along without samples.
+        ranges: Least and largest value of its settings; of others 0 and any finite number.
         by_samples: Whether it learns from the samples of its own process: several would not agree, and are refused.
         pruning: What it may prune; None where it prunes nothing.
     """
@@ -98,6 +99,7 @@ class Method(ABC):
     finds: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     strengths: ClassVar[tuple[str, ...]] = ()
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {}
     by_samples: bool = False
 
     def __init__(self, pruning: Pruning | None = None) -> None:
@@ -172,7 +174,10 @@ class Method(ABC):
         return None if self.pruning is None else self.pruning.kept
 
     def gone(self) -> tuple[Tensor, ...] | None:
-        """Per group [C] the units of which nothing is left now: cutting them changes no answer; None: none."""
+        """Per group [C] the units of which nothing is left now: cutting them changes no answer; None: none.
+
+        But for what normalisations over channels see: a layer-norm counts the zeros that a cut takes away.
+        """
         return None
 
     def state(self) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ class Polarization(FindingUnits):
     """
 
     name: ClassVar[str] = "polarization"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"t": (0, 2)}
     reads_scales: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}

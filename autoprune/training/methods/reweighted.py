@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ class Reweighted(FindingUnits):
     """
 
     name: ClassVar[str] = "reweighted"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"rounds": (1, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
     REMEMBERED: ClassVar[tuple[str, ...]] = (
         "alphas",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -34,6 +36,7 @@ class Tpp(GivenUnits):
     """
 
     name: ClassVar[str] = "tpp"
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"every": (1, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("weight", "growth", "ceiling")
 
     def __init__(

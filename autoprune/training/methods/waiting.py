@@ -36,11 +36,9 @@ class WaitingUnits(FindingUnits):
         """See `FindingUnits`.
 
         Raises:
-            ValueError: If no epoch is compared with, or as `FindingUnits`.
+            ValueError: As `FindingUnits`, or if it cannot choose in this network.
         """
         super().begin(net, plan)
-        if self.last < 1:
-            raise ValueError(f"method '{self.name}': last must be at least 1, the epoch before, got {self.last}")
         self.history: list[Tensor] = []
         self.settled_after = 0
         self.choose()  # refuses what it cannot choose from
