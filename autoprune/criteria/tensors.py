@@ -52,9 +52,16 @@ class Part:
             raise ValueError("weight gradients were not gathered; who reads them declares needs = {'gradients'}")
         return self._turned(self.slope)
 
+    @property
+    def rows(self) -> Tensor:
+        """The weights as the layer has them, [C k, M / k]: the k rows of each unit one after the other."""
+        return self._chosen(self.tensor).flatten(1)
+
     def _turned(self, tensor: Tensor) -> Tensor:
-        chosen = tensor.index_select(self.axis, self.index.flatten()).movedim(self.axis, 0)
-        return chosen.reshape(len(self.index), -1)
+        return self._chosen(tensor).reshape(len(self.index), -1)
+
+    def _chosen(self, tensor: Tensor) -> Tensor:
+        return tensor.index_select(self.axis, self.index.flatten()).movedim(self.axis, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -208,6 +208,36 @@ def test_orthoreg_sums_absolute_values():
     assert loss(method, net, 0) == pytest.approx(1e-2 * 3)  # diag(1, 4) - I
 
 
+def grouped():
+    """Conv(3, 4), a convolution in two groups of two, and a head: a unit is a channel of each group, of both layers."""
+    torch.manual_seed(0)
+    parts = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten(), nn.Linear(4, 2)
+    return nn.Sequential(*parts).eval()
+
+
+@pytest.mark.parametrize("name", ["orthoreg", "tpp"])
+def test_the_rows_of_a_layer_are_its_filters_also_where_a_unit_has_several(name):
+    """METHODS-TRAINING 4 and 5: W has n filters as rows, whatever is coupled."""
+    net = grouped()
+    space = trace(net, torch.zeros(1, 3, 1, 1))
+    (group,) = space.groups
+    assert group.size == 2  # of four filters
+    method = METHODS[name](Pruning(space, (), ([1],)), **({"growth": 0.1, "every": 1} if name == "tpp" else {}))
+    method.begin(net, Plan(None, TrainingSettings(lr=1e-3), Compute(torch.device("cpu"), amp=False), 100, 10, 1))
+    w, v = (net[i].weight.detach().flatten(1) for i in (0, 2))
+    gone = [set(m.index[0].tolist()) for m in group.members if m.role == "out" and m.tensor in ("0.weight", "2.weight")]
+    if name == "orthoreg":
+        off = [(w.T @ w - torch.eye(3)).abs().sum(), (v.T @ v - torch.eye(2)).abs().sum()]  # more rows than columns
+        expected = 1e-2 * (3**0.5 * off[0] + 2**0.5 * off[1]) / (3**0.5 + 2**0.5)
+    else:
+        grams = [x @ x.T for x in (w, v)]
+        pairs = [(i, j) for i in range(4) for j in range(4)]
+        expected = 200 * sum(
+            sum(gram[i, j] ** 2 for i, j in pairs if {i, j} & out) / 16 for gram, out in zip(grams, gone, strict=True)
+        )  # 1000 * 0.1 * 2
+    assert loss(method, net, 2) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_slimming_pushes_by_the_sign():
     """METHODS-TRAINING 7: s * sign(gamma) is added to gamma's gradient."""
     net = network(norm=[0.5, -0.1, 2.0])

@@ -36,18 +36,18 @@ class OrthoReg(GivenUnits):
         """See `Method`."""
         super().begin(net, plan)
         self.layers = [part for units in self.prunable for part in units.of("filter")]
-        sides = torch.tensor([float(min(p.value.shape)) for p in self.layers]).sqrt()
+        sides = torch.tensor([float(min(p.rows.shape)) for p in self.layers]).sqrt()
         self.shares = (sides / sides.sum()).tolist()  # omega
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """See the class."""
         if not (self.strength and self.layers):
             return None
-        found = [s * _distance(p.value) for s, p in zip(self.shares, self.layers, strict=True)]
+        found = [s * _distance(p.rows) for s, p in zip(self.shares, self.layers, strict=True)]
         return self.strength * torch.stack(found).sum()
 
 
 def _distance(rows: Tensor) -> Tensor:
-    """Of the Gram matrix of the shorter side from the identity, of rows [C, M]."""
+    """Of the Gram matrix of the shorter side from the identity, of rows [n, m]."""
     gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
     return (gram - torch.eye(len(gram), device=rows.device)).abs().sum()

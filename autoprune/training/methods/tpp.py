@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from autoprune.criteria.tensors import Part
 from autoprune.training.methods.acting import STABILISE
 from autoprune.training.methods.given import GivenUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
@@ -70,7 +71,7 @@ class Tpp(GivenUnits):
         if not (strength := self.strength(step.number)):
             return None
         pairs = [(units, p) for units, p in zip(self.units, self.pruned, strict=True) if p.any()]
-        found = [_correlation(part.value, p.to(units.device)) for units, p in pairs for part in units.filters]
+        found = [_correlation(part, p.to(units.device)) for units, p in pairs for part in units.filters]
         return self.scale * strength * torch.stack(found).sum() if found else None
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
@@ -92,8 +93,8 @@ class Tpp(GivenUnits):
         return tuple(p if number < count else torch.zeros_like(p) for number, p in enumerate(self.pruned))
 
 
-def _correlation(rows: Tensor, pruned: Tensor) -> Tensor:
-    """The mean over n^2 entries of (W W' - T)^2, of rows [C, M]."""
-    gram = rows @ rows.T
-    touched = pruned[:, None] | pruned  # [C, C] where a pruned unit is part
+def _correlation(part: Part, pruned: Tensor) -> Tensor:
+    """The mean over n^2 entries of (W W' - T)^2, of a layer's n rows, where units [C] are pruned."""
+    gram, pruned = part.rows @ part.rows.T, pruned.repeat_interleave(part.index.shape[1])
+    touched = pruned[:, None] | pruned  # [n, n] where a pruned unit is part
     return torch.where(touched, gram, 0).square().sum() / gram.numel()
