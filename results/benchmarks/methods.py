@@ -33,6 +33,7 @@ import torch
 from protocol import CACHE, NETWORKS, claim, processor, spread
 from quality import EPOCH, PLAIN, Bench
 from quality import PIECES as OF_QUALITY
+from quality_pieces import by_training, read
 
 import autoprune
 from autoprune.compute import Compute
@@ -139,7 +140,7 @@ def table(pieces: Path, of_quality: Path, concluded: str) -> str:
 
 def beside(folder: Path, epochs: int) -> dict[str, list[dict[str, Any]]]:
     """Networks that quality.py has trained for as long."""
-    trained = quality_tables.by_training(quality_tables.read(folder)).get(f"train:{EPOCH * epochs}", {})
+    trained = by_training(read(folder)).get(f"train:{EPOCH * epochs}", {})
     return {f"{name} (by quality.py)": [{**p, "top1": p["test_top1"]} for p in of] for name, of in trained.items()}
 
 

@@ -5,11 +5,12 @@
     python results/benchmarks/quality.py --data DATA --tabulate
 
 A measure is a fidelity of the evaluator ("proxy", "reconstructed", "short:100": loss and top-1 on 2,000 of the held out
-images), or a training: "train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py
-over so many steps (351 are an epoch), from the weights as cut, with the layers reconstructed first, or from weights
-drawn anew (at a rate of .1), with other `TrainingSettings` where they are named ("train:3510:ema=0.999"; distill=0.5
-lets the dense network teach). On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000
-images): a shorter training at the rate of the longer one, for nothing.
+images), one of trainability.py ("isometry", "gradient flow", "smallest share"), or a training:
+"train:STEPS[:fitted|:scratch][:NAME=VALUE]...[:sSEED]" is the plain protocol of protocol.py over so many steps (351 are
+an epoch), from the weights as cut, with the layers reconstructed first, or from weights drawn anew (at a rate of .1),
+with other `TrainingSettings` where they are named ("train:3510:ema=0.999"; distill=0.5 lets the dense network teach).
+On its way a training is looked at (batch-norm re-estimated on a copy, the same 2,000 images): a shorter training at the
+rate of the longer one, for nothing.
 
 Besides the allocations of allocations.py there are searches: "search combined s0" is the network that
 `autoprune.search` finds with that strategy and seed and otherwise its defaults (its weights are not used: measures
@@ -41,6 +42,7 @@ import numpy as np
 import peers
 import quality_tables
 import torch
+import trainability
 from allocations import Allocation
 from protocol import CACHE, NETWORKS, claim, dense_network, images, processor, reconstructed_network
 from torch import nn
@@ -65,7 +67,7 @@ from search_spaces import Kept, Widths, prune, trace
 
 PIECES = CACHE / "quality"
 EPOCH, BATCH, RATE = 351, 128, 0.02
-SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES = 2048, 1000, 2000
+SCORE_SAMPLES, BN_SAMPLES, VAL_SAMPLES, GRADIENT_SAMPLES = 2048, 1000, 2000, 512
 PLAIN: dict[str, Any] = {"lr": RATE, "lr_schedule": "cosine", "warmup": 0, "batch_size": BATCH}  # the plain protocol
 STARTS = {"fitted": RATE, "scratch": 0.1}  # of a training, besides the weights as cut -> its rate
 LOOKS = (25, 50, 100, 200, 351, 400, 702, 1053, 1404)
@@ -254,7 +256,10 @@ class Bench:
         """Measure one allocation."""
         start, used = time.perf_counter(), time.process_time()
         training = Training.parse(what)
-        found = self.trained(name, what, training) if training else self.scored(name, what)
+        if training:
+            found = self.trained(name, what, training)
+        else:
+            found = self.untrained(name, what) if what in trainability.MEASURES else self.scored(name, what)
         return {
             **found, "name": name, "what": what, "widths": list(self.widths[name]), "machine": processor(),
             "torch": torch.__version__, "wall_s": time.perf_counter() - start, "compute_s": time.process_time() - used,
@@ -271,6 +276,15 @@ class Bench:
             self.evaluators[self.allocations[name].units] = evaluator
         said = evaluator(self.widths[name], what)
         return {key: said[key] for key in ("loss", "top1")}
+
+    def untrained(self, name: str, what: str) -> dict[str, Any]:
+        """What the network says of itself with its weights as cut, on the images that score channels."""
+        model = prune(self.dense, self.bare.space.with_limits(depth=True), self.kept(name)).eval()
+        compute = Compute.choose("cpu", amp=False, channels_last=False)
+        task = as_task(self.data).on(compute)
+        reestimate_evenly(model, task, task.draw("calibration", BN_SAMPLES, 0), BATCH, compute)
+        images, labels = task.draw("calibration", GRADIENT_SAMPLES, 0).whole(GRADIENT_SAMPLES)
+        return {"loss": trainability.MEASURES[what](model, self.dense, images, labels)}
 
     @cached_property
     def evaluators(self) -> dict[str, Evaluator]:
@@ -351,7 +365,7 @@ def work(bench: Bench, names: Sequence[str], measures: Sequence[str], until: flo
                 found = bench.make(name, what)
                 write_text(bench.path(name, what), json.dumps(found))
                 print(f"{bench.network} {bench.budget} {what} of {name}: loss {found['loss']:.4f}, top-1 "
-                      f"{100 * found['top1']:.2f}, test {100 * found.get('test_top1', 0):.2f}, "
+                      f"{100 * found.get('top1', 0):.2f}, test {100 * found.get('test_top1', 0):.2f}, "
                       f"{found['compute_s']:.0f} s", flush=True)  # fmt: skip
 
 

@@ -5,32 +5,19 @@ Letters: `A` allocations.
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import allocations
+import quality_judges
 from protocol import HERE, spread
-from scipy.stats import spearmanr
+from quality_pieces import WORDS, Piece, Pieces, by_training, kind_of, read, top1
 
 from autoprune.files import write_text
 
-Piece = Mapping[str, Any]
-Pieces = dict[str, dict[str, Piece]]  # measure -> allocation -> piece
 JUDGED = "train:3510"  # ten epochs
-TRUTHS = ("train:351", "train:1755")  # one epoch and five, from weights as cut, without distillation
-LEAST = 5  # allocations that a correlation needs
-WORDS = {
-    "train:351": "1 epoch",
-    "train:1755": "5 epochs",
-    "train:3510": "10 epochs",
-    "proxy": "batch-norm re-estimated",
-    "reconstructed": "layers reconstructed",
-}
 HEAD = """
 Made by `quality.py`. Machines: {machines}, one thread. CIFAR-10 as JPEG; the plain protocol: SGD with Nesterov
 momentum .9, weight decay 5e-4, .02 with cosine decay to 0 over all steps, batch 128, crop and flip, bf16 (marked f32:
@@ -50,62 +37,6 @@ the larger spread, or of too few seeds to say so.
 CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 
 
-def read(pieces: Path) -> Pieces:
-    """The pieces of one network and budget.
-
-    A name may stand for several widths (a search that was made twice has found two networks): the second is "NAME (2)".
-    """
-    found: Pieces = {}
-    known: dict[str, list[list[int]]] = {}  # name -> the widths that it stood for
-    for path in sorted(pieces.glob("*.json")):
-        piece = json.loads(path.read_text())
-        if "what" not in piece:  # a peer's own
-            continue
-        widths = known.setdefault(piece["name"], [])
-        if piece["widths"] not in widths:
-            widths.append(piece["widths"])
-        number = widths.index(piece["widths"]) + 1
-        name = piece["name"] if number == 1 else f"{piece['name']} ({number})"
-        found.setdefault(piece["what"], {})[name] = piece
-    return found
-
-
-def scores(found: Pieces) -> dict[str, dict[str, tuple[float, float]]]:
-    """Candidate for a fidelity -> allocation -> (loss, processor seconds): the measures, and the looks at trainings."""
-    judged = {what: {n: (p["loss"], p["compute_s"]) for n, p in of.items()} for what, of in found.items()}
-    for what, of in found.items():
-        for name, piece in of.items():
-            total = int(what.split(":")[1]) if what.startswith("train:") else 0
-            for step, seen in piece.get("looks", {}).items():
-                key = f"{step} steps of {what}"
-                judged.setdefault(key, {})[name] = (seen["loss"], piece["compute_s"] * int(step) / total)
-    return judged
-
-
-def agreement(judged: Mapping[str, float], truth: Mapping[str, float]) -> tuple[int, float, float, str]:
-    """How well losses choose: allocations in common, rank correlation, points lost by the chosen one, its name."""
-    names = [n for n in truth if n in judged]
-    chosen = min(names, key=lambda n: judged[n])
-    lost = max(truth[n] for n in names) - truth[chosen]
-    rank = float(spearmanr([-judged[n] for n in names], [truth[n] for n in names]).statistic)
-    return len(names), rank, lost, chosen
-
-
-def top1(of: Mapping[str, Piece], split: str) -> dict[str, float]:
-    """Allocation -> percent."""
-    return {name: 100 * p[f"{split}_top1"] for name, p in of.items() if f"{split}_top1" in p}
-
-
-def by_training(found: Pieces) -> dict[str, dict[str, list[Piece]]]:
-    """Training -> allocation -> its pieces with top-1 on test, one for each seed; the shortest training first."""
-    trained = sorted((w for w in found if w.startswith("train:")), key=lambda w: (int(w.split(":")[1]), w))
-    seeds: dict[str, dict[str, list[Piece]]] = {}
-    for what in trained:
-        for name in top1(found[what], "test"):
-            seeds.setdefault(re.sub(r":s\d+", "", what), {}).setdefault(name, []).append(found[what][name])
-    return seeds
-
-
 def cell(pieces: Sequence[Piece]) -> str:
     """Mean and spread in percent, and of how many seeds where there are several."""
     if not pieces:
@@ -117,7 +48,7 @@ def cell(pieces: Sequence[Piece]) -> str:
 def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
     """Every allocation, the best after the longest training first."""
     known = by_training(found)
-    plain = [w for w in found if not top1(found[w], "test")]
+    plain = [w for w in found if w in WORDS and not top1(found[w], "test")]
     names = {name for of in found.values() for name in of}
 
     def order(name: str) -> tuple[float, ...]:
@@ -180,49 +111,9 @@ def precision(pieces: Sequence[Piece]) -> str:
     return "" if all(p.get("amp", True) for p in pieces) else " f32"
 
 
-def kind_of(name: str, kinds: Mapping[str, str]) -> str:
-    """What the networks of an allocation look like; of a search, that it is one."""
-    return kinds.get(name, name.split()[0])
-
-
-def judges(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
-    """Every candidate for a fidelity against every truth that there is."""
-    lines: list[str] = []
-    for what in (w for w in TRUTHS if len(found.get(w, {})) >= LEAST):
-        truth = top1(found[what], "test")
-        rows = []
-        for judge, of in scores(found).items():
-            losses = {n: loss for n, (loss, _) in of.items()}
-            if judge == what or len(truth.keys() & losses.keys()) < LEAST:
-                continue
-            count, rank, lost, chosen = agreement(losses, truth)
-            apart = best_of_kinds(truth, kinds)
-            between = agreement(losses, apart)[1] if len(apart.keys() & losses.keys()) >= LEAST else float("nan")
-            seconds = statistics.median(s for n, (_, s) in of.items() if n in truth)
-            rows.append((lost, -rank, f"| {judge} | {count} | {rank:.2f} | {_number(between)} | {lost:.2f} | {chosen} "
-                                      f"| {seconds:.0f} |"))  # fmt: skip
-        lines += [
-            "", f"### What ranks like {WORDS[what]}", "",
-            "| loss after | allocations | rank correlation | the best of each kind only | points lost by its choice "
-            "| its choice | processor s |",
-            "|" + "---|" * 7, *(row for _, _, row in sorted(rows)),
-        ]  # fmt: skip
-    return lines
-
-
-def best_of_kinds(truth: Mapping[str, float], kinds: Mapping[str, str]) -> dict[str, float]:
-    """The best allocation of each kind."""
-    best: dict[str, str] = {}
-    for name in truth:
-        kind = kind_of(name, kinds)
-        if kind not in best or truth[name] > truth[best[kind]]:
-            best[kind] = name
-    return {name: truth[name] for name in best.values()}
-
-
 def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.md") -> str:
     """Write quality.md from all pieces that are there; what is concluded in it is written by hand, and stays."""
-    parts: list[str] = []
+    parts = {}
     before = target.read_text() if target.is_file() else ""
     concluded = CONCLUDED + before.partition(CONCLUDED)[2].partition("\n## ")[0].rstrip()
     machines: set[str] = set()
@@ -235,8 +126,15 @@ def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.
         kinds[network, budget] = own = {name: a.kind for name, a in allocations.of(network, budget).items()}
         machines |= {f"{p['machine']}, torch {p['torch']}" for each in of.values() for p in each.values()}
         counts = ", ".join(f"{len(each)} by {what}" for what, each in of.items())
-        parts += ["", f"## {network} at {budget} of the MACs", "", f"Pieces: {counts}.", "", *table(of, own)]
-        parts += judges(of, own)
+        parts[network, budget] = [
+            "",
+            f"## {network} at {budget} of the MACs",
+            "",
+            f"Pieces: {counts}.",
+            "",
+            *table(of, own),
+        ]
+    judged = quality_judges.tables(found, kinds)
     lines = [
         "# Allocations of every kind, and what tells them apart",
         "",
@@ -249,12 +147,8 @@ def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.
         *judgement(found, kinds),
         "",
         concluded,
-        *parts,
+        *(line for network, lines in parts.items() for line in [*lines, *judged[network]]),
     ]
     text = "\n".join([*lines, ""])
     write_text(target, text)
     return text
-
-
-def _number(value: float) -> str:
-    return "" if value != value else f"{value:.2f}"

@@ -1,13 +1,14 @@
 """The pure parts of the quality benchmark: what a measure means, when a piece counts, what the tables say."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-NAMES = ("protocol", "allocations", "quality", "quality_tables")
+NAMES = ("protocol", "allocations", "quality", "quality_pieces", "quality_judges", "quality_tables", "trainability")
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,11 @@ def test_a_piece_in_other_hands_is_left_to_them(bench, tmp_path):
 def test_how_well_losses_choose(bench):
     """Best first: a 70, b 60, c 50. Losses that swap the first two lose 10 points, with a rank correlation of 1/2."""
     truth = {"a": 70.0, "b": 60.0, "c": 50.0}
-    assert bench.quality_tables.agreement({"a": 1.0, "b": 2.0, "c": 3.0}, truth) == (3, 1.0, 0.0, "a")
-    count, rank, lost, chosen = bench.quality_tables.agreement({"a": 2.0, "b": 1.0, "c": 3.0, "d": 0.0}, truth)
+    assert bench.quality_judges.agreement({"a": 1.0, "b": 2.0, "c": 3.0}, truth) == (3, 1.0, 0.0, "a")
+    count, rank, lost, chosen = bench.quality_judges.agreement({"a": 2.0, "b": 1.0, "c": 3.0, "d": 0.0}, truth)
     assert (count, lost, chosen) == (3, 10.0, "b")
     assert rank == pytest.approx(0.5)
-    assert bench.quality_tables.best_of_kinds(truth, {"a": "x", "b": "x", "c": "y"}) == {"a": 70.0, "c": 50.0}
+    assert bench.quality_judges.best_of_kinds(truth, {"a": "x", "b": "x", "c": "y"}) == {"a": 70.0, "c": 50.0}
 
 
 def test_the_table_names_the_best_first(bench):
@@ -105,7 +106,7 @@ def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench,
     keep("train:3510:s1", 0.82, [3, 4], amp=False)
     keep("train:3510:s2", 0.7, [4, 3])  # searched anew elsewhere: another network
     (tmp_path / "fastnas-1.json").write_text("{}")  # what a peer has kept there
-    lines = bench.quality_tables.table(bench.quality_tables.read(tmp_path), {})
+    lines = bench.quality_tables.table(bench.quality_pieces.read(tmp_path), {})
     assert lines[0] == "| allocation | kind | 10 epochs | widths |"
     assert lines[2:] == [
         "| search combined s0 | search | 81.00 ± 1.41 (2) f32 | 3 4 |",
@@ -152,3 +153,51 @@ def test_weights_drawn_anew_follow_from_the_seed(bench):
     bare = torch.nn.ParameterList([torch.zeros(2)])
     with pytest.raises(ValueError, match="ParameterList has weights and does not draw them"):
         bench.quality.drawn_anew(bare, 0)
+
+
+def test_curves_through_three_losses(bench):
+    """Falls of 4 and 2: a power law halves them at each doubling, 1 and 1/2 more in two; a line goes on by 2 and 2."""
+    found = bench.quality_judges.curves(8.0, 4.0, 2.0, 4.0)
+    assert found == {
+        "slope from 50 to 100 steps": -2.0,
+        "line through 50 and 100 steps": pytest.approx(-2.0),
+        "power law through 25, 50, 100 steps": pytest.approx(0.5),
+    }
+    assert bench.quality_judges.curves(3.0, 2.0, 1.0, 2.0)["power law through 25, 50, 100 steps"] == pytest.approx(0)
+    rising = bench.quality_judges.curves(1.0, 2.0, 3.0, 4.0)
+    assert rising["power law through 25, 50, 100 steps"] == 3.0
+
+
+def test_a_fitted_model_has_not_seen_the_network_that_it_judges(bench):
+    """One network's losses say the truth, the other's the opposite: each is judged as the other would have it."""
+
+    def network(sign):
+        names = [f"a{i}" for i in range(6)]
+        losses = {n: (sign * i, 1.0) for i, n in enumerate(names)}
+        return dict.fromkeys(bench.quality_judges.FEATURES, losses), {n: -float(i) for i, n in enumerate(names)}
+
+    (straight, truth), (turned, _) = network(1.0), network(-1.0)
+    said = bench.quality_judges.fitted({"x": straight, "y": turned}, {"x": truth, "y": truth})
+    for name in ("x", "y"):
+        (judged,) = said[name].values()
+        losses = {n: loss for n, (loss, _) in judged.items()}
+        assert bench.quality_judges.agreement(losses, truth)[1] == pytest.approx(-1.0)
+    assert bench.quality_judges.fitted({"x": straight}, {"x": truth}) == {}  # no other network
+
+
+def test_trainability_of_a_linear_network(bench):
+    """Its Jacobian is its matrix at every image: diag(3, 1) has singular values of 3 and 1, half of diag(6, 2)."""
+
+    def linear(*diagonal):
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+        net[1].weight.data = torch.diag(torch.tensor(diagonal))
+        return net
+
+    images, labels = torch.zeros(4, 2, 1, 1), torch.zeros(4, dtype=torch.long)
+    measures = bench.trainability
+    assert measures.singular_value(linear(3.0, 1.0), images) == pytest.approx(2.0)
+    assert measures.isometry(linear(3.0, 1.0), linear(6.0, 2.0), images, labels) == pytest.approx(math.log(2))
+    images[:, 0] = 2.0  # scores 0 and 0 where the weights are 0: gradients of (1/2 - 1, 1/2) times the input (2, 0)
+    assert measures.gradient_flow(linear(0.0, 0.0), linear(1.0, 1.0), images, labels) == pytest.approx(-2.0)
+    thin = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+    assert measures.smallest_share(thin, linear(1.0, 1.0), images, labels) == -0.5
