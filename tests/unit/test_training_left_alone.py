@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from tiny_training import PER_EPOCH, SETTINGS, network, task, trained
+from tiny_training import PER_EPOCH, SETTINGS, equal, network, task, trained
 
 from autoprune.compute import Compute
 from autoprune.problem import Problem
@@ -85,6 +86,12 @@ def test_a_penalty_on_what_does_not_train_is_told_and_does_nothing():
     trained(Plain(), net)
 
 
+@pytest.mark.parametrize("name", ["iss", "slimming"])
+def test_an_average_of_weights_would_bring_units_back(name):
+    with pytest.raises(ValueError, match="an average of weights would bring them back; leave ema at 0 here"):
+        trained(METHODS[name](pruning(network())), network(), settings=replace(SETTINGS, ema=0.9))
+
+
 class Attentive(nn.Module):
     """Tokens, attention of torch's own, and a head."""
 
@@ -125,6 +132,14 @@ def test_what_would_get_other_parameters_stays_as_it_is():
     assert [id(p) for p in net.parameters()] == parameters
     opened.close()
     assert [type(m) for m in net.modules()] == kinds
+
+
+def test_fisher_is_plain_training_where_the_budgets_hold():
+    """Attention that calls its layers draws its dropout otherwise, so it is left as it is."""
+    net = attentive()
+    net.attention.dropout = 0.5
+    one, other = (trained(m, net, steps=6) for m in (METHODS["fisher"](pruning(net, budget="macs<=100%")), None))
+    assert equal(one, other)
 
 
 @pytest.mark.parametrize("name", ["fisher", "gates", "threshold"])

@@ -60,6 +60,9 @@ class ActingMethod(Method):
         check_settings(type(self), self.settings())
         if self.pruning is None:
             raise ValueError(f"method '{self.name}': needs to be told what it may prune; {self.name}(Pruning(...))")
+        if plan.settings.ema:  # what is delivered would have half of the units that are gone
+            raise ValueError(f"method '{self.name}': drives units out, and an average of weights would bring them "
+                             "back; leave ema at 0 here, and average in the training after the cut")  # fmt: skip
         self.space, self.units = self.pruning.space, units_of(net, self.pruning.space)
         self.prunable = tuple(u for g, u in zip(self.space.groups, self.units, strict=True) if g.floor < g.size)
         self.steps, self.per_epoch, self.done = plan.steps, plan.per_epoch, 0

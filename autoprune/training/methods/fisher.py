@@ -38,15 +38,17 @@ class Fisher(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        self.masks = StepGradients(net, self.space)
+        over = self.problem.feasibility.violation(self.space.full)
+        self.masks = StepGradients(net, self.space) if over else None  # else nothing goes: plain training
         self.sums = [torch.zeros(u.size) for u in self.units]
         expected = max(1, sum(self.space.full) - sum(self.problem.project(self.space.full)))
         self.pace = 1 / self.every if self.every else expected / (PRUNING * plan.steps)  # units a step
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Add up."""
-        rows = self.masks.result(step.passes)
-        self.sums = [s + r.square().sum(0) for s, r in zip(self.sums, rows, strict=True)]
+        if self.masks:
+            rows = self.masks.result(step.passes)
+            self.sums = [s + r.square().sum(0) for s, r in zip(self.sums, rows, strict=True)]
         return 0.0
 
     def after_step(self, net: nn.Module, step: Step) -> None:
@@ -66,7 +68,8 @@ class Fisher(FindingUnits):
 
     def end(self, net: nn.Module) -> None:
         """No more hooks, also where the training had ended before."""
-        self.masks.close()
+        if self.masks:
+            self.masks.close()
 
     def _widths(self) -> list[int]:
         return [int((~gone).sum()) for gone in self.pruned]
