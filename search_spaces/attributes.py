@@ -99,8 +99,9 @@ class Laws:
         for promise in self.divisible:
             alone = len(promise.terms) == 1
             for attribute in (term for term, _ in promise.terms if isinstance(term, Attribute)):
-                if (ids := self.follows.get(attribute)) is None:
+                if attribute not in self.follows:
                     continue
+                ids = self.follows[attribute]
                 value, number = value_of(attribute) or 0, len(ids) * promise.divisor
                 if not alone or any(n * value % number for n in self.channels.numbers(ids).values()):
                     self.channels.freeze(ids, promise.why)
