@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from autoprune.training.methods.method import Method, Plan, Step
 from autoprune.training.units import Units, kept_of, units_of
 from search_spaces import Kept, SearchSpace
 
+T = TypeVar("T")
 STABILISE = 1 / 11  # of a phase: GReg and TPP publish 10k of 110k iterations on CIFAR
 
 
@@ -74,6 +75,10 @@ class ActingMethod(Method):
                 f"method '{self.name}': its schedule needs at least {least} {many}, and {self.steps} are "
                 f"planned; train longer ({self.longer.format(f'{epochs:g}')})"
             )
+
+    def of_prunable(self, per_group: Iterable[T]) -> list[T]:
+        """Of what each group has, that of those that may lose units."""
+        return [value for value, units in zip(per_group, self.units, strict=True) if units in self.prunable]
 
     def least(self) -> int:
         """The fewest steps that its schedule fits in."""

@@ -28,7 +28,8 @@ class Chex(FindingUnits):
     summed. No group is emptied (the published code has no floor).
 
     Args:
-        growing: Share of all units that is out of the budget in the beginning (published: 0.3).
+        growing: Of the units in groups that may lose some, the share that is out of the budget in the beginning
+            (published: 0.3).
         every: Epochs between (published: 2 of 250); 0: nothing is pruned before the last step.
     """
 
@@ -44,7 +45,7 @@ class Chex(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.snapshot = Snapshot(net, self.space)
-        first = max(0.0, share_of(self.ranked(self.scales())) - self.growing)
+        first = max(0.0, share_of(self.of_prunable(self.ranked(self.scales()))) - self.growing)
         sizes = [units.rows().detach().abs().sum(1).cpu() for units in self.units]
         self.pruned = self.cut(self.space.clip(max(1, math.floor(len(s) * (1 - first) + 1e-9)) for s in sizes), sizes)
         self.mask()
@@ -70,10 +71,11 @@ class Chex(FindingUnits):
 
     @torch.no_grad()
     def explore(self, epoch: int, growing: float) -> None:
-        """One update: `growing` is the share of all units that grows."""
+        """One update: `growing` is the share of units, in groups that may lose some, that grows."""
         fewest = self.ranked(scores := self.scales())
-        most = math.ceil(min(1.0, 1 - share_of(fewest) + growing) * sum(map(len, scores)))
-        cut = torch.cat(scores).sort(descending=True).values[most - 1]
+        all_scores = torch.cat(self.of_prunable(scores))
+        most = math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(all_scores))
+        cut = all_scores.sort(descending=True).values[most - 1]
         before, chosen = self.pruned, []
         for units, few, score, out in zip(self.units, fewest, scores, before, strict=True):
             kept = ~lowest(torch.where(out, -1.0, leverage(units.rows(), int((~few).sum())).cpu()), int(few.sum()))

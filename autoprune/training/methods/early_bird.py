@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from autoprune.training.methods.method import Pruning
@@ -16,12 +17,12 @@ class EarlyBird(WaitingUnits):
     """Early-bird tickets: prune when the units that one threshold through all |gamma| would leave stay the same.
 
     After each epoch the choice is compared with those of the four before; when each differs in at most a tenth of all
-    units (normalised Hamming distance), it is made (You et al. 2020, https://arxiv.org/abs/1909.11957; five masks and
-    0.1 as in its code). The threshold is where the budgets hold, not at a given share. Coupled scales are summed;
-    groups without batch-norm go last.
+    units that may go (normalised Hamming distance), it is made (You et al. 2020, https://arxiv.org/abs/1909.11957; five
+    masks and 0.1 as in its code). The threshold is where the budgets hold, not at a given share. Coupled scales are
+    summed; groups without batch-norm go last.
 
     Args:
-        distance: Largest share of units that may differ.
+        distance: Largest share of the units that may go that differs.
         last: Earlier epochs that are compared.
     """
 
@@ -40,5 +41,5 @@ class EarlyBird(WaitingUnits):
     def is_settled(self) -> bool:
         """See `WaitingUnits`."""
         self.history = self.history[-self.last - 1 :]
-        *before, now = self.history
+        *before, now = [torch.cat(self.parts(choice)) for choice in self.history]
         return len(before) >= self.last and all(float((now != b).double().mean()) <= self.distance for b in before)

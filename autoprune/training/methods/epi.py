@@ -16,11 +16,11 @@ from autoprune.training.methods.waiting import WaitingUnits, stability
 class Epi(WaitingUnits):
     """PaT: prune when the widths that the allocation would choose have stopped changing (Shen et al. 2022).
 
-    EPI_t = mean over j = 1..r of 1 - mean_g |n_t - n_{t-j}| / (n_t + n_{t-j}), with n_t the widths of each group g that
-    hold the budgets after epoch t. Units go at the first epoch with at least r before it at which EPI_t >= tau and is
-    not below the r values before (https://arxiv.org/abs/2110.12007, eq. 4-6 as quoted by a re-implementation; METHODS-
-    TRAINING 10). The widths are one threshold through the norms of all units' filters, each group's divided by its mean
-    (ours), and the units of lowest norm go.
+    EPI_t = mean over j = 1..r of 1 - mean_g |n_t - n_{t-j}| / (n_t + n_{t-j}), with n_t the widths that hold the
+    budgets after epoch t, of each group g that may lose units. Units go at the first epoch with at least r before it at
+    which EPI_t >= tau and is not below the r values before (https://arxiv.org/abs/2110.12007, eq. 4-6 as quoted by a
+    re-implementation; METHODS-TRAINING 10). The widths are one threshold through the norms of all units' filters, each
+    group's divided by its mean (ours), and the units of lowest norm go.
 
     Args:
         tau: Published: 0.983 for magnitudes, 0.944 for gradients.

@@ -41,7 +41,8 @@ class Threshold(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        share = min(0.99, max(0.01, 0.6 * share_of(self.ranked(self.norms(), "mean"))))  # begins at 0.6 of the goal
+        goal = share_of(self.of_prunable(self.ranked(self.norms(), "mean")))
+        share = min(0.99, max(0.01, 0.6 * goal))  # begins at 0.6 of it
         first = math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1)))
         self.levels = torch.full((len(self.units),), first, requires_grad=True)  # r
         self.gating = Gating(net, self.space, self._gates) if self.strength else None

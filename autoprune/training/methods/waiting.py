@@ -84,8 +84,12 @@ class WaitingUnits(FindingUnits):
         return self.pruned
 
     def widths(self, choice: Tensor) -> Tensor:
-        """[G] how many units stay in each group, by what would go [all units]."""
-        return torch.stack([(~part).sum() for part in choice.split([u.size for u in self.units])])
+        """[G] how many units stay in each group that may lose some, by what would go [all units]."""
+        return torch.stack([(~part).sum() for part in self.parts(choice)])
+
+    def parts(self, choice: Tensor) -> list[Tensor]:
+        """Per group that may lose units [C] what would go, by what would go of all [all units]."""
+        return self.of_prunable(choice.split([u.size for u in self.units]))
 
 
 def alike(one: Tensor, other: Tensor) -> float:
