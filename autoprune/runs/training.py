@@ -14,6 +14,7 @@ from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
 from autoprune.training import Checkpoints, Method, StepListener, TrainingLog, finetune
 from autoprune.training.loop import batches_of
+from autoprune.training.methods import Cut
 from autoprune.training.parallel import Processes
 from autoprune.workers.cluster import connect
 from autoprune.workers.cluster.data_parallel import Training, train_on_cluster
@@ -68,7 +69,7 @@ def _on_cluster(
     if path.exists():
         return
     settings = TrainingSettings.of(config)
-    Processes(size=config.train_workers).check(batches_of(task, settings).size)
+    Processes(size=config.train_workers).check(batches_of(task, settings).size, method or Cut())
     with connect(config.cluster) as cluster:
         share = cluster.share(config.train_workers, config.per_device, config.device, "--train-workers")
         training = Training(model.cpu(), task, settings, steps, teacher, method, config.deterministic)

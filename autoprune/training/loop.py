@@ -179,9 +179,8 @@ def check(model: nn.Module, task: Task, settings: TrainingSettings) -> None:
         ValueError: Naming the setting that does not fit the network, the task or the length of the training.
     """
     if not settings.lr > 0:
-        raise ValueError(
-            f"lr: nothing trains at a rate of {settings.lr:g}; give one above 0, or train nothing (--epochs 0)"
-        )
+        raise ValueError(f"lr: nothing trains at a rate of {settings.lr:g}; give one above 0, or train nothing "
+                         "(--epochs 0, in a search also --finalists 0)")  # fmt: skip
     if steps := steps_of(task, settings):
         schedule_of(settings, steps, max(1, batches_of(task, settings).per_epoch // settings.accumulate))
     optimizer_of(model, settings)

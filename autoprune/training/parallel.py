@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from autoprune.tasks import Portion
+from autoprune.training.methods.method import Method
 
 T = TypeVar("T")
 
@@ -48,12 +49,16 @@ class Processes:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def check(self, batch: int) -> None:
-        """Check that a batch of so many samples can be shared.
+    def check(self, batch: int, method: Method) -> None:
+        """Check that a batch of so many samples can be shared, and that the method learns the same in each.
 
         Raises:
             ValueError: If not.
         """
+        if method.by_samples and self.size > 1:
+            raise ValueError(f"method '{method.name}': learns from the samples that one process sees, so several "
+                             "would not agree; train in one process, or with a method of the weights, e.g. greg2 or "
+                             "reweighted")  # fmt: skip
         if batch < self.size:
             raise ValueError(f"training: the {batch} samples of a batch cannot be shared by {self.size} processes; "
                              "give a larger batch_size, or fewer processes")  # fmt: skip

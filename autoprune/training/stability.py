@@ -46,7 +46,8 @@ def check_strength(net: nn.Module, method: Method, plan: Plan) -> None:
         return
     for name in method.strengths:
         value = getattr(method, name)
-        if value and (safe := _safe(name, value, partial(_diverges, net, method, plan))):
+        least = method.ranges.get(name, (0, 0))[0]
+        if value and (safe := _safe(name, value, least, partial(_diverges, net, method, plan))):
             raise ValueError(f"method '{method.name}': with its {name} of {value:g} the training would diverge at the "
                              f"learning rate of {rate:g}; give a {name} of at most {safe:g}, or lower the learning "
                              "rate")  # fmt: skip
@@ -54,9 +55,9 @@ def check_strength(net: nn.Module, method: Method, plan: Plan) -> None:
                      f"of {rate:g}; lower the learning rate")  # fmt: skip
 
 
-def _safe(name: str, value: float, diverges: Callable[..., bool]) -> float:
+def _safe(name: str, value: float, least: float, diverges: Callable[..., bool]) -> float:
     """A quarter of the largest value with which nothing diverges, as the loss adds its own; 0: there is none."""
-    low, high = 1e-12 * value, value
+    low, high = max(least, 1e-12 * value), value
     if diverges(**{name: low}):
         return 0.0
     for _ in range(12):  # to less than a hundredth

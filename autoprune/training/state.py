@@ -48,11 +48,7 @@ class TrainingState:
         settings = plan.settings
         self.plan, self.micro_batches, self.method = plan, micro_batches, method
         self.processes = processes = Processes.here()
-        processes.check(plan.batch)
-        if method.by_samples and processes.size > 1:
-            raise ValueError(f"method '{method.name}': learns from the samples that one process sees, so several "
-                             "would not agree; train in one process, or with a method of the weights, e.g. greg2 or "
-                             "reweighted")  # fmt: skip
+        processes.check(plan.batch, method)
         self.share = Share(processes.rank, processes.size, bool(plan.settings.mixup))
         self.model = plan.compute.place(model)
         processes.agree_on(model)

@@ -10,9 +10,12 @@ import torch
 from PIL import Image
 from torch import distributed, nn
 
+from autoprune.config import RunConfig
 from autoprune.data import Streaming, load, load_or_stream
-from autoprune.tasks import Classification, Portion, Share
+from autoprune.runs import training as runs_training
+from autoprune.tasks import Classification, Portion, Share, as_task
 from autoprune.training import Checkpoints, Method, TrainingSettings, finetune
+from autoprune.training.methods import Fisher
 from autoprune.training.parallel import Processes
 
 PLAIN = TrainingSettings(batch_size=33, device="cpu", amp="off", lr=0.05, seed=3)
@@ -203,3 +206,10 @@ def test_fewer_samples_than_processes_are_refused(monkeypatch):
     found = load("digits", test=False)
     with pytest.raises(ValueError, match="the 3 samples of a batch cannot be shared by 4 processes"):
         finetune(network("plain"), found, replace(PLAIN, batch_size=3), steps=1)
+
+
+def test_what_several_processes_cannot_learn_is_refused_before_a_cluster_is_asked(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs_training, "connect", lambda _: pytest.fail("a cluster was asked"))
+    config = RunConfig.make(data="digits", cluster="auto", train_workers=2)
+    with pytest.raises(ValueError, match="method 'fisher': learns from the samples that one process sees"):
+        runs_training.train(config, network("plain"), as_task(load("digits", test=False)), steps=1, method=Fisher())

@@ -102,6 +102,13 @@ def test_a_learning_rate_too_high_for_what_nobody_has_set():
         check_strength(net, method, plan)
 
 
+def test_the_search_for_a_safe_value_stays_in_the_range_of_the_setting():
+    net = network()
+    method = METHODS["increg"](pruning(net), ceiling=0.5)  # a trillionth of which is out of its range
+    with pytest.raises(ValueError, match=r"with its ceiling of 0\.5 .* rate of 100; give a ceiling of at most"):
+        check_strength(net, method, begun(method, net, lr=100.0))
+
+
 @pytest.mark.parametrize("settings", [{"optimizer": "adamw", "lr": 0.001}, {"clip": 1.0}])
 def test_bounded_steps_are_not_refused(settings):
     net = network()

@@ -10,8 +10,10 @@ from typing import Any
 
 from autoprune.training.methods.method import Method
 
-KINDS: dict[type, tuple[Any, str]] = {bool: (bool, "true or false"), int: (numbers.Integral, "a whole number")}
 NUMBER: tuple[Any, str] = numbers.Real, "a number"
+KINDS: dict[type, tuple[Any, str]] = {  # of a default -> of a value; others are not for this to judge
+    bool: (bool, "true or false"), int: (numbers.Integral, "a whole number"), float: NUMBER, type(None): NUMBER,
+}  # fmt: skip
 
 
 def check_settings(cls: type[Method], settings: Mapping[str, Any]) -> None:
@@ -25,9 +27,9 @@ def check_settings(cls: type[Method], settings: Mapping[str, Any]) -> None:
         if name not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(f"method '{cls.name}': has no setting '{name}'; {has}")
-        if isinstance(known[name], (str, tuple, dict)) or (value is None and known[name] is None):
+        if (kind := type(known[name])) not in KINDS or (value is None and known[name] is None):
             continue
-        kinds, wanted = KINDS.get(type(known[name]), NUMBER)
+        kinds, wanted = KINDS[kind]
         low, high = cls.ranges.get(name, (0, math.inf))
         fits = isinstance(value, kinds) and isinstance(value, bool) == (kinds is bool)
         if not fits or not (kinds is bool or (low <= value <= high and value < math.inf)):
