@@ -9,12 +9,13 @@ from torch import nn
 from search_spaces.adapters import adapted
 
 MISSING: Any = object()
+PLACES = ("_parameters", "_buffers", "_modules")
 
 
 class Opened:
     """A network in which attention calls its output layer, as its adapter makes it; until `close`.
 
-    The same parameters and buffers stay in the same places: what would need others is left as it is.
+    The same parameters, buffers and modules stay in the same places: what would need others is left as it is.
 
     Args:
         net: Is changed in place.
@@ -25,9 +26,9 @@ class Opened:
         for name, adapter in adapted(net).items():
             module = net.get_submodule(name)
             probe = object.__new__(type(module))  # parametrised modules refuse to be copied
-            vars(probe).update(vars(module), _parameters=dict(module._parameters))
+            vars(probe).update(vars(module), **{place: dict(vars(module)[place]) for place in PLACES})
             adapter.adapt(probe)
-            if all(probe._parameters.get(key) is value for key, value in module._parameters.items()):
+            if not any(_changed(vars(module)[place], vars(probe)[place]) for place in PLACES):
                 kind, own = type(module), dict(vars(module))
                 adapter.adapt(module)
                 self._before.append((module, kind, {k: own.get(k, MISSING) for k in _changed(own, vars(module))}))

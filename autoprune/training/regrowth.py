@@ -67,9 +67,11 @@ def leverage(rows: Tensor, count: int) -> Tensor:
 
 def grown(rows: Tensor, kept: Tensor, count: int, seed: list[int]) -> Tensor:
     """[C] the units that grow: drawn without replacement by the softmax of their distance from the span of the kept."""
+    count = min(count, int((~kept).sum()))
+    if count < 1:
+        return torch.zeros_like(kept)
     rows, those = rows.double(), rows[kept].double()
     left = rows - rows @ torch.linalg.pinv(those) @ those  # kept rows may depend on one another
     residual = torch.where(kept, -math.inf, left.norm(dim=1))
     drawn = residual + noise(residual, seed)  # the highest of these are such a draw
-    count = min(count, int((~kept).sum()))
-    return ~lowest(drawn, len(drawn) - count) if count else torch.zeros_like(kept)
+    return ~lowest(drawn, len(drawn) - count)

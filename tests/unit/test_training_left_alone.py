@@ -21,7 +21,8 @@ from autoprune.training.methods import METHODS, Method, Plan, Step
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.opened import Opened
 from objectives import parse
-from search_spaces import trace
+from search_spaces import adapters, trace
+from search_spaces.adapters import Adapter
 
 FINDING = [cls for cls in METHODS.values() if issubclass(cls, FindingUnits)]
 PLAN = Plan(task(), SETTINGS, Compute.choose("cpu"), 4 * PER_EPOCH, PER_EPOCH, 8)
@@ -125,13 +126,75 @@ def test_heads_of_attention_are_gated():
     assert list(net.state_dict()) == keys
 
 
-def test_what_would_get_other_parameters_stays_as_it_is():
-    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    parameters, kinds = [id(p) for p in net.parameters()], [type(m) for m in net.modules()]
+class Centred(nn.Conv2d):
+    """Computes its weight; adapted, it would own another."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Wrapping(Adapter):
+    """Puts a module and a buffer into what it adapts."""
+
+    def handles(self, module):
+        return type(module) is nn.Tanh
+
+    def trace(self, rec, call):
+        raise NotImplementedError
+
+    def adapt(self, module):
+        module.inner = nn.Identity()
+        module.register_buffer("count", torch.zeros(()))
+
+
+def test_what_would_get_other_parameters_buffers_or_modules_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(adapters, "ADAPTERS", [Wrapping(), *adapters.ADAPTERS])
+    net = nn.Sequential(Centred(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 1))
+    assert list(adapters.adapted(net)) == ["0", "1"]
+    parameters, kinds, keys = list(map(id, net.parameters())), [type(m) for m in net.modules()], list(net.state_dict())
     opened = Opened(net)
-    assert [id(p) for p in net.parameters()] == parameters
-    opened.close()
-    assert [type(m) for m in net.modules()] == kinds
+    for _ in range(2):
+        assert list(map(id, net.parameters())) == parameters
+        assert [type(m) for m in net.modules()] == kinds
+        assert list(net.state_dict()) == keys
+        opened.close()
+
+
+def test_shares_are_of_the_units_that_may_go():
+    """METHODS-TRAINING 11: chex begins with floor(n (1 - (S - delta))); S is of groups that are pruned."""
+    net = network()
+    base = pruning(net, freeze=["conv2"], budget="macs<=50%")
+    method = METHODS["chex"](base, growing=0.1)
+    method.begin(net, PLAN)
+    early = METHODS["early-bird"](base)
+    early.begin(network(), PLAN)
+    final = [int(p.sum()) for p in early.choose()]  # of the same scales
+    share = (final[0] + final[2]) / (6 + 5)
+    assert share > 0.1
+    gone = [n - int(n * (1.1 - share) + 1e-9) for n in (6, 5)]
+    assert [int(p.sum()) for p in method.pruned] == [gone[0], 0, gone[1]]
+    assert gone != [n - int(n * (1.1 - sum(final) / 18) + 1e-9) for n in (6, 5)]
+
+
+def test_a_threshold_begins_at_a_share_of_what_its_groups_lose():
+    base = pruning(network(), freeze=["conv2"])
+    method, ranked = METHODS["threshold"](base), METHODS["epi"](base)
+    method.begin(network().train(), PLAN)
+    ranked.begin(network().train(), PLAN)
+    goal = sum(int(p.sum()) for p in ranked.choose()) / (6 + 5)  # of the same norms
+    closed = torch.distributions.Normal(0, 1).cdf(method.levels.detach())
+    torch.testing.assert_close(closed, torch.full((3,), 0.6 * goal))
+    method.end(None)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("epi", {"tau": 0.95}), ("early-bird", {"distance": 0.1})])
+def test_what_cannot_change_does_not_count_as_settled(name, settings):
+    """One of the five units that may go is another, of 18 in all; widths of 5 and 4: 1 - 1/9 = 0.89."""
+    net = network()
+    method = METHODS[name](pruning(net, freeze=["conv1", "conv2"], budget="macs<=99%"), last=1, **settings)
+    method.begin(net, PLAN)
+    choices = [tuple(torch.arange(n) < gone * (n == 5) for n in (6, 7, 5)) for gone in (0, 1, 1)]
+    assert [method.settles(choice) for choice in choices] == [False, False, True]
 
 
 def test_fisher_is_plain_training_where_the_budgets_hold():
