@@ -25,7 +25,8 @@ one seed or more in float32, on a processor that has no bf16), from the weights 
 epochs are top-1 in percent on test, mean ± standard deviation (seeds of the training; one: seed 0); *NAME (2)*: other
 widths of the same name (a search on another machine found another network). The others are the loss on 2,000 held out
 images. *train:N* is N steps (351: an epoch); *K steps of train:N* a look at that training after K steps, batch-norm
-re-estimated. Units by `group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in
+re-estimated; lines, slopes and power laws go through such looks, and *a model* is a linear one of ranks at 25, 50 and
+100 steps. Units by `group_fisher` unless the builder says otherwise. *Points lost*: the best of the allocations in
 common against the one with the lowest loss.
 """
 JUDGEMENT = """
