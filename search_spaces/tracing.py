@@ -342,7 +342,7 @@ class Operators(OperatorMode):
             later = partial(looked_at, rec, rec.unchecked, rec.checked, partial(rule, rec, func, args, kwargs, out))
             rec.views[id(out)] = ParameterView(out, rec.view_of(args[0]).name, axes, later)  # type: ignore[union-attr]
             return out
-        if rec.unchecked is not None:
+        if rec.unchecked is not None and any(rec.view_of(t) is not None for t in tensors_in((args, kwargs))):
             check, rec.unchecked = rec.unchecked, None
             with quiet():
                 check()

@@ -20,7 +20,7 @@ from search_spaces.recorder import ParameterView, Recorder
 aten = torch.ops.aten
 TURNS = {
     aten.t, aten.transpose, aten.permute, aten.unsqueeze, aten.select, aten.view, aten._unsafe_view, aten.reshape,
-    aten.clone, aten.detach, aten.alias, aten.expand,
+    aten.clone, aten.detach, aten.alias, aten.expand, aten.index, aten.index_select,
 }  # fmt: skip
 Axes = tuple[tuple[int, ...], ...]
 
@@ -55,11 +55,25 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
         for axis in (d for d in axes[place] if d >= 0):
             rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
         return (*axes[:place], *axes[place + 1 :])
+    if kind in (aten.index, aten.index_select):
+        return _chosen(rec, view, [None] * (args[1] % dims) + [args[2]] if kind is aten.index_select else args[1])
     if kind is aten.expand:  # an axis of 1 that is spread is written as its new size, negative
         old = [1] * (out.dim() - dims) + list(x.shape)
         known = [()] * (out.dim() - dims) + list(axes)
         return tuple(group if n == size else (-size,) for group, n, size in zip(known, old, out.shape, strict=True))
     return _regrouped([d for group in axes for d in group], shape, out.shape)
+
+
+def _chosen(rec: Recorder, view: ParameterView, indices: Sequence[Tensor | None]) -> Axes | None:
+    """What remains of the axes where a tensor says which of several are taken (the weights of experts, say)."""
+    ((place, index), *more) = ((d, i) for d, i in enumerate(indices) if i is not None)
+    if more or index.dtype in (torch.bool, torch.uint8) or any(d < 0 for d in view.axes[place]):
+        return None
+    for axis in view.axes[place]:
+        rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
+    rec.freeze_all(index, f"it chooses what is taken in {rec.where}")
+    places = tuple((-n,) if n > 1 else () for n in index.shape)
+    return (*view.axes[:place], *places, *view.axes[place + 1 :])
 
 
 def _regrouped(order: list[int], shape: Sequence[int], sizes: Sequence[int]) -> Axes | None:
@@ -81,34 +95,35 @@ def _regrouped(order: list[int], shape: Sequence[int], sizes: Sequence[int]) -> 
 
 
 def times_view(
-    rec: Recorder, x: Tensor, view: ParameterView, inner: Sequence[int], outer: Sequence[int], rows: float
+    rec: Recorder, x: Tensor, view: ParameterView, inner: Sequence[int], outer: Sequence[int], rows: float, at: int = -1
 ) -> Tensor | None:
     """X @ a view of a parameter: a linear layer; the ids that it makes, or None where it is none.
 
     Args:
         rec: The recorder.
-        x: Its input, whose last axis is summed over.
+        x: Its input.
         view: Of the parameter.
         inner: Axes of the parameter that make up the one that is summed over.
         outer: Those that make up the other.
         rows: How often each weight is used, for each image.
+        at: The axis of the input that is summed over.
     """
-    if not inner or not outer or min(*inner, *outer) < 0 or not set(rec.varying(x)) <= {x.dim() - 1}:
+    if not inner or min(inner) < 0 or max(outer, default=-1) < 0 or not set(rec.varying(x)) <= {at % x.dim()}:
         return None
     shape = rec.shapes[view.name]
     rec.reached.add(view.name)
-    reads = rec.read(x, -1).reshape([shape[d] for d in inner])
+    reads = rec.read(x, at).reshape([shape[d] for d in inner])
     axes = varying(rec.channels.canonical(reads))
     place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view.name, inner))
     line = line_of(reads, place)
     why = f"a product with '{view.name}' in {rec.where} reads it beside a constant"
     rec.channels.unite(along(line, place, reads.shape), reads, why)
     rec.register(view.name, inner[place], line, "in")
-    axis = _of_channels(rec, view.name, outer)
+    axis = _of_channels(rec, view.name, [d for d in outer if d >= 0])
     for other in {d for group in view.axes for d in group if d >= 0} - {inner[place], axis}:
         rec.keep_whole(view.name, other, f"a product in {rec.where} needs '{view.name}' whole along another axis")
     made = rec.makes(view.name, axis, shape[axis])
-    made = along(made, outer.index(axis), [shape[d] for d in outer]).reshape(-1)
+    made = along(made, outer.index(axis), [shape[d] if d >= 0 else -d for d in outer]).reshape(-1)
     owner = view.name.rpartition(".")[0]
     rec.multiplies("linear", kernel=1, pixels=rows, reads=reads.reshape(-1), makes=made, owner=owner)
     return made

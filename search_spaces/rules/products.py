@@ -30,6 +30,10 @@ def product(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> No
     if b.dim() > 1 and (view := rec.view_of(b)) is not None:
         made = times_view(rec, a, view, view.axes[-2], view.axes[-1], out.numel() / out.shape[-1] / rec.batch)
         result = None if made is None else along(made, -1, out.shape)
+    elif b.dim() > 1 and rec.varying(b) == [b.dim() - 2] and (view := rec.view_of(a)) is not None:
+        rows = out.numel() / out.shape[-2] / rec.batch
+        made = times_view(rec, b, view, view.axes[-1], view.axes[-2], rows, at=-2)
+        result = None if made is None else along(made, -2, out.shape)
     rec.set(out, times(rec, a, b, out) if result is None else result)
     if bias is not None:
         rec.set(out, combine(rec, [out, bias], out.shape))
