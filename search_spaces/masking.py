@@ -161,7 +161,11 @@ class KeptProducts(TorchFunctionMode):
         x, *rest = args
         places: list[tuple[int, Tensor]] = []
         for axis in range(x.dim()):
-            if (gap := self.next()) is not None:
+            if (gap := self.next()) is None:
+                continue
+            if axis == 1 and func.overloadpacket in reductions.SLIDING:  # its channels, which it does not slide over
+                x = without(x, 1, gap)
+            else:
                 kept = np.setdiff1d(np.arange(x.shape[axis]), gap)
                 places.append((axis, torch.from_numpy(kept).to(x.device)))
         if any(not len(stay) for _, stay in places):  # the branch is gone, and whatever comes out is not read

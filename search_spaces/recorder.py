@@ -21,6 +21,7 @@ from search_spaces.contents import kept_in, named_tensors, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, Terms, plain
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
+from search_spaces.views import ParameterView
 
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 MADE, BARE = (
@@ -48,23 +49,6 @@ def _same(a: Tensor | int, b: Tensor | int) -> bool:
     if isinstance(a, int) or isinstance(b, int):
         return isinstance(a, int) and isinstance(b, int) and a == b
     return torch.equal(a, b)
-
-
-@dataclass(eq=False)
-class ParameterView:
-    """A parameter that has only been turned about (see rules/parameters.py).
-
-    Attributes:
-        tensor: The view; held, because it is known by its address.
-        name: Of the parameter.
-        axes: Of which axes of the parameter each axis is made, outermost first.
-        resolve: Gives the view its companion, by the rule of a bare parameter.
-    """
-
-    tensor: Tensor
-    name: str
-    axes: tuple[tuple[int, ...], ...]
-    resolve: Callable[[], None]
 
 
 class Recorder:
@@ -218,8 +202,7 @@ class Recorder:
         name = self.names.get(id(tensor))
         if name is None or not tensor.is_floating_point() or sum(n > 1 for n in tensor.shape) < 2:
             return None
-        axes = tuple((d,) if n > 1 else () for d, n in enumerate(tensor.shape))
-        return ParameterView(tensor, name, axes, lambda: None)
+        return ParameterView.of(name, tensor)
 
     def _ids_of_parameter(self, name: str, tensor: Tensor) -> Tensor:
         """A bare parameter moved about: its ids are taken to lie along one axis.
@@ -276,7 +259,8 @@ class Recorder:
             if (name := self.names.get(id(tensor))) is not None:
                 self.freeze_tensor(name, tensor.dim(), why)
             elif (view := self.views.get(id(tensor))) is not None:
-                self.freeze_tensor(view.name, len(self.shapes[view.name]), why)
+                for name in view.names:
+                    self.freeze_tensor(name, len(self.shapes[name]), why)
             elif (ids := self.companion(tensor)) is not None:
                 self.freeze(ids, why)
 
@@ -387,8 +371,12 @@ class Recorder:
             return 1
         known = self.axes.get((name, axis))
         if known is None:  # a later use of the parameter tells which channels these are
-            ids = self._sizes.setdefault((name, axis), self.channels.allocate(tensor.shape[axis]))
+            ids = self.asked((name, axis), tensor.shape[axis])
         return ChannelCount.of(known[1] if known else ids, self)
+
+    def asked(self, place: tuple[str, int], size: int) -> Tensor:
+        """The ids on an axis of a parameter of which only a later use tells which channels they are."""
+        return self._sizes.setdefault(place, self.channels.allocate(size))
 
     @quietly
     def sizes(self, tensor: Tensor) -> list[int]:

@@ -23,14 +23,14 @@ from search_spaces.literals import asking
 from search_spaces.operators import OperatorMode, quiet
 from search_spaces.preserving import preserved
 from search_spaces.readers import counts_seen
-from search_spaces.recorder import ParameterView, Recorder
+from search_spaces.recorder import Recorder
 from search_spaces.rules import (
     arithmetic,
     attention,
+    computed,
     layers,
     measures,
     movement,
-    parameters,
     products,
     reductions,
     repeats,
@@ -247,7 +247,8 @@ class Functions(TorchFunctionMode):
             rec.graph.add_missing(func, args, kwargs, out, nodes)
             return out
         if (check := sizes.CHECKS.get(func)) is not None:
-            if check not in sizes.WRITTEN and args and rec.view_of(args[0]) is not None:
+            view = rec.view_of(args[0]) if args and check not in sizes.AT_ONCE else None
+            if view is not None and (view.computed or check not in sizes.WRITTEN):
                 rec.unchecked = partial(check, rec, func, args, kwargs)  # once it is known how it is used
             else:
                 with quiet():
@@ -338,9 +339,12 @@ class Operators(OperatorMode):
         touched = any(
             rec.companion(t) is not None or id(t) in rec.names or id(t) in rec.views for t in tensors_in((args, kwargs))
         )
-        if touched and rule is not None and (axes := parameters.turned(rec, func, args, out)) is not None:
-            later = partial(looked_at, rec, rec.unchecked, rec.checked, partial(rule, rec, func, args, kwargs, out))
-            rec.views[id(out)] = ParameterView(out, rec.view_of(args[0]).name, axes, later)  # type: ignore[union-attr]
+        if touched and rule is not None and (view := computed.of_parameters(rec, func, args, kwargs, out)) is not None:
+            later = partial(rule, rec, func, args, kwargs, out)
+            view.resolve = partial(
+                looked_at, rec, rec.unchecked, rec.checked, later, rec.path[-1], rec.products[rec.path[-1]]
+            )
+            rec.views[id(out)] = view
             return out
         if rec.unchecked is not None and any(rec.view_of(t) is not None for t in tensors_in((args, kwargs))):
             check, rec.unchecked = rec.unchecked, None
@@ -357,12 +361,18 @@ class Operators(OperatorMode):
         return out
 
 
-def looked_at(rec: Recorder, check: Any, checked: bool, rule: Any) -> None:
-    """A view of a parameter is used otherwise than in a product: what was not asked when it was made."""
-    with quiet(), rec.inside(checked=checked):
-        if check is not None:
-            check()
-        rule()
+def looked_at(rec: Recorder, check: Any, checked: bool, rule: Any, module: str, number: int) -> None:
+    """A view of a parameter is used otherwise than in a product: what was left out when it was made, as it was then."""
+    before, rec.products[module] = rec.products[module], number
+    rec.path.append(module)
+    try:
+        with quiet(), rec.inside(checked=checked):
+            if check is not None:
+                check()
+            rule()
+    finally:
+        rec.path.pop()
+        rec.products[module] = before
 
 
 def fixed_cost(rec: Recorder, func: Any, args: Any, out: Any) -> None:

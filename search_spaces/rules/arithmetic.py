@@ -13,7 +13,9 @@ from torch.nn import functional
 from search_spaces.companions import along, constant, line_of, squeeze, tidy, varying
 from search_spaces.contents import tensors_in
 from search_spaces.recorder import Recorder, name_of
+from search_spaces.rules.parameters import keep_ranks
 from search_spaces.rules.reductions import level
+from search_spaces.views import ParameterView
 
 aten = torch.ops.aten
 
@@ -67,9 +69,15 @@ def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Ten
     sides: list[Side] = []
     maps: list[Side] = []
     parameters: list[tuple[str, Tensor]] = []
+    views: list[ParameterView] = []
     for operand in operands:
         if (name := rec.names.get(id(operand))) is not None:
             parameters.append((name, operand))
+        elif (view := rec.views.get(id(operand))) is not None and view.computed:
+            if any(view.axes):
+                views.append(view)
+            else:
+                maps.append((operand, constant(shape)))
         else:
             ids = rec.ids(operand)
             if len(varying(ids)) > 1:  # whole heads, say, that look apart
@@ -77,6 +85,10 @@ def combine(rec: Recorder, operands: Sequence[Tensor], shape: torch.Size) -> Ten
             if ids.shape != shape:
                 ids = ids.expand(shape)
             (sides if varying(ids) else maps).append((operand, ids))
+    if views and (len(sides) != 1 or not all(meets(rec, view, sides[0][1]) for view in views)):
+        for view in views:
+            ids = rec.ids(view.tensor).expand(shape)
+            (sides if varying(ids) else maps).append((view.tensor, ids))
     channels: Tensor | None = None
     if sides:
         (_, channels), *others = on_one_axis(rec, sides, maps)
@@ -159,6 +171,22 @@ def adopt(rec: Recorder, name: str, parameter: Tensor, found: Tensor) -> None:
             continue
         rec.reached.add(name)
         rec.register(name, axis, line_of(found, d), "free")
+
+
+def meets(rec: Recorder, view: ParameterView, channels: Tensor) -> bool:
+    """What is computed from parameters meets channels on one of its axes, which are then theirs; else False."""
+    axes = varying(channels)
+    if len(axes) != 1:
+        return False
+    d = axes[0] - channels.dim() + len(view.axes)
+    group = view.axes[d] if d >= 0 else ()
+    if len(group) != 1 or group[0] < 0:
+        return False
+    rec.reached.update(view.names)
+    for name, axis in view.places[group[0]]:
+        rec.register(name, axis, line_of(channels, axes[0]), "free")
+    keep_ranks(rec, view)
+    return bool(view.places[group[0]])
 
 
 def spatial(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

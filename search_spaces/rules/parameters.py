@@ -8,14 +8,15 @@ another; any other use goes by the rule of a bare parameter (see `Recorder.ids`)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search_spaces.companions import along, line_of, varying
-from search_spaces.recorder import ParameterView, Recorder
+from search_spaces.recorder import Recorder
+from search_spaces.views import ParameterView, Place
 
 aten = torch.ops.aten
 TURNS = {
@@ -33,7 +34,7 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
     view = rec.view_of(x)
     if view is None:
         return None
-    shape = rec.shapes[view.name]
+    shape = view.shape
     axes = view.axes
     kind, dims = func.overloadpacket, x.dim()
     if kind in (aten.clone, aten.detach, aten.alias):
@@ -52,8 +53,7 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
         return (*axes[:place], (), *axes[place:])
     if kind is aten.select:
         place = args[1] % dims
-        for axis in (d for d in axes[place] if d >= 0):
-            rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
+        keep_whole(rec, view, axes[place], f"one of several along '{view.name}' is chosen in {rec.where}")
         return (*axes[:place], *axes[place + 1 :])
     if kind in (aten.index, aten.index_select):
         return _chosen(rec, view, [None] * (args[1] % dims) + [args[2]] if kind is aten.index_select else args[1])
@@ -66,11 +66,13 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
 
 def _chosen(rec: Recorder, view: ParameterView, indices: Sequence[Tensor | None]) -> Axes | None:
     """What remains of the axes where a tensor says which of several are taken (the weights of experts, say)."""
-    ((place, index), *more) = ((d, i) for d, i in enumerate(indices) if i is not None)
-    if more or index.dtype in (torch.bool, torch.uint8) or any(d < 0 for d in view.axes[place]):
+    given = [(d, i) for d, i in enumerate(indices) if i is not None]
+    if len(given) != 1:
         return None
-    for axis in view.axes[place]:
-        rec.keep_whole(view.name, axis, f"one of several along '{view.name}' is chosen in {rec.where}")
+    ((place, index),) = given
+    if index.dtype in (torch.bool, torch.uint8) or any(d < 0 for d in view.axes[place]):
+        return None
+    keep_whole(rec, view, view.axes[place], f"one of several along '{view.name}' is chosen in {rec.where}")
     rec.freeze_all(index, f"it chooses what is taken in {rec.where}")
     places = tuple((-n,) if n > 1 else () for n in index.shape)
     return (*view.axes[:place], *places, *view.axes[place + 1 :])
@@ -110,25 +112,91 @@ def times_view(
     """
     if not inner or min(inner) < 0 or max(outer, default=-1) < 0 or not set(rec.varying(x)) <= {at % x.dim()}:
         return None
-    shape = rec.shapes[view.name]
-    rec.reached.add(view.name)
+    shape = view.shape
+    rec.reached.update(view.names)
     reads = rec.read(x, at).reshape([shape[d] for d in inner])
     axes = varying(rec.channels.canonical(reads))
-    place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view.name, inner))
+    place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view, inner))
     line = line_of(reads, place)
     why = f"a product with '{view.name}' in {rec.where} reads it beside a constant"
     rec.channels.unite(along(line, place, reads.shape), reads, why)
-    rec.register(view.name, inner[place], line, "in")
-    axis = _of_channels(rec, view.name, [d for d in outer if d >= 0])
-    for other in {d for group in view.axes for d in group if d >= 0} - {inner[place], axis}:
-        rec.keep_whole(view.name, other, f"a product in {rec.where} needs '{view.name}' whole along another axis")
-    made = rec.makes(view.name, axis, shape[axis])
+    axis = _of_channels(rec, view, [d for d in outer if d >= 0])
+    others = {d for group in view.axes for d in group if d >= 0} - {inner[place], axis}
+    keep_whole(rec, view, others, f"a product in {rec.where} needs '{view.name}' whole along another axis")
+    made, reads = made_by(rec, view, inner[place], axis, line), reads.reshape(-1)
+    if view.computed:
+        rec.contracts(reads)
     made = along(made, outer.index(axis), [shape[d] if d >= 0 else -d for d in outer]).reshape(-1)
     owner = view.name.rpartition(".")[0]
-    rec.multiplies("linear", kernel=1, pixels=rows, reads=reads.reshape(-1), makes=made, owner=owner)
+    rec.multiplies("linear", kernel=1, pixels=rows, reads=reads, makes=made, owner=owner)
     return made
 
 
-def _of_channels(rec: Recorder, name: str, axes: Sequence[int]) -> int:
+def convolved_with(
+    rec: Recorder, x: Tensor, view: ParameterView, out: Tensor, *, transposed: bool = False
+) -> Tensor | None:
+    """A convolution without groups whose weight is a view; the ids that it makes, or None where that cannot be said."""
+    into, outof = (0, 1) if transposed else (1, 0)
+    channel = x.dim() - len(view.axes) + 1
+    groups = view.axes[into], view.axes[outof]
+    if any(len(group) != 1 or group[0] < 0 for group in groups) or not set(rec.varying(x)) <= {channel}:
+        return None
+    (reads_on,), (makes_on,) = groups
+    if not view.places[makes_on]:
+        return None
+    rec.reached.update(view.names)
+    reads = rec.read(x, channel)
+    made = made_by(rec, view, reads_on, makes_on, reads)
+    if view.computed:
+        rec.contracts(reads, back=x.dim() - 1 - channel)
+    spread = x if transposed else out
+    pixels = math.prod(spread.shape[channel + 1 :]) * out.shape[:channel].numel() / rec.batch
+    kernel = math.prod(view.tensor.shape[2:])
+    kind, owner = "conv_transpose" if transposed else "conv", view.name.rpartition(".")[0]
+    rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=reads, makes=made, owner=owner)
+    return made
+
+
+def made_by(rec: Recorder, view: ParameterView, into: int, outof: int, line: Tensor) -> Tensor:
+    """The ids that a weight makes along one of its axes, of those that it reads along another.
+
+    Of what is computed zeros may become something else; there the masked network leaves out what is not to be read.
+    """
+    for name, axis in view.places[into]:
+        rec.register(name, axis, line, "free" if view.computed else "in")
+    (name, axis), *more = view.places[outof]
+    made = rec.makes(name, axis, view.shape[outof])
+    for name, axis in more:
+        rec.register(name, axis, made, "out")
+    keep_ranks(rec, view)
+    return made
+
+
+def keep_ranks(rec: Recorder, view: ParameterView) -> None:
+    """What products that it was computed with sum over stays; each is computed once in a pass."""
+    for product in view.sums:
+        for name, axis in product.inner:
+            rec.keep_whole(name, axis, f"a weight is computed in {rec.where} from products of '{name}'")
+        if not product.counted:
+            product.counted = True
+            reads, makes = (line_on(rec, places[0], rec.shapes[places[0][0]][places[0][1]]) for places in product.outer)
+            pixels = product.number / rec.batch
+            rec.multiplies("matmul", kernel=1, pixels=pixels, reads=reads, makes=makes, owner=product.module)
+
+
+def line_on(rec: Recorder, place: Place, size: int) -> Tensor:
+    """The ids on an axis of a parameter, which a later use tells of."""
+    known = rec.axes.get(place)
+    return known[1] if known else rec.asked(place, size)
+
+
+def keep_whole(rec: Recorder, view: ParameterView, axes: Iterable[int], why: str) -> None:
+    """These axes of what is viewed stay."""
+    for d in axes:
+        for name, axis in view.places[d] if d >= 0 else ():
+            rec.keep_whole(name, axis, why)
+
+
+def _of_channels(rec: Recorder, view: ParameterView, axes: Sequence[int]) -> int:
     """The one of these axes of a parameter on which channels lie: as is known, or the longest."""
-    return max(axes, key=lambda d: ((name, d) in rec.axes, rec.shapes[name][d]))
+    return max(axes, key=lambda d: (any(place in rec.axes for place in view.places[d]), view.shape[d]))

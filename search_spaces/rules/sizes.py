@@ -364,8 +364,8 @@ CHECKS: dict[Any, Any] = {
     T.__len__: length,
     **dict.fromkeys([T.__bool__, T.__float__, T.__int__], values_leave),
 }
-# Asked at once, also of a parameter: what may say in the code how wide it is, and what no operator comes after.
-WRITTEN = {view, view_as, unflatten, length, values_leave}
+WRITTEN = {view, view_as, unflatten}  # what may say in the code how wide a parameter is
+AT_ONCE = {length, values_leave}  # no operator comes after it
 # Composites whose inner splits and slices follow the sizes of their operands.
 SAFE = {
     T.flatten, torch.flatten, T.matmul, torch.matmul, T.__matmul__, torch.einsum, torch.functional.einsum,
