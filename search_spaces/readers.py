@@ -2,7 +2,7 @@
 
 While a network is traced, stand-ins take their place that ask every channel count they are given. Caches are left out,
 too: one would hand a layer the sizes counted in another, or in another network. (What Python does by itself, such as
-`table[c]` or `float("0.5") * c`, is not seen; `verify` notices.)
+`table[c]` or `float("0.5") * c`, is not seen, nor `decimal.Decimal(c)` where the module is named; `verify` notices.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LIBRARIES = {"torch", "torchgen", "sympy", "scipy", "numpy", "search_spaces"}  #
 READERS: tuple[tuple[Any, list[str]], ...] = (
     (math, [name for name, f in vars(math).items() if callable(f) and not name.startswith("_") and f is not math.prod]),
     (np, NUMPY),
-    (builtins, "range bin oct hex chr".split()),
+    (builtins, ["range"]),
     (operator, ["index"]),
     (itertools, ["islice", "repeat"]),
     (decimal, ["Decimal"]),
@@ -90,10 +90,6 @@ class Kind:
         return other | self._kind
 
 
-# In the modules of the network only: elsewhere code may ask whether a type is one of these.
-KINDS = {kind.__name__: Kind(kind) for kind in (bytes, bytearray)}
-
-
 @functools.cache
 def _functions() -> dict[int, tuple[Any, Any]]:
     """The id of what reads numbers unasked -> (it, what stands in for it)."""
@@ -133,6 +129,12 @@ def _product(values: Any, *args: Any, **kwargs: Any) -> Any:
     return _asked(_PROD, (values, *args), kwargs)
 
 
+# In the network's own code only: what is imported meanwhile may keep what it finds.
+KINDS: dict[str, Any] = {kind.__name__: Kind(kind) for kind in (bytes, bytearray)}
+KINDS |= {function.__name__: _asking(function) for function in (bin, oct, hex, chr)}
+EVERYWHERE = (math, np, builtins)
+
+
 @contextmanager
 def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
     """In all loaded modules, put stand-ins in the place of functions, and functions in the place of their caches."""
@@ -149,7 +151,7 @@ def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
             for place in _places(module, functions):
                 exchange(*place)
     for owner, names in READERS:
-        for name in names:
+        for name in names if owner in EVERYWHERE else ():
             if id(value := getattr(owner, name)) in functions:
                 exchange(owner, name, value)
     try:

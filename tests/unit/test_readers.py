@@ -1,12 +1,14 @@
 """What reads a number of channels without asking it: it is frozen with the place named, or followed."""
 
-import array
-import itertools
 import json
-import operator
 import struct
+from array import array
 from decimal import Decimal
 from fractions import Fraction
+from itertools import count, islice, repeat
+from json import dumps
+from operator import index
+from struct import pack
 
 import numpy as np
 import pytest
@@ -43,12 +45,12 @@ READERS = {
     "a text": lambda c: int(f"{c}"),
     "hex()": lambda c: int(hex(c), 16),
     "chr()": lambda c: ord(chr(c)),
-    "index()": lambda c: operator.index(c) * 0.1,
-    "islice()": lambda c: len(list(itertools.islice(itertools.count(), c))),
-    "repeat()": lambda c: len(list(itertools.repeat(0, c))),
-    "array()": lambda c: array.array("i", [c])[0],
-    "pack()": lambda c: struct.unpack("i", struct.pack("i", c))[0],
-    "dumps()": lambda c: json.loads(json.dumps([c]))[0],
+    "index()": lambda c: index(c) * 0.1,
+    "islice()": lambda c: len(list(islice(count(), c))),
+    "repeat()": lambda c: len(list(repeat(0, c))),
+    "array()": lambda c: array("i", [c])[0],
+    "pack()": lambda c: struct.unpack("i", pack("i", c))[0],
+    "dumps()": lambda c: json.loads(dumps([c]))[0],
     "int()": lambda c: int(np.prod((c, 2))),
 }
 

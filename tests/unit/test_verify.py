@@ -2,7 +2,6 @@
 
 from collections import UserDict, deque
 from dataclasses import dataclass, replace
-from operator import index
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +12,8 @@ from torch import nn
 from search_spaces import VerificationError, trace, verify
 from search_spaces.models import digits_cnn
 from search_spaces.verify import redraw
+
+index = [*range(100)].__getitem__  # gives a number for itself, unseen by the trace
 
 IMAGE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
