@@ -28,8 +28,7 @@ class Chex(FindingUnits):
     summed. No group is emptied (the published code has no floor).
 
     Args:
-        growing: Of the units in groups that may lose some, the share that is out of the budget in the beginning
-            (published: 0.3).
+        growing: Share of the units that may go which is out of the budget in the beginning (published: 0.3).
         every: Epochs between (published: 2 of 250); 0: nothing is pruned before the last step.
     """
 
@@ -71,11 +70,10 @@ class Chex(FindingUnits):
 
     @torch.no_grad()
     def explore(self, epoch: int, growing: float) -> None:
-        """One update: `growing` is the share of units, in groups that may lose some, that grows."""
+        """One update: `growing` is the share of the units that may go which grows."""
         fewest = self.ranked(scores := self.scales())
-        all_scores = torch.cat(self.of_prunable(scores))
-        most = math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(all_scores))
-        cut = all_scores.sort(descending=True).values[most - 1]
+        falling = torch.cat(self.of_prunable(scores)).sort(descending=True).values
+        cut = falling[math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(falling)) - 1]
         before, chosen = self.pruned, []
         for units, few, score, out in zip(self.units, fewest, scores, before, strict=True):
             kept = ~lowest(torch.where(out, -1.0, leverage(units.rows(), int((~few).sum())).cpu()), int(few.sum()))
