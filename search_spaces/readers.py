@@ -45,7 +45,7 @@ READERS: tuple[tuple[Any, list[str]], ...] = (
 )
 
 
-_PROD = np.prod
+_PROD, _RANGE = np.prod, range
 
 
 @contextmanager
@@ -63,6 +63,8 @@ class Kind:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """An object of the type."""
+        if self._kind is _RANGE:  # there are many
+            return _RANGE(*[_lost(a, "range()") if type(a) is not int else a for a in args])
         return _asked(self._kind, args, kwargs)
 
     def __instancecheck__(self, value: Any) -> bool:

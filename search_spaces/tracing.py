@@ -336,17 +336,19 @@ class Operators(OperatorMode):
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = arithmetic.pointwise
-        touched = any(
-            rec.companion(t) is not None or id(t) in rec.names or id(t) in rec.views for t in tensors_in((args, kwargs))
-        )
-        if touched and rule is not None and (view := computed.of_parameters(rec, func, args, kwargs, out)) is not None:
+        touched = bare = False
+        for tensor in tensors_in((args, kwargs)):
+            bare = bare or id(tensor) in rec.names or id(tensor) in rec.views
+            touched = touched or bare or rec.companion(tensor) is not None
+        view = computed.of_parameters(rec, func, args, kwargs, out) if bare else None
+        if view is not None and rule is not None:
             later = partial(rule, rec, func, args, kwargs, out)
             view.resolve = partial(
                 looked_at, rec, rec.unchecked, rec.checked, later, rec.path[-1], rec.products[rec.path[-1]]
             )
             rec.views[id(out)] = view
             return out
-        if rec.unchecked is not None and any(rec.view_of(t) is not None for t in tensors_in((args, kwargs))):
+        if rec.unchecked is not None and bare:
             check, rec.unchecked = rec.unchecked, None
             with quiet():
                 check()

@@ -103,6 +103,22 @@ def test_what_is_rounded_down_and_multiplied_again_must_stay_divisible(law):
     assert {g.name: g.size for g in space.groups} == {"conv": 2, "other": 6}
 
 
+def test_what_is_imported_in_a_trace_finds_no_stand_ins():
+    """A library that the network imports while it runs may keep what it finds in Python's own modules."""
+    import itertools
+    import operator
+
+    found = []
+
+    def number(s, y):
+        found.extend([itertools.islice, itertools.repeat, operator.index])
+        return 1.0
+
+    trace(Scaled(number), torch.randn(2, 3, 5, 5))
+    assert found[:3] == [islice, repeat, index]
+    assert found[0] is islice
+
+
 def test_types_are_types_while_a_network_is_traced(law):
     """A class that is made, and a type that is asked for, where stand-ins are."""
 
