@@ -57,7 +57,7 @@ class Written(OperatorMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        plain = (p for p in model.parameters() if not nn.parameter.is_lazy(p) and _is_plain(p))
+        plain = (p for p in model.parameters() if not nn.parameter.is_lazy(p) and is_plain(p))
         self._held = [(p, held) for p in plain if type(held := p.detach()) is Tensor]
         self._at = {held.untyped_storage()._cdata: held for _, held in self._held}
         self._copies: dict[int, torch.UntypedStorage] = {}
@@ -77,7 +77,7 @@ class Written(OperatorMode):
 
     def _keep(self, written: Any) -> None:
         for tensor in tensors_in(written):
-            place: int = tensor.untyped_storage()._cdata if _is_plain(tensor) else 0
+            place: int = tensor.untyped_storage()._cdata if is_plain(tensor) else 0
             if place in self._at and place not in self._copies:
                 self._copies[place] = self._at[place].untyped_storage().clone()
 
@@ -92,5 +92,6 @@ class Written(OperatorMode):
                 parameter.data = held
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
+    """Has it one memory of its own, in which its numbers stand?"""
     return tensor.layout is torch.strided and not tensor.is_nested

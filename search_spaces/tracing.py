@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -55,6 +56,8 @@ CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.ra
     torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
 }  # fmt: skip
 
+ONE_AT_A_TIME = threading.RLock()  # what is exchanged while a network is traced, all threads share
+
 
 def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) -> SearchSpace:
     """Find out which channels of `model` can be pruned together, by running it once.
@@ -85,7 +88,7 @@ def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) 
 
 def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) -> SearchSpace:
     """See `trace`; `inputs`: name of an input (see `inputs`) -> its axis on which channels may go."""
-    with counts_seen():
+    with ONE_AT_A_TIME, counts_seen():
         solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
             solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
@@ -333,6 +336,8 @@ class Operators(OperatorMode):
                 fixed_cost(rec, func, args, out)
             return out
         rec.graph.add(func, args, kwargs, out)
+        if rec.views and func._schema.is_mutable:
+            computed.written(rec, func, args, kwargs)
         rule = OPERATORS.get(func.overloadpacket) or EXTERNAL.get(func._schema.name)
         if rule is None and torch.Tag.pointwise in func.tags:
             rule = arithmetic.pointwise

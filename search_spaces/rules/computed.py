@@ -15,6 +15,8 @@ from torch import Tensor
 
 from search_spaces.companions import line_of, varying
 from search_spaces.contents import tensors_in
+from search_spaces.operators import quietly
+from search_spaces.preserving import is_plain
 from search_spaces.recorder import Recorder
 from search_spaces.rules import parameters, reductions
 from search_spaces.rules.arithmetic import POINTWISE
@@ -50,6 +52,26 @@ def of_parameters(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) ->
     if (torch.Tag.pointwise in func.tags or kind in POINTWISE) and kind not in LOOSE:
         return elementwise(rec, tensors, out)
     return None
+
+
+@quietly
+def written(rec: Recorder, func: Any, args: Any, kwargs: Any) -> None:
+    """What an operator writes into is no view any more, nor is what shares its memory; parameters stay as they are."""
+    arguments = func._schema.arguments
+    given = dict(zip((a.name for a in arguments), args, strict=False)) | kwargs
+    into = [given.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    places = {_memory(t) for t in tensors_in(into)} - {0}
+    over = [view for view in rec.views.values() if _memory(view.tensor) in places]
+    if over:
+        own = {_memory(t) for _, t in rec.tensors}
+        for view in over:
+            if _memory(view.tensor) not in own:
+                rec.ids(view.tensor)  # by the rule of a bare parameter
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where its numbers are; 0 of what has no memory of its own (sparse ones)."""
+    return tensor.untyped_storage()._cdata if is_plain(tensor) else 0
 
 
 def like(view: ParameterView, out: Tensor, axes: parameters.Axes, *, computed: bool = True) -> ParameterView:

@@ -54,6 +54,25 @@ def test_channels_of_a_computed_weight_go(law, name):
         assert (pruned[1][0].a.shape, pruned[1][0].b.shape) == ((3, 4), (7, 3))
 
 
+WRITTEN = {
+    "itself": lambda made, other: made.copy_(other),
+    "what shares its memory": lambda made, other: made.T.copy_(other.T),
+    "a sum": lambda made, other: made.add_(other),
+    "a part": lambda made, other: made[:, :2].zero_(),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_into_is_no_weight_of_its_parameters_any_more(law, name):
+    def weight(s):
+        made = s.w * s.scale
+        WRITTEN[name](made, s.seen.cumsum(0))
+        return made
+
+    model = nn.Sequential(nn.Linear(6, 6), Made(6, 10, weight), nn.Linear(10, 6), nn.Linear(6, 4))
+    assert sizes(law(model, torch.randn(TOKENS))) == {"2": 6}
+
+
 def test_weights_of_a_transposed_product(law):
     class Complex(nn.Module):
         """A linear recurrent unit: complex weights of two real ones, scaled by row."""

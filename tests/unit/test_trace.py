@@ -5,6 +5,7 @@ import copy
 import functools
 import gc
 import pickle
+import threading
 import warnings
 import weakref
 
@@ -378,6 +379,25 @@ def test_a_scripted_part_is_frozen_with_its_name():
     assert not torch.equal(block(images), block(images))  # its dropout is on, as before
     assert not any(module.training for module in model.eval().modules())
     assert verify(model, space, IMAGE) < 1e-9
+
+
+def test_networks_that_are_traced_in_several_threads_wait_for_each_other():
+    found = []
+
+    class Net(nn.Sequential):
+        def forward(self, x):
+            if not found:
+                found.append(threading.Thread(target=lambda: found.append(trace(small(), x))))
+                found[0].start()
+                found[0].join(0.5)
+            return super().forward(x)
+
+    def small():
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    space = trace(Net(*small()), torch.randn(3, 4))
+    found[0].join()
+    assert [g.size for g in space.groups] == [g.size for g in found[1].groups] == [6]
 
 
 def test_caches_of_other_code_hand_out_no_sizes():
