@@ -9,6 +9,7 @@ A `Size` is a number worked out from size attributes of modules, which may follo
 
 from __future__ import annotations
 
+import builtins
 import operator
 import sys
 from collections.abc import Callable
@@ -86,8 +87,16 @@ class Asking(int):
     def __pos__(self) -> Self:
         return self
 
-    def __abs__(self) -> Self:
-        return self
+    def __abs__(self) -> Any:
+        return self if plain(self) >= 0 else self * -1
+
+    def __bool__(self) -> bool:
+        self.must_be_whole()  # rounded down it may become 0
+        return plain(self) != 0
+
+    def must_be_whole(self) -> None:
+        """It is used in a way in which it matters whether a quotient has been rounded down."""
+        raise NotImplementedError
 
     def __divmod__(self, other: Any) -> tuple[Any, Any]:
         return self // other, self % other
@@ -226,6 +235,11 @@ class Size(Asking):
         self.book.claim(self.terms, None, f"the size {self.said} enters {what} in {self.book.where}")
         return plain(self)
 
+    def must_be_whole(self) -> None:
+        """As of a count."""
+        if self.divisor > 1:
+            self.book.promise_divisible(self, self.divisor, f"{self.book.where} needs {self.said} divisible")
+
     @property
     def said(self) -> str:
         """The attributes that it was worked out from, for messages."""
@@ -236,8 +250,7 @@ class Size(Asking):
         if isinstance(other, (Size, ChannelCount)):
             return Size.of(plain(self) * plain(other), self.terms + other.terms, self.book)
         if isinstance(other, int):
-            if self.divisor > 1:
-                self.book.promise_divisible(self, self.divisor, f"{self.book.where} needs {self.said} divisible")
+            self.must_be_whole()
             return Size.of(plain(self) * other, self.terms, self.book) if other else 0
         return _apply(operator.mul, "a product", self, other)
 
@@ -332,7 +345,7 @@ def _swapped(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name in ("sub", "truediv", "pow", "divmod", "lshift", "rshift", "and", "or", "xor"):
-    _function = divmod if _name == "divmod" else getattr(operator, f"__{_name}__")
+    _function = getattr(builtins, _name, None) or getattr(operator, f"__{_name}__")  # divmod, and pow of three
     if _name not in ("divmod", "lshift", "rshift"):  # these are followed
         _lossy(_name, _function, "arithmetic")
     _lossy(f"r{_name}", _swapped(_function), "arithmetic")

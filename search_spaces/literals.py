@@ -72,7 +72,7 @@ def floats_asked(modules: Iterable[nn.Module], stand_ins: Mapping[str, Any] = Ma
     with ExitStack() as undo:
         for function in _functions_run(kinds, modules):
             _exchange_in_code(function, undo)
-            for name in stand_ins.keys() & set(function.__code__.co_names) - function.__globals__.keys():
+            for name in stand_ins.keys() & set(_names_in(function.__code__)) - function.__globals__.keys():
                 function.__globals__[name] = stand_ins[name]
                 undo.callback(function.__globals__.pop, name, None)
         for owner in (*own, *_settings_of(own)):

@@ -147,16 +147,16 @@ def _exchanged(functions: dict[int, tuple[Any, Any]]) -> Iterator[None]:
         places.append((owner, name, value))
         setattr(owner, name, value.__wrapped__ if type(value) is cached else functions[id(value)][1])
 
-    for module_name, module in list(sys.modules.items()):
-        top = module_name.partition(".")[0]
-        if isinstance(module, type(sys)) and top not in LIBRARIES and top not in sys.stdlib_module_names:
-            for place in _places(module, functions):
-                exchange(*place)
-    for owner, names in READERS:
-        for name in names if owner in EVERYWHERE else ():
-            if id(value := getattr(owner, name)) in functions:
-                exchange(owner, name, value)
     try:
+        for module_name, module in list(sys.modules.items()):
+            top = module_name.partition(".")[0]
+            if isinstance(module, type(sys)) and top not in LIBRARIES and top not in sys.stdlib_module_names:
+                for place in _places(module, functions):
+                    exchange(*place)
+        for owner, names in READERS:
+            for name in names if owner in EVERYWHERE else ():
+                if id(value := getattr(owner, name)) in functions:
+                    exchange(owner, name, value)
         yield
     finally:
         for owner, name, value in reversed(places):

@@ -360,7 +360,8 @@ CHECKS: dict[Any, Any] = {
     **dict.fromkeys([T.squeeze, torch.squeeze, T.squeeze_], drop_ones),
     **dict.fromkeys([functional.channel_shuffle, torch.channel_shuffle], channel_shuffle),
     **dict.fromkeys([functional.native_channel_shuffle, torch.native_channel_shuffle], channel_shuffle),
-    **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr, torch._shape_as_tensor], values_leave),
+    **dict.fromkeys([T.numpy, T.item, T.tolist, T.__array__, T.data_ptr, T.storage_offset], values_leave),
+    **dict.fromkeys([torch._shape_as_tensor], values_leave),
     T.__len__: length,
     **dict.fromkeys([T.__bool__, T.__float__, T.__int__], values_leave),
 }

@@ -84,6 +84,7 @@ def test_counts_follow_proportional_arithmetic():
         (count >> 2, Fraction(1, 4)),
         (divmod(count, 2)[0], Fraction(1, 2)),
         (+abs(count), 1),
+        (abs(count * -1), 1),
     ):
         assert value == 8 * factor
         assert value.factor == factor
