@@ -12,6 +12,7 @@ from pathlib import Path
 
 import allocations
 import quality_judges
+import trainability
 from protocol import HERE, spread
 from quality_pieces import WORDS, Piece, Pieces, by_training, kind_of, read, top1
 
@@ -49,7 +50,7 @@ def cell(pieces: Sequence[Piece]) -> str:
 def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
     """Every allocation, the best after the longest training first."""
     known = by_training(found)
-    plain = [w for w in found if w in WORDS and not top1(found[w], "test")]
+    plain = [w for w in found if w not in trainability.MEASURES and not top1(found[w], "test")]
     names = {name for of in found.values() for name in of}
 
     def order(name: str) -> tuple[float, ...]:
