@@ -17,7 +17,7 @@ Letters: `N` samples, `C` units of a group, `I` positions on the channel axis of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -44,9 +44,16 @@ class MaskGradients:
         space: The network's groups.
         modules: Its modules by name, duplicates included.
         parameters: Its parameters, likewise.
+        heard: Called in a backward pass, ahead of each gradient that is heard.
     """
 
-    def __init__(self, space: SearchSpace, modules: Modules, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        modules: Modules,
+        parameters: Mapping[str, nn.Parameter],
+        heard: Callable[[], None] = lambda: None,
+    ) -> None:
         self.space, self.modules = space, modules
         self.members = [members_seen(g, modules, parameters) for g in space.groups]
         self.sums: dict[Site, list[Tensor]] = {}
@@ -54,9 +61,9 @@ class MaskGradients:
         self.hooks: list[RemovableHandle] = []
         for site in sites_of(self.members, modules):
             if site[1] == "weight":
-                self.hooks.append(_weigh(parameters[site[0]], site, self.sums))
+                self.hooks.append(_weigh(parameters[site[0]], site, self.sums, heard))
             else:
-                self.hooks.append(_watch(modules[site[0]], site, self.sums))
+                self.hooks.append(_watch(modules[site[0]], site, self.sums, heard))
 
     def begin(self, batch: Any, size: int) -> None:
         """See `Observer`."""
@@ -83,21 +90,23 @@ class MaskGradients:
         return tuple(torch.cat(rows) for rows in self.found)
 
 
-def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]]) -> RemovableHandle:
+def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]], heard: Callable[[], None]) -> RemovableHandle:
     """Put weight times gradient, in the parameter's shape, into `sums` when the backward pass comes by."""
 
     def put(gradient: Tensor) -> None:
+        heard()
         sums[site] = [parameter.detach() * gradient]
 
     hook: RemovableHandle = parameter.requires_grad_(True).register_hook(put)  # type: ignore[no-untyped-call]
     return hook
 
 
-def _watch(module: nn.Module, site: Site, sums: dict[Site, list[Tensor]]) -> RemovableHandle:
+def _watch(module: nn.Module, site: Site, sums: dict[Site, list[Tensor]], heard: Callable[[], None]) -> RemovableHandle:
     """Put the [N, I] mask gradients of each call of the module into `sums` when the backward pass comes by."""
     axis = channel_axis(module)
 
     def add(value: Tensor, gradient: Tensor) -> None:
+        heard()
         sums.setdefault(site, []).append(rows_of(value * gradient, axis))  # called twice: both count
 
     return tap_gradient(module, site[1], add)

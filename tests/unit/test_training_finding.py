@@ -2,11 +2,13 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from two_layers import W, begun, gradients, loss, network
@@ -200,6 +202,68 @@ def test_fisher_squares_the_gradient_of_each_sample_however_many_passes_a_step_h
     hidden = torch.relu(net[0](x)).detach().requires_grad_()
     (net[2](hidden).square().sum() / 8).backward()
     torch.testing.assert_close(method.sums[0], (hidden * hidden.grad).square().sum(0).detach())
+
+
+def layer_by_layer(net, x):
+    for layer in net:
+        x = layer(x)
+    return x
+
+
+def twice(net, x):  # the layer that reads the units is called twice with all samples
+    return net(x) + net[2](torch.relu(net[0](2 * x)))
+
+
+def penalised(net, x):  # has a backward pass of its own, which the layer that reads the units takes no part in
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(net[0](x).square().sum(), x, create_graph=True)
+    return net(x) + slope.square().sum(1, keepdim=True)
+
+
+def checkpointed(net, x, reentrant=False):
+    return checkpoint.checkpoint(net, x.clone().requires_grad_(), use_reentrant=reentrant)
+
+
+@pytest.mark.parametrize(
+    "call", [layer_by_layer, twice, penalised, checkpointed, partial(checkpointed, reentrant=True)]
+)
+@pytest.mark.parametrize("parts", [1, 4])
+def test_fisher_tells_samples_apart_however_the_network_is_called(call, parts):
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(8, 2)
+    method, whole, expected = begun("fisher", net, 10), [], []
+    for part in x.chunk(parts):
+        (call(net, part).square().sum() / 8).backward()
+        whole.append(((part, part), None, 1 / parts))
+    method.after_backward(net, Step(0, tuple(whole)))
+    for sample in x[:, None]:  # one at a time: the mask on what the last layer reads
+        mask = torch.ones(3, requires_grad=True)
+        with net[2].register_forward_pre_hook(lambda _, args, mask=mask: (args[0] * mask,)):
+            (call(net, sample).square().sum() / 8).backward()
+        expected.append(mask.grad)
+    torch.testing.assert_close(method.sums[0], torch.stack(expected).square().sum(0))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_fisher_says_once_which_layer_mixes_samples(parts):
+    net, x = network(), torch.randn(8, 2)
+    method = begun("fisher", net, 10)
+
+    def step(number):
+        whole, found = [], torch.zeros(3)
+        for part in x.chunk(parts):
+            crop = torch.relu(net[0](part))[:3]
+            net[2](crop).square().sum().backward()
+            whole.append(((part, part), None, 1 / parts))
+            slope = 2 * net[2](crop) @ net[2].weight
+            found += (crop * slope).sum(0).square().detach()
+        method.after_backward(net, Step(number, tuple(whole)))
+        return found
+
+    with pytest.warns(UserWarning, match=f"layer '2': called with 3 rows for {8 // parts} samples, so their gradients"):
+        expected = step(0)
+    torch.testing.assert_close(method.sums[0], expected)
+    step(1)  # and no more
 
 
 def test_imp_takes_the_same_share_of_what_is_left_in_each_phase():
