@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from autoprune.files import disk, whole_file
 
@@ -59,3 +60,34 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError(f"checkpoint '{path}': not one of a fine-tune; delete it to train from the start")
     return state
+
+
+def unlike(own: Any, found: Any, name: str = "") -> str:
+    """In what a state differs from one of the same training in its first moment, in words; empty: in nothing.
+
+    Tensors have the same shapes, dictionaries the same keys and lists the same length, but for those that begin empty.
+    Dictionaries within lists are not looked into: they are those of optimisers, whose versions differ.
+
+    Args:
+        own: The state in the first moment.
+        found: That of a checkpoint.
+        name: What it is called.
+    """
+    kinds = (Tensor, Mapping, (list, tuple))
+    if any(isinstance(own, kind) != isinstance(found, kind) for kind in kinds) and own is not None:
+        return f"'{name}' is of another kind"
+    if isinstance(own, Tensor):
+        same = own.shape == found.shape
+        return "" if same else f"'{name}' has the shape {[*found.shape]} instead of {[*own.shape]}"
+    if not isinstance(own, (Mapping, list, tuple)) or not own:
+        return ""
+    if isinstance(own, Mapping):
+        parts = {f"{name}.{key}".lstrip("."): (own.get(key), found.get(key)) for key in own}
+        if others := [key for key in {**own, **found} if key not in own or key not in found]:
+            return f"'{name}.{others[0]}' is {'missing' if others[0] in own else 'unknown'}".replace("'.", "'")
+    else:
+        if len(own) != len(found):
+            return f"'{name}' has {len(found)} items instead of {len(own)}"
+        pairs = enumerate(zip(own, found, strict=True))
+        parts = {f"{name}[{i}]": pair for i, pair in pairs if not isinstance(pair[0], Mapping)}
+    return next(filter(None, (unlike(*pair, part) for part, pair in parts.items())), "")

@@ -125,8 +125,11 @@ def finetune(
     with compute.placed(model), nullcontext() if teacher is None else compute.placed(teacher):
         run = TrainingState(model, plan, micro_batches, teacher, method or Cut())
         if checkpoints is not None and checkpoints.resume:
+            state = None
             with nullcontext() if checkpoints.strict else suppress(ValueError):
-                _restore(run, checkpoints.path)
+                state = _stored(run, checkpoints.path)
+            if state is not None:
+                run.restore(state, checkpoints.path)
         if check and not run.step:
             check_strength(run.model, run.method, plan)
         if settings.rescale and not run.step:
@@ -150,8 +153,8 @@ def finetune(
     return TrainingLog(run.step, tuple(run.losses), run.clock.seconds, seconds, resumed_from)
 
 
-def _restore(run: TrainingState, path: Path) -> None:
-    """Go on from a checkpoint, if there is one: what the first process reads, all go on from.
+def _stored(run: TrainingState, path: Path) -> dict[str, Any] | None:
+    """The state of a checkpoint, if there is one: what the first process reads, all go on from.
 
     Raises:
         ValueError: If it is no use.
@@ -165,11 +168,12 @@ def _restore(run: TrainingState, path: Path) -> None:
         except ValueError as error:
             return error
 
-    found = run.processes.said_by_first(read)
+    found: dict[str, Any] | ValueError | None = run.processes.said_by_first(read)
     if isinstance(found, ValueError):
         raise found
     if found is not None:
-        run.restore(found, path)
+        run.check(found, path)
+    return found
 
 
 def check(model: nn.Module, task: Task, settings: TrainingSettings) -> None:

@@ -17,6 +17,7 @@ from autoprune.graphs import capture_on
 from autoprune.tasks import Portion, Share, Softening, fitting, mapped, not_finite, num_samples, split
 from autoprune.training.averaging import Average
 from autoprune.training.captured import CapturedPass
+from autoprune.training.checkpoint import unlike
 from autoprune.training.dropout import dropout
 from autoprune.training.methods import Cut, Method, Plan, Step
 from autoprune.training.methods.method import follow
@@ -94,8 +95,8 @@ class TrainingState:
             "method": dict(self.method.state()),
         }
 
-    def restore(self, state: Mapping[str, Any], path: Path) -> None:
-        """Go on from a checkpoint.
+    def check(self, state: Mapping[str, Any], path: Path) -> None:
+        """Refuse a checkpoint that this training cannot go on from, before anything is changed.
 
         Raises:
             ValueError: If it is of another training.
@@ -104,16 +105,41 @@ class TrainingState:
         if differing := [f"{k} {found.get(k)!r} instead of {v!r}" for k, v in own.items() if found.get(k) != v]:
             raise ValueError(f"checkpoint '{path}': belongs to another training ({'; '.join(differing)}); delete it or "
                              "give another path")  # fmt: skip
-        sizes, there = ({k: v.shape for k, v in d.items()} for d in (self.model.state_dict(), state["model"]))
+        first = self.state()
+        if missing := [name for name in first if name not in state]:
+            raise ValueError(f"checkpoint '{path}': has no '{missing[0]}', so another version wrote it; delete it "
+                             "to train from the start")  # fmt: skip
+        sizes, there = ({k: v.shape for k, v in d["model"].items()} for d in (first, state))
         if differing := [name for name in {**sizes, **there} if sizes.get(name) != there.get(name)]:
             raise ValueError(f"checkpoint '{path}': belongs to another network (which differs in '{differing[0]}'); "
                              "delete it or give another path")  # fmt: skip
+        if why := unlike(first["average"], state["average"]):
+            raise ValueError(f"checkpoint '{path}': its average of the weights does not fit ({why}); delete it to "
+                             "train from the start")  # fmt: skip
+        if why := unlike(first["method"], state["method"]):
+            raise ValueError(self._not_its_own(path, why))
+
+    def _not_its_own(self, path: Path, why: str) -> str:
+        return (f"checkpoint '{path}': what it holds of method '{self.method.name}' does not fit ({why}), so it was "
+                "written by another version of it, or while other groups could be pruned; delete it to train from the "
+                "start")  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any], path: Path) -> None:
+        """Go on from a checkpoint that fits, see `check`.
+
+        Raises:
+            ValueError: If the method cannot.
+        """
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._average:
             self._average.load(state["average"])
         device = self.plan.compute.device
-        self.method.load(mapped(lambda v: v.to(device) if isinstance(v, Tensor) else v, state["method"]))
+        try:
+            self.method.load(mapped(lambda v: v.to(device) if isinstance(v, Tensor) else v, state["method"]))
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(self._not_its_own(path, why)) from error
         self.step, self.losses = state["step"], list(state["losses"])
         self.plan.task.leave_out(state["skipped"])
 

@@ -74,9 +74,9 @@ class StepGradients:
             (name, count), *more = uneven.items()
             others = f" and {len(more)} more" if more else ""
             warnings.warn(
-                f"layer '{name}'{others}: called with {count} rows for {size} samples, so their gradients cannot be told "
-                "apart, and the groups that it reads are judged by the sum over the samples; a network whose layers see "
-                "all samples in each call is judged by each of them",
+                f"layer '{name}'{others}: called with {count} rows for {size} samples, so their gradients cannot be "
+                "told apart, and the groups that it reads are judged by the sum over the samples; a network whose "
+                "layers see all samples in each call is judged by each of them",
                 stacklevel=2,
             )
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, Coupled, Normed, equal, network, pruning, task, trained
 
 from autoprune.compute import Compute
-from autoprune.training import methods
+from autoprune.training import checkpoint, methods
 from autoprune.training.methods import METHODS, Method, Plan
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.units import kept_of
@@ -127,6 +127,44 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(cls, net, tmp_pa
     assert equal(ended, expected)
     assert torch.equal(answers(ended), answers(expected))  # nothing that a method had hung on it is left
     assert str(again.kept()) == str(whole.kept())
+
+
+def others(state, name=""):
+    """Of a state (where it differs, the state with something missing, unknown, longer or of another shape)."""
+    for key, value in state.items():
+        where = f"{name}{key}"
+        yield where, {k: v for k, v in state.items() if k != key}
+        if isinstance(value, dict) and key != "state":  # an optimiser's own is empty in the beginning
+            yield from ((at, {**state, key: other}) for at, other in others(value, f"{where}."))
+        elif isinstance(value, torch.Tensor):
+            yield where, {**state, key: torch.cat([value, value])}
+        elif isinstance(value, (list, tuple)) and value and not isinstance(value[0], dict):
+            yield where, {**state, key: [*value, value[-1]]}
+            if isinstance(value[-1], torch.Tensor):
+                yield f"{where}[{len(value) - 1}]", {**state, key: [*value[:-1], value[-1][:-1]]}
+    yield f"{name}of old", {**state, "of old": 1}
+
+
+@pytest.mark.parametrize("cls", CONCRETE)
+def test_a_checkpoint_that_remembers_something_else_is_refused_in_a_sentence(cls, net, tmp_path):
+    path = tmp_path / "state.pt"
+    trained(cls(pruning(net)), net, checkpoint=path)
+    found = checkpoint.read(path, torch.device("cpu"))
+    fresh = cls(pruning(net))
+    seen = fresh.network(copy.deepcopy(net)).train()
+    fresh.begin(seen, Plan(task(), SETTINGS, Compute.choose("cpu"), EPOCHS * PER_EPOCH, PER_EPOCH, 8))
+    first = fresh.state()
+    fresh.end(seen)
+    assert first.keys() == found["method"].keys()
+    for where, state in others(found["method"]) if first else ():
+        name = where.partition("[")[0]
+        if first.get(name, True) == [] and name in state:
+            continue  # it grows: any length fits
+        checkpoint.save(path, {**found, "method": state})
+        with pytest.raises(ValueError, match=f"what it holds of method '{cls.name}' does not fit") as said:
+            trained(cls(pruning(net)), net, checkpoint=path)
+        assert f"'{where}' " in str(said.value)
+        assert str(said.value).endswith("; delete it to train from the start")
 
 
 def permuted(net, space, number, order):

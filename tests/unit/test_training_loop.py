@@ -324,6 +324,61 @@ def test_hooks_are_called_in_each_step_and_remembered(data, tmp_path):
         finetune(network(), few, SETTINGS, steps=7, checkpoints=Checkpoints(path))
 
 
+class Remembering(Counting):
+    """Its state has another form in each version."""
+
+    def begin(self, net, plan):
+        super().begin(net, plan)
+        self.table = {"counts": [torch.zeros(3), torch.zeros(2)], "last": None}
+
+    def state(self):
+        return {**super().state(), "table": self.table}
+
+    def load(self, state):
+        super().load(state)
+        self.first = self.calls["penalty"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda m: m.pop("table"), "'table' is missing"),
+        (lambda m: m["table"].pop("last"), r"'table\.last' is missing"),
+        (lambda m: m["table"].update(first=1), r"'table\.first' is unknown"),
+        (lambda m: m["table"]["counts"].pop(), r"'table\.counts' has 1 items instead of 2"),
+        (
+            lambda m: m["table"].update(counts=[torch.zeros(3), torch.zeros(4)]),
+            r"'table\.counts\[1\]' has the shape \[4\]",
+        ),
+        (lambda m: m["table"].update(counts=3), r"'table\.counts' is of another kind"),
+        (lambda m: m["calls"].pop("penalty"), "KeyError: 'penalty'"),  # seen by the method alone
+    ],
+)
+def test_a_method_of_another_version_is_refused_before_anything_is_changed(data, tmp_path, change, why):
+    path = tmp_path / "training.pt"
+    finetune(network(), data, SETTINGS, steps=2, method=Remembering(), checkpoints=Checkpoints(path))
+    state = checkpoint.read(path, torch.device("cpu"))
+    change(state["method"])
+    checkpoint.save(path, state)
+    model = network()
+    with pytest.raises(ValueError, match=rf"training\.pt': what it holds of method 'counting' does not fit \({why}"):
+        finetune(model, data, SETTINGS, steps=2, method=Remembering(), checkpoints=Checkpoints(path))
+    assert same(model, network()) or "KeyError" in why
+
+
+def test_a_state_of_which_a_part_is_missing_is_refused(data, tmp_path):
+    path, model, whole = tmp_path / "training.pt", network(), network()
+    log = finetune(whole, data, SETTINGS, steps=2, checkpoints=Checkpoints(path))
+    state = checkpoint.read(path, torch.device("cpu"))
+    for name in state.keys() - {"plan"}:
+        checkpoint.save(path, {key: value for key, value in state.items() if key != name})
+        with pytest.raises(ValueError, match=f"has no '{name}', so another version wrote it; delete it to train"):
+            finetune(model, data, SETTINGS, steps=2, checkpoints=Checkpoints(path))
+    begun = finetune(model, data, SETTINGS, steps=2, checkpoints=Checkpoints(path, strict=False))
+    assert (begun.resumed_from, begun.losses) == (0, log.losses)  # a candidate begins at the start
+    assert same(model, whole)
+
+
 def test_a_method_without_strength_is_plain_training(data, uninterrupted):
     for method in (Cut(), Counting(0.0)):
         model = network()

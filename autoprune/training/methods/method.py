@@ -181,7 +181,11 @@ class Method(ABC):
         return None
 
     def state(self) -> Mapping[str, Any]:
-        """All that it remembers: tensors, numbers, strings, lists and dictionaries of these."""
+        """All that it remembers: tensors, numbers, strings, lists and dictionaries of these.
+
+        A checkpoint that has other keys, shapes or lengths than this has after `begin` is refused; a list or
+        dictionary that grows begins empty.
+        """
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:  # noqa: B027
