@@ -55,48 +55,54 @@ def counts_seen() -> Iterator[None]:
         yield
 
 
-class Kind:
-    """Stands for a type: what it makes is of that type, of numbers that have been asked."""
+class StandIn(type):
+    """Class of what stands for a type: what that makes is of the type itself, of numbers that have been asked."""
 
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
+    _kind: type
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         """An object of the type."""
-        if self._kind is _RANGE:  # there are many
+        if (kind := vars(cls).get("_kind")) is None:  # the network's own subclass
+            return super().__call__(*args, **kwargs)
+        if kind is _RANGE:  # there are many
             return _RANGE(*[_lost(a, "range()") if type(a) is not int else a for a in args])
-        return _asked(self._kind, args, kwargs)
+        return _asked(kind, args, kwargs)
 
-    def __instancecheck__(self, value: Any) -> bool:
-        return isinstance(value, self._kind)
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, vars(cls).get("_kind", ())) or super().__instancecheck__(value)
 
-    def __subclasscheck__(self, kind: type) -> bool:
-        return issubclass(kind, self._kind)
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, vars(cls).get("_kind", ())) or super().__subclasscheck__(kind)
 
-    def __mro_entries__(self, bases: Any) -> tuple[type]:
-        return (self._kind,)
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(cls._kind, name)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._kind, name)
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is vars(cls).get("_kind", cls)
 
-    def __eq__(self, other: object) -> bool:
-        return other is self or other is self._kind
+    def __hash__(cls) -> int:
+        return hash(vars(cls)["_kind"]) if "_kind" in vars(cls) else super().__hash__()
 
-    def __hash__(self) -> int:
-        return hash(self._kind)
+    def __or__(cls, other: Any) -> Any:
+        return cls._kind | other
 
-    def __or__(self, other: Any) -> Any:
-        return self._kind | other
+    def __ror__(cls, other: Any) -> Any:
+        return other | cls._kind
 
-    def __ror__(self, other: Any) -> Any:
-        return other | self._kind
+
+def standing_for(kind: type) -> StandIn:
+    """A type, as `match` asks of what it compares with; a subclass where there may be one."""
+    try:
+        return StandIn(kind.__name__, (kind,), {"_kind": kind})
+    except TypeError:
+        return StandIn(kind.__name__, (), {"_kind": kind})
 
 
 @functools.cache
 def _functions() -> dict[int, tuple[Any, Any]]:
     """The id of what reads numbers unasked -> (it, what stands in for it)."""
     originals = [getattr(owner, name) for owner, names in READERS for name in names]
-    found = {id(f): (f, Kind(f) if isinstance(f, type) else _asking(f)) for f in originals}
+    found = {id(f): (f, standing_for(f) if isinstance(f, type) else _asking(f)) for f in originals}
     found[id(_PROD)] = _PROD, _product
     return found
 
@@ -132,7 +138,7 @@ def _product(values: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 # In the network's own code only: what is imported meanwhile may keep what it finds.
-KINDS: dict[str, Any] = {kind.__name__: Kind(kind) for kind in (bytes, bytearray)}
+KINDS: dict[str, Any] = {kind.__name__: standing_for(kind) for kind in (bytes, bytearray)}
 KINDS |= {function.__name__: _asking(function) for function in (bin, oct, hex, chr)}
 EVERYWHERE = (math, np, builtins)
 

@@ -288,10 +288,13 @@ class Recorder:
 
     def is_bare(self, ids: Tensor) -> bool:
         """Do these channels live on bare parameters and buffers only, and does no layer make them?"""
+        return not self.made_with(ids)
+
+    def made_with(self, ids: Tensor) -> int:
+        """How many channels that layers make are these, or would go with them (all those of a head, say)?"""
         roots = self.channels.roots
-        made = np.zeros(len(roots), bool)
-        made[roots[self._known(MADE)[1]]] = True
-        return not made[roots[squeeze(ids).reshape(-1).numpy()]].any()
+        made = np.bincount(roots[self._known(MADE)[1]], minlength=len(roots))
+        return int(made[np.unique(roots[squeeze(ids).reshape(-1).numpy()])].sum())
 
     def misread(self, ids: Tensor, why: str) -> None:
         """Freeze channels of bare parameters, which may lie along another of their axes than was taken for theirs."""

@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from search_spaces.attributes import is_width
-from search_spaces.companions import along
 from search_spaces.contents import tensors_in
-from search_spaces.counts import ChannelCount, Size
 from search_spaces.feeding import fed, traced_inputs
 from search_spaces.inputs import exchanged, positional
 from search_spaces.literals import asking
@@ -29,6 +26,7 @@ from search_spaces.rules import (
     arithmetic,
     attention,
     computed,
+    filled,
     layers,
     measures,
     movement,
@@ -52,11 +50,9 @@ FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 OPERATORS |= scattering.OPERATORS | spectral.OPERATORS
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
-CREATE = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
-    torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
-}  # fmt: skip
 
-ONE_AT_A_TIME = threading.RLock()  # what is exchanged while a network is traced, all threads share
+ONE_AT_A_TIME = threading.Lock()  # what is exchanged while a network is traced, all threads share
+tracing = threading.local()  # the network of this thread
 
 
 def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) -> SearchSpace:
@@ -88,7 +84,7 @@ def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) 
 
 def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) -> SearchSpace:
     """See `trace`; `inputs`: name of an input (see `inputs`) -> its axis on which channels may go."""
-    with ONE_AT_A_TIME, counts_seen():
+    with alone(model), counts_seen():
         solver = Solver(recorded(model, args, kwargs, inputs, {}))
         if other := solver.stuck():
             solver = min(solver, Solver(recorded(model, args, kwargs, inputs, other)), key=lambda s: s.made_frozen)
@@ -98,6 +94,25 @@ def traced(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]) 
         reasons = "; ".join(frozen[:3]) or "no layer makes channels"
         raise ValueError(f"{type(model).__name__} has no group of channels that can be pruned ({reasons})")
     return space
+
+
+@contextmanager
+def alone(model: nn.Module) -> Iterator[None]:
+    """No other network is traced.
+
+    Raises:
+        ValueError: If one is in this thread, which runs its code.
+    """
+    if (outer := getattr(tracing, "model", None)) is not None:
+        raise ValueError(
+            f"{type(outer).__name__} calls trace while it runs and is itself traced; call trace outside its forward"
+        )
+    with ONE_AT_A_TIME:
+        tracing.model = model
+        try:
+            yield
+        finally:
+            tracing.model = None
 
 
 def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int], tried: dict[str, int]) -> Recorder:
@@ -261,7 +276,7 @@ class Functions(TorchFunctionMode):
             out = func(*args, **kwargs)
         if check is None:
             with quiet():
-                counted(rec, func, args, kwargs, out)
+                filled.counted(rec, func, args, kwargs, out)
         rec.unchecked = None
         if rec.seen == before:
             unseen(rec, func, args, kwargs, out)
@@ -275,44 +290,6 @@ def unseen(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     if any(rec.companion(t) is None for t in new):
         rec.freeze_all((args, kwargs), f"'{resolve_name(func) or func}' in {rec.where}")
     rec.graph.add(func, args, kwargs, [t for t in new if rec.graph.node_of(t) is None])
-
-
-def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-    """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
-    flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
-    if not any(isinstance(a, (Size, ChannelCount)) for a in flat):
-        return
-    axis = made_of_size(rec, func, flat, out)
-    dims = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
-    for size in (a for d, a in enumerate(dims) if isinstance(a, Size) and d != axis):
-        size.lose(f"{resolve_name(func) or func}")
-    counts = [a for a in flat if isinstance(a, ChannelCount)]
-    if not counts:
-        return
-    if func in CREATE and isinstance(out, Tensor) and len(counts) == 1 and counts[0].factor == 1:
-        axis = next(i for i, a in enumerate(dims) if isinstance(a, ChannelCount))
-        if axis < out.dim():
-            rec.set(out, along(counts[0].ids, axis, out.shape))
-            return
-    for count in counts:
-        rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
-
-
-def made_of_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | None:
-    """A new tensor as wide as an attribute says (the state a recurrent layer begins with): it may follow channels.
-
-    Returns:
-        Which of the whole numbers in `flat` is the width: the last that stands in an attribute, called so if any is.
-    """
-    dims: list[Any] = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
-    sized = [d for d, a in enumerate(dims) if isinstance(a, Size)]
-    axis = max([d for d in sized if is_width(dims[d].terms)] or sized, default=None)
-    if axis is None or func not in CREATE or not isinstance(out, Tensor) or axis >= out.dim():
-        return None
-    ids = rec.channels.allocate(out.shape[axis])
-    rec.claim(dims[axis].terms, ids, f"the width of a new tensor in {rec.where} is that of other channels")
-    rec.set(out, along(ids, axis, out.shape))
-    return axis
 
 
 class Operators(OperatorMode):
@@ -361,6 +338,7 @@ class Operators(OperatorMode):
             rec.doing = func
         if rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)
+            filled.follow(rec, func, args, kwargs, out)
         elif rule is None:
             if touched:
                 rec.freeze_all((args, kwargs), f"unknown operation '{func.overloadpacket}' in {rec.where}")

@@ -120,9 +120,9 @@ def on_one_axis(rec: Recorder, sides: list[Side], maps: list[Side]) -> list[Side
     why = f"{rec.where} combines channels of two axes"
     kept: list[Side] = []
     axes: set[int] = set()
-    bare = [rec.is_bare(ids) for _, ids in sides]
-    order = sorted(range(len(sides)), key=lambda n: (bare[n], 0 if bare[n] else -squeeze(sides[n][1]).numel()))
-    for side, alone in ((sides[n], bare[n]) for n in order):
+    made = [rec.made_with(ids) for _, ids in sides]
+    order = sorted(range(len(sides)), key=lambda n: -made[n])
+    for side, alone in ((sides[n], not made[n]) for n in order):
         if not kept or axes & set(varying(side[1])):
             kept.append(side)
             axes = axes or set(varying(side[1]))

@@ -76,7 +76,7 @@ def times(rec: Recorder, left: Tensor, right: Tensor, out: Tensor) -> Tensor:
         line = line_of(ids, axis)
         result, sides["makes"] = along(line, axis, shape), line
     elif in_a == [1] and in_b == [2]:  # an outer product: the fewer stay
-        ids, axis, few = (a, 1, b) if rows >= shape[2] else (b, 2, a)
+        ids, axis, few = (a, 1, b) if rec.made_with(a) >= rec.made_with(b) else (b, 2, a)
         rec.freeze(few, why)
         line = line_of(ids, axis)
         result, sides["makes"] = along(line, axis, shape), line

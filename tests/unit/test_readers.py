@@ -142,3 +142,34 @@ def test_types_are_types_while_a_network_is_traced(law):
     assert len(space.groups) == 2
     assert type(Decimal) is type
     assert "bytes" not in globals()
+
+
+@pytest.mark.parametrize("value", [b"ab", bytearray(b"ab"), range(2), Decimal(2), "ab", 2, 2.0, (1, 2), {"k": 2}])
+def test_patterns_of_types_match_while_a_network_is_traced(value):
+    def number(s, y):
+        match value:
+            case bytes(found) | bytearray(found):
+                s.seen = len(found)
+            case range(stop=found) | {"k": found} | (_, found):
+                s.seen = found
+            case str(found):
+                s.seen = len(found)
+            case Decimal() | int() | float():
+                s.seen = int(value)
+        match y.shape:
+            case (batch, _, _):
+                return float(batch)
+
+    model = Scaled(number)
+    assert len(trace(model, torch.randn(2, 3, 5, 5)).groups) == 2
+    assert model.seen == 2
+
+
+def test_trace_within_a_traced_network_is_refused():
+    def number(s, y):
+        trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.randn(1, 3))
+        return 1.0
+
+    with pytest.raises(ValueError, match="calls trace while it runs"):
+        trace(Scaled(number), torch.randn(2, 3, 5, 5))
+    assert trace(Scaled(lambda s, y: 1.0), torch.randn(2, 3, 5, 5)).groups  # nothing is left behind

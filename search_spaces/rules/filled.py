@@ -1,0 +1,111 @@
+"""Tensors that the code fills itself: `torch.zeros(n, self.dim)`, `torch.ones_like(x)`.
+
+They are as wide as the channels they meet, but what is in them comes from none. Summed over, they tell how many
+channels there are, which pruning changes: of `ones(c).sum()` the channels are frozen, as of `float(c)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import resolve_name
+
+from search_spaces.attributes import counts_heads, is_width
+from search_spaces.companions import along
+from search_spaces.contents import tensors_in
+from search_spaces.counts import ChannelCount, Size
+from search_spaces.recorder import Recorder, name_of
+from search_spaces.rules.products import PRODUCTS
+from search_spaces.rules.reductions import ORDERED, SHARES, STATISTICS, axes_of
+
+aten = torch.ops.aten
+
+FILL = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn} | {
+    torch.Tensor.new_zeros, torch.Tensor.new_ones, torch.Tensor.new_empty, torch.Tensor.new_full,
+}  # fmt: skip
+LIKE = {
+    aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like, aten.fill,
+    aten.fill_, aten.zero_,
+}  # fmt: skip
+MIXING = STATISTICS | SHARES | ORDERED
+FILLED = "_filled"  # of a traced tensor: its recorder
+
+
+def is_filled(rec: Recorder, tensor: Tensor) -> bool:
+    """Is nothing in it but what the code has put there?"""
+    return getattr(tensor, FILLED, None) is rec
+
+
+def follow(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """An operator has run: which tensors are filled now; channels that one of these was mixed over are frozen."""
+    given = list(tensors_in((args, kwargs)))
+    alone = bool(given) and all(is_filled(rec, t) for t in given)
+    if alone and any(set(rec.varying(x)) & set(axes) for x, axes in _mixed(func, args, kwargs)):
+        rec.freeze_all(given, f"{name_of(func)} of a tensor without data in {rec.where} tells how many there are")
+    values = all(not isinstance(a, Tensor) or is_filled(rec, a) for a in (*args[1:], *kwargs.values()))
+    if alone or (func.overloadpacket in LIKE and values):
+        mark(rec, tensors_in(out))
+    elif func._schema.is_mutable:
+        for tensor in tensors_in(out):
+            for written in (tensor, tensor._base):
+                if written is not None and is_filled(rec, written):
+                    rec.graph.mark(written, FILLED, None)
+
+
+def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
+    """What an operator sums over, or mixes otherwise: tensors, and their axes."""
+    if func.overloadpacket in PRODUCTS:
+        left, right = [a for a in args if isinstance(a, Tensor)][-2:]
+        return [(left, [left.dim() - 1]), (right, [max(right.dim() - 2, 0)])]
+    return [(args[0], axes_of(func, args, kwargs))] if func.overloadpacket in MIXING else []
+
+
+def mark(rec: Recorder, tensors: Iterable[Tensor]) -> None:
+    """They are filled."""
+    for tensor in tensors:
+        rec.graph.mark(tensor, FILLED, rec)
+
+
+def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
+    flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
+    if not any(isinstance(a, (Size, ChannelCount)) for a in flat):
+        return
+    axis = _follows_size(rec, func, flat, out)
+    dims = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
+    for size in (a for d, a in enumerate(dims) if isinstance(a, Size) and d != axis):
+        size.lose(f"{resolve_name(func) or func}")
+    counts = [a for a in flat if isinstance(a, ChannelCount)]
+    if not counts:
+        return
+    if func in FILL and isinstance(out, Tensor) and len(counts) == 1 and counts[0].factor == 1:
+        axis = next(i for i, a in enumerate(dims) if isinstance(a, ChannelCount))
+        if axis < out.dim():
+            rec.set(out, along(counts[0].ids, axis, out.shape))
+            mark(rec, [out])
+            return
+    for count in counts:
+        rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
+
+
+def _follows_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | None:
+    """A new tensor as wide as an attribute says (the state a recurrent layer begins with): it may follow channels.
+
+    Returns:
+        Which of the whole numbers in `flat` is the width: a number of heads if there is one, else the last that stands
+        in an attribute, called so if any is.
+    """
+    dims: list[Any] = [a for a in flat if isinstance(a, int) and not isinstance(a, bool)]
+    sized = [d for d, a in enumerate(dims) if isinstance(a, Size)]
+    heads = [d for d in sized if counts_heads(dims[d].terms)]
+    axis = max(heads or [d for d in sized if is_width(dims[d].terms)] or sized, default=None)
+    if axis is None or func not in FILL or not isinstance(out, Tensor) or axis >= out.dim():
+        return None
+    ids = rec.channels.allocate(out.shape[axis])
+    rec.claim(dims[axis].terms, ids, f"the width of a new tensor in {rec.where} is that of other channels")
+    rec.set(out, along(ids, axis, out.shape))
+    mark(rec, [out])
+    return axis

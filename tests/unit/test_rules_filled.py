@@ -1,0 +1,123 @@
+"""Tensors that the code fills itself: as wide as the channels, but with nothing of theirs in them."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from search_spaces import prune, trace
+
+
+class Scaled(nn.Module):
+    """Convolutions, and something that is worked out of what the second makes."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.dim = 16
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, self.dim, 3)
+        self.then, self.head = then, nn.Linear(self.dim, 5)
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).view(x.shape[0], self.dim, -1)
+        return self.head(self.then(self, x).mean(-1))
+
+
+def ones(s, x):
+    return torch.ones(x.shape[0], s.dim, 1)
+
+
+NUMBERS = {
+    "of a size": lambda s, x: x * torch.ones(s.dim).sum(),
+    "of a part of it": lambda s, x: x * torch.ones(s.dim // 4).sum(),
+    "of a count": lambda s, x: x * torch.ones(x.shape[1]).sum(),
+    "new": lambda s, x: x * x.new_ones(x.shape[1]).sum(),
+    "like": lambda s, x: x * torch.ones_like(x[0, :, 0]).sum(),
+    "filled": lambda s, x: x * x.clone().fill_(0.5).sum(1, keepdim=True),
+    "zeroed": lambda s, x: x * x.clone().zero_().exp().sum(1, keepdim=True),
+    "worked on": lambda s, x: x * (2 * torch.ones_like(x) + 1).relu().sum(1, keepdim=True),
+    "moved": lambda s, x: x * torch.ones(s.dim)[None, :, None].expand_as(x).norm(),
+    "shares": lambda s, x: x * ones(s, x).softmax(1),
+    "a product": lambda s, x: x * (ones(s, x).transpose(1, 2) @ ones(s, x)),
+    "positions": lambda s, x: x * torch.ones_like(x).cumsum(1),
+}
+
+
+@pytest.mark.parametrize("then", NUMBERS.values(), ids=NUMBERS)
+def test_channels_of_which_it_tells_how_many_there_are_stay(then):
+    space = trace(Scaled(then).eval(), torch.randn(2, 3, 8, 8))
+    assert [g.name for g in space.groups] == ["first"]
+
+
+def test_the_reason_is_said():
+    space = trace(Scaled(NUMBERS["like"]).eval(), torch.randn(2, 3, 8, 8))
+    (reason,) = (g.frozen_because for g in space.frozen if g.name == "second")
+    assert reason == "sum of a tensor without data in the model tells how many there are"
+
+
+def written(s, x):
+    state = torch.zeros(x.shape[0], s.dim)
+    state[:] = x.mean(-1)
+    return x * state.sum(1)[:, None, None]
+
+
+def added(s, x):
+    state = torch.zeros_like(x)
+    state += x
+    return x * state.sum(1, keepdim=True)
+
+
+DATA = {
+    "added to": lambda s, x: x * (ones(s, x) + x).sum(1, keepdim=True),
+    "written to": written,
+    "added in place": added,
+    "weights of a sum": lambda s, x: x * (ones(s, x).transpose(1, 2) @ x),
+    "along positions": lambda s, x: x * torch.ones_like(x).sum(2, keepdim=True),
+    "noise": lambda s, x: (x + 0 * torch.randn_like(x)) * x.std(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("then", DATA.values(), ids=DATA)
+def test_what_has_data_in_it_is_a_statistic_of_the_channels(law, then):
+    space = law(Scaled(then), torch.randn(2, 3, 8, 8))
+    assert [g.name for g in space.groups] == ["first", "second"]
+
+
+class StateSpace(nn.Module):
+    """A state [batch, heads, width of a head, states], as in Mamba-2 (Dao and Gu 2024)."""
+
+    def __init__(self, outer, heads=4, width=3, states=5):
+        super().__init__()
+        self.nheads, self.headdim, self.d_state, self.d_inner = heads, width, states, heads * width
+        self.entry, self.norm, self.outer = nn.Linear(6, 10), nn.LayerNorm(10), outer
+        self.x, self.decay = nn.Linear(10, self.d_inner), nn.Linear(10, heads)
+        self.b, self.c = nn.Linear(10, states), nn.Linear(10, states)
+        self.out, self.head = nn.Linear(self.d_inner, 10), nn.Linear(10, 4)
+
+    def forward(self, tokens):
+        u = self.norm(self.entry(tokens))
+        batch, length, _ = u.shape
+        x = self.x(u).view(batch, length, self.nheads, self.headdim)
+        decay, b, c = self.decay(u).sigmoid(), self.b(u), self.c(u)
+        state = torch.zeros(batch, self.nheads, self.headdim, self.d_state)
+        steps = []
+        for t in range(length):
+            state = state * decay[:, t, :, None, None] + self.outer(x[:, t], b[:, t])
+            steps.append(torch.einsum("bhpn,bn->bhp", state, c[:, t]).reshape(batch, self.d_inner))
+        return self.head(u + self.out(torch.stack(steps, 1)))
+
+
+OUTER = {
+    "broadcast": lambda x, b: x[..., None] * b[:, None, None, :],
+    "turned": lambda x, b: b[:, None, None, :] * x[..., None],
+    "einsum": lambda x, b: torch.einsum("bhp,bn->bhpn", x, b),
+    "product": lambda x, b: x[..., None] @ b[:, None, None, :],
+}
+
+
+@pytest.mark.parametrize("states", [2, 5, 11])
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+def test_a_state_of_heads_shrinks_by_whole_heads(law, outer, states):
+    space = law(StateSpace(outer, states=states), torch.randn(2, 4, 6))
+    assert {g.name: (g.size, len(g.members[0].index.ravel()) // g.size) for g in space.groups}["x"] == (4, 3)
+    net = prune(StateSpace(outer, states=states), space, [np.arange(max(g.size // 2, 1)) for g in space.groups])
+    assert (net.nheads, net.headdim, net.d_state, net.x.out_features, net.decay.out_features) == (2, 3, states, 6, 2)
