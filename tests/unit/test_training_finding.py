@@ -11,9 +11,11 @@ from torch import nn
 from torch.utils import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from tiny_training import PER_EPOCH, pruning, trained
+from tiny_training import network as tiny
 from two_layers import W, begun, gradients, loss, network
 
-from autoprune.training.methods import Step
+from autoprune.training.methods import METHODS, Step
 from autoprune.training.methods.polarization import valley
 from autoprune.training.regrowth import grown, leverage
 
@@ -99,7 +101,7 @@ def test_mest_mutates_within_its_bound():
 
 def test_gap_lets_each_part_be_dense_in_turn():
     net = network()
-    method = begun("gap", net, 20, parts=4, rounds=2)
+    method = begun("gap", net, 20, rounds=2)
     assert method.turns == 2  # there is one group: it has two turns
     assert not method.pruned[0].any()
     assert [method.turn(step) for step in (0, 7, 8, 15, 16)] == [0, 0, 1, 1, 2]
@@ -107,6 +109,21 @@ def test_gap_lets_each_part_be_dense_in_turn():
     for number in range(16):
         method.after_step(net, Step(number, ()))
     assert method.pruned[0].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("parts", [1, 4, 100])
+def test_gap_refuses_parts_that_the_groups_cannot_have(parts):
+    with pytest.raises(ValueError, match=f"parts must be 2 to 3, or 0, since 3 groups of this .*; got {parts}$"):
+        trained(METHODS["gap"](pruning(tiny()), parts=parts), tiny())
+
+
+@pytest.mark.parametrize(("parts", "count"), [(0, 3), (2, 2), (3, 3)])
+def test_gap_has_an_epoch_for_each_part(parts, count):
+    method = METHODS["gap"](pruning(tiny()), parts=parts)
+    with pytest.raises(ValueError, match=f"needs at least {count * PER_EPOCH} steps.*--method-epochs {count} or more"):
+        trained(method, tiny(), steps=count * PER_EPOCH - 1)
+    trained(method, tiny(), steps=count * PER_EPOCH)
+    assert method.turns == count
 
 
 def test_morphnet_prices_a_unit_by_what_it_costs():

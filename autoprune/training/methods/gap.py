@@ -13,6 +13,8 @@ from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
 from autoprune.training.units import lowest
 
+PARTS = 4
+
 
 class Gap(FindingUnits):
     """S-GaP: the groups take turns, part by part: one part is dense while it trains, the others are pruned (Ma 2022).
@@ -23,30 +25,44 @@ class Gap(FindingUnits):
     last turn all of the units that are out goes, and a fifth of the phase trains what is left.
 
     Args:
-        parts: Of the groups, in their order (published for ResNet-50: 4).
-        rounds: How often each has its turn.
+        parts: Of the groups, in their order, at least 2; 0: 4, as published for ResNet-50, of fewer groups one each.
+        rounds: How often each has its turn, of an epoch at least (ours).
     """
 
     name: ClassVar[str] = "gap"
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"parts": (1, math.inf), "rounds": (1, math.inf)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"rounds": (1, math.inf)}
+    longer: ClassVar[str] = "--method-epochs {} or more, an epoch for each turn of a part; or fewer parts or rounds"
 
-    def __init__(self, pruning: Pruning | None = None, *, parts: int = 4, rounds: int = 1) -> None:
+    def __init__(self, pruning: Pruning | None = None, *, parts: int = 0, rounds: int = 1) -> None:
         super().__init__(pruning)
         self.parts, self.rounds = parts, rounds
 
     def begin(self, net: nn.Module, plan: Plan) -> None:
-        """See `FindingUnits`."""
+        """See `FindingUnits`.
+
+        Raises:
+            ValueError: As there, or if the groups cannot have so many parts.
+        """
         super().begin(net, plan)
         self.widths = self.problem.project(self.space.full)
-        self.count = min(self.parts, len(self.prunable))
         self.turns = self.rounds * self.count
         self.last = round(0.8 * plan.steps)  # step in which the last turn has ended
         self._turn(0)
         self._hold(0)
 
     def least(self) -> int:
-        """Two steps a turn."""
-        return 2 * self.rounds * self.parts
+        """An epoch a turn, and two steps.
+
+        Raises:
+            ValueError: If there cannot be so many parts.
+        """
+        most = len(self.prunable)
+        if self.parts and most and not 2 <= self.parts <= most:
+            may, groups = f"2 to {most}, or 0" if most > 1 else "0", f"{most} group{'s' * (most > 1)}"
+            raise ValueError(f"method '{self.name}': parts must be {may}, since {groups} of this network may lose "
+                             f"units and each part has one or more; got {self.parts}")  # fmt: skip
+        self.count = self.parts or min(PARTS, most)
+        return max(2, self.per_epoch) * self.rounds * self.count
 
     def turn(self, step: int) -> int:
         """Which turn a step is in; `turns` when they are over."""
