@@ -3,9 +3,13 @@
 import contextlib
 import copy
 import inspect
+import io
+import os
 import re
+import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +131,41 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(cls, net, tmp_pa
     assert equal(ended, expected)
     assert torch.equal(answers(ended), answers(expected))  # nothing that a method had hung on it is left
     assert str(again.kept()) == str(whole.kept())
+
+
+def train_until_killed(name, path, moment):
+    """A training that is killed after a step, before the gradients of one are used, or while its state is written."""
+    net = network()
+    method = METHODS[name](pruning(net))
+    die, hook, write = partial(os.kill, os.getpid(), signal.SIGKILL), method.after_backward, torch.save
+
+    def after_backward(net, step):
+        return die() if (moment, step.number) == ("in a step", 17) else hook(net, step)
+
+    def save(state, file):
+        if (moment, state["step"]) == ("in its state", 25):
+            write(state, whole := io.BytesIO())
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            die()
+        write(state, file)
+
+    method.after_backward, torch.save = after_backward, save
+    trained(method, net, checkpoint=path, listener=lambda _, done: die() if (moment, done) == ("after", 13) else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", CONCRETE)
+def test_a_process_that_is_killed_wherever_it_is_goes_on_to_the_same_bits(cls, net, tmp_path, start):
+    whole, expected, _ = run(cls, net)
+    path, steps = tmp_path / "state.pt", []
+    for moment in ("after", "in a step", "in its state"):
+        ended = start(tmp_path, f"{__file__}:train_until_killed", cls.name, path, moment).end()
+        assert ended.code == -signal.SIGKILL, ended.err
+        steps.append(checkpoint.read(path, torch.device("cpu"))["step"])
+    assert steps == [10, 15, 20]
+    method = cls(pruning(net))
+    assert equal(trained(method, net, checkpoint=path), expected)
+    assert str(method.kept()) == str(whole.kept())
 
 
 def others(state, name=""):
