@@ -54,28 +54,30 @@ class Pair(Bench):
         config = RunConfig.make(method="nested", budget=f"macs<={self.budgets[0]}", budget_list=smaller)
         return levels_of(config, self.problem(CRITERION))
 
-    def file(self, name: str, epochs: int, seed: int) -> Path:
+    def file(self, name: str, epochs: float, seed: int) -> Path:
         """Of a piece."""
         slug = name.replace("<=", "-").replace("%", "pct")
-        return PIECES / self.network / "-".join(b.rstrip("%") for b in self.budgets) / f"{slug}--{epochs}--s{seed}.json"
+        return (
+            PIECES / self.network / "-".join(b.rstrip("%") for b in self.budgets) / f"{slug}--{epochs:g}--s{seed}.json"
+        )
 
-    def make(self, name: str, epochs: int, seed: int) -> dict[str, Any]:  # type: ignore[override]
+    def make(self, name: str, epochs: float, seed: int) -> dict[str, Any]:  # type: ignore[override]
         """Train one network alone, or all levels together; level -> what was measured."""
         path, levels, problem = self.file(name, epochs, seed), self.levels(), self.problem(CRITERION)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = Checkpoints(path.with_suffix(".pt"), 100, strict=False)
-        how = TrainingSettings(**PLAIN, seed=seed)
+        how, steps = TrainingSettings(**PLAIN, seed=seed), max(1, round(EPOCH * epochs))
         start = time.process_time()
         data, found = self.data.without_test(), {}
         if name == TOGETHER:
             method = Nested(Pruning(problem.space, problem.scores, levels=levels))
             several = method.network(self.dense)
-            finetune(several, data, how, steps=EPOCH * epochs * len(levels), method=method, checkpoints=kept)
+            finetune(several, data, how, steps=steps * len(levels), method=method, checkpoints=kept)
             for level in several.names:
                 found[level] = self.measured(several.alone(level)[0])
         else:
             model = prune(self.dense, problem.space, problem.space.kept(levels[name], problem.scores))
-            finetune(model, data, how, steps=EPOCH * epochs, checkpoints=kept)
+            finetune(model, data, how, steps=steps, checkpoints=kept)
             found[name] = self.measured(model)
         kept.path.unlink(missing_ok=True)
         return {"levels": found, "compute_s": time.process_time() - start, "torch": torch.__version__}
@@ -89,7 +91,7 @@ class Pair(Bench):
         return measure(net, self.data, "test")
 
 
-def work(bench: Pair, epochs: int, seeds: Sequence[int], until: float) -> None:
+def work(bench: Pair, epochs: float, seeds: Sequence[int], until: float) -> None:
     """Make what is missing, until the time is up."""
     for seed in seeds:
         for name in (TOGETHER, *reversed(bench.levels())):
@@ -107,22 +109,31 @@ def work(bench: Pair, epochs: int, seeds: Sequence[int], until: float) -> None:
 def table(pieces: Path) -> str:
     """nested.md, from all pieces that are there."""
     lines = ["# Several networks in one, against each alone", "", __doc__.split("\n\n", 2)[2].strip(), ""]
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for path in sorted(pieces.glob("*/*/*.json")):
-        name, epochs, _ = path.stem.split("--")
-        for level, scores in json.loads(path.read_text())["levels"].items():
-            ways = found.setdefault((path.parent.parent.name, epochs, level), {})
-            ways.setdefault(TOGETHER if name == TOGETHER else "alone", []).append(100 * scores["top1"])
-    if not found:
-        return "\n".join([*lines, "Not measured yet.", ""])
     head = ["network", "epochs of each alone", "level", TOGETHER, "alone", "difference", "seeds"]
-    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for (network, epochs, level), ways in found.items():
-        both = [ways.get(way, []) for way in (TOGETHER, "alone")]
-        shown = [_shown(values) for values in both]
-        gap = f"{statistics.mean(both[0]) - statistics.mean(both[1]):+.2f}" if all(both) else ""
-        lines.append(f"| {network} | {epochs} | {level} | {shown[0]} | {shown[1]} | {gap} | {min(map(len, both))} |")
-    return "\n".join([*lines, ""])
+    found = {folder: rows(folder) for folder in sorted(pieces.glob("*/*")) if folder.is_dir()}
+    for folder, shown in found.items():
+        if shown:
+            lines += [f"## {folder.parent.name}, levels of {folder.name.replace('-', ', ')} % of the MACs", ""]
+            lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *shown, ""]
+    return "\n".join(lines if any(found.values()) else [*lines, "Not measured yet.", ""])
+
+
+def rows(folder: Path) -> list[str]:
+    """One for each level and length, of the networks that were trained for the same levels; of seeds that both have."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        name, epochs, seed = path.stem.split("--")
+        for level, scores in json.loads(path.read_text())["levels"].items():
+            ways = found.setdefault((epochs, level), {TOGETHER: {}, "alone": {}})
+            ways[TOGETHER if name == TOGETHER else "alone"][seed] = 100 * scores["top1"]
+    lines = []
+    for (epochs, level), (both, alone) in ((key, ways.values()) for key, ways in found.items()):
+        seeds = both.keys() & alone.keys() or both.keys() | alone.keys()
+        values = [[way[seed] for seed in sorted(seeds & way.keys())] for way in (both, alone)]
+        gap = f"{statistics.mean(values[0]) - statistics.mean(values[1]):+.2f}" if all(values) else ""
+        cells = [folder.parent.name, epochs, level, *map(_shown, values), gap, min(map(len, values))]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def _shown(values: Sequence[float]) -> str:
@@ -136,7 +147,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar10_jpeg.tar.xz and the weights")
     parser.add_argument("--network", default="resnet20", choices=list(NETWORKS))
     parser.add_argument("--budgets", default="50%,30%,15%", help="MACs of the levels, from the largest to the smallest")
-    parser.add_argument("--epochs", type=int, default=10, help="of each network alone")
+    parser.add_argument("--epochs", type=float, default=10, help="of each network alone; may be a fraction")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no piece after so long")
     parser.add_argument("--tabulate", action="store_true", help="only write the table of what is there")
@@ -147,8 +158,11 @@ def main() -> None:
     if not args.data.is_dir():
         raise SystemExit(f"skipped: no benchmark data in {args.data} (see the data's README)")
     torch.set_num_threads(1)
-    bench = Pair(args.data, args.network, args.budgets.split(",")[0])
-    bench.budgets = tuple(args.budgets.split(","))
+    budgets = tuple(text.strip() for text in args.budgets.split(","))
+    if len(budgets) < 2 or not 0 < args.epochs < float("inf"):
+        parser.error("--budgets must be two or more, e.g. 50%,15%, and --epochs above 0 (0.01 to try it out)")
+    bench = Pair(args.data, args.network, budgets[0])
+    bench.budgets = budgets
     work(bench, args.epochs, [int(seed) for seed in args.seeds.split(",")], time.monotonic() + 60 * args.minutes)
 
 
