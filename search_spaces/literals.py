@@ -21,11 +21,13 @@ from torch import nn
 from search_spaces.counts import ChannelCount, Size
 
 ARITHMETIC = "add sub mul truediv floordiv mod divmod pow".split()
-OPERATORS = [*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), *"neg pos abs eq ne lt le gt ge".split()]
+COMPARISONS = "eq ne lt le gt ge".split()
+OPERATORS = [*ARITHMETIC, *(f"r{name}" for name in ARITHMETIC), *"neg pos abs".split(), *COMPARISONS]
 TORCHS = frozenset(vars(nn.Module()))  # attributes of a module
 MOST = 1000  # numbers in a list or dictionary that is looked into: more are data
 CONSTANTS = ("math", "numpy")  # where a network's code may find some
 FOREIGN = ("torch", "builtins", "search_spaces")  # no code of the network's
+ASKED_BACK = [f"__{name}__" for name in COMPARISONS]
 
 
 class Literal(float):
@@ -47,6 +49,8 @@ def _asking(kind: type, name: str) -> Callable[..., Any]:
     plainly: Callable[..., Any] = getattr(kind, name)
 
     def method(self: Any, *others: Any) -> Any:
+        if name in ASKED_BACK and isinstance(others[0], (ChannelCount, Size)):
+            return NotImplemented  # so that Python asks the count
         found = plainly(self, *(o.lose("arithmetic") if isinstance(o, (ChannelCount, Size)) else o for o in others))
         return LITERALS[kind](found) if type(found) is kind else found
 

@@ -348,6 +348,33 @@ def test_numbers_of_channels_that_enter_values_or_decisions_freeze(law, toy, fun
     assert reasons(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": reason}
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: s.a(x) if x.shape[1] <= 8 else x,
+        lambda s, x: s.a(x) if 8.5 > x.shape[1] else x,
+        lambda s, x: x if x.numel() * 2 > 2**31 or x.shape[1] in (64, 128) else s.a(x),
+        lambda s, x: x if s.a.out_channels >= 16.0 else s.a(x),
+        lambda s, x: s.a(x[:, : min(x.shape[1], 512)]),
+    ],
+)
+def test_comparisons_that_come_out_the_same_of_fewer_channels_leave_them_free(law, toy, function):
+    assert sizes(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "body.a": 8, "head": 6}
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: x if x.shape[1] < 8 else s.a(x),
+        lambda s, x: x if 4.0 >= x.shape[1] else s.a(x),
+        lambda s, x: x if x.shape[1] == 4 else s.a(x),
+        lambda s, x: s.a(x) * max(x.shape[1], 4),
+    ],
+)
+def test_comparisons_that_fewer_channels_decide_otherwise_freeze(law, toy, function):
+    assert "stem.0" in reasons(law(toy(function, a=toy.conv()), torch.randn(IMAGE)))
+
+
 class Frozen(dict):
     """Settings that are read as attributes and cannot be changed."""
 
