@@ -39,7 +39,7 @@ from search_spaces.rules import (
     spectral,
 )  # fmt: skip
 from search_spaces.rules.multiply_adds import multiply_adds
-from search_spaces.running import custom_functions, hooks
+from search_spaces.running import custom_functions, hooks, sealed
 from search_spaces.solving import Solver
 from search_spaces.space import SearchSpace
 from search_spaces.trying import WithoutBranches
@@ -298,6 +298,17 @@ class Operators(OperatorMode):
     def __init__(self, rec: Recorder) -> None:
         super().__init__()
         self.rec = rec
+
+    def higher_order(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Nothing is known of what it computes: what enters it stays."""
+        rec = self.rec
+        rec.seen += 1
+        why = rec.closed[-1] if rec.closed else f"'{func.name()}' in {rec.where} cannot be followed"
+        with sealed(rec, why, (args, kwargs)):
+            out = super().higher_order(func, args, kwargs)
+        if not rec.opaque:
+            rec.graph.add(func, args, kwargs, out)
+        return out
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run it, give the result its companion, and count the multiply-adds."""
