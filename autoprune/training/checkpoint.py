@@ -66,6 +66,7 @@ def unlike(own: Any, found: Any, name: str = "") -> str:
     """In what a state differs from one of the same training in its first moment, in words; empty: in nothing.
 
     Tensors have the same shapes, dictionaries the same keys and lists the same length, but for those that begin empty.
+    What begins as a number or as nothing may have become anything.
     Dictionaries within lists are not looked into: they are those of optimisers, whose versions differ.
 
     Args:
@@ -73,14 +74,14 @@ def unlike(own: Any, found: Any, name: str = "") -> str:
         found: That of a checkpoint.
         name: What it is called.
     """
-    kinds = (Tensor, Mapping, (list, tuple))
-    if any(isinstance(own, kind) != isinstance(found, kind) for kind in kinds) and own is not None:
+    kind = next((kind for kind in (Tensor, Mapping, (list, tuple)) if isinstance(own, kind)), None)
+    if kind is None or (not isinstance(own, Tensor) and not own):
+        return ""
+    if not isinstance(found, kind):
         return f"'{name}' is of another kind"
     if isinstance(own, Tensor):
-        same = own.shape == found.shape
+        same = own.shape == found.shape or not own.numel()
         return "" if same else f"'{name}' has the shape {[*found.shape]} instead of {[*own.shape]}"
-    if not isinstance(own, (Mapping, list, tuple)) or not own:
-        return ""
     if isinstance(own, Mapping):
         parts = {f"{name}.{key}".lstrip("."): (own.get(key), found.get(key)) for key in own}
         if others := [key for key in {**own, **found} if key not in own or key not in found]:

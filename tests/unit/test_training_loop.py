@@ -330,6 +330,12 @@ class Remembering(Counting):
     def begin(self, net, plan):
         super().begin(net, plan)
         self.table = {"counts": [torch.zeros(3), torch.zeros(2)], "last": None}
+        self.table |= {"sum": 0, "seen": torch.zeros(0)}
+
+    def after_step(self, net, step):
+        super().after_step(net, step)
+        self.table |= {"last": "a step", "sum": self.table["sum"] + torch.ones(2)}
+        self.table["seen"] = torch.cat([self.table["seen"], torch.ones(1)])
 
     def state(self):
         return {**super().state(), "table": self.table}
@@ -357,6 +363,9 @@ class Remembering(Counting):
 def test_a_method_of_another_version_is_refused_before_anything_is_changed(data, tmp_path, change, why):
     path = tmp_path / "training.pt"
     finetune(network(), data, SETTINGS, steps=2, method=Remembering(), checkpoints=Checkpoints(path))
+    assert finetune(
+        network(), data, SETTINGS, steps=2, method=Remembering(), checkpoints=Checkpoints(path)
+    ).resumed_from
     state = checkpoint.read(path, torch.device("cpu"))
     change(state["method"])
     checkpoint.save(path, state)

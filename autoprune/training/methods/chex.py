@@ -29,7 +29,7 @@ class Chex(FindingUnits):
 
     Args:
         growing: Share of the units that may go which is out of the budget in the beginning (published: 0.3).
-        every: Epochs between (published: 2 of 250); 0: nothing is pruned before the last step.
+        every: Epochs between (published: 2 of 250; the default is ours); 0: nothing is pruned before the last step.
     """
 
     name: ClassVar[str] = "chex"

@@ -24,7 +24,8 @@ class Fisher(FindingUnits):
     the widths of that moment; a width goes down to the next legal one. Once the budgets hold, what is left trains on.
 
     Args:
-        every: Steps between (published: 25, until the budget holds); 0: what gets there in four fifths of the phase.
+        every: Steps between (published: 25, until the budget holds); 0: what gets there in four fifths of the phase
+            (ours).
     """
 
     name: ClassVar[str] = "fisher"

@@ -22,7 +22,7 @@ class Gap(FindingUnits):
     In cyclic order each part grows to dense and is cut back by magnitude at the end of its turn
     (https://arxiv.org/abs/2106.09857); what grows begins at zero. The paper masks single weights; here it
     is the filters of all members of a unit, and how many stay in each group is the same share of all (ours). After the
-    last turn all of the units that are out goes, and a fifth of the phase trains what is left.
+    last turn all of the units that are out goes, and a fifth of the phase trains what is left (ours).
 
     Args:
         parts: Of the groups, in their order, at least 2; 0: 4, as published for ResNet-50, of fewer groups one each.

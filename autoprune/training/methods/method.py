@@ -183,8 +183,8 @@ class Method(ABC):
     def state(self) -> Mapping[str, Any]:
         """All that it remembers: tensors, numbers, strings, lists and dictionaries of these.
 
-        A checkpoint that has other keys, shapes or lengths than this has after `begin` is refused; a list or
-        dictionary that grows begins empty.
+        A checkpoint that has other keys, shapes or lengths than this has after `begin` is refused; what grows
+        begins empty, or as a number.
         """
         return {}
 
