@@ -74,19 +74,23 @@ def unlike(own: Any, found: Any, name: str = "") -> str:
         found: That of a checkpoint.
         name: What it is called.
     """
-    kind = next((kind for kind in (Tensor, Mapping, (list, tuple)) if isinstance(own, kind)), None)
-    if kind is None or (not isinstance(own, Tensor) and not own):
-        return ""
-    if not isinstance(found, kind):
-        return f"'{name}' is of another kind"
-    if isinstance(own, Tensor):
-        same = own.shape == found.shape or not own.numel()
-        return "" if same else f"'{name}' has the shape {[*found.shape]} instead of {[*own.shape]}"
-    if isinstance(own, Mapping):
-        parts = {f"{name}.{key}".lstrip("."): (own.get(key), found.get(key)) for key in own}
-        if others := [key for key in {**own, **found} if key not in own or key not in found]:
-            return f"'{name}.{others[0]}' is {'missing' if others[0] in own else 'unknown'}".replace("'.", "'")
-    else:
+    parts: dict[str, tuple[Any, Any]] = {}
+    if isinstance(own, Tensor) and own.numel():
+        if not isinstance(found, Tensor):
+            return f"'{name}' is no tensor"
+        if own.shape != found.shape:
+            return f"'{name}' has the shape {[*found.shape]} instead of {[*own.shape]}"
+    elif isinstance(own, Mapping) and own:
+        if not isinstance(found, Mapping):
+            return f"'{name}' is no dictionary"
+        for key in {**own, **found}:
+            part = f"{name}.{key}".lstrip(".")
+            if key not in own or key not in found:
+                return f"'{part}' is {'missing' if key in own else 'unknown'}"
+            parts[part] = own[key], found[key]
+    elif isinstance(own, (list, tuple)) and own:
+        if not isinstance(found, (list, tuple)):
+            return f"'{name}' is no list"
         if len(own) != len(found):
             return f"'{name}' has {len(found)} items instead of {len(own)}"
         pairs = enumerate(zip(own, found, strict=True))

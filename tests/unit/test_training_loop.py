@@ -356,7 +356,7 @@ class Remembering(Counting):
             lambda m: m["table"].update(counts=[torch.zeros(3), torch.zeros(4)]),
             r"'table\.counts\[1\]' has the shape \[4\]",
         ),
-        (lambda m: m["table"].update(counts=3), r"'table\.counts' is of another kind"),
+        (lambda m: m["table"].update(counts=3), r"'table\.counts' is no list"),
         (lambda m: m["calls"].pop("penalty"), "KeyError: 'penalty'"),  # seen by the method alone
     ],
 )
