@@ -110,7 +110,7 @@ def tap_gradient(module: nn.Module, side: str, see: Callable[[Tensor, Tensor], N
         # A fresh view: its gradient is the share of this layer, not of all that use the tensor.
         view = value.view_as(value)
         if view.requires_grad:
-            view.register_hook(lambda gradient: see(value.detach(), gradient))  # type: ignore[no-untyped-call]
+            view.register_hook(lambda gradient: see(value.detach(), gradient.detach()))  # type: ignore[no-untyped-call]
         return view
 
     return tap(module, side, watch)

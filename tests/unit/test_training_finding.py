@@ -237,12 +237,18 @@ def penalised(net, x):  # has a backward pass of its own, which the layer that r
     return net(x) + slope.square().sum(1, keepdim=True)
 
 
+def attacked(net, x):  # a backward pass of its own through all layers
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(net(x).square().sum(), x)
+    return net((x + 0.1 * slope.sign()).detach())
+
+
 def checkpointed(net, x, reentrant=False):
     return checkpoint.checkpoint(net, x.clone().requires_grad_(), use_reentrant=reentrant)
 
 
 @pytest.mark.parametrize(
-    "call", [layer_by_layer, twice, penalised, checkpointed, partial(checkpointed, reentrant=True)]
+    "call", [layer_by_layer, twice, penalised, attacked, checkpointed, partial(checkpointed, reentrant=True)]
 )
 @pytest.mark.parametrize("parts", [1, 4])
 def test_fisher_tells_samples_apart_however_the_network_is_called(call, parts):
@@ -259,6 +265,17 @@ def test_fisher_tells_samples_apart_however_the_network_is_called(call, parts):
             (call(net, sample).square().sum() / 8).backward()
         expected.append(mask.grad)
     torch.testing.assert_close(method.sums[0], torch.stack(expected).square().sum(0))
+
+
+def test_fisher_says_that_derivatives_of_the_network_in_a_loss_are_left_out():
+    net, x = network(), torch.randn(8, 2)
+    method, y = begun("fisher", net, 10), net(x.requires_grad_())
+    with pytest.warns(UserWarning, match="the loss takes derivatives of the network"):
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (y + slope).square().sum().backward()
+    method.after_backward(net, Step(0, (((x, x), None, 1.0),)))
+    assert method.sums[0].isfinite().all()
+    assert not method.sums[0].requires_grad  # no graph is kept
 
 
 @pytest.mark.parametrize("parts", [1, 2])
