@@ -192,7 +192,7 @@ def _is_foreign(module: str | None) -> bool:
 
 
 def _functions_run(kinds: Iterable[type], modules: Iterable[nn.Module]) -> list[FunctionType]:
-    """What `forward` of these classes can lead to: methods and functions by their names, what decorators hold."""
+    """What `forward` of these classes can lead to: methods, functions and autograd functions by their names, ..."""
     named = [vars(owner) for owner in (*kinds, *modules)]
     stack: list[Any] = [vars(kind).get("forward") for kind in kinds]
     stack += [value for module in modules for value in vars(module).values() if isinstance(value, FunctionType)]
@@ -201,6 +201,8 @@ def _functions_run(kinds: Iterable[type], modules: Iterable[nn.Module]) -> list[
     while stack:
         value = stack.pop()
         value = value.fget if isinstance(value, property) else value
+        if isinstance(value, type) and issubclass(value, torch.autograd.Function):
+            stack += [] if _is_foreign(value.__module__) else vars(value).values()
         value = value.__func__ if isinstance(value, (classmethod, staticmethod, MethodType)) else value
         if not isinstance(value, FunctionType) or id(value) in found or _is_foreign(value.__module__):
             continue

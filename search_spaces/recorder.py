@@ -76,6 +76,7 @@ class Recorder:
         counting: False in a second pass, whose layers are not part of inference.
         asks_mode: Has the network's own code asked whether it is in training?
         seen: How many ATen operators have run.
+        made: How many of them have made memory that anything may be written into.
         reached: Parameters that some rule has met.
         obstacles: Module whose weight no rule can cut, and how many channels it makes -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
@@ -113,7 +114,7 @@ class Recorder:
         self.batch = 1
         self.inputs: Mapping[str, int] = {}  # of the network, whose channels may go along an axis, by name
         self.asks_mode = any(type(m).train is not nn.Module.train for m in model.modules())
-        self.seen = 0
+        self.seen = self.made = 0
         self.modules = dict(model.named_modules())
         # The tensors are held, because they are known by their address.
         self.tensors = named_tensors(model)

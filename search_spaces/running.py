@@ -1,4 +1,4 @@
-"""Which module is running: those that are not traced inside are one layer; custom autograd functions likewise."""
+"""Which module is running: those that are not traced inside are one layer; custom autograd functions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.companions import along
+from search_spaces.contents import tensors_in
 from search_spaces.recorder import Recorder
 from search_spaces.rules.attention import OPAQUE_MODULES
 from search_spaces.shrinkable import Shrinkable, is_shrinkable
@@ -97,7 +98,11 @@ def special(module: nn.Module, adapter: Adapter | None) -> str:
 
 @contextmanager
 def custom_functions(rec: Recorder) -> Iterator[None]:
-    """A custom autograd function may do anything, and so may a transform of functions: what enters one is frozen."""
+    """A custom autograd function is followed as its code runs, where that is made of operators alone.
+
+    What fills memory of its own (numpy, an extension in C++) or leads to an answer that knows nothing of what entered
+    may do anything, and so may a transform of functions: what enters one is frozen.
+    """
     original = torch.autograd.Function.__dict__["apply"]
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -105,10 +110,13 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
             return args[0](*args[2:])
         if rec.opaque:
             return original.__get__(None, cls)(*args, **kwargs)
-        why = f"unknown custom autograd function '{cls.__name__}' in {rec.where}"
-        with sealed(rec, why, (args, kwargs)):
-            out = original.__get__(None, cls)(*args, **kwargs)
-        rec.graph.add(cls, args, kwargs, out)
+        seen, made, nodes = rec.seen, rec.made, len(rec.graph.nodes)
+        out = original.__get__(None, cls)(*args, **kwargs)
+        new = [t for t in tensors_in(out) if t.is_floating_point() or t.is_complex()]
+        known = all(id(t) in rec.views or rec.companion(t) is not None for t in new)
+        if rec.seen == seen or rec.made > made or not known:
+            rec.freeze_all((args, kwargs, out), f"unknown custom autograd function '{cls.__name__}' in {rec.where}")
+            rec.graph.add_missing(cls, args, kwargs, out, nodes)
         return out
 
     torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]

@@ -50,6 +50,12 @@ FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 OPERATORS |= scattering.OPERATORS | spectral.OPERATORS
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
+aten = torch.ops.aten
+MAKING = {
+    aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten.zeros,
+    aten.zeros_like, aten.new_zeros, aten.ones, aten.ones_like, aten.new_ones, aten.full, aten.full_like,
+    aten.new_full, aten.resize_,
+}  # fmt: skip
 
 ONE_AT_A_TIME = threading.Lock()  # what is exchanged while a network is traced, all threads share
 tracing = threading.local()  # the network of this thread
@@ -314,6 +320,7 @@ class Operators(OperatorMode):
         """Run it, give the result its companion, and count the multiply-adds."""
         rec = self.rec
         rec.seen += 1
+        rec.made += func.overloadpacket in MAKING
         rec.products[rec.path[-1]] += products.numbers(func, args)
         rec.see((args, kwargs))
         rec.before(func, args, kwargs)

@@ -564,14 +564,82 @@ def test_mixed_precision_region(law, toy):
     assert sizes(law(toy(function, a=toy.conv()), torch.randn(IMAGE))) == {"stem.0": 8, "head": 6}
 
 
-def test_unknown_custom_function_is_frozen_and_named(law, toy):
-    class Mystery(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x * torch.arange(1, x.shape[1] + 1)[:, None, None]
+class Filled(torch.autograd.Function):
+    """Writes into memory of its own, as an extension does."""
 
-    space = law(toy(lambda s, x: Mystery.apply(x)), torch.randn(IMAGE))
-    assert reasons(space) == {"stem.0": "unknown custom autograd function 'Mystery' in 'body'"}
+    @staticmethod
+    def forward(ctx, x):
+        out = torch.empty_like(x)
+        return out.copy_(x * torch.arange(x.shape[1])[:, None, None])
+
+
+class Same(torch.autograd.Function):
+    """Says that it changes what it is given, and nothing is seen of that."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mark_dirty(x)
+        return x
+
+
+class Total(torch.autograd.Function):
+    """Its answer knows nothing of what entered."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.sum((1, 2, 3))
+
+
+def test_a_custom_function_that_cannot_be_followed_is_frozen_and_named(law, toy):
+    for function in (Filled, Same):
+        space = law(toy(lambda s, x, function=function: function.apply(x)), torch.randn(IMAGE))
+        assert "stem.0" in reasons(space)
+    space = law(toy(lambda s, x: x * Total.apply(x)[:, None, None, None]), torch.randn(IMAGE))
+    assert reasons(space) == {"stem.0": "unknown custom autograd function 'Total' in 'body'"}
+
+
+class Swish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(x)
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return x.view_as(x)
+
+
+class Signs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.sign(x)
+
+
+class Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * (2.0 / x.shape[1])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: s.a(Swish.apply(x)),
+        lambda s, x: s.a(Reversed.apply(x, 0.5)),
+        lambda s, x: F.conv2d(x, Signs.apply(s.a.weight), s.a.bias, padding=1),
+    ],
+)
+def test_a_custom_function_made_of_operators_is_followed(law, toy, function):
+    space = law(toy(lambda s, x: s.b(function(s, x).relu()), a=toy.conv(), b=toy.conv()), torch.randn(IMAGE))
+    assert sizes(space) == {"stem.0": 8, "body.a": 8, "body.b": 8, "head": 6}
+
+
+def test_counts_in_a_custom_function_are_asked(law, toy):
+    space = law(toy(lambda s, x: Mean.apply(s.a(x)), a=toy.conv()), torch.randn(IMAGE))
+    assert reasons(space) == {"body.a": "their number enters arithmetic in 'body'"}
 
 
 def test_unknown_operation_is_frozen_and_named(law, toy):
