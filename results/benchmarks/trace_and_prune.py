@@ -3,18 +3,21 @@
     python results/benchmarks/trace_and_prune.py [--repeats 9]
 
 One thread, medians of processor time, ours and theirs in turn. Torch-Pruning is measured too where it can be imported,
-else the table says 'not installed'. Networks that take long are traced once, beside their own forward pass.
+else the table says 'not installed'. Networks that take long are traced once, beside their own forward pass. At the end
+each network of tests/data/zoo.py, small as it is there: what a trace costs, and what Torch-Pruning's dependency graph.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import os
 import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,56 @@ def measure(name: str, model: torch.nn.Module, size: int, repeats: int) -> list[
     ]
 
 
+def compared(name: str, repeats: int = 3) -> tuple[float, float | None] | None:
+    """Seconds to trace a network of the suite, and to build Torch-Pruning's graph, if that can be built."""
+    try:
+        model, example = zoo.build(name)
+    except ImportError:
+        return None
+    model.eval()
+    args, kwargs = as_call(example)
+    inputs = kwargs or (args[0] if len(args) == 1 else list(args))
+
+    def build() -> None:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            torch_pruning.DependencyGraph().build_dependency(model, inputs)
+
+    try:
+        import torch_pruning
+
+        build()
+    except Exception:  # whatever it may be that it cannot do
+        return seconds(lambda: trace(model, example), repeats), None
+    return in_turn(lambda: trace(model, example), build, repeats)
+
+
+def suite() -> list[str]:
+    """The second table."""
+    found = {name: times for name in zoo.NETWORKS if (times := compared(name)) is not None}
+    ratios = sorted(ours / theirs for ours, theirs in found.values() if theirs is not None)
+    slow = max(found, key=lambda name: found[name][0])
+    lines = [
+        "",
+        f"## All {len(found)} networks of the suite",
+        "",
+        f"The slowest trace: {slow}, {found[slow][0]:.1f} s. Torch-Pruning's graph can be built of {len(ratios)}"
+        + (
+            f"; a trace takes {statistics.median(ratios):.1f} times as long in the median, at most three times as long "
+            f"for {sum(ratio <= 3 for ratio in ratios)} of them, {ratios[-1]:.1f} times at worst."
+            if ratios
+            else "."
+        ),
+        "",
+        "| network | autoprune, ms | Torch-Pruning, ms | ratio |",
+        "|---|---|---|---|",
+    ]
+    for name, (ours, theirs) in found.items():
+        other = f"{1e3 * theirs:.0f} | {ours / theirs:.1f}" if theirs is not None else "fails |"
+        lines.append(f"| {name} | {1e3 * ours:.0f} | {other} |")
+    return [*lines, ""]
+
+
 def report(repeats: int) -> str:
     """The table, in Markdown."""
     torch.set_num_threads(1)
@@ -134,7 +187,7 @@ def report(repeats: int) -> str:
             "| network | what | autoprune | Torch-Pruning |",
             "|---|---|---|---|",
             *rows,
-            "",
+            *suite(),
         ]
     )
 
