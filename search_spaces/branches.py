@@ -135,7 +135,7 @@ class Finder:
         if not doubtful:
             return
         first = min(doubtful)
-        if said := self._without.alone(self._space, branch, self._network.module_of(first)):
+        if said := self._without.alone(self._space, branch, self._network.around([first])):
             where = self._network.where(first)
             raise Unfollowed(
                 f"the code of {where} does not run without them ({said}); what is a module of its own may go"

@@ -49,6 +49,8 @@ class Replacement:
         self.names = self._outermost()
         self.replaced = {n for name in self.names for c in self.calls_of[name] for n in network.inside[c]}
         self._real: dict[int, bool] = {}
+        self._wrote: dict[int, tuple[bool, bool]] = {}
+        self._loose: dict[int, bool] = {}
         self.doubtful: set[int] = set()
         self._constant = constant
 
@@ -163,11 +165,13 @@ class Replacement:
 
     def _alone(self, n: int) -> bool:
         """Is all that is done with it, outside of what is replaced, done to each element alone, or a concatenation?"""
-        return not self.network.is_idle(n, self.view.dropped) and all(
-            self._takes_nothing(c, n) and (c not in self.view.dropped or self._alone(c))
-            for c in self.network.consumers[n]
-            if c not in self.replaced
-        )
+        if n not in self._loose:
+            self._loose[n] = not self.network.is_idle(n, self.view.dropped) and all(
+                self._takes_nothing(c, n) and (c not in self.view.dropped or self._alone(c))
+                for c in self.network.consumers[n]
+                if c not in self.replaced
+            )
+        return self._loose[n]
 
     def _takes_nothing(self, consumer: int, n: int) -> bool:
         """Does an operation run as it is where what node `n` made has no channel?"""
@@ -187,6 +191,11 @@ class Replacement:
 
     def _written(self, n: int) -> tuple[bool, bool]:
         """Must a constant be spread over all positions, and does the code write to it?"""
+        if n not in self._wrote:
+            self._wrote[n] = self._find_written(n)
+        return self._wrote[n]
+
+    def _find_written(self, n: int) -> tuple[bool, bool]:
         network = self.network
         full = n in network.graph.measured or network.is_idle(n, self.view.dropped)
         own = False

@@ -366,3 +366,48 @@ def test_a_trace_is_the_same_each_time():
     assert all(
         [(b.name, b.groups, b.causes) for b in o] == [(b.name, b.groups, b.causes) for b in first] for o in others
     )
+
+
+class Doubled(nn.Module):
+    """A branch whose answer is added to itself, again and again."""
+
+    def __init__(self, bias, last):
+        super().__init__()
+        self.entry, self.inner = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1, bias=bias)
+        self.outer, self.head, self.last = nn.Conv2d(6, 8, 1, bias=bias), nn.Linear(8, 4), last
+
+    def forward(self, x):
+        x = self.entry(x)
+        y = self.outer(self.inner(x).relu())
+        for _ in range(60):
+            y = y + y.sigmoid()
+        return self.head((x + self.last(y)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Conv2d(8, 8, 1)], ids=["given on", "read"])
+def test_what_is_read_many_times_is_looked_at_once(law, bias, last):
+    """Else it would be as often as there are ways through it: 2 ** 60."""
+    space = law(Doubled(bias, last), torch.randn(1, 3, 4, 4), seeds=(0,))
+    assert next(g for g in space.groups if g.name == "inner").may_vanish
+
+
+class Parts(nn.Module):
+    """Takes apart what a module of torch's own answers; of nothing there is no second part."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.relu, self.conv2, self.width = nn.Conv2d(16, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 1), 4
+
+    def forward(self, x):
+        parts = torch.split(self.relu(self.conv1(x)), self.width, 1)
+        return x + self.conv2(torch.cat([parts[1], parts[0]], 1))
+
+
+def test_code_that_fails_on_what_a_module_answers_is_that_of_the_block(monkeypatch):
+    blocks = [Parts() for _ in range(6)]
+    space, runs = traced_with_runs(monkeypatch, branches.Classifier(*blocks), torch.randn(branches.IMAGES))
+    stays = [g.stays_because for g in space.groups if g.name.endswith("conv1")]
+    assert len(stays) == 6
+    assert all("does not run without them" in why for why in stays)
+    assert runs == 3
