@@ -23,7 +23,7 @@ from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules import reductions
 from search_spaces.rules.attention import ARGUMENTS
 from search_spaces.rules.layers import ROOT_MEAN_SQUARE, bind
-from search_spaces.rules.products import PRODUCTS, aten
+from search_spaces.rules.products import DISTANCES, PRODUCTS, aten
 from search_spaces.space import SearchSpace
 
 
@@ -232,7 +232,8 @@ class _Operators(OperatorMode):
         if kind in PRODUCTS and (gap := self.products.next()) is not None:
             first = 1 if kind in (aten.addmm, aten.baddbmm) else 0
             a, b = args[first : first + 2]
-            args = (*args[:first], without(a, -1, gap), without(b, max(-2, -b.dim()), gap), *args[first + 2 :])
+            inner = -1 if kind in DISTANCES else max(-2, -b.dim())
+            args = (*args[:first], without(a, -1, gap), without(b, inner, gap), *args[first + 2 :])
         return func(*args, **kwargs)
 
 

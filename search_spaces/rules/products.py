@@ -10,12 +10,13 @@ from torch import Tensor
 from search_spaces.companions import along, constant, line_of, varying
 from search_spaces.recorder import Recorder
 from search_spaces.rules import reductions
-from search_spaces.rules.arithmetic import combine
+from search_spaces.rules.arithmetic import adopt, combine
 from search_spaces.rules.parameters import times_view
 
 aten = torch.ops.aten
+DISTANCES = {aten._cdist_forward, aten._euclidean_dist}  # torch.cdist
 # What `Recorder.products` counts, beside attention and reductions; the masked network counts the same (masking.py).
-PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv}
+PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv, *DISTANCES}
 
 
 def numbers(func: Any, args: Any) -> int:
@@ -109,4 +110,20 @@ def contract(
     return None
 
 
-OPERATORS: dict[Any, Any] = dict.fromkeys(PRODUCTS, product)
+def distance(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """torch.cdist(a, b), [..., rows, inner] and [..., columns, inner]: over the kept channels of both (codebooks)."""
+    why = f"distances in {rec.where} are taken from what keeps its size"
+    parameters = [t for t in args[:2] if id(t) in rec.names]
+    sides = [t for t in args[:2] if id(t) not in rec.names]
+    if not sides or any(id(t) in rec.views or rec.varying(t) != [t.dim() - 1] for t in sides):
+        rec.freeze_all(args[:2], why)
+        return
+    line, *others = [rec.read(t, -1) for t in sides]
+    for other in others:
+        rec.channels.unite(line, other, why)
+    for parameter in parameters:
+        adopt(rec, rec.names[id(parameter)], parameter, along(line, -1, parameter.shape))
+    rec.contracts(line)
+
+
+OPERATORS: dict[Any, Any] = dict.fromkeys(PRODUCTS, product) | dict.fromkeys(DISTANCES, distance)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2), aten.mv: (0, 1)}
+DISTANCES = {aten._cdist_forward, aten._euclidean_dist}
 HIGHEST = {aten.amax, aten.max, aten.argmax}
 LOWEST = {aten.amin, aten.min, aten.argmin}
 SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}
@@ -29,6 +30,8 @@ class Absence(TorchDispatchMode):
         kind = func.overloadpacket
         if kind is aten.convolution:
             return convolution(*args)
+        if kind in DISTANCES:  # what is there on one side only counts
+            return func(args[0].nan_to_num(0.0), args[1].nan_to_num(0.0), *args[2:])
         if kind in PRODUCTS:
             return product(func, args, kwargs, *PRODUCTS[kind])
         if func._schema.name == "torchvision::deform_conv2d":

@@ -642,6 +642,38 @@ def test_counts_in_a_custom_function_are_asked(law, toy):
     assert reasons(space) == {"body.a": "their number enters arithmetic in 'body'"}
 
 
+class Distances(nn.Module):
+    """A hidden layer, and how far it is from centres."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(5, 8), nn.Linear(8, 6), nn.Linear(4, 2)
+        self.centres, self.codes = nn.Parameter(torch.randn(4, 6)), nn.Embedding(4, 6)
+        self.register_buffer("fixed", torch.randn(4, 6))
+        self.function = function
+
+    def forward(self, x):
+        return self.out(self.function(self, self.b(self.a(x).relu())))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda s, x: torch.cdist(x, s.centres),
+        lambda s, x: torch.cdist(s.centres, x, p=1.0).mT,
+        lambda s, x: torch.cdist(x, x[:4] * 2.0),
+        lambda s, x: torch.cdist(x, s.codes.weight) + torch.cdist(s.codes(x.new_zeros(30).long()), s.centres),
+    ],
+)
+def test_distances_are_over_the_kept_channels(law, function):
+    assert sizes(law(Distances(function), torch.randn(30, 5))) == {"a": 8, "b": 6}
+
+
+def test_distances_on_another_axis_freeze(law):
+    space = law(Distances(lambda s, x: torch.cdist(x.t(), x.t() * 2.0)[:, :4]), torch.randn(7, 5))
+    assert reasons(space)["b"] == "distances in the model are taken from what keeps its size"
+
+
 def test_unknown_operation_is_frozen_and_named(law, toy):
     space = law(toy(lambda s, x: torch.linalg.svd(x)[0]), torch.randn(IMAGE))
     assert reasons(space) == {"stem.0": "unknown operation 'aten._linalg_svd' in 'body'"}
