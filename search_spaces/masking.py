@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from search_spaces.adapters import adapted, owner_of
-from search_spaces.contents import named_tensors
+from search_spaces.contents import caches, named_tensors
 from search_spaces.groups import IntArray
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
@@ -41,6 +41,8 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
     arrays = check_kept(space, kept)
     masked = copy.deepcopy(model)
     zero_readers(masked, space, arrays)
+    for table in caches(masked):  # worked out from other weights
+        table.clear()
     plan = plan_of(space)
     removed = plan.removed(arrays)
     modules = dict(masked.named_modules(remove_duplicate=False))

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 from search_spaces.adapters import adapted
 from search_spaces.comparing import Answer
+from search_spaces.contents import caches
 from search_spaces.masking import mask
 from search_spaces.plan import check_kept
 from search_spaces.preserving import preserved
@@ -308,4 +309,6 @@ def redraw(model: nn.Module, seed: int) -> nn.Module:
             uniform(value, -0.3, 0.3)
         else:
             uniform(value, 0.5, 1.5)
+    for table in caches(model):  # worked out from what was there before
+        table.clear()
     return model

@@ -18,7 +18,7 @@ from search_spaces.companions import along
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.recorder import Recorder, name_of
-from search_spaces.rules.products import PRODUCTS
+from search_spaces.rules.products import DISTANCES, PRODUCTS
 from search_spaces.rules.reductions import ORDERED, SHARES, STATISTICS, axes_of
 
 aten = torch.ops.aten
@@ -59,7 +59,8 @@ def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
     """What an operator sums over, or mixes otherwise: tensors, and their axes."""
     if func.overloadpacket in PRODUCTS:
         left, right = [a for a in args if isinstance(a, Tensor)][-2:]
-        return [(left, [left.dim() - 1]), (right, [max(right.dim() - 2, 0)])]
+        inner = right.dim() - (1 if func.overloadpacket in DISTANCES else 2)
+        return [(left, [left.dim() - 1]), (right, [max(inner, 0)])]
     return [(args[0], axes_of(func, args, kwargs))] if func.overloadpacket in MIXING else []
 
 

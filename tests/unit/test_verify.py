@@ -234,3 +234,32 @@ def test_tiny_parameters_are_drawn_anew():
     redraw(layer, 0)
     assert layer.bias.abs().max() > 1e-2
     assert torch.equal(layer.weight, weight)
+
+
+def test_what_a_network_has_worked_out_before_is_worked_out_anew():
+    """As LeViT keeps its biases in eval mode, and forgets them in training."""
+
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 3)
+            self.shift, self.bias_cache = nn.Parameter(torch.zeros(8)), {}
+
+        def train(self, mode=True):
+            super().train(mode)
+            if mode:
+                self.bias_cache = {}
+            return self
+
+        def forward(self, x):
+            if not self.training and "shift" not in self.bias_cache:
+                self.bias_cache["shift"] = self.shift.exp()
+            shift = self.shift.exp() if self.training else self.bias_cache["shift"]
+            return self.second((self.first(x) * shift).relu())
+
+    model, x = Keeping().eval(), torch.randn(4, 5)
+    for _ in range(2):
+        space = trace(model, x)
+        assert [g.name for g in space.groups] == ["first"]
+        assert verify(model, space, x) < 1e-6
+        model(x)
