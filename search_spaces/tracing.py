@@ -61,6 +61,10 @@ ONE_AT_A_TIME = threading.Lock()  # what is exchanged while a network is traced,
 tracing = threading.local()  # the network of this thread
 
 
+class Nested(ValueError):
+    """The network makes nested tensors, which have no sizes to follow."""
+
+
 def trace(model: nn.Module, example_inputs: Any, *, prune_inputs: bool = False) -> SearchSpace:
     """Find out which channels of `model` can be pruned together, by running it once.
 
@@ -184,6 +188,8 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
     with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
         try:
             output = model(*args, **kwargs)
+        except Nested:
+            raise
         except (Exception, SystemExit) as error:
             raise ValueError(
                 f"example inputs of shape {shapes} do not fit {type(model).__name__} (in {rec.where}): "
@@ -330,6 +336,11 @@ class Operators(OperatorMode):
                 rec.freeze_all((args, kwargs), rec.closed[-1])
                 fixed_cost(rec, func, args, out)
             return out
+        if any(tensor.is_nested for tensor in tensors_in(out)):
+            raise Nested(
+                f"{type(rec.modules['']).__name__} makes nested tensors (in {rec.where}), which cannot be followed; "
+                "have it take padded ones, with a mask"
+            )
         rec.graph.add(func, args, kwargs, out)
         if rec.views and func._schema.is_mutable:
             computed.written(rec, func, args, kwargs)

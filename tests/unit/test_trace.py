@@ -598,3 +598,19 @@ def test_a_copied_activation_has_its_channels():
     space = trace(copied, torch.randn(4, 5))
     assert {g.name: g.size for g in space.groups} == {"first": 7, "second": 8, "third": 9}
     assert verify(copied, space, torch.randn(4, 5)) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused_in_a_sentence(layout):
+    class Ragged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 2)
+
+        def forward(self, x, y):
+            both = torch.nested.nested_tensor([x, y], layout=layout)
+            return torch.nested.to_padded_tensor(self.second(self.first(both)), 0.0)
+
+    with pytest.raises(ValueError, match=r"^Ragged makes nested tensors \(in the model\), which cannot be followed"):
+        trace(Ragged(), (torch.randn(3, 5), torch.randn(4, 5)))
