@@ -32,6 +32,7 @@ from search_spaces.literals import asking
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
 NUMPY += "zeros ones full empty eye identity tri".split()
 LIBRARIES = {"torch", "torchgen", "sympy", "scipy", "numpy", "search_spaces"}  # they keep no sizes of networks
+LEGACY: Any = type(torch.IntTensor)  # of the types of tensors by their kind of number
 READERS: tuple[tuple[Any, list[str]], ...] = (
     (math, [name for name, f in vars(math).items() if callable(f) and not name.startswith("_") and f is not math.prod]),
     (np, NUMPY),
@@ -42,6 +43,7 @@ READERS: tuple[tuple[Any, list[str]], ...] = (
     (array, ["array"]),
     (struct, ["pack"]),
     (json, ["dumps"]),
+    (torch, [name for name, kind in vars(torch).items() if type(kind) is LEGACY]),  # torch.IntTensor([c])
 )
 
 
@@ -91,7 +93,12 @@ class StandIn(type):
 
 
 def standing_for(kind: type) -> StandIn:
-    """A type, as `match` asks of what it compares with; a subclass where there may be one."""
+    """A type, as `match` asks of what it compares with; a subclass where there may be one.
+
+    Those of tensors are known to `x.type(kind)` by their full names.
+    """
+    if type(kind) is LEGACY:
+        return StandIn(f"torch.{kind.__name__}", (), {"_kind": kind})
     try:
         return StandIn(kind.__name__, (kind,), {"_kind": kind})
     except TypeError:
@@ -140,7 +147,7 @@ def _product(values: Any, *args: Any, **kwargs: Any) -> Any:
 # In the network's own code only: what is imported meanwhile may keep what it finds.
 KINDS: dict[str, Any] = {kind.__name__: standing_for(kind) for kind in (bytes, bytearray)}
 KINDS |= {function.__name__: _asking(function) for function in (bin, oct, hex, chr)}
-EVERYWHERE = (math, np, builtins)
+EVERYWHERE = (math, np, builtins, torch)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ channels there are, which pruning changes: of `ones(c).sum()` the channels are f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def mark(rec: Recorder, tensors: Iterable[Tensor]) -> None:
 
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """A number of channels is passed on: a new tensor of that size shrinks with them, all else freezes them."""
-    flat = [a for v in (*args, *kwargs.values()) for a in (v if isinstance(v, (tuple, list)) else (v,))]
+    flat = list(_leaves((*args, *kwargs.values())))
     if not any(isinstance(a, (Size, ChannelCount)) for a in flat):
         return
     axis = _follows_size(rec, func, flat, out)
@@ -90,6 +90,15 @@ def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
             return
     for count in counts:
         rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
+
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """What is in these lists and tuples, in whatever depth: `torch.tensor([[c]])`."""
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def _follows_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | None:

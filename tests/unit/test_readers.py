@@ -52,6 +52,10 @@ READERS = {
     "array()": lambda c: array("i", [c])[0],
     "pack()": lambda c: struct.unpack("i", pack("i", c))[0],
     "dumps()": lambda c: json.loads(dumps([c]))[0],
+    "IntTensor()": lambda c: torch.IntTensor([c])[0],
+    "LongTensor()": lambda c: torch.LongTensor([[c, 1]]).sum(),
+    "DoubleTensor()": lambda c: torch.DoubleTensor(c).fill_(1).sum(),
+    "torch.tensor": lambda c: torch.tensor([[c]]),
     "int()": lambda c: int(np.prod((c, 2))),
 }
 
@@ -136,6 +140,7 @@ def test_types_are_types_while_a_network_is_traced(law):
         assert issubclass(Own, Decimal)
         assert isinstance(range(3), range)
         assert {bytes: 2}[b"".__class__] == 2
+        assert isinstance(y.int().type(torch.FloatTensor), torch.FloatTensor)
         return float(Own(2)) * len(bytes.fromhex("00ff"))
 
     space = trace(Scaled(number), torch.randn(2, 3, 5, 5))
