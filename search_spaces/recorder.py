@@ -80,6 +80,7 @@ class Recorder:
         reached: Parameters that some rule has met.
         obstacles: Module whose weight no rule can cut, and how many channels it makes -> why.
         whole: (parameter or buffer, axis) that must keep its size -> why.
+        hollow: Tensor without elements (by its address) -> it, and a companion with one position where it has none.
         guarded: Tensor (by its address) that depends on channels in a way that no companion says -> it, them, why.
         tried: Bare parameter -> how many of its axes were taken for that of its channels, in traces before this one;
             layer with groups -> 1 where it is to lose the other kind of units.
@@ -134,6 +135,7 @@ class Recorder:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors}
         self.obstacles: dict[tuple[str, int], str] = {}
         self.whole: dict[tuple[str, int], str] = {}
+        self.hollow: dict[int, tuple[Tensor, Tensor]] = {}
         self.guarded: dict[int, tuple[Tensor, Tensor, str]] = {}
         self._sizes: dict[tuple[str, int], Tensor] = {}
         self._changes = 0  # of `axes`
@@ -269,12 +271,18 @@ class Recorder:
         """Forbid the removal of `ids` should `tensor` be used."""
         self.guarded[id(tensor)] = tensor, ids, why
 
-    def see(self, values: Any) -> None:
-        """The tensors within `values` are used."""
-        if self.guarded:
+    def empty(self, tensor: Tensor, companion: Tensor) -> None:
+        """Of a tensor without elements: a companion with one position where it has none."""
+        self.hollow[id(tensor)] = tensor, companion
+
+    def see(self, values: Any, *, joined: bool = False) -> None:
+        """The tensors within `values` are used; `joined`: laid side by side, as those without elements may be."""
+        if self.guarded or self.hollow:
             for tensor in tensors_in(values):
                 if (found := self.guarded.get(id(tensor))) is not None:
                     self.freeze(found[1], found[2])
+                if not joined and (sizes := self.hollow.get(id(tensor))) is not None:
+                    self.freeze(sizes[1], f"a tensor without elements is used in {self.where}")
 
     def freeze_tensor(self, name: str, dims: int, why: str) -> None:
         """Forbid the removal of every channel on a parameter or buffer, now and later."""

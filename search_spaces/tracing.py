@@ -328,7 +328,7 @@ class Operators(OperatorMode):
         rec.seen += 1
         rec.made += func.overloadpacket in MAKING
         rec.products[rec.path[-1]] += products.numbers(func, args)
-        rec.see((args, kwargs))
+        rec.see((args, kwargs), joined=func.overloadpacket is aten.cat)
         rec.before(func, args, kwargs)
         out = func(*args, **kwargs)
         if rec.opaque:

@@ -85,8 +85,7 @@ def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     if func in FILL and isinstance(out, Tensor) and len(counts) == 1 and counts[0].factor == 1:
         axis = next(i for i, a in enumerate(dims) if isinstance(a, ChannelCount))
         if axis < out.dim():
-            rec.set(out, along(counts[0].ids, axis, out.shape))
-            mark(rec, [out])
+            _wide(rec, out, counts[0].ids, axis)
             return
     for count in counts:
         rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
@@ -116,6 +115,13 @@ def _follows_size(rec: Recorder, func: Any, flat: list[Any], out: Any) -> int | 
         return None
     ids = rec.channels.allocate(out.shape[axis])
     rec.claim(dims[axis].terms, ids, f"the width of a new tensor in {rec.where} is that of other channels")
+    _wide(rec, out, ids, axis)
+    return axis
+
+
+def _wide(rec: Recorder, out: Tensor, ids: Tensor, axis: int) -> None:
+    """A new tensor has these channels along an axis; of an empty one, that is all."""
     rec.set(out, along(ids, axis, out.shape))
     mark(rec, [out])
-    return axis
+    if not out.numel() and len(ids):
+        rec.empty(out, along(ids, axis, [len(ids) if d == axis else max(n, 1) for d, n in enumerate(out.shape)]))

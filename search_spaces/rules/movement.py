@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.channels import distinct
-from search_spaces.companions import along, folded, line_of, squeeze, tidy, varying
+from search_spaces.companions import along, constant, folded, line_of, squeeze, tidy, varying
 from search_spaces.contents import tensors_in
 from search_spaces.recorder import Recorder
 
@@ -30,6 +30,21 @@ def replay(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.freeze(ids, f"{func.overloadpacket.__name__} in {rec.where}")
     for tensor, companion in zip(tensors_in(out), tensors_in(moved), strict=True):
         rec.set(tensor, tidy(companion))
+        if ids.numel() and not tensor.numel():
+            emptied(rec, ids, tensor)
+
+
+def emptied(rec: Recorder, ids: Tensor, out: Tensor) -> None:
+    """x[:, :0], x.repeat(n, 0, 1): nothing is left of it but its sizes, which are to fit where it is joined."""
+    axes, behind = varying(ids), out.dim() - ids.dim()
+    sizes = [out.shape[d + behind] for d in axes if d + behind >= 0]
+    if len(sizes) < len(axes) or any(n != ids.shape[d] for n, d in zip(sizes, axes, strict=True) if n):
+        rec.freeze(ids, f"nothing is left of its channels in {rec.where}")
+    elif all(sizes):
+        small = squeeze(ids)
+        for d, n in enumerate(small.shape):
+            small = small if d in axes else small.narrow(d, 0, min(n, 1))
+        rec.empty(out, small.expand([max(n, 1) for n in out.shape]))
 
 
 def cuts(before: Tensor, after: Any) -> bool:
@@ -49,13 +64,19 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
     tensors = [t for t in args[0] if t.numel() or t.dim() == out.dim()]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     companions = [tidy(rec.channels.canonical(rec.ids(t))) for t in tensors]
-    beside(rec, companions, axis, "cat")
+    beside(rec, [c if t.numel() else sizes_of(rec, t) for t, c in zip(tensors, companions, strict=True)], axis, "cat")
     index = tuple(
         slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
         for d in range(out.dim())
     )
     joined = rec.channels.canonical(torch.cat([c[index] for c in companions], axis))  # what is one now looks so
     rec.set(out, tidy(joined.expand(out.shape)))
+
+
+def sizes_of(rec: Recorder, tensor: Tensor) -> Tensor:
+    """The companion of a tensor without elements, with one position where it has none."""
+    found = rec.hollow.get(id(tensor))
+    return constant([max(n, 1) for n in tensor.shape]) if found is None else found[1]
 
 
 def stack(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

@@ -121,3 +121,50 @@ def test_a_state_of_heads_shrinks_by_whole_heads(law, outer, states):
     assert {g.name: (g.size, len(g.members[0].index.ravel()) // g.size) for g in space.groups}["x"] == (4, 3)
     net = prune(StateSpace(outer, states=states), space, [np.arange(max(g.size // 2, 1)) for g in space.groups])
     assert (net.nheads, net.headdim, net.d_state, net.x.out_features, net.decay.out_features) == (2, 3, states, 6, 2)
+
+
+class Joined(nn.Module):
+    """Linear layers, and tokens of which as many are laid beside as `then` says: none."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.token, self.dim, self.then = nn.Parameter(torch.randn(1, 1, 8)), 8, then
+
+    def forward(self, x):
+        y = self.second(self.first(x).relu())
+        return self.head(torch.cat(self.then(self, y), 1).relu().mean(1))
+
+
+NOTHING = {
+    "repeated": lambda s, y: [y, s.token.repeat(len(y), 0, 1)],
+    "a slice": lambda s, y: [s.token.expand(len(y), 3, -1)[:, :0], y],
+    "own": lambda s, y: y.split([5, 0], 1),
+    "of a count": lambda s, y: [y, y.new_zeros(len(y), 0, y.shape[2])],
+    "of a size": lambda s, y: [y, torch.zeros(len(y), 0, s.dim)],
+    "of any size": lambda s, y: [torch.zeros(0), y],
+    "along the channels": lambda s, y: [torch.cat([y, y[:, :, :0]], 2)],
+}
+
+
+@pytest.mark.parametrize("then", NOTHING.values(), ids=NOTHING)
+def test_a_tensor_without_elements_has_the_channels_it_is_laid_beside(law, then):
+    space = law(Joined(then), torch.randn(2, 5, 6), seeds=(0,))
+    assert [g.name for g in space.groups] == ["first", "second"]
+    token = {m.tensor for g in space.groups for m in g.members if m.tensor == "token"}
+    assert token == ({"token"} if then in (NOTHING["repeated"], NOTHING["a slice"]) else set())
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda s, y: [y, torch.zeros(2, 0, 8)],
+        lambda s, y: [y, s.token.repeat(2, 0, 1) * 2],
+        lambda s, y: [torch.cat([y.mT, s.token.repeat(2, 0, 1).mT], 2).mT],
+    ],
+)
+def test_a_tensor_without_elements_whose_sizes_are_not_followed_keeps_them(law, then):
+    space = law(Joined(then), torch.randn(2, 5, 6), seeds=(0,))
+    assert [g.name for g in space.groups] == ["first"]
+    (reason,) = (g.frozen_because for g in space.frozen if g.name == "second")
+    assert reason == "cat in the model lays it beside a constant of fixed size"
