@@ -63,6 +63,10 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
         out: Tensor = func(*args, **kwargs)
     name = rec.name_of(weight)
     if name is None:
+        if (made := with_filters(rec, x, out, weight, groups, transposed=transposed)) is not None:
+            add_bias(rec, a["bias"], made)
+            rec.set(out, along(made, x.dim() - weight.dim() + 1, out.shape))
+            return out
         view = rec.view_of(weight) if not isinstance(groups, ChannelCount) and groups == 1 else None
         made = None if view is None else convolved_with(rec, x, view, out, transposed=transposed)
         if made is None:
@@ -103,6 +107,40 @@ def convolved(
     kind = "conv_transpose" if transposed else "conv"
     rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=reads, makes=made, owner=owner_of(rec, name))
     rec.set(out, along(made, channel, out.shape))
+
+
+def with_filters(
+    rec: Recorder, x: Tensor, out: Tensor, weight: Tensor, groups: int, *, transposed: bool
+) -> Tensor | None:
+    """A depthwise convolution whose filters belong to channels already: one that the code gives to each of them, say.
+
+    Returns:
+        The ids that it makes: those that it reads; None where it is none.
+    """
+    channel, number = x.dim() - weight.dim() + 1, plain(groups)
+    filters = weight.shape[1] if transposed else out.shape[channel] // number
+    if rec.companion(weight) is None or rec.varying(weight) != [0] or number != x.shape[channel]:
+        return None
+    if weight.shape[0] * (filters if transposed else weight.shape[1]) != out.shape[channel]:
+        return None
+    if not set(rec.varying(x)) <= {channel}:
+        return None
+    ids, line = rec.read(x, channel), line_of(rec.ids(weight), 0).reshape(number, -1)
+    rec.channels.unite(ids[:, None].expand_as(line), line, f"a filter of {rec.where} reads a constant")
+    if isinstance(groups, (ChannelCount, Size)):
+        why = f"the groups of {rec.where} count other channels"
+        if isinstance(groups, Size):
+            rec.claim(groups.terms, ids, why)
+        else:
+            rec.promise(groups, ChannelCount.of(ids, rec), why)
+    else:
+        rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
+    made = ids.repeat_interleave(filters)
+    spread = x if transposed else out
+    pixels = spread.shape[channel + 1 :].numel() * out.shape[:channel].numel() / rec.batch
+    kernel, kind = math.prod(weight.shape[2:]), "conv_transpose" if transposed else "conv"
+    rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=1, makes=made)
+    return made
 
 
 def grouped(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.attributes import counts_heads
+from search_spaces.attributes import counts_heads, is_width
 from search_spaces.companions import along, line_of, varying
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
@@ -22,13 +22,15 @@ from search_spaces.rules.sizes import as_sizes, on_constants
 def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     """x.expand(*sizes), x.expand_as(y), x.repeat(*times): an axis of 1 spread over counted channels becomes theirs."""
     x = args[0]
-    with rec.inside(checked=True):
-        out: Tensor = func(*args, **kwargs)
     if func is T.expand_as:
         other = args[1] if len(args) > 1 else kwargs["other"]
         sizes: list[Any] = rec.sizes(other)
     else:
         sizes = as_sizes(args[1:], kwargs)
+    if (found := for_every_channel(rec, func, args, kwargs, sizes)) is not None:
+        return found
+    with rec.inside(checked=True):
+        out: Tensor = func(*args, **kwargs)
     counts = [(d, s) for d, s in enumerate(sizes) if isinstance(s, ChannelCount) and _old_size(x, d - len(sizes)) == 1]
     before = rec.ids(x)
     heads = [d for d, s in enumerate(sizes) if plain(s) == out.shape[d] > 1 and _old_size(x, d - len(sizes)) == 1
@@ -51,6 +53,33 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
     rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
     rec.set(out, along(count.ids, axis, out.shape))
     return out
+
+
+def for_every_channel(rec: Recorder, func: Any, args: Any, kwargs: Any, sizes: list[Any]) -> Tensor | None:
+    """A filter (or several) of the network's own, or of constants, given to each of counted channels; else None."""
+    x = args[0]
+    own = id(x) in rec.names or rec.view_of(x) is not None
+    spread_over = [d for d, s in enumerate(sizes) if isinstance(s, ChannelCount) or (own and _is_width(s))]
+    if len(spread_over) != 1 or len(sizes) < max(x.dim(), 2) or (not own and rec.varying(x)):
+        return None
+    axis, size = spread_over[0], sizes[spread_over[0]]
+    old = _old_size(x, axis - len(sizes))
+    if (old != 1 and func is not T.repeat) or (isinstance(size, ChannelCount) and size.factor != 1):
+        return None
+    rec.freeze_all(x, f"{func.__name__} in {rec.where} gives it to every channel")
+    with rec.inside(opaque=True):
+        out: Tensor = func(*args, **kwargs)
+    if isinstance(size, ChannelCount):
+        ids = size.ids
+    else:
+        ids = rec.channels.allocate(plain(size))
+        rec.claim(size.terms, ids, f"{func.__name__} in {rec.where} spreads it over other channels")
+    rec.set(out, along(ids.repeat_interleave(old), axis, out.shape))
+    return out
+
+
+def _is_width(size: Any) -> bool:
+    return isinstance(size, Size) and is_width(size.terms)
 
 
 def has_one_head(rec: Recorder, x: Tensor, count: Any) -> bool:

@@ -1,0 +1,81 @@
+"""Depthwise convolutions whose filters the code gives to each channel: blurs, Sobel, Haar wavelets, correlations."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from search_spaces import prune
+
+BINOMIAL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]])
+
+
+class Filtered(nn.Module):
+    """A function with one filter of its own: a buffer `blur`, a parameter `learned`, and how many `channels`."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.channels = function, 8
+        self.register_buffer("blur", BINOMIAL[None, None] / 16)
+        self.learned = nn.Parameter(torch.randn(1, 1, 3, 3))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def depthwise(x, filters, **options):
+    return F.conv2d(x, filters, groups=x.shape[1], **options)
+
+
+def sobel(s, x):
+    return depthwise(x, torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]).view(1, 1, 3, 3).to(x).repeat(8, 1, 1, 1))
+
+
+def haar(s, x):
+    pair = torch.tensor([[[1.0, 1], [1, 1]], [[1, -1], [1, -1]]])[:, None]
+    return depthwise(x, pair.to(x).repeat(x.shape[1], 1, 1, 1), stride=2)
+
+
+def correlated(s, x):
+    """Each sample's own filters (Siamese trackers)."""
+    filters = x[:, :, :3, :3].reshape(-1, 1, 3, 3)
+    return F.conv2d(x.reshape(1, -1, *x.shape[2:]), filters, groups=x.shape[0] * x.shape[1]).view(*x.shape[:2], 6, 6)
+
+
+FILTERS = {
+    "repeat": lambda s, x: depthwise(x, s.blur.repeat(x.shape[1], 1, 1, 1)),
+    "expand": lambda s, x: depthwise(x, s.blur.expand(x.shape[1], 1, -1, -1), padding=1, stride=2),
+    "turned about": lambda s, x: depthwise(x, s.blur.expand(-1, x.shape[1], -1, -1).reshape(-1, 1, 3, 3)),
+    "scaled": lambda s, x: depthwise(x, 2 * s.blur.repeat(x.size(1), 1, 1, 1)),
+    "learned": lambda s, x: depthwise(x, s.learned.expand(x.shape[1], 1, 3, 3)),
+    "filled": lambda s, x: depthwise(x, torch.ones(x.shape[1], 1, 3, 3) / 9, bias=torch.zeros(x.shape[1])),
+    "constant": lambda s, x: depthwise(x, torch.eye(3).to(x)[None, None].repeat(x.shape[1], 1, 1, 1)),
+    "an attribute": lambda s, x: F.conv2d(x, s.blur.repeat(s.channels, 1, 1, 1), groups=s.channels),
+    "transposed": lambda s, x: F.conv_transpose2d(
+        x, s.blur.repeat(x.shape[1], 1, 1, 1), stride=2, groups=x.shape[1]
+    ),
+    "correlated": correlated,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("function", FILTERS.values(), ids=FILTERS)
+def test_each_channel_has_its_filter(law, toy, function):
+    body = {"a": toy.conv(), "k": Filtered(function), "b": toy.conv()}
+    space = law(toy(lambda s, x: s.b(s.k(s.a(x).relu())), **body), torch.randn(2, 3, 8, 8), seeds=(0,))
+    assert {g.name: g.size for g in space.groups} == {"stem.0": 8, "body.a": 8, "body.b": 8, "head": 6}
+
+
+def test_several_filters_for_each_channel(law, toy):
+    net = toy(lambda s, x: s.b(s.k(s.a(x).relu())), a=toy.conv(), k=Filtered(haar), b=toy.conv(16, 8))
+    space = law(net, torch.randn(2, 3, 8, 8), seeds=(0,))
+    assert {g.name: g.size for g in space.groups} == {"stem.0": 8, "body.a": 8, "body.b": 8, "head": 6}
+    pruned = prune(net, space, [np.arange(g.size)[:3] for g in space.groups])
+    assert pruned.body.b.in_channels == 6  # two of each
+
+
+@pytest.mark.parametrize("function", [sobel, lambda s, x: F.conv2d(x, s.blur.repeat(8, 8, 1, 1))])
+def test_numbers_written_in_the_code_keep_the_channels(law, toy, function):
+    net = toy(lambda s, x: s.b(s.k(s.a(x).relu())), a=toy.conv(), k=Filtered(function), b=toy.conv())
+    space = law(net, torch.randn(2, 3, 8, 8), seeds=(0,))
+    assert [g.name for g in space.groups] == ["stem.0", "body.b", "head"]
