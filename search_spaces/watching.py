@@ -55,7 +55,11 @@ LAYERS = (*(kind for kind, _ in SIZES), nn.LayerNorm, nn.RMSNorm)  # their other
 
 @contextmanager
 def _counted_attributes(rec: Recorder) -> Iterator[None]:
-    """`conv.out_channels` read by the network's own code is a count of the layer's channels."""
+    """`conv.out_channels` read by the network's own code is a count of the layer's channels.
+
+    It stays the true width, so that what is worked out of it otherwise (a scale `embedding_dim**0.5`) would change with
+    the pruned layer, and freezes it. An attribute of the network's own keeps its value as long as no size follows it.
+    """
     for kind, sizes in SIZES:
         for attribute, axis in sizes:
             setattr(kind, attribute, _counted_attribute(rec, attribute, axis))

@@ -334,3 +334,29 @@ def test_a_number_of_heads_that_is_a_figure_in_the_code_freezes_them():
     space = trace(net, torch.zeros(1, 7, dtype=torch.long))
     assert [group.name for group in space.groups] == ["embed"]
     assert "qkv" in [group.name for group in space.frozen]
+
+
+class Scaled(nn.Module):
+    """Embeddings times a number worked out of their width."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.dim, self.scale = 8, scale
+        self.embed, self.wide, self.head = nn.Embedding(10, self.dim), nn.Linear(self.dim, 12), nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.head(self.wide(self.embed(x) * self.scale(self)).relu().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("scale", "groups"),
+    [(lambda s: s.dim**0.5, ["embed", "wide"]), (lambda s: s.embed.embedding_dim**0.5, ["wide"])],
+    ids=["own", "of the layer"],
+)
+def test_a_scale_of_a_width(law, scale, groups):
+    """The layer's own attribute is its true width, which a scale would follow; one of the network's stays."""
+    net = Scaled(scale)
+    space = law(net, torch.randint(0, 10, (2, 5)), seeds=(0,))
+    assert [g.name for g in space.groups] == groups
+    pruned = prune(net, space, [np.arange(g.size // 2) for g in space.groups])
+    assert (pruned.dim, pruned.embed.embedding_dim) == (8, pruned.embed.weight.shape[1])
