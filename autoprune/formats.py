@@ -142,8 +142,11 @@ def check_network(model: nn.Module, example_inputs: Any, *, onnx: bool, pt2: boo
 
 
 def why_not(error: Exception) -> str:
-    """The first line of what torch says, and what kind of error it is."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    """The first line of what torch says, and what kind of error it is; of an error with a cause, of the first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[0]}"
 
 
 def _program(

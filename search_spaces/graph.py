@@ -274,9 +274,9 @@ def references(value: Any) -> Iterator[Any]:
 
 
 def operator_name(func: Any) -> str:
-    """The name: "mul" of `aten.mul_.Tensor`, and of other functions what they are called."""
+    """The name: "mul" of `aten.mul_.Tensor`, of other functions what they are called, of an object its kind."""
     packet = getattr(func, "overloadpacket", None)
-    name = str(getattr(packet or func, "__name__", func)).strip("_")
+    name = str(getattr(packet or func, "__name__", type(func).__name__)).strip("_")
     return name.partition(".")[0]
 
 

@@ -16,7 +16,8 @@ class Shrinkable(Protocol):
     """A module with its own input and output channels (axis 1) that knows how to lose any of them.
 
     The tracer treats it as one layer: it reads `in_channels` channels of its only input and makes `out_channels` new
-    ones. Zeroing an input channel must be the same as removing it.
+    ones. Zeroing an input channel must be the same as removing it. Its multiply-adds are not counted, and its
+    parameters as if it kept all; an adapter (`search_spaces.adapters`) counts them.
     """
 
     in_channels: int

@@ -185,16 +185,20 @@ def run(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> None:
         args, kwargs = exchanged(positional(model), rec.inputs, partial(fed, rec), args, kwargs)
     rec.graph.know((args, kwargs))
     shapes = ", ".join(str(tuple(t.shape)) for t in tensors_in((args, kwargs))) or "no tensor"
-    with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
-        try:
+    try:
+        with torch.no_grad(), slow_path(), hooks(rec), custom_functions(rec), Operators(rec), Functions(rec):
             output = model(*args, **kwargs)
-        except Nested:
-            raise
-        except (Exception, SystemExit) as error:
+    except Nested:
+        raise
+    except (Exception, SystemExit) as error:
+        kind = type(model).__name__
+        why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        if runs(model, args, kwargs):  # so it is the tracing that fails, not the network
             raise ValueError(
-                f"example inputs of shape {shapes} do not fit {type(model).__name__} (in {rec.where}): "
-                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+                f"{kind} takes these inputs, but fails while it is traced (in {rec.where}): {why}; mend the rule or "
+                "adapter that answers there if it is yours, else please report it, with the network"
             ) from error
+        raise ValueError(f"example inputs of shape {shapes} do not fit {kind} (in {rec.where}): {why}") from error
     if next(tensors_in(output), None) is None:
         raise ValueError(
             f"{type(model).__name__} answers no tensor but {type(output).__name__}, so nothing says what must stay as "
@@ -227,8 +231,15 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Val
 
 def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
     """Does a copy run in training mode, with nobody looking?"""
+    with suppress(Exception, SystemExit):
+        return runs(copy.deepcopy(model).train(), args, kwargs)
+    return False
+
+
+def runs(model: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Does a copy run in the mode that it is in, with nobody looking?"""
     with suppress(Exception, SystemExit), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        copy.deepcopy(model).train()(*detached(args), **detached(kwargs))
+        copy.deepcopy(model)(*detached(args), **detached(kwargs))
         return True
     return False
 

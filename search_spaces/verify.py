@@ -114,6 +114,7 @@ class Subject:
 
     def __init__(self, model: nn.Module, example_inputs: Any, tolerance: float) -> None:
         self.model, self.tolerance = model, tolerance
+        self.failure = ""  # why the last pruned network that failed did
         self.args, self.kwargs = as_call(example_inputs)
         asked: list[bool] = []
         with modes_read(partial(asked.append, True)), settling(model) as once:
@@ -148,8 +149,8 @@ class Subject:
         """
         try:
             pruned = prune(self.model, space, kept)
-        except FAILURES:
-            return math.inf
+        except FAILURES as error:
+            return self._failed(error)
         masked = mask(self.model, space, kept)
         worst = self._difference(pruned, masked, self.answer)
         if self.trained is not None:
@@ -159,12 +160,16 @@ class Subject:
     def _difference(self, pruned: nn.Module, masked: nn.Module, dense: Answer, compared: bool = True) -> float:
         try:
             found, _ = self._ask(pruned)
-        except FAILURES:
-            return math.inf
+        except FAILURES as error:
+            return self._failed(error)
         if not compared:
             return 0.0
         expected, _ = self._ask(masked)
         return found.apart(expected, dense) if expected.is_finite(torch.any) else math.nan
+
+    def _failed(self, error: Exception) -> float:
+        self.failure = first_line(error)
+        return math.inf
 
 
 def training(model: nn.Module) -> nn.Module:
@@ -214,7 +219,7 @@ def check_copies(model: nn.Module, example_inputs: Any) -> None:
         found = _alone(copied, other)
         why = "it answers something else"
     except FAILURES as error:
-        found, why = [], f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+        found, why = [], first_line(error)
     if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
         raise VerificationError(NOT_FINITE.format(type(model).__name__))
     if [t.shape for t in found] != [t.shape for t in expected] or not all(
@@ -225,6 +230,11 @@ def check_copies(model: nn.Module, example_inputs: Any) -> None:
             "it holds on to the original, such as a hook or a function that closes over the network: make it a method "
             "of a module, or let it find the module by its first argument"
         )
+
+
+def first_line(error: Exception) -> str:
+    """What kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _alone(model: nn.Module, example_inputs: Any) -> list[Tensor]:
@@ -240,10 +250,11 @@ def blame(subject: Subject, space: SearchSpace, kept: Kept, found: float) -> str
     whole = [np.arange(g.size) for g in space.groups]
     for number, group in enumerate(space.groups):
         alone = tuple(kept[number] if i == number else w for i, w in enumerate(whole))
+        subject.failure = ""
         if not (one := subject.difference(space, alone)) <= subject.tolerance:
             how = f"answers otherwise than its channels explain, by {one:.1e} of what their removal changes"
             if one == math.inf:
-                how = "cannot run without its channels"
+                how = "cannot run without its channels" + f" ({subject.failure})" * bool(subject.failure)
             return (
                 f"group '{group.name}': the pruned network {how}, so something depends on them that the trace cannot "
                 f"see (a number computed from their count, say); freeze it: --freeze {group.name}"

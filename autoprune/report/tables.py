@@ -88,6 +88,7 @@ def groups_table(space: SearchSpace, widths: Widths | None = None) -> FittingTab
     table.add_column("legal widths" if widths is None else "kept", justify="right")
     table.add_column("layers that shrink with it", overflow="fold")
     multiplying = {layer.name for layer in space.layers}
+    multiplying |= {m.layer for group in space.groups for m in group.members if m.role == "declared"}
     for index, group in enumerate(space.groups):
         choices = group.choices()
         step = f", step {group.divisor}" if group.divisor > 1 else ""

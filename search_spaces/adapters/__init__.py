@@ -11,7 +11,8 @@ What every adapter owes (the tests hold all of them to it):
   long as nothing is removed.
 - `trace` names every tensor axis on which channels live, with its role: "out" makes channels, "in" reads them, "norm"
   scales or shifts them, "free" is a bare parameter (`search_spaces.Member`). Channels that the module needs together
-  (all rows of a head, all gates of a hidden unit) are united. What it cannot follow it freezes, with the reason.
+  (all rows of a head, all gates of a hidden unit) are united (`rec.channels.unite`). What it cannot follow it freezes,
+  with the reason.
 - Zeroing what *reads* a channel ("in") and removing it must be the same. Where zeros in the tensor itself do not say
   so (a weight that is normalised before it is used), `stop_reading` says how.
 

@@ -9,6 +9,7 @@ from torch import nn
 from search_spaces import adapters, prune, trace
 from search_spaces.adapters import Adapter, adapter_of
 from search_spaces.companions import along
+from search_spaces.graph import operator_name
 
 
 class Scale(nn.Module):
@@ -52,6 +53,21 @@ def test_one_from_outside(registered, law):
     assert {g.name: g.size for g in space.groups} == {"0": 8}
     examine(model, space, x)
     assert prune(model, space, [np.arange(3)])[1].width == 3
+
+
+def test_a_mistake_in_one_is_not_laid_to_the_inputs(monkeypatch, registered):
+    model = nn.Sequential(nn.Linear(5, 8), Scale(8), nn.Linear(8, 3))
+    monkeypatch.setattr(ScaleAdapter, "trace", lambda self, rec, call: rec.channels.union())
+    with pytest.raises(ValueError, match=r"takes these inputs, but fails while it is traced \(in '1'\): Attr"):
+        trace(model, torch.zeros(1, 5))
+    with pytest.raises(ValueError, match=r"shape \(1, 6\) do not fit Sequential \(in '0'\): RuntimeError"):
+        trace(model, torch.zeros(1, 6))
+
+
+def test_what_stands_in_a_reason_is_called_by_its_kind():
+    assert [operator_name(x) for x in (ScaleAdapter(), Scale(2), torch.ops.aten.mul_.Tensor, torch.relu_)] == [
+        "ScaleAdapter", "Scale", "mul", "relu"
+    ]  # fmt: skip
 
 
 def test_without_it_the_module_is_frozen():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.exporting import export, fixed_batch, read_architecture
-from autoprune.formats import to_onnx, to_torch_export
+from autoprune.formats import check_network, to_onnx, to_torch_export
 from search_spaces import trace
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'autoprune[onnx]'")
@@ -101,3 +101,22 @@ def test_the_fixed_batch_of_an_export_is_that_of_its_latency(tmp_path):
     assert fixed_batch(tmp_path / "best").startswith("model.onnx takes batches of 8 only")
     (tmp_path / "best" / "model.onnx").unlink()
     assert not fixed_batch(tmp_path / "best")
+
+
+@torch.library.custom_op("tests::without_onnx", mutates_args=())
+def without_onnx(x: torch.Tensor) -> torch.Tensor:
+    return x / (1 + x.abs())
+
+
+@without_onnx.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def test_what_onnx_does_not_know_is_named():
+    class Own(nn.Module):
+        def forward(self, x):
+            return torch.ops.tests.without_onnx(x)
+
+    with pytest.raises(ValueError, match=r"--onnx: this network cannot be written \(.*tests\.without_onnx.*\); change"):
+        check_network(Own(), torch.zeros(1, 3), onnx=True, pt2=False)

@@ -263,3 +263,30 @@ def test_what_a_network_has_worked_out_before_is_worked_out_anew():
         assert [g.name for g in space.groups] == ["first"]
         assert verify(model, space, x) < 1e-6
         model(x)
+
+
+def test_a_pruned_network_that_fails_is_told_with_its_own_error():
+    from autoprune.report.tables import groups_table
+
+    class Forgetful(nn.Module):
+        """Shrinks its weight and not what it compares."""
+
+        def __init__(self):
+            super().__init__()
+            self.in_channels = self.out_channels = self.channels = 6
+            self.weight = nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x):
+            if x.shape[1] != self.channels:
+                raise ValueError("expected all of them")
+            return torch.einsum("nihw,oi->nohw", x, self.weight)
+
+        def shrink(self, kept_in, kept_out):
+            self.weight = nn.Parameter(self.weight.detach()[kept_out][:, kept_in].clone())
+            self.in_channels, self.out_channels = len(kept_in), len(kept_out)
+
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), Forgetful(), nn.Conv2d(6, 2, 3))
+    space = trace(model, IMAGE)
+    with pytest.raises(VerificationError, match=r"group '0': .* its channels \(ValueError: expected all of them\), so"):
+        verify(model, space, IMAGE)
+    assert [str(cell) for cell in groups_table(space).columns[3]._cells] == ["0, 1", "1, 2"]  # a declaring layer, too
