@@ -174,12 +174,14 @@ class KeptProducts(TorchFunctionMode):
             return func(torch.zeros_like(x), *rest, **kwargs)
         for axis, stay in places:
             x = x.index_select(axis, stay)
+            if func.overloadpacket in reductions.LOSSES:
+                rest[0] = rest[0].index_select(axis, stay)
         if func.overloadpacket in reductions.NORMALISATIONS and places:
             ((axis, stay),) = places
             out, *more = func(x, *_fewer(func, rest, stay), **kwargs)
             return torch.zeros_like(args[0]).index_copy(axis, stay, out), *more
         out = func(x, *rest, **kwargs)
-        if func.overloadpacket not in reductions.STATISTICS:
+        if func.overloadpacket not in reductions.STATISTICS | reductions.LOSSES:
             for axis, stay in places:
                 out = torch.zeros_like(args[0]).index_copy(axis, stay, out)
         return out

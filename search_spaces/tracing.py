@@ -28,6 +28,7 @@ from search_spaces.rules import (
     computed,
     filled,
     layers,
+    losses,
     measures,
     movement,
     products,
@@ -48,7 +49,7 @@ from search_spaces.watching import forget_counts, watched
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
 FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
-OPERATORS |= scattering.OPERATORS | spectral.OPERATORS
+OPERATORS |= losses.OPERATORS | scattering.OPERATORS | spectral.OPERATORS
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
 aten = torch.ops.aten
 MAKING = {

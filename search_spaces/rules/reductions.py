@@ -28,17 +28,24 @@ STATISTICS = {  # of all values along an axis, whatever their order
     aten.argmax, aten.argmin,
 }  # fmt: skip
 SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}  # of each value along an axis in all of them
+LOSSES = {  # of two tensors of one shape (see losses.py)
+    aten.mse_loss, aten.smooth_l1_loss, aten.huber_loss, aten.binary_cross_entropy, aten.soft_margin_loss,
+    aten.binary_cross_entropy_with_logits,
+}  # fmt: skip
 SLIDING = {aten.convolution}  # over the channels (see layers.beside)
 ORDERED = {aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp}  # keep the shape, and the order matters
 NORMALISATIONS = {aten.native_layer_norm, aten.native_group_norm}  # called with sizes that are counted (see layers.py)
-COUNTED = STATISTICS | SHARES | SLIDING | NORMALISATIONS  # their axes are numbered in `Recorder.products`
+COUNTED = STATISTICS | LOSSES | SHARES | SLIDING | NORMALISATIONS  # their axes are numbered in `Recorder.products`
 
 
 def reduction(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """Mean, sum, max ... over spatial axes pass the ids on; over channels they leave nothing of any one of them."""
+    reduced(rec, func, args, rec.ids(args[0]), axes_of(func, args, kwargs), out)
+
+
+def reduced(rec: Recorder, func: Any, args: Any, ids: Tensor, dims: list[int], out: Any) -> None:
+    """The same of what has the companion `ids`, over these axes."""
     x = args[0]
-    dims = axes_of(func, args, kwargs)
-    ids = rec.ids(x)
     if numbers(func, args) and (axis := lone(rec, ids, dims)) is not None:
         line = line_of(ids, axis)
         over_kept(rec, x, axis, line)
@@ -131,6 +138,9 @@ def level(rec: Recorder, ids: Tensor, dims: Iterable[int], why: str) -> Tensor |
 
 def axes_of(func: Any, args: Any, kwargs: Any) -> list[int]:
     """The axes a reduction runs over."""
+    if func.overloadpacket in LOSSES:
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        return list(range(args[0].dim())) if given.get("reduction", 1) else []
     x, rest = args[0], args[1:]
     if func.overloadpacket in NORMS:
         rest = rest[1:]  # `linalg_vector_norm(x, ord, dim)`: the first number is the order

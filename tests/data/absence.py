@@ -16,6 +16,11 @@ HIGHEST = {aten.amax, aten.max, aten.argmax}
 LOWEST = {aten.amin, aten.min, aten.argmin}
 SHARES = {aten._softmax, aten._log_softmax, aten._safe_softmax}
 
+LOSSES = {  # which argument says what is done with the losses of all places: nothing, their mean, their sum
+    **dict.fromkeys([aten.mse_loss, aten.smooth_l1_loss, aten.huber_loss, aten.soft_margin_loss], 2),
+    aten.binary_cross_entropy: 3, aten.binary_cross_entropy_with_logits: 4,
+}  # fmt: skip
+
 
 def there(x):
     """One where there is something, else zero."""
@@ -32,6 +37,8 @@ class Absence(TorchDispatchMode):
             return convolution(*args)
         if kind in DISTANCES:  # what is there on one side only counts
             return func(args[0].nan_to_num(0.0), args[1].nan_to_num(0.0), *args[2:])
+        if kind in LOSSES and all(a is None for a in args[2 : LOSSES[kind]]):
+            return loss(func, args, LOSSES[kind])
         if kind in PRODUCTS:
             return product(func, args, kwargs, *PRODUCTS[kind])
         if func._schema.name == "torchvision::deform_conv2d":
@@ -53,6 +60,14 @@ class Absence(TorchDispatchMode):
 def nothing_left(values):
     """Of an axis on which nothing was there, the extreme is the one that was filled in."""
     return values.masked_fill(values.isinf(), torch.nan) if values.is_floating_point() else values
+
+
+def loss(func, args, at):
+    """Of the places that are there on both sides."""
+    how = args[at] if len(args) > at else 1
+    each = func(*(a.nan_to_num(0.5) for a in args[:2]), *[None] * (at - 2), 0, *args[at + 1 :])  # without weights
+    each = each.masked_fill(args[0].isnan() | args[1].isnan(), torch.nan)
+    return (each, each.nanmean(), total(each))[how]
 
 
 def product(func, args, kwargs, first, second):
