@@ -20,6 +20,7 @@ from autoprune.data.memory import memory
 from autoprune.files import check_plain, read_json
 from autoprune.reference import ModelReference
 from search_spaces import Kept, SearchSpace
+from search_spaces.adapters import KINDS, adapted
 from search_spaces.plan import check_kept
 
 FORMAT = "autoprune architecture 1"
@@ -54,7 +55,7 @@ def read_architecture(directory: Path) -> dict[str, Any]:
 
 def _check_parts(data: Mapping[str, Any]) -> None:
     """Check that the parts of an architecture are of the kinds that their readers expect."""
-    for key in {"costs", "metrics", "provenance", "input"} & data.keys():
+    for key in {"costs", "metrics", "provenance", "input", "adapters"} & data.keys():
         if not isinstance(data[key], dict):
             raise ValueError(f"{key}: expected a table, found {str(data[key])[:40]!r}")
     tables = [*data.get("costs", {}).items(), *(m for m in data.get("metrics", {}).items() if m[0].endswith(_TABLES))]
@@ -134,6 +135,27 @@ def check_fits(model: nn.Module, space: SearchSpace, where: str) -> None:
             raise ValueError(
                 f"'{where}': the dense network is another one: '{tensor.name}' has {found} elements, expected "
                 f"{expected}; give the model and the arguments that were exported"
+            )
+
+
+def own_adapters(model: nn.Module) -> dict[str, str]:
+    """Name of each module that an adapter from outside answers for -> "module:Class" of that adapter."""
+    kinds = {name: type(adapter) for name, adapter in adapted(model).items()}
+    return {n: f"{k.__module__}:{k.__qualname__}" for n, k in kinds.items() if k not in KINDS}
+
+
+def check_adapters(model: nn.Module, architecture: Mapping[str, Any], where: str) -> None:
+    """Check that the adapters from outside that a network was pruned with are known; nothing is imported.
+
+    Raises:
+        ValueError: Naming the first that is not.
+    """
+    known = adapted(model)
+    for name, adapter in architecture.get("adapters", {}).items():
+        if name not in known:
+            raise ValueError(
+                f"'{where}': its '{name}' was pruned with the adapter '{adapter}', which is not registered here; "
+                "import the file that registers it first, or give a model whose module imports it"
             )
 
 

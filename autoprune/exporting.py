@@ -21,9 +21,11 @@ from torch import nn
 from autoprune.architecture import FORMAT as FORMAT
 from autoprune.architecture import (
     allowance,
+    check_adapters,
     check_fits,
     check_state,
     kept_of,
+    own_adapters,
     read_state,
     space_of,
 )
@@ -105,6 +107,7 @@ def export(
         "provenance": dict(provenance or {}),
         "input": described_inputs(model, dict(inputs or {})),
         "output": dict(outputs or {}),
+        "adapters": own_adapters(model),
         "space": space.to_json(),
     }
     if nested is not None:
@@ -231,6 +234,7 @@ def rebuild(architecture: Mapping[str, Any], dense: nn.Module, where: str) -> nn
     """
     space = space_of(architecture, where)
     check_fits(dense, space, where)
+    check_adapters(dense, architecture, where)
     try:
         return prune(dense, space, kept_of(architecture)).eval()
     except (ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:  # positions that a tensor does not have
@@ -246,6 +250,7 @@ def rebuild_nested(architecture: Mapping[str, Any], dense: nn.Module, where: str
     """
     space = space_of(architecture, where)
     check_fits(dense, space, where)
+    check_adapters(dense, architecture, where)
     levels = {level["name"]: tuple(level["widths"]) for level in architecture["levels"]}
     order = [np.array(o, dtype=np.int64) for o in architecture["order"]]
     try:

@@ -6,6 +6,8 @@ import torch
 from duties import examine
 from torch import nn
 
+import autoprune
+from autoprune.exporting import export, read_architecture
 from search_spaces import adapters, prune, trace
 from search_spaces.adapters import Adapter, adapter_of
 from search_spaces.companions import along
@@ -62,6 +64,26 @@ def test_a_mistake_in_one_is_not_laid_to_the_inputs(monkeypatch, registered):
         trace(model, torch.zeros(1, 5))
     with pytest.raises(ValueError, match=r"shape \(1, 6\) do not fit Sequential \(in '0'\): RuntimeError"):
         trace(model, torch.zeros(1, 6))
+
+
+def test_an_export_asks_for_the_adapters_that_it_was_pruned_with(registered, tmp_path):
+    def make():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 8), Scale(8), nn.LSTM(8, 3))
+
+    model, x = make().eval(), torch.randn(2, 5)
+    space = trace(model, x)
+    kept = [np.arange(3) for _ in space.groups]
+    small = prune(model, space, kept)
+    export(tmp_path / "best", small, space=space, kept=kept)
+    adapters_told = read_architecture(tmp_path / "best")["adapters"]
+    assert adapters_told == {"1": f"{__name__}:ScaleAdapter"}  # that of an LSTM is always there
+    torch.testing.assert_close(autoprune.load(tmp_path / "best", make)(x)[0], small(x)[0])
+    adapters.ADAPTERS.pop(0)
+    with pytest.raises(
+        ValueError, match=r"best': its '1' was pruned with the adapter '.*:ScaleAdapter', which is not re"
+    ):
+        autoprune.load(tmp_path / "best", make)
 
 
 def test_what_stands_in_a_reason_is_called_by_its_kind():
