@@ -202,9 +202,12 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) ->
         LedgerMismatch: Naming the fields that differ.
     """
     if different := list(differences(plain(there), plain(here))):
+        drawn = any(text.startswith("weights is ") for text in different)
         raise LedgerMismatch(
             f"{where}: was begun with another problem: {'; '.join(different)}; "
             "give the same again, or start a run of another name"
+            + " (a network without --weights is drawn anew each time that it is built)"
+            * drawn
         )
 
 
