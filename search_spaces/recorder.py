@@ -395,10 +395,19 @@ class Recorder:
         """The sizes of all axes."""
         if id(tensor) in self.names:
             return [self.size(tensor, d) for d in range(tensor.dim())]
+        if (view := self.views.get(id(tensor))) is not None and view.has_own_axes:
+            return [self._size_of_view(view, group) for group in view.axes]
         found = list(tensor.shape)
         for d in self.varying(tensor):
             found[d] = ChannelCount.of(line_of(self.ids(tensor), d), self)
         return found
+
+    def _size_of_view(self, view: ParameterView, axes: tuple[int, ...]) -> int:
+        if not axes or not view.places[axes[0]]:
+            return view.shape[axes[0]] if axes else 1
+        place = view.places[axes[0]][0]
+        known = self.axes.get(place)
+        return ChannelCount.of(known[1] if known else self.asked(place, view.shape[axes[0]]), self)
 
     # -- tensor axes ---------------------------------------------------------------------------------------------
     @quietly

@@ -59,6 +59,11 @@ class ParameterView:
         """All parameters that it is made of."""
         return dict.fromkeys(name for group in (*self.places, *(s.inner for s in self.sums)) for name, _ in group)
 
+    @property
+    def has_own_axes(self) -> bool:
+        """Whether each of its axes is one of the parameter's, neither joined with another nor cut."""
+        return all(len(group) <= 1 and min(group, default=0) >= 0 for group in self.axes)
+
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> ParameterView:
         """A parameter as its own view."""

@@ -130,16 +130,11 @@ def any_view(rec: Recorder, tensor: Tensor) -> ParameterView | None:
     return view
 
 
-def has_own_axes(view: ParameterView) -> bool:
-    """Whether each of its axes is one of the parameter's, neither joined with another nor cut."""
-    return all(len(group) <= 1 and min(group, default=0) >= 0 for group in view.axes)
-
-
 def product(rec: Recorder, out: Tensor, left: Tensor, right: Tensor) -> ParameterView | None:
     """B @ A: the outer axes are left."""
     found = [any_view(rec, t) for t in (left, right)]
     a, b = found
-    if a is None or b is None or not (has_own_axes(a) and has_own_axes(b)):
+    if a is None or b is None or not (a.has_own_axes and b.has_own_axes):
         return None
     if any(a.axes[:-2]) or any(b.axes[:-2]) or not all((a.axes[-2], a.axes[-1], b.axes[-2], b.axes[-1])):
         return None
@@ -158,7 +153,7 @@ def statistic(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> 
     view, dims = rec.view_of(x), set(reductions.axes_of(func, args, kwargs))
     if view is None or not reductions.numbers(func, args) or not out.is_floating_point():
         return None
-    if not has_own_axes(view) or out.dim() not in (0, x.dim(), x.dim() - len(dims)):
+    if not view.has_own_axes or out.dim() not in (0, x.dim(), x.dim() - len(dims)):
         return None
     for axis in sorted(dims):
         for d in view.axes[axis]:
@@ -191,7 +186,7 @@ def padded(rec: Recorder, args: Any, out: Tensor) -> ParameterView | None:
     """F.pad of a kernel: what is padded has no channels."""
     x, amounts = args[0], args[1]
     view = rec.view_of(x)
-    if view is None or not has_own_axes(view):
+    if view is None or not view.has_own_axes:
         return None
     wider = {x.dim() - 1 - i for i in range(len(amounts) // 2) if amounts[2 * i] or amounts[2 * i + 1]}
     if any(int(n) < 0 for n in amounts) or wider & {0, 1}:

@@ -82,11 +82,11 @@ def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     counts = [a for a in flat if isinstance(a, ChannelCount)]
     if not counts:
         return
-    if func in FILL and isinstance(out, Tensor) and len(counts) == 1 and counts[0].factor == 1:
-        axis = next(i for i, a in enumerate(dims) if isinstance(a, ChannelCount))
-        if axis < out.dim():
-            _wide(rec, out, counts[0].ids, axis)
-            return
+    # Of two axes of a state (channels, and states of each) those go that more of the layers make.
+    counts.sort(key=lambda count: -rec.made_with(count.ids))
+    axis = next((i for i, a in enumerate(dims) if a is counts[0]), -1)
+    if func in FILL and isinstance(out, Tensor) and counts[0].factor == 1 and 0 <= axis < out.dim():
+        _wide(rec, out, counts.pop(0).ids, axis)
     for count in counts:
         rec.freeze(count.ids, f"their number enters {resolve_name(func) or func} in {rec.where}")
 

@@ -15,7 +15,7 @@ from search_spaces.companions import along, constant, line_of
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.groups import layer_of
 from search_spaces.recorder import Recorder
-from search_spaces.rules.parameters import convolved_with, times_view
+from search_spaces.rules.parameters import convolved_with, filtered_with, times_view
 
 Rule = Callable[[Recorder, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -67,8 +67,11 @@ def convolution(rec: Recorder, func: Any, args: Any, kwargs: Any, *, transposed:
             add_bias(rec, a["bias"], made)
             rec.set(out, along(made, x.dim() - weight.dim() + 1, out.shape))
             return out
-        view = rec.view_of(weight) if not isinstance(groups, ChannelCount) and groups == 1 else None
-        made = None if view is None else convolved_with(rec, x, view, out, transposed=transposed)
+        if (view := rec.view_of(weight)) is not None:
+            if not isinstance(groups, ChannelCount) and groups == 1:
+                made = convolved_with(rec, x, view, out, transposed=transposed)
+            elif not transposed:
+                made = filtered_with(rec, x, view, out, groups)
         if made is None:
             return computed(rec, out, weight, (x, weight, a["bias"]))
         add_bias(rec, a["bias"], made)

@@ -15,7 +15,7 @@ from search_spaces.recorder import ATTRIBUTE, Recorder
 def shape_of(rec: Recorder, tensor: Tensor, dim: int | None = None) -> Any:
     """x.shape, x.size(), x.size(dim)."""
     rec.graph.measure(tensor)
-    if id(tensor) not in rec.names and not rec.varying(tensor):
+    if id(tensor) not in rec.names and id(tensor) not in rec.views and not rec.varying(tensor):
         rec.staying.update((rec.path[-1], tensor.shape[d]) for d in {1, tensor.dim() - 1} if 0 < d < tensor.dim())
     if dim is not None:
         return rec.size(tensor, dim % max(tensor.dim(), 1)) if -tensor.dim() <= dim < tensor.dim() else tensor.size(dim)

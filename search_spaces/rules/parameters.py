@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from search_spaces.companions import along, line_of, varying
+from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 from search_spaces.views import ParameterView, Place
 
 aten = torch.ops.aten
 TURNS = {
     aten.t, aten.transpose, aten.permute, aten.unsqueeze, aten.select, aten.view, aten._unsafe_view, aten.reshape,
-    aten.clone, aten.detach, aten.alias, aten.expand, aten.index, aten.index_select,
+    aten.clone, aten.detach, aten.alias, aten.expand, aten.index, aten.index_select, aten.squeeze,
 }  # fmt: skip
 Axes = tuple[tuple[int, ...], ...]
 
@@ -155,6 +156,33 @@ def convolved_with(
     kind, owner = "conv_transpose" if transposed else "conv", view.name.rpartition(".")[0]
     rec.multiplies(kind, kernel=kernel, pixels=pixels, reads=reads, makes=made, owner=owner)
     return made
+
+
+def filtered_with(rec: Recorder, x: Tensor, view: ParameterView, out: Tensor, groups: Any) -> Tensor | None:
+    """A depthwise convolution whose weight is a view; the ids that it passes, or None where that cannot be said."""
+    channel, number = x.dim() - len(view.axes) + 1, plain(groups)
+    if len(view.axes[0]) != 1 or view.axes[0][0] < 0 or view.axes[1] or not set(rec.varying(x)) <= {channel}:
+        return None
+    places = view.places[view.axes[0][0]]
+    if not number == x.shape[channel] == out.shape[channel] or not places:
+        return None
+    ids, owner = rec.read(x, channel), view.name.rpartition(".")[0]
+    why = f"the groups of '{owner}' count other channels"
+    if isinstance(groups, ChannelCount):
+        rec.promise(groups, ChannelCount.of(ids, rec), why)
+    elif isinstance(groups, Size):
+        rec.claim(groups.terms, ids, why)
+    elif getattr(rec.modules.get(owner), "groups", None) != number:
+        rec.freeze(ids, f"groups={number} is written in the code of {rec.where}")
+    rec.reached.update(view.names)
+    for name, axis in places:
+        ids = rec.register(name, axis, ids, "out")
+    keep_ranks(rec, view)
+    rec.grouped[owner] = 1
+    pixels = out.shape[channel + 1 :].numel() * out.shape[:channel].numel() / rec.batch
+    kernel = math.prod(view.tensor.shape[2:])
+    rec.multiplies("conv", kernel=kernel, pixels=pixels, reads=1, makes=ids, owner=owner)
+    return ids
 
 
 def made_by(rec: Recorder, view: ParameterView, into: int, outof: int, line: Tensor) -> Tensor:

@@ -123,6 +123,31 @@ def test_a_state_of_heads_shrinks_by_whole_heads(law, outer, states):
     assert (net.nheads, net.headdim, net.d_state, net.x.out_features, net.decay.out_features) == (2, 3, states, 6, 2)
 
 
+class Scan(nn.Module):
+    """A selective scan as in Mamba (Gu and Dao 2023): its state is as wide as the channels, and as one table."""
+
+    def __init__(self, wide=12, states=4):
+        super().__init__()
+        self.entry, self.table, self.states = nn.Linear(6, wide), nn.Parameter(torch.rand(wide, states)), states
+        self.b, self.head = nn.Linear(wide, states), nn.Linear(wide, 4)
+
+    def forward(self, x):
+        x = self.entry(x)
+        b, decay = self.b(x), -self.table.float().exp()
+        state = torch.zeros(x.shape[0], x.shape[2], decay.shape[-1])
+        out = []
+        for t in range(x.shape[1]):
+            state = state * decay.exp() + x[:, t, :, None] * b[:, t, None]
+            out.append(state.sum(-1))
+        return self.head(torch.stack(out, 1).relu())
+
+
+def test_a_state_of_channels_and_counted_states(law):
+    space = law(Scan(), torch.randn(2, 5, 6))
+    assert [g.name for g in space.groups] == ["entry"]
+    assert ("table", 0) in {(m.tensor, m.axis) for m in space.groups[0].members}
+
+
 class Joined(nn.Module):
     """Linear layers, and tokens of which as many are laid beside as `then` says: none."""
 

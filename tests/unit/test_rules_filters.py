@@ -79,3 +79,38 @@ def test_numbers_written_in_the_code_keep_the_channels(law, toy, function):
     net = toy(lambda s, x: s.b(s.k(s.a(x).relu())), a=toy.conv(), k=Filtered(function), b=toy.conv())
     space = law(net, torch.randn(2, 3, 8, 8), seeds=(0,))
     assert [g.name for g in space.groups] == ["stem.0", "body.b", "head"]
+
+
+class OwnFilters(nn.Module):
+    """A depthwise convolution whose weight the code takes from the layer, and turns about or works on."""
+
+    def __init__(self, weight, groups):
+        super().__init__()
+        self.conv, self.weight, self.groups = nn.Conv2d(8, 8, 3, groups=8), weight, groups
+        self.scale = nn.Parameter(torch.rand(8, 1, 1, 1) + 0.5)
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight(self), self.conv.bias, groups=self.groups(self, x))
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        lambda s: s.conv.weight.squeeze(1).unsqueeze(1),
+        lambda s: s.conv.weight[:, 0][:, None],
+        lambda s: s.conv.weight * s.scale,
+        lambda s: s.conv.weight - s.conv.weight.mean((2, 3), keepdim=True),
+    ],
+    ids=["squeezed", "indexed", "scaled", "centred"],
+)
+@pytest.mark.parametrize(
+    "groups",
+    [lambda s, x: x.shape[1], lambda s, x: s.conv.groups, lambda s, x: s.conv.weight.squeeze(1).shape[0]],
+    ids=["counted", "of the layer", "of the weight"],
+)
+def test_filters_of_a_layer_that_the_code_turns_about(law, toy, weight, groups):
+    net = toy(lambda s, x: s.b(s.k(s.a(x).relu())), a=toy.conv(), k=OwnFilters(weight, groups), b=toy.conv())
+    space = law(net, torch.randn(2, 3, 8, 8), seeds=(0,))
+    assert {g.name: g.size for g in space.groups} == {"stem.0": 8, "body.a": 8, "body.b": 8, "head": 6}
+    pruned = prune(net, space, [np.arange(g.size)[:3] for g in space.groups])
+    assert (pruned.body.k.conv.groups, pruned.body.k.conv.weight.shape) == (3, (3, 1, 3, 3))
