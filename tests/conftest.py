@@ -170,6 +170,8 @@ def multiply_adds(model, *args, **kwargs):
         hooks = (h for m in model.modules() for h in (m, *m._forward_pre_hooks.values()))
         of_weights = any("SpectralNorm" in type(h).__name__ for h in hooks)  # which are worked out once for all samples
         known = {} if of_weights else {torch.ops.aten.mv: lambda a, b, **_: 2 * a[0] * a[1]}  # which it leaves out
+        if hasattr(torch.ops.aten, "_grouped_mm"):
+            known[torch.ops.aten._grouped_mm] = lambda a, b, *_, **__: 2 * a[0] * a[1] * b[-1]
         with (
             sdpa_kernel(SDPBackend.MATH),
             torch.no_grad(),

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from search_spaces.companions import along, constant, line_of, varying
-from search_spaces.recorder import Recorder
+from search_spaces.recorder import Recorder, name_of
 from search_spaces.rules import reductions
 from search_spaces.rules.arithmetic import adopt, combine
+from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.rules.parameters import times_view
 
 aten = torch.ops.aten
@@ -126,4 +127,29 @@ def distance(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> N
     rec.contracts(line)
 
 
-OPERATORS: dict[Any, Any] = dict.fromkeys(PRODUCTS, product) | dict.fromkeys(DISTANCES, distance)
+def grouped(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
+    """Each row [rows, inner] times the weight of its expert, one of [experts, inner, columns].
+
+    PyTorch wants rows that begin at multiples of 16 bytes: channels go in blocks of as many.
+    """
+    x, weight, *rest = args
+    view = rec.view_of(weight) if x.dim() == 2 and weight.dim() == 3 and len(rest) < 2 else None
+    made: Tensor | None = None
+    if view is not None and not view.computed and kwargs.get("bias") is None:
+        made = times_view(rec, x, view, view.axes[-2], view.axes[-1], len(x) / rec.batch)
+    if made is None:
+        rec.freeze_all((args, kwargs), f"{name_of(func)} in {rec.where} is no product with weights of experts")
+        rec.multiplies("fixed", kernel=1, pixels=multiply_adds(func, args, out) / rec.batch, reads=1, makes=1)
+        return
+    rec.freeze_all((rest, kwargs), f"it chooses the expert in {rec.where}")
+    for line in [rec.read(x, -1), *([made] if weight.stride(-1) == 1 else [])]:
+        number = 8 if len(line) % 8 == 0 else 16 // x.element_size()  # also in half precision, if it is so now
+        blocks = line.reshape(-1, number)
+        rec.channels.unite(blocks[:, :1].expand_as(blocks), blocks, f"{name_of(func)} in {rec.where} takes blocks")
+    rec.set(out, along(made, -1, out.shape))
+
+
+GROUPED = [getattr(aten, name) for name in ("_grouped_mm",) if hasattr(aten, name)]  # of PyTorch 2.8
+OPERATORS: dict[Any, Any] = (
+    dict.fromkeys(GROUPED, grouped) | dict.fromkeys(PRODUCTS, product) | dict.fromkeys(DISTANCES, distance)
+)

@@ -41,6 +41,8 @@ class Absence(TorchDispatchMode):
             return loss(func, args, LOSSES[kind])
         if kind in PRODUCTS:
             return product(func, args, kwargs, *PRODUCTS[kind])
+        if kind is getattr(aten, "_grouped_mm", None):
+            return grouped(*args, **kwargs)
         if func._schema.name == "torchvision::deform_conv2d":
             return deformed(func, *args)
         x = args[0] if args else None
@@ -83,6 +85,12 @@ def product(func, args, kwargs, first, second):
     if first:  # beta * input + alpha * product
         out = kwargs.get("beta", 1) * args[0] + kwargs.get("alpha", 1) * out
     return out
+
+
+def grouped(x, weight, offs):
+    """One product for the rows of each expert."""
+    rows = [slice(a, b) for a, b in zip([0, *offs[:-1].tolist()], offs.tolist(), strict=True)]
+    return torch.cat([product(aten.mm, (x[r], w), {}, 0, 1) for r, w in zip(rows, weight, strict=True)])
 
 
 def convolution(x, weight, bias, *how):
