@@ -100,6 +100,10 @@ class SmallViT(nn.Module):
         return self.head(self.norm(self.layers(x))[:, 0])
 
 
+class OutOfReachError(Exception):
+    """A rule cannot reach a budget."""
+
+
 class Study:
     """All that is measured, piece by piece.
 
@@ -148,18 +152,14 @@ class Study:
         """What a rule keeps.
 
         Raises:
-            ValueError: If it cannot reach the budget.
+            OutOfReachError: If it cannot reach the budget.
         """
-        if rule == "MLP only":
-            other = [g.name for g in space.groups if ".mlp." not in g.name]
-            fixed = space.with_limits(freeze=other, min_keep=RunConfig().min_keep)
-            free = [n for n, g in enumerate(space.groups) if g.name not in other]
-            found = knapsack(Problem(fixed, (parse(f"macs<={budget}"),), tuple(scores[n] for n in free)))
-            widths = list(space.full)
-            for n, width in zip(free, found, strict=True):
-                widths[n] = width
-            return tuple(widths)
-        problem = Problem(space.with_limits(min_keep=RunConfig().min_keep), (parse(f"macs<={budget}"),), scores)
+        frozen = [g.name for g in space.groups if ".mlp." not in g.name] if rule == "MLP only" else []
+        limited = space.with_limits(freeze=frozen, min_keep=RunConfig().min_keep)
+        least = 100 * Macs(space)(limited.floor) / Macs(space)(space.full)
+        if least > float(budget.rstrip("%")):
+            raise OutOfReachError(f"out of reach: {least:.1f} % at least")
+        problem = Problem(limited, (parse(f"macs<={budget}"),), scores)
         return uniform(problem) if rule == "uniform" else knapsack(problem)
 
     def run(self, rule: str, budget: str, seed: int) -> dict[str, Any]:
@@ -171,8 +171,8 @@ class Study:
             scores = self.scores(dense, space)
             try:
                 widths = self.widths(rule, budget, space, scores)
-            except ValueError as error:
-                return {"error": str(error).splitlines()[0]}
+            except OutOfReachError as error:
+                return {"error": str(error)}
             model = prune(dense, space, space.kept(widths, scores))
             share = Macs(space)(widths) / Macs(space)(space.full)
             before = self.top1(model)["test"]
