@@ -19,10 +19,12 @@ from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
 from search_spaces.contents import kept_in, named_tensors, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, Terms, plain
+from search_spaces.declaring import Declared
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 from search_spaces.views import ParameterView
 
+DECLARED = "declared"  # kind of the layers of a module that declares how it shrinks
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 MADE, BARE = (
     frozenset(("out", "declared")),
@@ -91,6 +93,8 @@ class Recorder:
         worked_out: (Module, number) -> what its code has made of sizes that can be followed, but not what came of them.
         staying: (Module, number) of axes that no channel lives on, of which its code has asked the size.
         before: Is asked about each operator, with its arguments, before it runs.
+        declared: Modules that declare how they shrink.
+        lengths: (Parameter of one, axis) -> ids [size of the axis] of which as many stay as it will be long.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
@@ -129,6 +133,8 @@ class Recorder:
         self.misunderstood: set[str] = set()
         self.worked_out: dict[tuple[str, int], str] = {}
         self.staying: set[tuple[str, int]] = set()
+        self.declared: dict[str, Declared] = {}
+        self.lengths: dict[tuple[str, int], Tensor] = {}
         self.whole_or_alike: set[str] = set()
         self.views: dict[int, ParameterView] = {}
         self.unchecked: Callable[[], None] | None = None
@@ -453,6 +459,29 @@ class Recorder:
         while (known := self.calls.get((owner, f"{kind}#{number}"))) is not None and not known.alike(call):
             number += 1
         self.calls[owner, f"{kind}#{number}"] = replace(known, pixels=known.pixels + pixels) if known else call
+
+    def declares(self, name: str, x: Tensor, out: Tensor, reads: Tensor, makes: Tensor) -> None:
+        """Note a call of a module that declares how it shrinks; `price_declared` puts its layers in this place."""
+        if self.counting:
+            found = self.declared.setdefault(name, Declared(self.modules[name], reads, makes))
+            found.inputs.append(x.detach())
+            found.pixels += out.numel() / out.shape[1] / self.batch
+            self.calls.setdefault((name, DECLARED), Call(DECLARED, 0.0, 0.0, 1, 1))
+
+    def price_declared(self) -> None:
+        """Put the layers of modules that declare how they shrink in their places: nothing may be watched any more."""
+        calls, self.calls = self.calls, {}
+        for (owner, kind), call in calls.items():
+            if kind != DECLARED:
+                self.calls[owner, kind] = call
+                continue
+            found = self.declared[owner]
+            for number, (work, reads, makes) in enumerate(sorted(found.work(), key=lambda row: -row[0])):
+                pixels = 1.0 if number else found.pixels  # what it makes is counted once
+                layer = Call(DECLARED, work / self.batch / pixels, pixels, reads, makes)
+                self.calls[owner, f"{DECLARED}#{number}"] = layer
+            self.lengths |= {(f"{owner}.{name}", axis): ids for (name, axis), ids in found.lengths().items()}
+        self.declared.clear()
 
     def contracts(self, ids: Tensor, back: int = 0) -> None:
         """Note that the product or reduction now running sums over the channels `ids` [n].

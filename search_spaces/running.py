@@ -81,10 +81,11 @@ def hooks(rec: Recorder) -> Iterator[None]:
 
 def declared(rec: Recorder, name: str, module: Shrinkable, x: Tensor, out: Tensor) -> None:
     """A module that declares how it shrinks is one layer."""
-    rec.register(name, 1, rec.read(x, 1), "declared")
+    read = rec.register(name, 1, rec.read(x, 1), "declared")
     known = rec.axes.get((name, 0))
     made = known[1] if known else rec.register(name, 0, rec.channels.allocate(out.shape[1]), "declared")
     rec.set(out, along(made, 1, out.shape))
+    rec.declares(name, x, out, read, made)
 
 
 def special(module: nn.Module, adapter: Adapter | None) -> str:

@@ -16,8 +16,8 @@ class Shrinkable(Protocol):
     """A module with its own input and output channels (axis 1) that knows how to lose any of them.
 
     The tracer treats it as one layer: it reads `in_channels` channels of its only input and makes `out_channels` new
-    ones. Zeroing an input channel must be the same as removing it. Its multiply-adds are not counted, and its
-    parameters as if it kept all; an adapter (`search_spaces.adapters`) counts them.
+    ones. Zeroing an input channel must be the same as removing it. What it costs is found by shrinking copies of it,
+    and running them (see declaring.py).
     """
 
     in_channels: int

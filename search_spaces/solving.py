@@ -182,6 +182,8 @@ class Solver:
         tensors = []
         for name, parameter in model.named_parameters():
             axes = [self.axis(on_axis.get((name, d), n)) for d, n in enumerate(parameter.shape)]
+            for d in (d for d in range(len(axes)) if (name, d) in self.rec.lengths):
+                axes[d] = self.axis(self.line(self.rec.lengths[name, d]))
             fixed = int(np.prod([a.size for a in axes if not a.terms], dtype=np.int64))
             tensors.append(TensorShape(name, (Axis(fixed, fixed), *(a for a in axes if a.terms))))
         frozen = (*self.frozen, *self._computed(type(model).__name__))

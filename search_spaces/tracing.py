@@ -144,6 +144,8 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
     finally:
         rec.graph.forget()
         forget_counts(model)
+    if not again:
+        rec.price_declared()
     if failed is not None and trains(model, args, kwargs):
         warnings.warn(f"what {type(model).__name__} does in training mode could not be followed, so that what must be "
                       f"pruned together there may not be ({failed}); see to it that `verify` passes, and please report "

@@ -65,18 +65,7 @@ def _about(prepared: Prepared) -> list[str]:
     batch = () if task.calls_otherwise else task.draw("val", 1, prepared.config.seed).whole(1)
     if names := left_out(prepared.model, inputs_of(batch)):
         said.append(f"not given to the network, which has no parameters of these names: {', '.join(names)}")
-    if uncounted := _uncounted(prepared):
-        shown = ", ".join(uncounted[:SHOWN]) + (f" and {len(uncounted) - SHOWN} more" if len(uncounted) > SHOWN else "")
-        said.append("warning: layers that declare how they shrink are not counted in macs and activations, and in "
-                    f"params as if they kept all: {shown}; an adapter counts them")  # fmt: skip
     return said
-
-
-def _uncounted(prepared: Prepared) -> list[str]:
-    """Layers with parameters that are cut by their own `shrink`, of which no cost knows anything."""
-    groups = (*prepared.space.groups, *prepared.space.frozen)
-    declared = {member.layer for group in groups for member in group.members if member.role == "declared"}
-    return [n for n, m in prepared.model.named_modules() if n in declared and next(m.parameters(), None) is not None]
 
 
 def dense_warning(prepared: Prepared) -> str:

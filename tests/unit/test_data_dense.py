@@ -279,33 +279,3 @@ def test_a_network_that_cannot_be_copied_is_named_with_a_way_out(here):
     with pytest.raises(ValueError, match=r"model \w+: cannot be copied \(.*lock.*\); remove what cannot"):
         autoprune.search(model, "digits", budget="macs<=60%", trials=1)
     assert not (here / "results").exists()
-
-
-class Mixer(nn.Module):
-    """Says how it shrinks, and nothing of what it costs."""
-
-    def __init__(self):
-        super().__init__()
-        self.in_channels = self.out_channels = 6
-        self.weight = nn.Parameter(torch.randn(6, 6))
-
-    def forward(self, x):
-        return torch.einsum("nihw,oi->nohw", x, self.weight)
-
-    def shrink(self, kept_in, kept_out):
-        self.weight = nn.Parameter(self.weight.detach()[kept_out][:, kept_in].clone())
-        self.in_channels, self.out_channels = len(kept_in), len(kept_out)
-
-
-def test_layers_that_no_cost_knows_are_told():
-    def net(*inside):
-        pool = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        return nn.Sequential(nn.Conv2d(1, 6, 3), *inside, nn.Conv2d(6, 6, 1), *pool, nn.Linear(6, 10))
-
-    def told(model):
-        prepared = prepare(RunConfig.make(**QUICK), model, data_sets.load("digits"))
-        return [line for line in about_dense(prepared) if "shrink" in line]
-
-    assert told(net(nn.Conv2d(6, 6, 1))) == []
-    (line,) = told(net(Mixer()))
-    assert re.search(r"warning: layers that declare how they shrink are not counted in macs .*: 1; an adapter", line)
