@@ -44,7 +44,7 @@ class Declared:
     def work(self) -> list[tuple[float, Tensor | int, Tensor | int]]:
         """Its multiply-adds, as a sum of (number, ids or 1, ids or 1); one fixed number where they are no such sum."""
         full = (len(self.reads), len(self.makes))
-        all_of_it = self._run(self.module, full)
+        all_of_it = self._run(copy.deepcopy(self.module), full)
         try:
             found = _fitted({width: self._run(_shrunk(self.module, *width), width) for width in _widths(*full)})
         except Exception:  # whatever its own code raises: `verify` runs it, and says so
@@ -76,7 +76,7 @@ class Declared:
         return found
 
     def _run(self, module: nn.Module, width: Width) -> float:
-        counted = _Counted()
+        counted, module = _Counted(), module.eval()  # a copy
         with torch.no_grad(), torch.random.fork_rng(devices=[]), counted:
             for x in self.inputs:
                 module(x[:, : width[0]])

@@ -127,3 +127,20 @@ def test_what_cannot_be_told_costs_as_much_as_all_of_it(kind):
     fixed = Macs(whole)((12, 9)) - PIXELS * (27 * 12 + 4 * 9)
     assert Macs(whole)((6, 4)) == pytest.approx(fixed + PIXELS * (27 * 6 + 4 * 4))
     assert fixed >= PIXELS * 12 * 9
+
+
+def test_the_module_is_left_as_it_is():
+    class Normed(Mixer):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.calls = nn.BatchNorm2d(9), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.norm(super().forward(x)) if x.shape[1] == 12 else super().forward(x)
+
+    net = Net(Normed()).train()
+    trace(net, IMAGES)
+    assert net.layer.norm.num_batches_tracked == 0
+    assert net.layer.training
+    assert (net.layer.weight.shape, net.layer.in_channels) == ((9, 12), 12)
