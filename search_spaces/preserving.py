@@ -17,6 +17,8 @@ from search_spaces.operators import OperatorMode
 def preserved(model: nn.Module) -> Iterator[Written]:
     """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were.
 
+    So are attributes of modules (that the weights have been rescaled, say), which belong to the tensors.
+
     Yields:
         What is to be asked about each operator before it runs, or to be entered, and sees them by itself.
     """
@@ -28,6 +30,7 @@ def preserved(model: nn.Module) -> Iterator[Written]:
     tables += [(table, dict(table)) for table in kept]
     for table in kept:
         table.clear()
+    attributes = [(vars(m), dict(vars(m))) for m, _ in modes if not isinstance(m, torch.jit.ScriptModule)]
     values = [(b, b.detach().clone()) for b in model.buffers()]
     written = Written(model)
     try:
@@ -39,6 +42,8 @@ def preserved(model: nn.Module) -> Iterator[Written]:
                 module.training = mode  # which stands in the TorchScript
             else:
                 vars(module)["training"] = mode
+        for own, before in attributes:
+            own.update((name, value) for name, value in before.items() if not _is_worked_out(value))
         for table, before in tables:
             table.clear()
             table.update(before)
@@ -46,6 +51,11 @@ def preserved(model: nn.Module) -> Iterator[Written]:
             for buffer, value in values:
                 buffer.copy_(value)
         written.restore()
+
+
+def _is_worked_out(value: Any) -> bool:
+    """A tensor of the last pass (a weight under weight norm): that of a new one can be copied with its module."""
+    return isinstance(value, Tensor) and not value.is_leaf
 
 
 class Written(OperatorMode):

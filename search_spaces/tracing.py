@@ -365,6 +365,8 @@ class Operators(OperatorMode):
         for tensor in tensors_in((args, kwargs)):
             bare = bare or id(tensor) in rec.names or id(tensor) in rec.views
             touched = touched or bare or rec.companion(tensor) is not None
+        if bare and arithmetic.rescales(rec, func, args):
+            return out
         view = computed.of_parameters(rec, func, args, kwargs, out) if bare else None
         if view is not None and rule is not None:
             later = partial(rule, rec, func, args, kwargs, out)

@@ -221,6 +221,13 @@ def boxes(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         rec.set(next(tensors_in(out)), along(line_of(ids, 1), 1, next(tensors_in(out)).shape))
 
 
+def rescales(rec: Recorder, func: Any, args: Any) -> bool:
+    """weight.mul_(2), weight.div_(2): a parameter is what it was, times a number; nothing is done with its channels."""
+    if func.overloadpacket not in (aten.mul_, aten.div_) or id(args[0]) not in rec.names:
+        return False
+    return next(tensors_in(args[1:]), None) is None
+
+
 def passes(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Any:
     """Dropout of whole channels and its like: each channel by itself, whatever noise is drawn inside."""
     with rec.inside(opaque=True):

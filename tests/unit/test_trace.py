@@ -135,6 +135,32 @@ def test_weights_that_the_network_writes_into_are_put_back(write, always):
     assert places == [p.data_ptr() for p in model.parameters()]
 
 
+class Rescaling(nn.Module):
+    """A network that divides a weight once for inference, and multiplies it again to train (RWKV)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 3)
+        self.is_rescaled = False
+
+    def forward(self, x):
+        if self.is_rescaled == self.training:
+            with torch.no_grad():
+                self.b.weight.mul_(4) if self.training else self.b.weight.div_(4)
+            self.is_rescaled = not self.training
+        return self.c(self.b(self.a(x).relu()).relu())
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_a_network_notes_about_its_weights_is_put_back_with_them(law, before):
+    model, x = Rescaling().eval(), torch.randn(2, 4)
+    if before:
+        model(x)
+    space = law(model, x)
+    assert [g.name for g in space.groups] == ["a", "b"]
+    assert model.is_rescaled == before
+
+
 def test_weights_that_are_exchanged_or_renormalised_are_put_back():
     class Exchanging(nn.Module):
         def __init__(self):
