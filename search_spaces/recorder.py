@@ -47,6 +47,10 @@ class Call:
         return self.kernel == other.kernel and _same(self.reads, other.reads) and _same(self.makes, other.makes)
 
 
+def _is_numeric(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _same(a: Tensor | int, b: Tensor | int) -> bool:
     if isinstance(a, int) or isinstance(b, int):
         return isinstance(a, int) and isinstance(b, int) and a == b
@@ -209,7 +213,7 @@ class Recorder:
         if (view := self.views.get(id(tensor))) is not None:
             return view
         name = self.names.get(id(tensor))
-        if name is None or not tensor.is_floating_point() or sum(n > 1 for n in tensor.shape) < 2:
+        if name is None or not _is_numeric(tensor) or sum(n > 1 for n in tensor.shape) < 2:
             return None
         return ParameterView.of(name, tensor)
 
@@ -221,7 +225,7 @@ class Recorder:
         """
         long = [d for d, n in enumerate(tensor.shape) if n > 1]
         known = [d for d in range(tensor.dim()) if (name, d) in self.axes]
-        if not long or not tensor.is_floating_point() or len(known) > 1:
+        if not long or not _is_numeric(tensor) or len(known) > 1:
             self.freeze_tensor(name, tensor.dim(), f"parameter '{name}' is used in a way that is not understood")
             return constant(tensor.shape)
         likely = long[0] if len(long) == 1 else 1 if tensor.dim() == 4 else tensor.dim() - 1

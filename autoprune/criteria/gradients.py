@@ -95,7 +95,7 @@ def _weigh(parameter: Tensor, site: Site, sums: dict[Site, list[Tensor]], heard:
 
     def put(gradient: Tensor) -> None:
         heard()
-        sums[site] = [parameter.detach() * gradient]
+        sums[site] = [(parameter.detach().conj() * gradient).real]
 
     hook: RemovableHandle = parameter.requires_grad_(True).register_hook(put)  # type: ignore[no-untyped-call]
     return hook
@@ -107,6 +107,6 @@ def _watch(module: nn.Module, site: Site, sums: dict[Site, list[Tensor]], heard:
 
     def add(value: Tensor, gradient: Tensor) -> None:
         heard()
-        sums.setdefault(site, []).append(rows_of(value * gradient, axis))  # called twice: both count
+        sums.setdefault(site, []).append(rows_of((value.conj() * gradient).real, axis))  # called twice: both count
 
     return tap_gradient(module, site[1], add)

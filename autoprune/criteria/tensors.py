@@ -61,6 +61,7 @@ class Part:
         return self._chosen(tensor).reshape(len(self.index), -1)
 
     def _chosen(self, tensor: Tensor) -> Tensor:
+        tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor  # two numbers each
         return tensor.index_select(self.axis, self.index.flatten()).movedim(self.axis, 0)
 
 

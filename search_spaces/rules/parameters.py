@@ -23,6 +23,7 @@ aten = torch.ops.aten
 TURNS = {
     aten.t, aten.transpose, aten.permute, aten.unsqueeze, aten.select, aten.view, aten._unsafe_view, aten.reshape,
     aten.clone, aten.detach, aten.alias, aten.expand, aten.index, aten.index_select, aten.squeeze,
+    aten.view_as_complex, aten.view_as_real,
 }  # fmt: skip
 Axes = tuple[tuple[int, ...], ...]
 
@@ -40,6 +41,11 @@ def turned(rec: Recorder, func: Any, args: Any, out: Any) -> Axes | None:
     kind, dims = func.overloadpacket, x.dim()
     if kind in (aten.clone, aten.detach, aten.alias):
         return axes
+    if kind is aten.view_as_real:
+        return (*axes, (-2,))
+    if kind is aten.view_as_complex:
+        keep_whole(rec, view, axes[-1], f"'{view.name}' holds complex numbers in {rec.where}")
+        return axes[:-1]
     if kind is aten.t:
         return axes[::-1]
     if kind is aten.transpose:

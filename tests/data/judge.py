@@ -63,7 +63,7 @@ def absent(model, space, kept):
         if isinstance(layer, (_ConvNd, nn.Linear)) and "weight" not in layer._parameters:
             layer.register_forward_hook(partial(without_output, torch.from_numpy(positions)))
             continue
-        if value.is_floating_point():
+        if value.is_floating_point() or value.is_complex():
             value.index_fill_(member.axis, torch.from_numpy(positions), torch.nan)
     for member, positions in places(space, kept, ("declared",)):
         module = model.get_submodule(member.tensor)
