@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.attributes import counts_heads, is_width
-from search_spaces.companions import along, line_of, varying
+from search_spaces.companions import along, line_of
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
 from search_spaces.rules.layers import bind
@@ -44,27 +44,23 @@ def spread(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:
             if isinstance(s, ChannelCount) and (func is T.repeat or d not in vary):
                 on_constants(rec, [s], func.__name__)
         return out
-    if len(counts) > 1 or varying(before) or not all(plain(s) == out.shape[d] and s.factor == 1 for d, s in counts):
-        rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
-        for _, count in counts:
-            count.lose(func.__name__)
-        return out
-    ((axis, count),) = counts
     rec.freeze(before, f"{func.__name__} in {rec.where} spreads it over other channels")
-    rec.set(out, along(count.ids, axis, out.shape))
+    for _, count in counts:
+        count.lose(func.__name__)
     return out
 
 
 def for_every_channel(rec: Recorder, func: Any, args: Any, kwargs: Any, sizes: list[Any]) -> Tensor | None:
-    """A filter (or several) of the network's own, or of constants, given to each of counted channels; else None."""
+    """What is given to each of counted channels, and stays: a filter, or several; what all heads share. Else None."""
     x = args[0]
     own = id(x) in rec.names or rec.view_of(x) is not None
-    spread_over = [d for d, s in enumerate(sizes) if isinstance(s, ChannelCount) or (own and _is_width(s))]
-    if len(spread_over) != 1 or len(sizes) < max(x.dim(), 2) or (not own and rec.varying(x)):
+    counted = [d for d, s in enumerate(sizes) if isinstance(s, ChannelCount) or (own and _is_width(s))]
+    counted = [d for d in counted if func is T.repeat or _old_size(x, d - len(sizes)) == 1]
+    if len(counted) != 1 or len(sizes) < x.dim():
         return None
-    axis, size = spread_over[0], sizes[spread_over[0]]
+    axis, size = counted[0], sizes[counted[0]]
     old = _old_size(x, axis - len(sizes))
-    if (old != 1 and func is not T.repeat) or (isinstance(size, ChannelCount) and size.factor != 1):
+    if (old != 1 and not own and rec.varying(x)) or (isinstance(size, ChannelCount) and size.factor != 1):
         return None
     rec.freeze_all(x, f"{func.__name__} in {rec.where} gives it to every channel")
     with rec.inside(opaque=True):

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose filters the code gives to each channel: blurs, Sobel, Haar wavelets, correlations."""
+"""What the code gives to each channel or head: filters of depthwise convolutions (blurs, wavelets), shared keys."""
 
 import numpy as np
 import pytest
@@ -79,6 +79,39 @@ def test_numbers_written_in_the_code_keep_the_channels(law, toy, function):
     net = toy(lambda s, x: s.b(s.k(s.a(x).relu())), a=toy.conv(), k=Filtered(function), b=toy.conv())
     space = law(net, torch.randn(2, 3, 8, 8), seeds=(0,))
     assert [g.name for g in space.groups] == ["stem.0", "body.b", "head"]
+
+
+class Latent(nn.Module):
+    """Attention whose keys have a part that all heads share (DeepSeek-V2, https://arxiv.org/abs/2405.04434)."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.heads, self.part, self.spread = 4, 3, spread
+        self.entry, self.query = nn.Linear(6, 10), nn.Linear(10, 4 * 6)
+        self.own, self.shared, self.value = nn.Linear(10, 4 * 3), nn.Linear(10, 3), nn.Linear(10, 4 * 5)
+        self.out, self.head = nn.Linear(4 * 5, 10), nn.Linear(10, 4)
+
+    def forward(self, x):
+        x = self.entry(x)
+        query, own, value = (
+            layer(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for layer in (self.query, self.own, self.value)
+        )
+        key = torch.cat([own, self.spread(self.shared(x)[:, None], own)], -1)
+        y = (query @ key.mT).softmax(-1) @ value
+        return self.head(x + self.out(y.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize(
+    "spread",
+    [
+        lambda shared, own: shared.expand(*own.shape[:-1], -1),
+        lambda shared, own: shared.expand(-1, own.shape[1], shared.shape[2], shared.shape[3]),
+        lambda shared, own: shared.repeat(1, own.shape[1], 1, 1),
+    ],
+)
+def test_what_all_heads_share_stays_and_they_go(law, spread):
+    space = law(Latent(spread), torch.randn(2, 5, 6), seeds=(0,))
+    assert {g.name: g.size for g in space.groups} == {"entry": 10, "query": 4}
 
 
 class OwnFilters(nn.Module):
