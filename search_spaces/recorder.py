@@ -243,11 +243,13 @@ class Recorder:
         if isinstance(tensor, Tensor) and id(tensor) not in self.names:
             self.graph.mark(tensor, ATTRIBUTE, (self, companion))
             self.graph.identify(tensor, companion)
+            if companion is not None and companion.shape == tensor.shape and not tensor.numel():
+                self._keep_sizes(tensor, companion)
 
     @quietly
     def read(self, tensor: Tensor, axis: int, why: str = "") -> Tensor:
         """The ids along `axis`, [n]: what a layer that mixes this axis reads. Ids at one index are united."""
-        ids = squeeze(self.ids(tensor)).movedim(axis, 0)
+        ids = squeeze(self.ids(tensor) if tensor.numel() else self.sizes_of_empty(tensor)).movedim(axis, 0)
         ids = ids.reshape(ids.shape[0], -1)
         first = ids[:, 0]
         if ids.shape[1] > 1:
@@ -284,6 +286,18 @@ class Recorder:
     def empty(self, tensor: Tensor, companion: Tensor) -> None:
         """Of a tensor without elements: a companion with one position where it has none."""
         self.hollow[id(tensor)] = tensor, companion
+
+    def sizes_of_empty(self, tensor: Tensor) -> Tensor:
+        """Its companion as `empty` has noted it; without, it keeps its sizes."""
+        found = self.hollow.get(id(tensor))
+        return constant([max(n, 1) for n in tensor.shape]) if found is None else found[1]
+
+    def _keep_sizes(self, tensor: Tensor, companion: Tensor) -> None:
+        """Of an empty companion that was spread, what was spread is still there."""
+        shape, strides = [max(n, 1) for n in tensor.shape], companion.stride()
+        last = companion.storage_offset() + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        if last * companion.element_size() < companion.untyped_storage().nbytes():
+            self.empty(tensor, companion.as_strided(shape, strides))
 
     def see(self, values: Any, *, joined: bool = False) -> None:
         """The tensors within `values` are used; `joined`: laid side by side, as those without elements may be."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.channels import distinct
-from search_spaces.companions import along, constant, folded, line_of, squeeze, tidy, varying
+from search_spaces.companions import along, folded, line_of, squeeze, tidy, varying
 from search_spaces.contents import tensors_in
 from search_spaces.recorder import Recorder
 
@@ -64,19 +64,14 @@ def concatenate(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -
     tensors = [t for t in args[0] if t.numel() or t.dim() == out.dim()]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
     companions = [tidy(rec.channels.canonical(rec.ids(t))) for t in tensors]
-    beside(rec, [c if t.numel() else sizes_of(rec, t) for t, c in zip(tensors, companions, strict=True)], axis, "cat")
+    sizes = [c if t.numel() else rec.sizes_of_empty(t) for t, c in zip(tensors, companions, strict=True)]
+    beside(rec, sizes, axis, "cat")
     index = tuple(
         slice(0, 1) if d != axis and all(c.stride(d) == 0 for c in companions) else slice(None)
         for d in range(out.dim())
     )
     joined = rec.channels.canonical(torch.cat([c[index] for c in companions], axis))  # what is one now looks so
     rec.set(out, tidy(joined.expand(out.shape)))
-
-
-def sizes_of(rec: Recorder, tensor: Tensor) -> Tensor:
-    """The companion of a tensor without elements, with one position where it has none."""
-    found = rec.hollow.get(id(tensor))
-    return constant([max(n, 1) for n in tensor.shape]) if found is None else found[1]
 
 
 def stack(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:

@@ -193,3 +193,32 @@ def test_a_tensor_without_elements_whose_sizes_are_not_followed_keeps_them(law, 
     assert [g.name for g in space.groups] == ["first"]
     (reason,) = (g.frozen_because for g in space.frozen if g.name == "second")
     assert reason == "cat in the model lays it beside a constant of fixed size"
+
+
+class Read(nn.Module):
+    """The same, where a layer has been given no tokens."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.first, self.second, self.other = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(6, 8)
+        self.norm, self.head, self.then = nn.LayerNorm(8), nn.Linear(8, 4), then
+
+    def forward(self, x):
+        nothing = self.then(self, self.other(x[:, :0]))
+        return self.head(torch.cat([self.second(self.first(x).relu()), nothing], 1).relu().mean(1))
+
+
+@pytest.mark.parametrize(
+    ("then", "groups"),
+    [
+        (lambda s, y: y, ["other", "first"]),
+        (lambda s, y: y.relu(), ["first"]),
+        (lambda s, y: s.norm(y), ["first"]),
+        (lambda s, y: s.second(y), ["second"]),
+    ],
+    ids=["at once", "by itself", "normalised", "twice"],
+)
+def test_layers_that_read_a_tensor_without_elements(law, then, groups):
+    """What such a layer makes has its channels; what is made of that otherwise keeps its size."""
+    space = law(Read(then), torch.randn(2, 5, 6), seeds=(0,))
+    assert [g.name for g in space.groups] == groups
