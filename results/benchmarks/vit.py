@@ -7,7 +7,8 @@ FOLDER holds cifar10_jpeg.tar.xz. A small transformer (6 layers, 192 wide, 6 hea
 then pruned to 50 and 30 % of its multiply-adds by three rules and trained again for one epoch, with three seeds:
 
 - `heads + MLP + stream`: the widths by `allocation.knapsack` over all groups,
-- `MLP only`: the same, all else whole (where the budget is out of reach so, the least that can be reached is said),
+- `MLP only`: the same, all else whole (where the budget is out of reach so, the least that can be reached is said; the
+  same widths are trained once),
 - `uniform`: the same share of every group.
 
 The units that stay are the best by `group_fisher` each time. Pieces are kept in the cache: what was begun goes on, in
@@ -162,18 +163,22 @@ class Study:
         problem = Problem(limited, (parse(f"macs<={budget}"),), scores)
         return uniform(problem) if rule == "uniform" else knapsack(problem)
 
-    def run(self, rule: str, budget: str, seed: int) -> dict[str, Any]:
+    def chosen(self, rule: str, budget: str) -> Widths | str:
+        """What a rule keeps, or why it cannot."""
+        dense = self.dense()
+        space = trace(dense, EXAMPLE)
+        try:
+            return self.widths(rule, budget, space, self.scores(dense, space))
+        except OutOfReachError as error:
+            return str(error)
+
+    def run(self, rule: str, budget: str, widths: Widths, seed: int) -> dict[str, Any]:
         """One pruned network: its top-1 before and after the training."""
 
         def compute() -> dict[str, Any]:
             dense = self.dense()
             space = trace(dense, EXAMPLE)
-            scores = self.scores(dense, space)
-            try:
-                widths = self.widths(rule, budget, space, scores)
-            except OutOfReachError as error:
-                return {"error": str(error)}
-            model = prune(dense, space, space.kept(widths, scores))
+            model = prune(dense, space, space.kept(widths, self.scores(dense, space)))
             share = Macs(space)(widths) / Macs(space)(space.full)
             before = self.top1(model)["test"]
             how = TrainingSettings(lr=PRUNED_LEARNING_RATE, seed=seed, **ADAMW)
@@ -197,11 +202,15 @@ def table(study: Study, seeds: list[int], dense: dict[str, float]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for budget in BUDGETS:
+        known: dict[Widths, str] = {}
         for rule in RULES:
-            found = [study.run(rule, budget, seed) for seed in seeds]
-            if "error" in found[0]:
-                lines.append(f"| {budget} | {rule} | | | | | {found[0]['error']} |")
+            widths = study.chosen(rule, budget)
+            if isinstance(widths, str) or widths in known:
+                why = widths if isinstance(widths, str) else f"the widths of `{known[widths]}`"
+                lines.append(f"| {budget} | {rule} | | | | | {why} |")
                 continue
+            known[widths] = rule
+            found = [study.run(rule, budget, widths, seed) for seed in seeds]
             shown = ", ".join(f"{name} {width}" for name, width in found[0]["widths"].items())
             tops = (protocol.spread([f[split] for f in found]) for split in ("val", "test"))
             cells = (budget, rule, f"{100 * found[0]['macs']:.1f} %", f"{found[0]['before']:.2f}", *tops, shown)
