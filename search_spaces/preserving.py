@@ -17,14 +17,18 @@ from search_spaces.operators import OperatorMode
 def preserved(model: nn.Module) -> Iterator[Written]:
     """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were.
 
-    So are attributes of modules (that the weights have been rescaled, say), which belong to the tensors.
+    So are attributes and parts of modules (that the weights have been rescaled, say), which belong to the tensors; what
+    was not there goes.
 
     Yields:
         What is to be asked about each operator before it runs, or to be entered, and sees them by itself.
     """
     modes = [(m, m.training) for m in model.modules()]
     tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
-        (table, dict(table)) for m, _ in modes for table in (m._parameters, m._buffers) if isinstance(table, dict)
+        (table, dict(table))
+        for m, _ in modes
+        for table in (m._parameters, m._buffers, m._modules)
+        if isinstance(table, dict)
     ]
     kept = caches(model)
     tables += [(table, dict(table)) for table in kept]
@@ -43,6 +47,8 @@ def preserved(model: nn.Module) -> Iterator[Written]:
             else:
                 vars(module)["training"] = mode
         for own, before in attributes:
+            for name in own.keys() - before:
+                del own[name]
             own.update((name, value) for name, value in before.items() if not _is_worked_out(value))
         for table, before in tables:
             table.clear()

@@ -161,6 +161,33 @@ def test_what_a_network_notes_about_its_weights_is_put_back_with_them(law, befor
     assert model.is_rescaled == before
 
 
+def test_what_a_network_notes_in_a_new_attribute_goes_with_what_it_did(law):
+    class Once(nn.Module):
+        """Scales a weight, and makes a part, in its first pass."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.gate = nn.Linear(4, 6), nn.Linear(6, 3), None
+
+        def forward(self, x):
+            if not hasattr(self, "done"):
+                with torch.no_grad():
+                    self.a.weight.mul_(3)
+                self.done = True
+            if self.gate is None:
+                self.gate = nn.Sigmoid()
+            return self.b(self.gate(self.a(x)))
+
+    model, x = Once().eval(), torch.randn(2, 4)
+    expected = copy.deepcopy(model)(x)
+    names = {*vars(model)}
+    space = law(model, x)
+    assert [g.name for g in space.groups] == ["a"]
+    assert {*vars(model)} == names
+    assert [name for name, _ in model.named_children()] == ["a", "b"]
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+
+
 def test_weights_that_are_exchanged_or_renormalised_are_put_back():
     class Exchanging(nn.Module):
         def __init__(self):
@@ -458,16 +485,17 @@ def test_sizes_that_a_module_keeps_are_plain_numbers_after_the_trace():
         def __init__(self):
             super().__init__()
             self.a, self.b = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 1)
-            self.table = {}
+            self.table, self.seen = {}, []
 
         def forward(self, x):
             x = self.a(x)
-            self.last, self.table[x.shape[1]] = x.shape[1], [x.shape, (x.shape[1],)]
+            self.seen.append(x.shape[1])
+            self.table[x.shape[1]] = [x.shape, (x.shape[1],)]
             return self.b(x)
 
     model = Keeps()
     trace(model, IMAGE)
-    kept = [model.last, *model.table, *model.table[8][0], *model.table[8][1], model.a.out_channels]
+    kept = [*model.seen, *model.table, *model.table[8][0], *model.table[8][1], model.a.out_channels]
     assert {type(n) for n in kept} == {int}
 
 
@@ -588,15 +616,16 @@ def test_what_a_network_keeps_of_an_activation_carries_nothing_of_the_trace(copi
     class Keeping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 2)
+            self.first, self.second, self.kept = nn.Linear(5, 8), nn.Linear(8, 2), []
 
         def forward(self, x):
-            self.kept = copied(self.first(x))
-            return self.second(self.kept)
+            self.kept.append(copied(self.first(x)))
+            return self.second(self.kept[-1])
 
     model = Keeping()
     assert {g.name: g.size for g in trace(model, torch.randn(2, 5)).groups} == {"first": 8}
-    assert not vars(model.kept)
+    assert model.kept
+    assert not any(vars(kept) for kept in model.kept)
     pickle.dumps(model.kept)
 
 
