@@ -42,17 +42,27 @@ class Declared:
     pixels: float = 0.0
 
     def work(self) -> list[tuple[float, Tensor | int, Tensor | int]]:
-        """Its multiply-adds, as a sum of (number, ids or 1, ids or 1); one fixed number where they are no such sum."""
+        """Its multiply-adds, as a sum of (number, read, made): ids or a number of channels; nothing if it has none.
+
+        The first makes its channels, so that they are counted where layers are (activations). Where the multiply-adds
+        are no such sum it is one with all channels, whatever goes.
+        """
         full = (len(self.reads), len(self.makes))
         all_of_it = self._run(copy.deepcopy(self.module), full)
+        if not all_of_it:
+            return []
         try:
             found = _fitted({width: self._run(_shrunk(self.module, *width), width) for width in _widths(*full)})
         except Exception:  # whatever its own code raises: `verify` runs it, and says so
             found = None
         if found is None:
-            return [(all_of_it, 1, 1)]
+            return [(all_of_it / full[1], 1, full[1])]
         sides: list[tuple[Tensor | int, Tensor | int]] = [(r, m) for r in (1, self.reads) for m in (1, self.makes)]
-        return [(each, *side) for each, side in zip(found, sides, strict=True) if each]
+        rows = [(each, *side) for each, side in zip(found, sides, strict=True) if each]
+        rows.sort(key=lambda row: (row[2] is not self.makes, -row[0]))
+        if rows and rows[0][2] is not self.makes:
+            rows.insert(0, (0.0, 1, self.makes))
+        return rows
 
     def lengths(self) -> dict[tuple[str, int], Tensor]:
         """(Parameter, axis) -> ids [size of the axis] of which as many stay as it will be long."""

@@ -494,7 +494,7 @@ class Recorder:
                 self.calls[owner, kind] = call
                 continue
             found = self.declared[owner]
-            for number, (work, reads, makes) in enumerate(sorted(found.work(), key=lambda row: -row[0])):
+            for number, (work, reads, makes) in enumerate(found.work()):
                 pixels = 1.0 if number else found.pixels  # what it makes is counted once
                 layer = Call(DECLARED, work / self.batch / pixels, pixels, reads, makes)
                 self.calls[owner, f"{DECLARED}#{number}"] = layer

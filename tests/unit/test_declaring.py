@@ -84,9 +84,19 @@ def test_costs_are_those_worked_out_by_hand(kind, widths):
     assert sum(p.numel() for p in left.parameters()) == Params(space)(widths)
 
 
-def test_its_answer_is_an_activation():
-    space = trace(Net(Mixer()).eval(), IMAGES)
-    assert Activations(space)((7, 4)) == PIXELS * (7 + 4 + 4)
+class Shifted(Mixer):
+    """Its work goes with the channels that it reads; what it makes is a scaled sum of these."""
+
+    def forward(self, x):
+        ones = torch.ones(1, x.shape[1], 1, 1)
+        return F.conv2d(x, ones) * self.bias[:, None, None]
+
+
+@pytest.mark.parametrize("kind", [Mixer, Squeezed, Shifted])
+def test_its_answer_is_an_activation(kind):
+    space = trace(Net(kind()).eval(), IMAGES)
+    further = {Mixer: 0, Squeezed: 2, Shifted: 1}[kind]  # parts of its multiply-adds, of one activation each
+    assert Activations(space)((7, 4)) == PIXELS * (7 + 4 + 4) + further
 
 
 def test_each_call_is_counted():
@@ -127,6 +137,11 @@ def test_what_cannot_be_told_costs_as_much_as_all_of_it(kind):
     fixed = Macs(whole)((12, 9)) - PIXELS * (27 * 12 + 4 * 9)
     assert Macs(whole)((6, 4)) == pytest.approx(fixed + PIXELS * (27 * 6 + 4 * 4))
     assert fixed >= PIXELS * 12 * 9
+
+
+@pytest.mark.parametrize("kind", [Square, Stubborn])
+def test_the_answer_of_what_cannot_be_told_is_one_of_all_channels(kind):
+    assert Activations(trace(Net(kind()).eval(), IMAGES))((7, 4)) == PIXELS * (7 + 9 + 4)
 
 
 def test_the_module_is_left_as_it_is():
