@@ -19,7 +19,7 @@ from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
 from search_spaces.recorder import Recorder, name_of
 from search_spaces.rules.products import DISTANCES, PRODUCTS
-from search_spaces.rules.reductions import ORDERED, SHARES, STATISTICS, axes_of
+from search_spaces.rules.reductions import LOSSES, ORDERED, SHARES, STATISTICS, axes_of
 
 aten = torch.ops.aten
 
@@ -30,7 +30,7 @@ LIKE = {
     aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like, aten.fill,
     aten.fill_, aten.zero_,
 }  # fmt: skip
-MIXING = STATISTICS | SHARES | ORDERED
+MIXING = STATISTICS | LOSSES | SHARES | ORDERED
 FILLED = "_filled"  # of a traced tensor: its recorder
 
 
@@ -43,7 +43,8 @@ def follow(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """An operator has run: which tensors are filled now; channels that one of these was mixed over are frozen."""
     given = list(tensors_in((args, kwargs)))
     alone = bool(given) and all(is_filled(rec, t) for t in given)
-    if alone and any(set(rec.varying(x)) & set(axes) for x, axes in _mixed(func, args, kwargs)):
+    mixed = _mixed(func, args, kwargs)
+    if all(is_filled(rec, x) for x, _ in mixed) and any(set(rec.varying(x)) & set(axes) for x, axes in mixed):
         rec.freeze_all(given, f"{name_of(func)} of a tensor without data in {rec.where} tells how many there are")
     values = all(not isinstance(a, Tensor) or is_filled(rec, a) for a in (*args[1:], *kwargs.values()))
     if alone or (func.overloadpacket in LIKE and values):
@@ -61,7 +62,9 @@ def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
         left, right = [a for a in args if isinstance(a, Tensor)][-2:]
         inner = right.dim() - (1 if func.overloadpacket in DISTANCES else 2)
         return [(left, [left.dim() - 1]), (right, [max(inner, 0)])]
-    return [(args[0], axes_of(func, args, kwargs))] if func.overloadpacket in MIXING else []
+    if func.overloadpacket not in MIXING:
+        return []
+    return [(x, axes_of(func, args, kwargs)) for x in args[: 2 if func.overloadpacket in LOSSES else 1]]
 
 
 def mark(rec: Recorder, tensors: Iterable[Tensor]) -> None:

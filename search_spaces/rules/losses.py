@@ -16,10 +16,11 @@ from search_spaces.rules.arithmetic import combine
 
 
 def loss(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Tensor) -> None:
-    """mse_loss(x, target), binary_cross_entropy(x, target, weight) ..., of equal shapes."""
+    """mse_loss(x, target) ...; with weights, or of two shapes (one is spread over the other), all of them stay."""
     x, target, *others = tensors_in((args, kwargs))
-    if others:
-        rec.freeze_all((args, kwargs), f"{name_of(func)} with weights in {rec.where}")
+    if others or x.shape != target.shape:
+        how = "with weights" if others else "of two shapes"
+        rec.freeze_all((args, kwargs), f"{name_of(func)} {how} in {rec.where}")
         return
     ids = combine(rec, [x, target], x.shape)
     reductions.reduced(rec, func, args, ids, reductions.axes_of(func, args, kwargs), out)

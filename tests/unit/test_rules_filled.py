@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from search_spaces import prune, trace
 
@@ -38,6 +39,10 @@ NUMBERS = {
     "moved": lambda s, x: x * torch.ones(s.dim)[None, :, None].expand_as(x).norm(),
     "shares": lambda s, x: x * ones(s, x).softmax(1),
     "a product": lambda s, x: x * (ones(s, x).transpose(1, 2) @ ones(s, x)),
+    "added to a product": lambda s, x: (
+        x * torch.addmm(torch.zeros(2, 2), ones(s, x)[..., 0], ones(s, x)[..., 0].t()).sum()
+    ),
+    "a loss": lambda s, x: x * F.mse_loss(torch.ones_like(x), torch.zeros_like(x), reduction="sum"),
     "positions": lambda s, x: x * torch.ones_like(x).cumsum(1),
 }
 

@@ -63,8 +63,13 @@ def test_by_hand():
 
 @pytest.mark.parametrize(
     "loss",
-    [lambda a, b: F.mse_loss(a, torch.ones(2, 12, 4, 4)), lambda a, b: F.binary_cross_entropy_with_logits(a, b, b)],
-    ids=["a constant", "weights"],
+    [
+        lambda a, b: F.mse_loss(a, torch.ones(2, 12, 4, 4)),
+        lambda a, b: F.binary_cross_entropy_with_logits(a, b, b),
+        lambda a, b: F.soft_margin_loss(a, b[:, :1].sign()),
+        lambda a, b: F.soft_margin_loss(a, torch.ones(2, 1, 4, 4), reduction="none").sum(1),
+    ],
+    ids=["a constant", "weights", "spread", "spread, of each"],
 )
 def test_what_keeps_its_size_beside_it_keeps_the_channels(law, loss):
     space = law(Auxiliary(loss), IMAGES, seeds=(0,))
