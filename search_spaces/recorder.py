@@ -26,6 +26,7 @@ from search_spaces.views import ParameterView
 
 DECLARED = "declared"  # kind of the layers of a module that declares how it shrinks
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
+FILLED = "_filled"  # of a traced tensor: (its recorder, whether all of it is) if the code has filled it (see filled.py)
 MADE, BARE = (
     frozenset(("out", "declared")),
     frozenset(("free",)),
@@ -432,6 +433,19 @@ class Recorder:
         place = view.places[axes[0]][0]
         known = self.axes.get(place)
         return ChannelCount.of(known[1] if known else self.asked(place, view.shape[axes[0]]), self)
+
+    def filling(self, tensor: Tensor) -> bool | None:
+        """Has the code filled all of a tensor? None where it has filled nothing of it."""
+        owner, whole = getattr(tensor, FILLED, None) or (None, None)
+        return whole if owner is self else None
+
+    @quietly
+    def mix(self, tensor: Tensor, axis: int) -> Tensor:
+        """The ids along `axis`, [n], as a layer reads them that sums over them; they stay if no data is in them."""
+        ids = self.read(tensor, axis)
+        if self.filling(tensor) and bool(tensor.any()):
+            self.freeze(ids, f"{self.where} reads a tensor without data")
+        return ids
 
     # -- tensor axes ---------------------------------------------------------------------------------------------
     @quietly

@@ -1,7 +1,8 @@
 """Tensors that the code fills itself: `torch.zeros(n, self.dim)`, `torch.ones_like(x)`.
 
-They are as wide as the channels they meet, but what is in them comes from none. Summed over, they tell how many
-channels there are, which pruning changes: of `ones(c).sum()` the channels are frozen, as of `float(c)`.
+They are as wide as the channels they meet, but what is in them comes from none, as in what is given to every channel
+(`mask.expand(-1, c)`). Summed over, they tell how many channels there are, which pruning changes: of `ones(c).sum()`
+the channels are frozen, as of `float(c)`. So they are where a layer reads such a tensor alone, unless it is zero.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from search_spaces.attributes import counts_heads, is_width
 from search_spaces.companions import along
 from search_spaces.contents import tensors_in
 from search_spaces.counts import ChannelCount, Size
-from search_spaces.recorder import Recorder, name_of
+from search_spaces.operators import quietly
+from search_spaces.recorder import FILLED, Recorder, name_of
 from search_spaces.rules.products import DISTANCES, PRODUCTS
 from search_spaces.rules.reductions import LOSSES, ORDERED, SHARES, STATISTICS, axes_of
 
@@ -28,32 +30,72 @@ FILL = {torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.rand
 }  # fmt: skip
 LIKE = {
     aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like, aten.fill,
-    aten.fill_, aten.zero_,
+    aten.fill_, aten.zero_, aten.copy_,
 }  # fmt: skip
 MIXING = STATISTICS | LOSSES | SHARES | ORDERED
-FILLED = "_filled"  # of a traced tensor: its recorder
 
 
 def is_filled(rec: Recorder, tensor: Tensor) -> bool:
     """Is nothing in it but what the code has put there?"""
-    return getattr(tensor, FILLED, None) is rec
+    return rec.filling(tensor) is not None
 
 
 def follow(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     """An operator has run: which tensors are filled now; channels that one of these was mixed over are frozen."""
     given = list(tensors_in((args, kwargs)))
-    alone = bool(given) and all(is_filled(rec, t) for t in given)
-    mixed = _mixed(func, args, kwargs)
-    if all(is_filled(rec, x) for x, _ in mixed) and any(set(rec.varying(x)) & set(axes) for x, axes in mixed):
+    filled = [t for t in given if is_filled(rec, t)]
+    alone = bool(filled) and not any(_has_data(rec, t) for t in given)
+    mixed = _mixed(func, args, kwargs) if filled else []
+    over = [x for x, axes in mixed if set(rec.varying(x)) & set(axes)]
+    if over and not any(_has_data(rec, x) for x, _ in mixed):
         rec.freeze_all(given, f"{name_of(func)} of a tensor without data in {rec.where} tells how many there are")
-    values = all(not isinstance(a, Tensor) or is_filled(rec, a) for a in (*args[1:], *kwargs.values()))
-    if alone or (func.overloadpacket in LIKE and values):
+    values = not any(_has_data(rec, t) for t in tensors_in((args[1:], kwargs)))
+    if func.overloadpacket in LIKE and values:
         mark(rec, tensors_in(out))
+        for tensor in tensors_in(out if func._schema.is_mutable else ()):
+            _put_into(rec, tensor, tensor._base)
+    elif alone:
+        mark(rec, tensors_in(out), whole=all(rec.filling(t) for t in filled))
+    elif _fills_parts(rec, func, args, out):
+        mark(rec, tensors_in(out), whole=False)
     elif func._schema.is_mutable:
         for tensor in tensors_in(out):
             for written in (tensor, tensor._base):
                 if written is not None and is_filled(rec, written):
                     rec.graph.mark(written, FILLED, None)
+
+
+def _has_data(rec: Recorder, tensor: Tensor) -> bool:
+    """Does something in it come from channels? A parameter has them, though they may not be known yet."""
+    if is_filled(rec, tensor):
+        return False
+    if id(tensor) in rec.names or id(tensor) in rec.views:
+        return tensor.numel() > 1
+    return bool(rec.varying(tensor))
+
+
+@quietly
+def _put_into(rec: Recorder, part: Tensor, base: Tensor | None) -> None:
+    """A view of a tensor, if it is one, has been filled; with zeros, it is as if nothing was there."""
+    if base is None:
+        return
+    if part.numel() == base.numel():
+        mark(rec, [base])
+    elif bool(part.any()):
+        mark(rec, [base], whole=bool(rec.filling(base)))
+
+
+@quietly
+def _fills_parts(rec: Recorder, func: Any, args: Any, out: Any) -> bool:
+    """Is it laid beside data, or chosen instead of some? Zeros beside them, on axes without channels, add nothing."""
+    if func.overloadpacket is aten.cat:
+        axis = (args[1] if len(args) > 1 else 0) % out.dim()
+        return any(is_filled(rec, t) and (axis in rec.varying(out) or bool(t.any())) for t in args[0])
+    if func.overloadpacket is aten.stack:
+        return any(is_filled(rec, t) and bool(t.any()) for t in args[0])
+    if func.overloadpacket is aten.where and len(args) > 1:
+        return not _has_data(rec, args[0]) and any(is_filled(rec, t) and bool(t.any()) for t in tensors_in(args[1:]))
+    return False
 
 
 def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
@@ -67,10 +109,10 @@ def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
     return [(x, axes_of(func, args, kwargs)) for x in args[: 2 if func.overloadpacket in LOSSES else 1]]
 
 
-def mark(rec: Recorder, tensors: Iterable[Tensor]) -> None:
-    """They are filled."""
+def mark(rec: Recorder, tensors: Iterable[Tensor], *, whole: bool = True) -> None:
+    """They are filled, or parts of them are."""
     for tensor in tensors:
-        rec.graph.mark(tensor, FILLED, rec)
+        rec.graph.mark(tensor, FILLED, (rec, whole))
 
 
 def counted(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:

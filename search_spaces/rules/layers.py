@@ -98,7 +98,7 @@ def convolved(
             return
         rec.freeze(rec.ids(x), f"{rec.where} slides over the channels")
         rec.set(x, None)
-    ids = rec.read(x, channel)
+    ids = (rec.read if plain(groups) == x.shape[channel] else rec.mix)(x, channel)
     if not isinstance(groups, ChannelCount) and groups == 1:
         into, outof = (0, 1) if transposed else (1, 0)
         ids = rec.register(name, into, ids, "in")
@@ -243,7 +243,7 @@ def projected(rec: Recorder, x: Tensor, out: Tensor, name: str, weight: Tensor, 
     elif len(axes) == 1 and axes[0] != x.dim() - 1:
         beside(rec, x, (weight, bias), out, axes[0])
         return
-    ids = rec.register(name, 1, rec.read(x, -1), "in")
+    ids = rec.register(name, 1, rec.mix(x, -1), "in")
     pixels = out.numel() / weight.shape[0] / rec.batch
     rec.multiplies("linear", kernel=1, pixels=pixels, reads=ids, makes=made, owner=owner_of(rec, name))
     rec.set(out, along(made, -1, out.shape))

@@ -121,7 +121,7 @@ def times_view(
         return None
     shape = view.shape
     rec.reached.update(view.names)
-    reads = rec.read(x, at).reshape([shape[d] for d in inner])
+    reads = rec.mix(x, at).reshape([shape[d] for d in inner])
     axes = varying(rec.channels.canonical(reads))
     place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view, inner))
     line = line_of(reads, place)
@@ -152,7 +152,7 @@ def convolved_with(
     if not view.places[makes_on]:
         return None
     rec.reached.update(view.names)
-    reads = rec.read(x, channel)
+    reads = rec.mix(x, channel)
     made = made_by(rec, view, reads_on, makes_on, reads)
     if view.computed:
         rec.contracts(reads, back=x.dim() - 1 - channel)

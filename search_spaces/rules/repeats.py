@@ -15,6 +15,7 @@ from search_spaces.attributes import counts_heads, is_width
 from search_spaces.companions import along, line_of
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
+from search_spaces.rules.filled import mark
 from search_spaces.rules.layers import bind
 from search_spaces.rules.sizes import as_sizes, on_constants
 
@@ -71,6 +72,7 @@ def for_every_channel(rec: Recorder, func: Any, args: Any, kwargs: Any, sizes: l
         ids = rec.channels.allocate(plain(size))
         rec.claim(size.terms, ids, f"{func.__name__} in {rec.where} spreads it over other channels")
     rec.set(out, along(ids.repeat_interleave(old), axis, out.shape))
+    mark(rec, [out])
     return out
 
 
@@ -97,6 +99,8 @@ def for_every_head(rec: Recorder, x: Tensor, out: Tensor, axis: int, count: Size
     rec.freeze(rec.ids(x), f"{name} in {rec.where} gives it to every head")
     rec.claim(count.terms, ids, f"{name} in {rec.where} spreads it over other channels")
     rec.set(out, along(ids.repeat(out.shape[axis] // len(ids)), axis, out.shape))
+    if x.shape[axis] == 1:
+        mark(rec, [out])
 
 
 def repeat_interleave(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:

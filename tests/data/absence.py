@@ -35,8 +35,9 @@ class Absence(TorchDispatchMode):
         kind = func.overloadpacket
         if kind is aten.convolution:
             return convolution(*args)
-        if kind in DISTANCES:  # what is there on one side only counts
-            return func(args[0].nan_to_num(0.0), args[1].nan_to_num(0.0), *args[2:])
+        if kind in DISTANCES:  # of what is there on both sides
+            both = ~(args[0].isnan().flatten(0, -2).any(0) | args[1].isnan().flatten(0, -2).any(0))
+            return func(args[0][..., both], args[1][..., both], *args[2:])
         if kind in LOSSES and all(a is None for a in args[2 : LOSSES[kind]]):
             return loss(func, args, LOSSES[kind])
         if kind in PRODUCTS:

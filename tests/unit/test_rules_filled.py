@@ -27,6 +27,18 @@ def ones(s, x):
     return torch.ones(x.shape[0], s.dim, 1)
 
 
+def overwritten(s, x):
+    found = x.clone()
+    found[:] = 1.0
+    return x * found.sum(1, keepdim=True)
+
+
+def partly(s, x):
+    found = x.clone()
+    found[:, :, 0] = 1.0
+    return x * found.sum(1, keepdim=True)
+
+
 NUMBERS = {
     "of a size": lambda s, x: x * torch.ones(s.dim).sum(),
     "of a part of it": lambda s, x: x * torch.ones(s.dim // 4).sum(),
@@ -44,6 +56,16 @@ NUMBERS = {
     ),
     "a loss": lambda s, x: x * F.mse_loss(torch.ones_like(x), torch.zeros_like(x), reduction="sum"),
     "positions": lambda s, x: x * torch.ones_like(x).cumsum(1),
+    "with what has no channels": lambda s, x: x * (torch.ones_like(x) * x.mean(1, keepdim=True)).sum(1, keepdim=True),
+    "given to every channel": lambda s, x: x * x.mean(1, keepdim=True).expand(-1, x.shape[1], -1).sum(1, keepdim=True),
+    "beside data": lambda s, x: x * torch.cat([x, torch.ones_like(x)], 1).sum(1, keepdim=True),
+    "beside data, as a token": lambda s, x: x * torch.cat([x, ones(s, x)], 2).sum(1)[:, None, -1:],
+    "stacked with data": lambda s, x: x * torch.stack([x, torch.ones_like(x)]).sum(2).sum(0)[:, None],
+    "chosen": lambda s, x: x * torch.where(x.mean(1, keepdim=True) > 0, torch.ones_like(x), x).sum(1, keepdim=True),
+    "written": overwritten,
+    "written in part": partly,
+    "read by a layer": lambda s, x: x + s.head(torch.ones_like(x).mean(-1)).sum(),
+    "read by a product": lambda s, x: x + (torch.ones_like(x).mean(-1) @ s.head.weight.t()).sum(),
 }
 
 
@@ -65,6 +87,18 @@ def written(s, x):
     return x * state.sum(1)[:, None, None]
 
 
+def shifted(s, x):
+    before = torch.cat([torch.zeros_like(x[:, :, :1]), x[:, :, :-1]], 2)
+    return x * before.square().mean(1, keepdim=True)
+
+
+def recurrent(s, x):
+    state = torch.zeros_like(x[:, :, 0])
+    for step in range(3):
+        state = (x[:, :, step] + s.head(state).sum(1, keepdim=True)).tanh()
+    return x * state[..., None]
+
+
 def added(s, x):
     state = torch.zeros_like(x)
     state += x
@@ -77,6 +111,9 @@ DATA = {
     "added in place": added,
     "weights of a sum": lambda s, x: x * (ones(s, x).transpose(1, 2) @ x),
     "along positions": lambda s, x: x * torch.ones_like(x).sum(2, keepdim=True),
+    "zeros beside it": shifted,
+    "zeros read by a layer": recurrent,
+    "distances": lambda s, x: x * torch.cdist(x.transpose(1, 2), torch.ones_like(x).transpose(1, 2)).mean(),
     "noise": lambda s, x: (x + 0 * torch.randn_like(x)) * x.std(1, keepdim=True),
 }
 
