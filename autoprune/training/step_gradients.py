@@ -38,7 +38,8 @@ class StepGradients:
         modules, parameters = (dict(f(remove_duplicate=False)) for f in (net.named_modules, net.named_parameters))
         self._masks = MaskGradients(space, modules, parameters, self._hear)
         self._heard: list[dict[Site, list[Tensor]]] = []  # in each backward pass
-        self._hearing = self._counts = self._warned = False
+        self._hearing = self._counts = False
+        self._said: set[str] = set()
         trained = (p for p in net.parameters() if p.requires_grad)
         self._hooks = [p.register_post_accumulate_grad_hook(self._count) for p in trained]
 
@@ -47,8 +48,11 @@ class StepGradients:
         if not self._hearing:
             self._hearing = True
             if torch.is_grad_enabled():  # create_graph
-                self._say("the loss takes derivatives of the network, and how these change with a unit is left out "
-                          "where units are judged")  # fmt: skip
+                self._say(
+                    "derivatives",
+                    "the loss takes derivatives of the network, and how these change with a unit is left out where "
+                    "units are judged",
+                )
             torch.autograd.Variable._execution_engine.queue_callback(self._put_by)  # type: ignore[no-untyped-call]
 
     def _count(self, _: Tensor) -> None:
@@ -84,15 +88,16 @@ class StepGradients:
             (name, count), *more = uneven.items()
             others = f" and {len(more)} more" if more else ""
             self._say(
+                "samples",
                 f"layer '{name}'{others}: called with {count} rows for {size} samples, so their gradients cannot be "
                 "told apart, and the groups that it reads are judged by the sum over the samples; a network whose "
-                "layers see all samples in each call is judged by each of them"
+                "layers see all samples in each call is judged by each of them",
             )
 
-    def _say(self, text: str) -> None:
-        """Once."""
-        if not self._warned:
-            self._warned = True
+    def _say(self, about: str, text: str) -> None:
+        """Once of each."""
+        if about not in self._said:
+            self._said.add(about)
             warnings.warn(text, stacklevel=2)
 
     def close(self) -> None:

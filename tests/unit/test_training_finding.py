@@ -312,3 +312,13 @@ def test_imp_takes_the_same_share_of_what_is_left_in_each_phase():
     method.after_step(net, Step(9, ()))
     assert method.pruned[0].tolist() == [True] * 6 + [False] * 2
     assert not net[0].weight[:6].any()
+
+
+def test_fisher_says_both_where_a_loss_takes_derivatives_and_mixes_samples():
+    net, x = network(), torch.randn(8, 2)
+    method, y = begun("fisher", net, 10), net(x.requires_grad_()[:3])
+    with pytest.warns(UserWarning, match="the loss takes derivatives of the network"):
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (y.square().sum() + slope.square().sum()).backward()
+    with pytest.warns(UserWarning, match="called with 3 rows for 8 samples"):
+        method.after_backward(net, Step(0, (((x, x), None, 1.0),)))
