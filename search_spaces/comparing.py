@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces.contents import tensors_in
+from search_spaces.contents import is_inexact, tensors_in
 from search_spaces.operators import OperatorMode
 
 aten = torch.ops.aten
@@ -44,7 +44,7 @@ class _Selections(OperatorMode):
             self.narrowed |= out.is_floating_point() and out.dtype is not torch.float64
         if func.overloadpacket in SELECTIONS or func.namespace == "torchvision":
             scores = [a.detach().clone() for a in args if isinstance(a, Tensor) and a.dim()]
-            self.found.append(Selection(scores, [t.clone() for t in tensors_in(out) if not _is_real(t)]))
+            self.found.append(Selection(scores, [t.clone() for t in tensors_in(out) if not is_inexact(t)]))
         return out
 
 
@@ -65,7 +65,7 @@ class Answer:
 
     def is_finite(self, where: Callable[[Tensor], Tensor] = torch.all) -> bool:
         """Is every number of the answer finite (with `torch.any`: at least one in each tensor)?"""
-        return all(bool(where(t.isfinite())) for t in self.tensors if _is_real(t) and t.numel())
+        return all(bool(where(t.isfinite())) for t in self.tensors if is_inexact(t) and t.numel())
 
     @property
     def holds_numbers(self) -> bool:
@@ -107,13 +107,13 @@ def _relative(found: Tensor, expected: Tensor, dense: Tensor | None) -> float:
     Relative to what pruning changes; where that is nothing (or cannot be said), to the largest number.
     """
     difference = _distance(found, expected)
-    size = float(expected.abs().nan_to_num(0, 0).max()) if _is_real(expected) else 1.0
+    size = float(expected.abs().nan_to_num(0, 0).max()) if is_inexact(expected) else 1.0
     change = _distance(dense, expected) if dense is not None and dense.shape == expected.shape else 0.0
     return difference / max(change if 1e-9 * size < change < math.inf else size, 1e-12)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    if not _is_real(a):
+    if not is_inexact(a):
         return float((a != b).double().mean())
     wide = torch.complex128 if a.is_complex() else torch.float64
     same = (a == b) | (a.isnan() & b.isnan())  # equal infinities are no difference
@@ -123,8 +123,3 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b) if a.shape == b.shape else False
-
-
-def _is_real(values: Tensor) -> bool:
-    """Real or complex numbers, and no counts or truth values."""
-    return values.is_floating_point() or values.is_complex()

@@ -51,6 +51,11 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
                 stack.extend(reversed(value if kind in CONTAINERS else _inside(value)))
 
 
+def is_inexact(tensor: Tensor) -> bool:
+    """Does it hold real or complex numbers, rather than counts, places or truth values?"""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters, buffers, and tables that stand in plain attributes (which no state dict holds), by every name."""
     found = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]

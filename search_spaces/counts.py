@@ -204,7 +204,7 @@ class ChannelCount(Asking):
         if isinstance(other, ChannelCount) and plain(self) == plain(other):
             self.book.promise(self, other, f"{self.book.where} compares it with the number of other channels")
             return True
-        return bool(_compared(operator.eq, self, other))
+        return bool(_compared(self, operator.eq, other))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -302,7 +302,7 @@ class Size(Asking):
             why = f"{self.book.where} compares {self.said} with the number of channels"
             self.book.claim(self.terms + _inverse(other.terms), None, why)
             return True
-        return bool(_compared(operator.eq, self, other))
+        return bool(_compared(self, operator.eq, other))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -324,7 +324,7 @@ def _apply(operation: Callable[..., Any], what: str, *values: Any) -> Any:
     return out
 
 
-def _compared(operation: Callable[..., Any], number: ChannelCount | Size, other: Any) -> Any:
+def _compared(number: ChannelCount | Size, operation: Callable[..., Any], other: Any) -> Any:
     """A comparison; one that comes out the same whatever is pruned, as numbers only shrink, costs nothing.
 
     So `if c > 512` and `x.numel() > 2**31` of what is smaller already, and `c == 64` of what is less.
@@ -335,10 +335,6 @@ def _compared(operation: Callable[..., Any], number: ChannelCount | Size, other:
         if (value <= other) if operation in (operator.le, operator.gt) else (value < other):
             return operation(value, other)
     return _apply(operation, "a comparison", number, other)
-
-
-def _comparing(number: ChannelCount | Size, operation: Callable[..., Any], other: Any) -> Any:
-    return _compared(operation, number, other)
 
 
 def _asked(operation: Callable[..., Any], what: str) -> Callable[..., Any]:
@@ -371,7 +367,7 @@ _lossy("rfloordiv", _swapped(operator.floordiv), "a quotient")
 _lossy("rmod", _swapped(operator.mod), "a remainder")
 for _name in ("lt", "le", "gt", "ge"):
     for _kind in (ChannelCount, Size):
-        setattr(_kind, f"__{_name}__", partialmethod(_comparing, getattr(operator, _name)))
+        setattr(_kind, f"__{_name}__", partialmethod(_compared, getattr(operator, _name)))
 for _name in ("neg", "invert"):
     _lossy(_name, getattr(operator, _name), "arithmetic")
 for _name, _function in {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from search_spaces.contents import COMMON, tensors_in
+from search_spaces.contents import COMMON, is_inexact, tensors_in
 
 MADE_BY = "_made_by"  # of a traced tensor: (the mark of its graph, the number of the node)
 
@@ -147,7 +147,7 @@ class Graph:
             self.nodes.append(
                 Node(
                     func, args, kwargs, tuple(self._open), tuple(tensor.shape), tuple(reads), self.companion(tensor),
-                    changes, tensor.is_floating_point() or tensor.is_complex(),
+                    changes, is_inexact(tensor),
                 )
             )  # fmt: skip
             self.mark(tensor, MADE_BY, (self._mark, node))

@@ -192,7 +192,10 @@ def _is_foreign(module: str | None) -> bool:
 
 
 def _functions_run(kinds: Iterable[type], modules: Iterable[nn.Module]) -> list[FunctionType]:
-    """What `forward` of these classes can lead to: methods, functions and autograd functions by their names, ..."""
+    """What `forward` of these classes can lead to: methods, functions and autograd functions, by their names.
+
+    What decorators hold is among them.
+    """
     named = [vars(owner) for owner in (*kinds, *modules)]
     stack: list[Any] = [vars(kind).get("forward") for kind in kinds]
     stack += [value for module in modules for value in vars(module).values() if isinstance(value, FunctionType)]

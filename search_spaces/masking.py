@@ -22,7 +22,8 @@ from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
 from search_spaces.rules import reductions
 from search_spaces.rules.attention import ARGUMENTS
-from search_spaces.rules.layers import ROOT_MEAN_SQUARE, bind
+from search_spaces.rules.layers import bind
+from search_spaces.rules.normalisations import ROOT_MEAN_SQUARE
 from search_spaces.rules.products import DISTANCES, PRODUCTS, aten
 from search_spaces.space import SearchSpace
 

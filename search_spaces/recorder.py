@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from search_spaces.attributes import Claim, Divisible, Laws, counts_heads
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
-from search_spaces.contents import kept_in, named_tensors, tensors_in
+from search_spaces.contents import is_inexact, kept_in, named_tensors, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, Terms, plain
 from search_spaces.declaring import Declared
 from search_spaces.graph import Graph
@@ -27,10 +27,8 @@ from search_spaces.views import ParameterView
 DECLARED = "declared"  # kind of the layers of a module that declares how it shrinks
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 FILLED = "_filled"  # of a traced tensor: (its recorder, whether all of it is) if the code has filled it (see filled.py)
-MADE, BARE = (
-    frozenset(("out", "declared")),
-    frozenset(("free",)),
-)  # roles: of what makes channels, of what only has them
+MADE = frozenset(("out", "declared"))  # roles of what makes channels
+BARE = frozenset(("free",))  # that of what only has them
 
 
 @dataclass(frozen=True)
@@ -46,10 +44,6 @@ class Call:
     def alike(self, other: Call) -> bool:
         """Do two calls of one layer add up?"""
         return self.kernel == other.kernel and _same(self.reads, other.reads) and _same(self.makes, other.makes)
-
-
-def _is_numeric(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _same(a: Tensor | int, b: Tensor | int) -> bool:
@@ -214,7 +208,7 @@ class Recorder:
         if (view := self.views.get(id(tensor))) is not None:
             return view
         name = self.names.get(id(tensor))
-        if name is None or not _is_numeric(tensor) or sum(n > 1 for n in tensor.shape) < 2:
+        if name is None or not is_inexact(tensor) or sum(n > 1 for n in tensor.shape) < 2:
             return None
         return ParameterView.of(name, tensor)
 
@@ -226,7 +220,7 @@ class Recorder:
         """
         long = [d for d, n in enumerate(tensor.shape) if n > 1]
         known = [d for d in range(tensor.dim()) if (name, d) in self.axes]
-        if not long or not _is_numeric(tensor) or len(known) > 1:
+        if not long or not is_inexact(tensor) or len(known) > 1:
             self.freeze_tensor(name, tensor.dim(), f"parameter '{name}' is used in a way that is not understood")
             return constant(tensor.shape)
         likely = long[0] if len(long) == 1 else 1 if tensor.dim() == 4 else tensor.dim() - 1

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import CheckpointFunction
 
 from search_spaces.adapters import Adapter, Call, adapted
 from search_spaces.companions import along
-from search_spaces.contents import tensors_in
+from search_spaces.contents import is_inexact, tensors_in
 from search_spaces.recorder import Recorder
 from search_spaces.rules.attention import OPAQUE_MODULES
 from search_spaces.shrinkable import Shrinkable, is_shrinkable
@@ -113,7 +113,7 @@ def custom_functions(rec: Recorder) -> Iterator[None]:
             return original.__get__(None, cls)(*args, **kwargs)
         seen, made, nodes = rec.seen, rec.made, len(rec.graph.nodes)
         out = original.__get__(None, cls)(*args, **kwargs)
-        new = [t for t in tensors_in(out) if t.is_floating_point() or t.is_complex()]
+        new = [t for t in tensors_in(out) if is_inexact(t)]
         known = all(id(t) in rec.views or rec.companion(t) is not None for t in new)
         if rec.seen == seen or rec.made > made or not known:
             rec.freeze_all((args, kwargs, out), f"unknown custom autograd function '{cls.__name__}' in {rec.where}")

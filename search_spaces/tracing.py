@@ -31,6 +31,7 @@ from search_spaces.rules import (
     losses,
     measures,
     movement,
+    normalisations,
     products,
     reductions,
     repeats,
@@ -47,9 +48,10 @@ from search_spaces.trying import WithoutBranches
 from search_spaces.watching import forget_counts, watched
 
 FUNCTIONS = layers.FUNCTIONS | attention.FUNCTIONS | repeats.FUNCTIONS | arithmetic.FUNCTIONS | reductions.FUNCTIONS
-FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS
+FUNCTIONS |= sequences.FUNCTIONS | sizes.FUNCTIONS | normalisations.FUNCTIONS
 OPERATORS = arithmetic.OPERATORS | reductions.OPERATORS | products.OPERATORS | movement.OPERATORS
 OPERATORS |= losses.OPERATORS | scattering.OPERATORS | spectral.OPERATORS
+SUMMING = reductions.OPERATORS.keys() | losses.OPERATORS.keys() | products.OPERATORS.keys()  # rules that need elements
 EXTERNAL = arithmetic.EXTERNAL  # by name: they are there when their library is
 aten = torch.ops.aten
 MAKING = {
@@ -381,7 +383,9 @@ class Operators(OperatorMode):
                 check()
         if touched:  # else it may be part of a rule that works on companions
             rec.doing = func
-        if rule is not None and (touched or rule is products.product):
+        if touched and func.overloadpacket in SUMMING and not all(tensor.numel() for tensor in tensors_in(args)):
+            rec.freeze_all((args, kwargs), f"a tensor without elements is used in {rec.where}")
+        elif rule is not None and (touched or rule is products.product):
             rule(rec, func, args, kwargs, out)
             filled.follow(rec, func, args, kwargs, out)
         elif rule is None:

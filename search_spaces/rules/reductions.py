@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from search_spaces.companions import line_of, squeeze, varying
-from search_spaces.contents import tensors_in
+from search_spaces.contents import is_inexact, tensors_in
 from search_spaces.recorder import Recorder, name_of
 from search_spaces.rules.layers import bind
 
@@ -34,7 +34,10 @@ LOSSES = {  # of two tensors of one shape (see losses.py)
 }  # fmt: skip
 SLIDING = {aten.convolution}  # over the channels (see layers.beside)
 ORDERED = {aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp}  # keep the shape, and the order matters
-NORMALISATIONS = {aten.native_layer_norm, aten.native_group_norm}  # called with sizes that are counted (see layers.py)
+NORMALISATIONS = {
+    aten.native_layer_norm,
+    aten.native_group_norm,
+}  # of counted sizes (see normalisations.py)
 COUNTED = STATISTICS | LOSSES | SHARES | SLIDING | NORMALISATIONS  # their axes are numbered in `Recorder.products`
 
 
@@ -50,7 +53,7 @@ def reduced(rec: Recorder, func: Any, args: Any, ids: Tensor, dims: list[int], o
         line = line_of(ids, axis)
         over_kept(rec, x, axis, line)
         for tensor in tensors_in(out):
-            if not real(tensor):
+            if not is_inexact(tensor):
                 rec.guard(tensor, line, f"which of them it is matters in {rec.where}")
         return
     small = level(rec, ids, dims, f"{name_of(func)} over the channels in {rec.where}")
@@ -159,12 +162,7 @@ def numbers(func: Any, args: Any) -> int:
 
     (Whole numbers are left out: companions are reduced, too.)
     """
-    return int(args[0].dim()) if func.overloadpacket in COUNTED and real(args[0]) else 0
-
-
-def real(tensor: Tensor) -> bool:
-    """Does it hold real or complex numbers, rather than counts, places or truth values?"""
-    return tensor.is_floating_point() or tensor.is_complex()
+    return int(args[0].dim()) if func.overloadpacket in COUNTED and is_inexact(args[0]) else 0
 
 
 FUNCTIONS: dict[Any, Any] = {functional.normalize: normalize}

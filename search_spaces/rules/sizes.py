@@ -21,7 +21,8 @@ from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.operators import quiet
 from search_spaces.recorder import Recorder
 from search_spaces.rules.arithmetic import spread
-from search_spaces.rules.layers import bind, matches
+from search_spaces.rules.layers import bind
+from search_spaces.rules.normalisations import matches
 
 
 def tie(rec: Recorder, line: Tensor, size: int, why: str) -> None:

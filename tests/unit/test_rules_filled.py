@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from search_spaces import prune, trace
+from search_spaces import prune, trace, verify
 
 
 class Scaled(nn.Module):
@@ -264,3 +264,29 @@ def test_layers_that_read_a_tensor_without_elements(law, then, groups):
     """What such a layer makes has its channels; what is made of that otherwise keeps its size."""
     space = law(Read(then), torch.randn(2, 5, 6), seeds=(0,))
     assert [g.name for g in space.groups] == groups
+
+
+SUMS = {
+    "all": lambda s, y: y.sum(),
+    "channels": lambda s, y: y.amax(2).sum(),
+    "norm": lambda s, y: y.norm(),
+    "axis without elements": lambda s, y: y.sum(1).mean(),
+    "product": lambda s, y: (y @ torch.ones(8, 3)).sum(),
+    "loss": lambda s, y: F.mse_loss(y, y.detach(), reduction="sum"),
+}
+
+
+@pytest.mark.parametrize("then", SUMS.values(), ids=SUMS)
+def test_sums_over_a_tensor_without_elements(then):
+    """They are a number, whatever is pruned; its channels stay, for want of a value to follow."""
+
+    class Summed(Read):
+        def forward(self, x):
+            x = self.first(x).relu()
+            return self.head(self.second(x).relu().mean(1)) + self.then(self, x[:, :0])
+
+    net, x = Summed(then).eval(), torch.randn(2, 5, 6)
+    space = trace(net, x)
+    verify(net, space, x)
+    assert "first" in {g.name for g in space.frozen}
+    assert [g.name for g in space.groups] == ["second"]
