@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from search_spaces.adapters import adapted, owner_of
-from search_spaces.contents import caches, named_tensors
+from search_spaces.contents import caches, named_tensors, tensors_in
 from search_spaces.groups import IntArray
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
@@ -75,11 +76,16 @@ def zero_readers(masked: nn.Module, space: SearchSpace, kept: Sequence[IntArray]
                     else:
                         tensor.index_fill_(member.axis, positions, 0)
                 elif member.role == "declared" and member.axis == 1:
-                    modules[member.tensor].register_forward_pre_hook(_zero_input(positions))
+                    modules[member.tensor].register_forward_pre_hook(_zero_input(positions), with_kwargs=True)
 
 
 def _zero_input(positions: Tensor) -> Callable[..., Any]:
-    return lambda module, args: (args[0].index_fill(1, positions.to(args[0].device), 0), *args[1:])
+    def zeroed(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        x = next(tensors_in((args, kwargs)))
+        without = x.index_fill(1, positions.to(x.device), 0)
+        return tree_map_only(Tensor, lambda tensor: without if tensor is x else tensor, (args, kwargs))
+
+    return zeroed
 
 
 def within(module: nn.Module, make: Callable[[], Any]) -> None:

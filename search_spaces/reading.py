@@ -77,7 +77,7 @@ def _check_positions(groups: list[Any], frozen: list[Any], elements: Mapping[str
                 raise ValueError(f"space: {where}: more than {MOST_POSITIONS:,} positions in all")
             if number < len(groups) and rows != group["size"]:
                 raise _wrong(where, f"positions of {group['size']} units", rows)
-            size = elements.get(tensor, MOST_UNITS)
+            size = elements.get(tensor) or MOST_UNITS  # one without elements has axes that are long
             if count and not 0 <= first <= last < size:
                 raise _wrong(where, f"positions within 0..{size - 1}", first if first < 0 else last)
 

@@ -417,8 +417,9 @@ class Recorder:
         if (view := self.views.get(id(tensor))) is not None and view.has_own_axes:
             return [self._size_of_view(view, group) for group in view.axes]
         found = list(tensor.shape)
-        for d in self.varying(tensor):
-            found[d] = ChannelCount.of(line_of(self.ids(tensor), d), self)
+        ids = self.ids(tensor) if tensor.numel() else self.sizes_of_empty(tensor)
+        for d in varying(ids):
+            found[d] = ChannelCount.of(line_of(ids, d), self)
         return found
 
     def _size_of_view(self, view: ParameterView, axes: tuple[int, ...]) -> int:

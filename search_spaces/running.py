@@ -50,12 +50,12 @@ def hooks(rec: Recorder) -> Iterator[None]:
                     adapters[name].trace(rec, call)
                     rec.graph.add(adapters[name], call.args, call.kwargs, call.output)
             elif not is_shrinkable(module):
-                rec.freeze_all(args, rec.closed.pop())
+                rec.freeze_all((args, kwargs), rec.closed.pop())
                 if rec.opaque == 1:
                     rec.graph.add(module, args, kwargs, output)
             elif rec.opaque == 1:
-                declared(rec, name, cast(Shrinkable, module), args[0], output)
-                rec.graph.add(module, args, {}, output)
+                declared(rec, name, cast(Shrinkable, module), next(tensors_in((args, kwargs))), output)
+                rec.graph.add(module, args, kwargs, output)
             rec.opaque -= 1
             rec.reached.update(f"{name}.{p}" for p, _ in module.named_parameters())
         elif call is not None and not rec.opaque:

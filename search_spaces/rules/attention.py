@@ -58,7 +58,7 @@ def scaled_dot_product_attention(rec: Recorder, func: Any, args: Any, kwargs: An
             vary[n] = []
     why = f"attention in {rec.where} mixes it with channels of another axis"
     products = [(q.shape[-2] * k.shape[-2], q.shape[-1]), (q.shape[-2] * v.shape[-1], k.shape[-2])]
-    total = sum(p * c for p, c in products) * (out.numel() / out.shape[-1] / out.shape[-2]) / rec.batch
+    total = sum(p * c for p, c in products) * out.shape[:-2].numel() / rec.batch
     if all(x in ([], [head]) for x in vary) and head >= 0 and any(vary):
         shared = q.shape[head] // k.shape[head] if a["enable_gqa"] else 1  # query heads of one head of keys
         lines = [

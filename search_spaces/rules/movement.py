@@ -29,7 +29,7 @@ def replay(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     if not rec.checked and func.overloadpacket in CUTTING and cuts(ids, moved):
         rec.freeze(ids, f"{func.overloadpacket.__name__} in {rec.where}")
     for tensor, companion in zip(tensors_in(out), tensors_in(moved), strict=True):
-        rec.set(tensor, tidy(companion))
+        rec.set(tensor, tidy(companion) if tensor.numel() else companion)
         if ids.numel() and not tensor.numel():
             emptied(rec, ids, tensor)
 

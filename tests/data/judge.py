@@ -71,7 +71,8 @@ def absent(model, space, kept):
             gone = torch.from_numpy(positions)
             module.register_forward_hook(lambda _, __, out, gone=gone: out.index_fill(1, gone, torch.nan))
         else:  # what it reads; such a module adds nothing where there is nothing
-            module.register_forward_pre_hook(lambda _, args: (args[0].nan_to_num(0.0), *args[1:]))
+            here = partial(tree_map_only, torch.Tensor, lambda tensor: tensor.nan_to_num(0.0))
+            module.register_forward_pre_hook(lambda _, *given, here=here: here(given), with_kwargs=True)
     for member, positions in places(space, kept, ("input",)):
         without = partial(without_input, member.tensor, torch.from_numpy(positions), member.axis)
         model.register_forward_pre_hook(without, with_kwargs=True)

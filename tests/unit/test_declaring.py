@@ -159,3 +159,12 @@ def test_the_module_is_left_as_it_is():
     assert net.layer.norm.num_batches_tracked == 0
     assert net.layer.training
     assert (net.layer.weight.shape, net.layer.in_channels) == ((9, 12), 12)
+
+
+class Named(Net):
+    def forward(self, x):
+        return self.last(self.layer(x=self.first(x))).mean((2, 3))
+
+
+def test_its_input_may_be_given_by_name(law):
+    assert {g.name: g.size for g in law(Named(Mixer()), IMAGES).groups} == {"first": 12, "layer": 9}

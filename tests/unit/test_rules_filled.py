@@ -290,3 +290,23 @@ def test_sums_over_a_tensor_without_elements(then):
     verify(net, space, x)
     assert "first" in {g.name for g in space.frozen}
     assert [g.name for g in space.groups] == ["second"]
+
+
+def test_a_parameter_without_elements_has_the_channels_it_is_laid_beside(law):
+    net = Joined(lambda s, y: [s.token.expand(len(y), -1, -1), y])
+    net.token = nn.Parameter(torch.empty(1, 0, 8))
+    space = law(net, torch.randn(2, 5, 6), seeds=(0,))
+    assert [g.name for g in space.groups] == ["first", "second"]
+
+
+USED = {
+    "multiplied": lambda s, y: y + (y[:, :0].mT @ y[:, :0]).sum(),
+    "attended to": lambda s, y: y + F.scaled_dot_product_attention(y[:, :0], y, y).sum(),
+    "their number": lambda s, y: y * y[:0].shape[2],
+}
+
+
+@pytest.mark.parametrize("then", USED.values(), ids=USED)
+def test_the_channels_of_a_tensor_without_elements_that_is_used_stay(law, then):
+    space = law(Joined(lambda s, y: [then(s, y)]), torch.randn(2, 5, 6), seeds=(0,))
+    assert [g.name for g in space.groups] == ["first"]
