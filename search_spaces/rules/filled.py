@@ -33,6 +33,7 @@ LIKE = {
     aten.fill_, aten.zero_, aten.copy_,
 }  # fmt: skip
 MIXING = STATISTICS | LOSSES | SHARES | ORDERED
+AVERAGES = {aten.mean, aten.amax, aten.amin}  # of one value, however often: that value
 
 
 def is_filled(rec: Recorder, tensor: Tensor) -> bool:
@@ -45,7 +46,7 @@ def follow(rec: Recorder, func: Any, args: Any, kwargs: Any, out: Any) -> None:
     given = list(tensors_in((args, kwargs)))
     filled = [t for t in given if is_filled(rec, t)]
     alone = bool(filled) and not any(_has_data(rec, t) for t in given)
-    mixed = _mixed(func, args, kwargs) if filled else []
+    mixed = _mixed(rec, func, args, kwargs) if filled else []
     over = [x for x, axes in mixed if set(rec.varying(x)) & set(axes)]
     if over and not any(_has_data(rec, x) for x, _ in mixed):
         rec.freeze_all(given, f"{name_of(func)} of a tensor without data in {rec.where} tells how many there are")
@@ -98,7 +99,7 @@ def _fills_parts(rec: Recorder, func: Any, args: Any, out: Any) -> bool:
     return False
 
 
-def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
+def _mixed(rec: Recorder, func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
     """What an operator sums over, or mixes otherwise: tensors, and their axes."""
     if func.overloadpacket in PRODUCTS:
         left, right = [a for a in args if isinstance(a, Tensor)][-2:]
@@ -106,7 +107,15 @@ def _mixed(func: Any, args: Any, kwargs: Any) -> list[tuple[Tensor, list[int]]]:
         return [(left, [left.dim() - 1]), (right, [max(inner, 0)])]
     if func.overloadpacket not in MIXING:
         return []
+    if func.overloadpacket in AVERAGES and _is_level(rec, args[0]):
+        return []
     return [(x, axes_of(func, args, kwargs)) for x in args[: 2 if func.overloadpacket in LOSSES else 1]]
+
+
+@quietly
+def _is_level(rec: Recorder, tensor: Tensor) -> bool:
+    """Is the same in all channels?"""
+    return all(torch.equal(tensor.narrow(d, 0, 1).expand_as(tensor), tensor) for d in rec.varying(tensor))
 
 
 def mark(rec: Recorder, tensors: Iterable[Tensor], *, whole: bool = True) -> None:

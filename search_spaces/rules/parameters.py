@@ -119,15 +119,17 @@ def times_view(
     """
     if not inner or min(inner) < 0 or max(outer, default=-1) < 0 or not set(rec.varying(x)) <= {at % x.dim()}:
         return None
+    axis = _of_channels(rec, view, [d for d in outer if d >= 0])
     shape = view.shape
-    rec.reached.update(view.names)
     reads = rec.mix(x, at).reshape([shape[d] for d in inner])
     axes = varying(rec.channels.canonical(reads))
     place = axes[0] if len(axes) == 1 else inner.index(_of_channels(rec, view, inner))
+    if not (view.places[axis] and view.places[inner[place]]):  # halves of a parameter that are added, say
+        return None
+    rec.reached.update(view.names)
     line = line_of(reads, place)
     why = f"a product with '{view.name}' in {rec.where} reads it beside a constant"
     rec.channels.unite(along(line, place, reads.shape), reads, why)
-    axis = _of_channels(rec, view, [d for d in outer if d >= 0])
     others = {d for group in view.axes for d in group if d >= 0} - {inner[place], axis}
     keep_whole(rec, view, others, f"a product in {rec.where} needs '{view.name}' whole along another axis")
     made, reads = made_by(rec, view, inner[place], axis, line), reads.reshape(-1)

@@ -197,3 +197,24 @@ def test_modulated_convolutions_stay(law):
     space = law(Net(), torch.randn(IMAGE))
     assert sizes(space) == {"tail": 6}
     assert "the weight of 'mod' is computed, not a parameter" in {g.frozen_because for g in space.frozen}
+
+
+class Halved(nn.Module):
+    """A product with a weight that is made of halves of a parameter [8, 8], along one of its axes."""
+
+    def __init__(self, axis, made):
+        super().__init__()
+        reads, makes = ((4, 8), (8, 4))[axis]
+        self.enter, self.first, self.w = nn.Linear(6, 8), nn.Linear(8, reads), nn.Parameter(torch.randn(8, 8))
+        self.head, self.axis, self.made = nn.Linear(makes, 4), axis, made
+
+    def forward(self, x):
+        weight = self.made(*((self.w[:4], self.w[4:]), (self.w[:, :4], self.w[:, 4:]))[self.axis])
+        x = self.first(self.enter(x).relu()).to(weight.dtype) @ weight
+        return self.head(x.abs())
+
+
+@pytest.mark.parametrize("made", [lambda a, b: a * 2 + b, torch.complex], ids=["added", "complex"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_what_meets_halves_of_a_parameter_that_are_put_together_stays(law, axis, made):
+    assert sizes(law(Halved(axis, made), torch.randn(TOKENS))) == {"enter": 8}

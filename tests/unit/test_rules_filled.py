@@ -112,6 +112,8 @@ DATA = {
     "weights of a sum": lambda s, x: x * (ones(s, x).transpose(1, 2) @ x),
     "along positions": lambda s, x: x * torch.ones_like(x).sum(2, keepdim=True),
     "zeros beside it": shifted,
+    "an average of what is the same": lambda s, x: x * torch.full_like(x, 0.5).mean(1, keepdim=True),
+    "the greatest of it": lambda s, x: x * x.mean(1, keepdim=True).expand(-1, x.shape[1], -1).amax(1, keepdim=True),
     "zeros read by a layer": recurrent,
     "distances": lambda s, x: x * torch.cdist(x.transpose(1, 2), torch.ones_like(x).transpose(1, 2)).mean(),
     "noise": lambda s, x: (x + 0 * torch.randn_like(x)) * x.std(1, keepdim=True),
