@@ -254,7 +254,9 @@ class Recorder:
     @quietly
     def varying(self, tensor: Tensor) -> list[int]:
         """Axes along which the ids differ, as far as they are not united yet."""
-        ids = self.ids(tensor)
+        return self._apart(self.ids(tensor))
+
+    def _apart(self, ids: Tensor) -> list[int]:
         axes = varying(ids)
         return axes if len(axes) < 2 else varying(self.channels.canonical(ids))
 
@@ -418,7 +420,7 @@ class Recorder:
             return [self._size_of_view(view, group) for group in view.axes]
         found = list(tensor.shape)
         ids = self.ids(tensor) if tensor.numel() else self.sizes_of_empty(tensor)
-        for d in varying(ids):
+        for d in self._apart(ids):
             found[d] = ChannelCount.of(line_of(ids, d), self)
         return found
 

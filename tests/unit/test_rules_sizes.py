@@ -621,3 +621,25 @@ def test_what_is_worked_out_is_not_said_to_be_written(law, cut, reason):
     parts = {"early": nn.Linear(5, 6), "into": nn.Linear(6, 15), "out": nn.Linear(4, 2)}
     model = Sized(lambda s, x: s.out(cut(s, s.into(s.early(x)))), **parts)
     assert reason in reasons(law(model, torch.randn(1, 5))).values()
+
+
+class Heads(nn.Module):
+    """Attention that asks for the width of a head once heads are known to go whole (CoaT does)."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.enter, self.qkv = 4, nn.Linear(6, 8), nn.Linear(8, 24)
+        self.proj, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.enter(x)
+        batch, number, width = x.shape
+        qkv = self.qkv(x).reshape(batch, number, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        y = (q @ k.mT).softmax(-1) @ v
+        y = y * q.shape[-1] ** -0.5
+        return self.head(self.proj(y.transpose(1, 2).reshape(batch, number, -1)))
+
+
+def test_the_width_of_a_head_is_asked_once_heads_go_whole(law):
+    assert {g.name: g.size for g in law(Heads(), torch.randn(2, 5, 6)).groups} == {"enter": 4, "proj": 8}
