@@ -12,23 +12,22 @@ from torch import Tensor, nn
 from search_spaces.contents import caches, tensors_in
 from search_spaces.operators import OperatorMode
 
+TABLES = [name for name, value in vars(nn.Module()).items() if isinstance(value, dict)]  # tensors, parts and hooks
+
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[Written]:
     """Leave modes, tensors (but those of TorchScript), caches (empty inside) and the random state as they were.
 
-    So are attributes and parts of modules (that the weights have been rescaled, say), which belong to the tensors; what
-    was not there goes.
+    So are attributes, parts and hooks of modules (that the weights have been rescaled, or hooks installed, say), which
+    belong together; what was not there goes.
 
     Yields:
         What is to be asked about each operator before it runs, or to be entered, and sees them by itself.
     """
     modes = [(m, m.training) for m in model.modules()]
     tables: list[tuple[dict[Any, Any], dict[Any, Any]]] = [
-        (table, dict(table))
-        for m, _ in modes
-        for table in (m._parameters, m._buffers, m._modules)
-        if isinstance(table, dict)
+        (table, dict(table)) for m, _ in modes for name in TABLES if isinstance(table := getattr(m, name, None), dict)
     ]
     kept = caches(model)
     tables += [(table, dict(table)) for table in kept]

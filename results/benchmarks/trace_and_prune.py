@@ -37,7 +37,7 @@ from search_spaces.models import resnet56
 from search_spaces.tracing import as_call
 from search_spaces.verify import random_kept
 
-PATIENCE_S = 60  # of processor time, with one function
+PATIENCE_S = 10  # of processor time, with one function
 LARGE = ("mvit_v2_s", "keypointrcnn_resnet50_fpn", "timm/coatnet_nano")
 
 

@@ -669,3 +669,33 @@ def test_nested_tensors_are_refused_in_a_sentence(layout):
 
     with pytest.raises(ValueError, match=r"^Ragged makes nested tensors \(in the model\), which cannot be followed"):
         trace(Ragged(), (torch.randn(3, 5), torch.randn(4, 5)))
+
+
+def test_hooks_that_a_network_installs_at_its_first_call_go_with_what_says_so():
+    seen = []
+
+    class Captured(nn.Module):
+        """As in transformers: hooks collect what its layers answer, and an attribute says that they are there."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers, self.head = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 8)]), nn.Linear(16, 4)
+
+        def forward(self, x):
+            seen.clear()
+            if not getattr(self, "installed", False):
+                for layer in self.layers:
+                    layer.register_forward_hook(lambda _, __, out: seen.append(out))
+                self.installed = True
+            for layer in self.layers:
+                x = layer(x).relu()
+            assert len(seen) == 2
+            return self.head(torch.cat(seen, -1))
+
+    model, x = Captured().eval(), torch.randn(2, 6)
+    first, second = trace(model, x), trace(model, x)
+    assert {g.name: g.size for g in first.groups} == {g.name: g.size for g in second.groups} == {
+        "layers.0": 8, "layers.1": 8,
+    }  # fmt: skip
+    assert not any(layer._forward_hooks for layer in model.layers)
+    assert verify(model, first, x) < 1e-6
