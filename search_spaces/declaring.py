@@ -52,7 +52,8 @@ class Declared:
         if not all_of_it:
             return []
         try:
-            found = _fitted({width: self._run(_shrunk(self.module, *width), width) for width in _widths(*full)})
+            less = {width: self._run(_shrunk(self.module, *width), width) for width in _widths(*full)}
+            found = _fitted({**less, full: all_of_it})
         except Exception:  # whatever its own code raises: `verify` runs it, and says so
             found = None
         if found is None:
@@ -66,14 +67,17 @@ class Declared:
 
     def lengths(self) -> dict[tuple[str, int], Tensor]:
         """(Parameter, axis) -> ids [size of the axis] of which as many stay as it will be long."""
+        own = _shapes(self.module)
+        if not own:
+            return {}
         full = (len(self.reads), len(self.makes))
-        less = ((full[0] + 1) // 2, full[1]), (full[0], (full[1] + 1) // 2)
+        less = _widths(*full)[:2]
         try:
             shapes = [_shapes(_shrunk(self.module, *width)) for width in less]
         except Exception:
             return {}
         found: dict[tuple[str, int], Tensor] = {}
-        for name, shape in _shapes(self.module).items():
+        for name, shape in own.items():
             others = [each.get(name, ()) for each in shapes]
             if any(len(other) != len(shape) for other in others):
                 continue
@@ -108,9 +112,9 @@ class _Counted(OperatorMode):
 
 
 def _widths(reads: int, makes: int) -> Sequence[Width]:
-    """Half and all of both sides, and something in between."""
+    """Half of one side, of the other, of both, and something in between."""
     halves, thirds = ((reads + 1) // 2, (makes + 1) // 2), ((2 * reads + 2) // 3, (2 * makes + 2) // 3)
-    return [(reads, makes), (halves[0], makes), (reads, halves[1]), halves, thirds]
+    return [(halves[0], makes), (reads, halves[1]), halves, thirds]
 
 
 def _shrunk(module: nn.Module, reads: int, makes: int) -> nn.Module:

@@ -148,7 +148,7 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
         forget_counts(model)
     if not again:
         rec.price_declared()
-    if failed is not None and trains(model, args, kwargs):
+    if failed is not None and runs(model, args, kwargs, training=True):
         warnings.warn(f"what {type(model).__name__} does in training mode could not be followed, so that what must be "
                       f"pruned together there may not be ({failed}); see to it that `verify` passes, and please report "
                       "it, with the network", stacklevel=2)  # fmt: skip
@@ -234,17 +234,13 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Val
     return None
 
 
-def trains(model: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Does a copy run in training mode, with nobody looking?"""
-    with suppress(Exception, SystemExit):
-        return runs(copy.deepcopy(model).train(), args, kwargs)
-    return False
-
-
-def runs(model: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Does a copy run in the mode that it is in, with nobody looking?"""
+def runs(model: nn.Module, args: Any, kwargs: Any, *, training: bool = False) -> bool:
+    """Does a copy run, in training mode or the mode that it is in, with nobody looking?"""
     with suppress(Exception, SystemExit), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        copy.deepcopy(model)(*detached(args), **detached(kwargs))
+        network = copy.deepcopy(model)
+        if training:
+            network.train()
+        network(*detached(args), **detached(kwargs))
         return True
     return False
 

@@ -206,12 +206,16 @@ def each_group_alike(rec: Recorder, name: str, per_group: Tensor, size: int, tra
 
 def add_bias(rec: Recorder, bias: Tensor | None, made: Tensor) -> None:
     """A bias lives with the channels it is added to."""
-    if bias is None:
-        return
-    if (name := rec.name_of(bias)) is not None:
-        rec.register(name, 0, made, "out")
+    if bias is not None:
+        lives_with(rec, bias, made, "out", "the bias")
+
+
+def lives_with(rec: Recorder, value: Tensor, ids: Tensor, role: str, said: str) -> None:
+    """A number for each channel, [n], goes with it, whether a parameter holds it or it is computed."""
+    if (name := rec.name_of(value)) is not None:
+        rec.register(name, 0, ids, role)
     else:
-        rec.channels.unite(made, rec.read(bias, 0), f"the bias of {rec.where} is computed")
+        rec.channels.unite(ids, rec.read(value, 0), f"{said} of {rec.where} is computed")
 
 
 def linear(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from search_spaces.companions import along
 from search_spaces.counts import ChannelCount, Size, plain
 from search_spaces.recorder import Recorder
-from search_spaces.rules.layers import Rule, bind
+from search_spaces.rules.layers import Rule, bind, lives_with
 
 ROOT_MEAN_SQUARE = {functional.rms_norm, torch.rms_norm}
 
@@ -19,12 +19,8 @@ ROOT_MEAN_SQUARE = {functional.rms_norm, torch.rms_norm}
 def per_channel(rec: Recorder, values: list[Tensor | None], ids: Tensor) -> None:
     """Scales, shifts and running statistics live with their channel."""
     for value in values:
-        if value is None or value.numel() == 1:
-            continue
-        if (name := rec.name_of(value)) is not None:
-            rec.register(name, 0, ids, "norm")
-        else:
-            rec.channels.unite(ids, rec.read(value, 0), f"a scale of {rec.where} is computed")
+        if value is not None and value.numel() != 1:
+            lives_with(rec, value, ids, "norm", "a scale")
 
 
 def batch_norm(rec: Recorder, func: Any, args: Any, kwargs: Any) -> Tensor:

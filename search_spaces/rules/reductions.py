@@ -34,10 +34,7 @@ LOSSES = {  # of two tensors of one shape (see losses.py)
 }  # fmt: skip
 SLIDING = {aten.convolution}  # over the channels (see layers.beside)
 ORDERED = {aten.cumsum, aten.cumprod, aten.sort, aten.logcumsumexp}  # keep the shape, and the order matters
-NORMALISATIONS = {
-    aten.native_layer_norm,
-    aten.native_group_norm,
-}  # of counted sizes (see normalisations.py)
+NORMALISATIONS = {aten.native_layer_norm, aten.native_group_norm}  # of counted sizes (see normalisations.py)
 COUNTED = STATISTICS | LOSSES | SHARES | SLIDING | NORMALISATIONS  # their axes are numbered in `Recorder.products`
 
 
