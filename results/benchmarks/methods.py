@@ -1,7 +1,7 @@
 """Methods that prune while they train, each over a whole recovery: the same epochs in all, from the same weights.
 
     python results/benchmarks/methods.py --data DATA [--network resnet20] [--budget 15%] [--epochs 10] [--seeds 0]
-        [--methods "cut;uniform;greg1;slimming"] [--minutes 60]
+        [--methods "cut;uniform;greg1;slimming;slimming strength=0.01"] [--minutes 60]
     python results/benchmarks/methods.py --data DATA --tabulate
 
 *cut* is a search of one candidate, the widths of a closed form (`equal_loss`, scored in rounds): the units go at
@@ -9,9 +9,10 @@ once, and all epochs come after. *uniform*: the same with widths in one proporti
 whole network, trained on. A method that is given the units (greg1, tpp ...) gets those of *cut* and has half of the
 epochs to drive the others out, at a constant rate; one that finds them (slimming, chex ...) has half of the epochs to
 do so. Else every part begins at a rate of .02 and ends at 0 by a cosine; SGD with Nesterov momentum .9, batch 128, no
-distillation, no reconstruction, settings of the methods as they come. A run delivers what validates best of the
-network before and after its last part; *dense* and the rows *by quality.py* (networks that were found there, trained
-by the same protocol for as many epochs; their minutes without the search) are measured after the last step.
+distillation, no reconstruction, settings of the methods as they come, but for those that a row names ("slimming
+strength=0.01"). A run delivers what validates best of the network before and after its last part, on the 5,000 images
+of its last column; *dense* and the rows *by quality.py* (networks that were found there, trained by the same protocol
+for as many epochs; their minutes without the search) are measured after the last step.
 
 A piece is claimed by a lock that dies with its process and is kept in cache/methods/; a run that was killed is resumed.
 --tabulate writes methods.md.
@@ -80,10 +81,11 @@ class Grid(Bench):
             result = autoprune.resume(run, model=self.dense, data=self.data)
         else:
             how = {**PLAIN, "reconstruct": False, "seed": seed, "name": str(run), "epochs": epochs}
-            verb = autoprune.train if name in FINDING else autoprune.search
+            verb = autoprune.train if name.split()[0] in FINDING else autoprune.search
             result = verb(self.dense, self.data, f"macs<={self.budget}", **{**how, **settings(name, epochs)})
         share = result.costs["macs"]["pruned"] / result.costs["macs"]["dense"]
-        return {"widths": list(result.widths), "share": share, "top1": result.metrics["pruned_test"]["top1"]}
+        told = {kind: result.metrics[f"pruned_{split}"]["top1"] for kind, split in (("top1", "test"), ("val", "val"))}
+        return {"widths": list(result.widths), "share": share, **told}
 
     def trained_on(self, checkpoint: Path, epochs: int, seed: int) -> dict[str, Any]:
         """The dense network after as many epochs more."""
@@ -95,9 +97,17 @@ class Grid(Bench):
 
 
 def settings(name: str, epochs: int) -> dict[str, Any]:
-    """What a row has of its own."""
+    """What a row has of its own.
+
+    Raises:
+        ValueError: If it gives settings to what has none here.
+    """
+    name, *pairs = name.split()
     if name in FINDING:
-        return {"method": name, "method_epochs": epochs / 2, "epochs": epochs / 2}
+        own = {key: int(value) if value.isdecimal() else float(value) for key, value in (p.split("=") for p in pairs)}
+        return {"method": name, "method_args": own, "method_epochs": epochs / 2, "epochs": epochs / 2}
+    if pairs:
+        raise ValueError(f"row '{name}' takes no settings: {' '.join(pairs)}")
     if name == UNIFORM:
         return {**CLOSED, "strategy": "uniform", "criterion": "magnitude"}
     return {**CLOSED, "recovery": name}
@@ -146,11 +156,12 @@ def beside(folder: Path, epochs: int) -> dict[str, list[dict[str, Any]]]:
 
 def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The best first; what was refused last."""
-    lines = ["| method | top-1 on test, % | seeds | MACs, % | processor min | widths |", "|---" * 6 + "|"]
+    lines = ["| method | top-1 on test, % | seeds | MACs, % | processor min | widths | on validation, % |"]
+    lines.append("|---" * 7 + "|")
     good = {name: [p for p in of if "top1" in p] for name, of in found.items()}
     for name, of in sorted(good.items(), key=lambda item: -statistics.mean([p["top1"] for p in item[1]] or [0])):
         if not of:
-            lines.append(f"| {name} | refused: {found[name][0]['error']} | | | | |")
+            lines.append(f"| {name} | refused: {found[name][0]['error']} | | | | | |")
             continue
         share = f"{100 * statistics.mean(p['share'] for p in of):.1f}" if "share" in of[0] else ""
         whole = [p["compute_s"] / 60 for p in of if p.get("at_once", True)]  # else only its last process is known
@@ -158,7 +169,8 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         all_widths = {" ".join(map(str, p["widths"])) for p in of}
         widths = all_widths.pop() if len(all_widths) == 1 else "of each seed its own"
         top1 = spread([100 * p["top1"] for p in of]) + quality_tables.precision(of)
-        lines.append(f"| {name} | {top1} | {len(of)} | {share} | {minutes} | {widths} |")
+        val = spread([100 * p["val"] for p in of]) if all("val" in p for p in of) else ""
+        lines.append(f"| {name} | {top1} | {len(of)} | {share} | {minutes} | {widths} | {val} |")
     return lines
 
 

@@ -34,7 +34,7 @@ def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
     of = {"widths": [3, 4], "share": 0.149, "compute_s": 600.0}
     keep("cut", 0, {**of, "top1": 0.8})
     keep("cut", 1, {**of, "top1": 0.82, "widths": [4, 3], "at_once": False, "compute_s": 1.0})  # resumed
-    keep("chex", 0, {**of, "top1": 0.9, "amp": False})
+    keep("chex", 0, {**of, "top1": 0.9, "amp": False, "val": 0.91})
     keep("gates", 0, {"error": "method 'gates': no"})
     folder = quality / "resnet20" / "15"
     folder.mkdir(parents=True)
@@ -44,14 +44,25 @@ def test_the_best_comes_first_and_what_was_refused_last(bench, tmp_path):
     text = bench.table(pieces, quality, bench.CONCLUDED)
     assert "## resnet20 at 15% of the MACs, 10 epochs" in text
     assert text.rstrip().splitlines()[-4:] == [
-        "| chex | 90.00 f32 | 1 | 14.9 | 10 | 3 4 |",
-        "| cut | 81.00 ± 1.41 | 2 | 14.9 | 10 | of each seed its own |",
-        "| uniform (by quality.py) | 70.00 | 1 |  | 5 | 2 2 |",
-        "| gates | refused: method 'gates': no | | | | |",
+        "| chex | 90.00 f32 | 1 | 14.9 | 10 | 3 4 | 91.00 |",
+        "| cut | 81.00 ± 1.41 | 2 | 14.9 | 10 | of each seed its own |  |",
+        "| uniform (by quality.py) | 70.00 | 1 |  | 5 | 2 2 |  |",
+        "| gates | refused: method 'gates': no | | | | | |",
     ]
 
 
-@pytest.mark.parametrize("name", ["uniform", "slimming"])  # "cut" alone scores in rounds, which takes a while
+def test_a_row_may_name_settings_of_a_method_that_finds_units(bench):
+    row = bench.settings("increg strength=1e-2 ceiling=3", 4)
+    assert row["method"] == "increg"
+    assert row["method_args"] == {"strength": 0.01, "ceiling": 3}
+    assert RunConfig.make(budget="macs<=15%", **row).method_args == row["method_args"]
+    with pytest.raises(ValueError, match="row 'greg1' takes no settings: strength=1"):
+        bench.settings("greg1 strength=1", 4)
+
+
+@pytest.mark.parametrize(
+    "name", ["uniform", "slimming", "slimming strength=0.01"]
+)  # "cut" alone scores in rounds, which takes a while
 def test_a_row_is_pruned_trained_and_read_again(bench, tmp_path, monkeypatch, name):
     monkeypatch.setattr(bench, "PIECES", tmp_path)
     grid = bench.Grid(tmp_path, "resnet20", "50%")
