@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from objectives.products import Floats
 from search_spaces import SearchSpace
-from search_spaces.branch import Branch, Vanishing
+from search_spaces.branches.branch import Branch, Vanishing
 
 
 class Presence:

@@ -1,9 +1,9 @@
 """What may be pruned in a network, and how to build what is left."""
 
+from search_spaces.branches.holding import verified as verified
 from search_spaces.contents import tensors_in as tensors_in
 from search_spaces.groups import ChannelGroup as ChannelGroup
 from search_spaces.groups import Member as Member
-from search_spaces.holding import verified as verified
 from search_spaces.inputs import kept_inputs as kept_inputs
 from search_spaces.inputs import select_inputs as select_inputs
 from search_spaces.masking import mask as mask

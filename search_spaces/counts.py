@@ -4,7 +4,7 @@ While a model is traced, `x.shape[1]` is a `ChannelCount`: an int that knows the
 stays proportional (`c // groups`, `c * h * w`, `c1 + c2`) keeps that knowledge, so a size computed from a shape can be
 told from a constant written in the code. Anything else freezes the channels, because the result would change with them.
 A `Size` is a number worked out from size attributes of modules, which may follow the channels (see attributes.py).
-(Floats and NumPy read an int without asking it: see literals.py and readers.py.)
+(Floats and NumPy read an int without asking it: see tracing/literals.py and tracing/readers.py.)
 """
 
 from __future__ import annotations

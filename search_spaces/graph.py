@@ -1,7 +1,7 @@
 """The operations of one forward pass as a graph: what each of them reads, in which module it runs, which ids it makes.
 
 Kept beside the companions (see recorder.py) so that, when all groups are known, it can be asked what is left of the
-network where none of a group's channels is (see branches.py). No activation is held.
+network where none of a group's channels is (see branches/). No activation is held.
 """
 
 from __future__ import annotations

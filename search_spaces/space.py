@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.belonging import belonging
-from search_spaces.branch import Branch, Vanishing, branch_from_json, branch_to_json
+from search_spaces.branches.branch import Branch, Vanishing, branch_from_json, branch_to_json
 from search_spaces.groups import ChannelGroup, IntArray, group_from_json, group_to_json
 from search_spaces.reading import check_space
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search_spaces.absent import Absences, within
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
+from search_spaces.branches.absent import Absences, within
 from search_spaces.contents import caches, named_tensors
 from search_spaces.groups import IntArray
 from search_spaces.inputs import INPUT, Selected, composed, selection_of, set_selection

@@ -26,7 +26,7 @@ from search_spaces.preserving import preserved
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.surgery import prune
 from search_spaces.tracing import as_call, slow_path
-from search_spaces.watching import modes_read
+from search_spaces.tracing.watching import modes_read
 
 FAILURES = (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError, AttributeError)
 SEEDS, TOLERANCE = (0, 1, 2), 1e-6  # unless others are asked for

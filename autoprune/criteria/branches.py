@@ -18,7 +18,7 @@ from autoprune.compute import Compute
 from autoprune.criteria.sites import device_of
 from autoprune.tasks import Pairs, Task, evaluated, num_samples, placed
 from search_spaces import Dresser, SearchSpace
-from search_spaces.branch import Branch
+from search_spaces.branches.branch import Branch
 
 MOST_BATCHES = 4  # of the criterion's: differences between whole branches are large
 

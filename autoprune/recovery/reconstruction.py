@@ -39,7 +39,7 @@ from autoprune.data import ImageData
 from autoprune.recovery.batchnorm import reestimate
 from autoprune.tasks import Task, answered, as_task, num_samples
 from search_spaces import SearchSpace
-from search_spaces.absent import Absent
+from search_spaces.branches.absent import Absent
 from search_spaces.plan import Line, Stays, check_kept, plan_of
 
 POSITIONS = 10

@@ -11,7 +11,7 @@ import numpy as np
 from autoprune.problem import Problem
 from objectives import parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
-from search_spaces.branch import Branch
+from search_spaces.branches.branch import Branch
 
 
 def problem(groups: int = 30, seed: int = 0, budget: str = "macs<=50%", depth: bool = False) -> Problem:

@@ -12,7 +12,7 @@ from autoprune.problem import Problem, Proposal, Trial, TrialState
 from autoprune.strategies import warm_starts
 from objectives import parse
 from search_spaces import Axis, ChannelGroup, Layer, SearchSpace, TensorShape
-from search_spaces.branch import Branch, StandIn
+from search_spaces.branches.branch import Branch, StandIn
 
 STRATEGIES = list(strategies.STRATEGIES.values())
 # Those that draw conclusions from what others proposed; the rest follow a plan of their own or none.

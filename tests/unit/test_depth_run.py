@@ -22,7 +22,7 @@ from objectives.latency import Comparison, fit, needed
 from objectives.latency.sampling import sample
 from objectives.latency.sites import sites_of
 from search_spaces import VerificationError, holding, prune, trace, verified, verify
-from search_spaces.emptied import Network
+from search_spaces.branches.emptied import Network
 
 
 def network(name="inverted"):

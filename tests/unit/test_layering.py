@@ -159,7 +159,7 @@ def check_no_circle(edges: dict[str, set[str]]) -> None:
 @pytest.mark.parametrize(
     ("path", "source", "offender"),
     [
-        ("search_spaces/tracing.py", "from objectives import Budget", "search_spaces is below objectives"),
+        ("search_spaces/recorder.py", "from objectives import Budget", "search_spaces is below objectives"),
         ("objectives/costs.py", "import autoprune.problem", "objectives is below autoprune"),
         ("autoprune/strategies/x.py", "from autoprune.ledger import Ledger", "(floor 4) imports autoprune.ledger"),
         ("autoprune/search.py", "import onnx", "imports onnx"),

@@ -17,7 +17,7 @@ from torch.nn.utils import prune
 
 from search_spaces import SearchSpace, VerificationError, trace, verify
 from search_spaces.models import digits_cnn
-from search_spaces.tracing import OPERATORS
+from search_spaces.tracing.dispatch import OPERATORS
 
 IMAGE = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

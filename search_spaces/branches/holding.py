@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from search_spaces.branch import Branch
+from search_spaces.branches.branch import Branch
 from search_spaces.preserving import preserved
 from search_spaces.space import Kept, SearchSpace
 from search_spaces.tracing import slow_path

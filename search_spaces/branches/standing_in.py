@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from search_spaces.branch import CONSTANT, EMPTY, SAME, StandIn, size_of
+from search_spaces.branches.branch import CONSTANT, EMPTY, SAME, StandIn, size_of
+from search_spaces.branches.emptied import CONST, GONE, VOID, Network, View
 from search_spaces.companions import line_of
-from search_spaces.emptied import CONST, GONE, VOID, Network, View
 from search_spaces.graph import Made, ModuleCall, Named, Node, is_pointwise, operator_name, references
 
 MOVEMENT = frozenset(

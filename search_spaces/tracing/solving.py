@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search_spaces.branches import with_branches
+from search_spaces.branches.finding import with_branches
+from search_spaces.branches.trying import WithoutBranches
 from search_spaces.channels import CONSTANT
 from search_spaces.groups import ChannelGroup, Member
 from search_spaces.recorder import Recorder
 from search_spaces.space import Axis, Layer, SearchSpace, TensorShape
-from search_spaces.trying import WithoutBranches
 
 ALONE = "one unit always stays, and there is only one"
 Line = tuple[int, NDArray[np.int64]]  # number of a distinct id vector, its components

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.branch import Branch
-from search_spaces.emptied import CONST, Groups, Network, View
+from search_spaces.branches.branch import Branch
+from search_spaces.branches.emptied import CONST, Groups, Network, View
+from search_spaces.branches.standing_in import Replacement, Unfollowed
+from search_spaces.branches.trying import WithoutBranches
 from search_spaces.graph import Named, references
 from search_spaces.space import SearchSpace
-from search_spaces.standing_in import Replacement, Unfollowed
-from search_spaces.trying import WithoutBranches
 
 if TYPE_CHECKING:
     from search_spaces.recorder import Recorder

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from search_spaces.counts import ChannelCount, Size
-from search_spaces.literals import asking
+from search_spaces.tracing.literals import asking
 
 NUMPY = "sqrt log log2 log10 exp power prod arange linspace ceil floor cbrt reciprocal".split()
 NUMPY += "zeros ones full empty eye identity tri".split()

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from search_spaces.branch import CONSTANT, EMPTY, StandIn, size_of
-from search_spaces.constants import constant
+from search_spaces.branches.branch import CONSTANT, EMPTY, StandIn, size_of
+from search_spaces.branches.constants import constant
 from search_spaces.space import SearchSpace
 
 PLAIN = (bool, int, float, str, tuple)

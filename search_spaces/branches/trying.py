@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from search_spaces.branch import Branch
+from search_spaces.branches.branch import Branch
 from search_spaces.space import SearchSpace
 from search_spaces.surgery import prune
 

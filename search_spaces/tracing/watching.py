@@ -21,9 +21,9 @@ from torch.nn.modules.conv import _ConvNd
 from search_spaces.contents import kept_in, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, plain
 from search_spaces.graph import MADE_BY
-from search_spaces.literals import DecimalLiteral, Literal, floats_asked
-from search_spaces.readers import KINDS
 from search_spaces.recorder import ATTRIBUTE, Recorder
+from search_spaces.tracing.literals import DecimalLiteral, Literal, floats_asked
+from search_spaces.tracing.readers import KINDS
 
 REGULARISERS = ("torch.nn.modules.", "torchvision.ops.", "timm.layers.drop")  # what they drop is no channel's own
 
