@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from search_spaces.groups import ChannelGroup
-    from search_spaces.space import SearchSpace
+from search_spaces.groups import ChannelGroup
 
 MAKES = ("out", "direction", "norm", "free", "declared", "statistics", "attribute", "input")  # roles of a member
 READS = ("in",)
 SHOWN = 12  # groups that are listed
 
 
-def belonging(space: SearchSpace, name: str) -> str:
+def belonging(name: str, groups: Sequence[ChannelGroup], frozen: Sequence[ChannelGroup]) -> str:
     """Why a name is no prunable group, and which groups it has to do with, in a sentence without its full stop.
 
     Args:
-        space: Whose groups.
-        name: None of them.
+        name: Of none of `groups`.
+        groups: That may be pruned.
+        frozen: That may not.
     """
-    if frozen := next((g for g in space.frozen if g.name == name), None):
-        why = frozen.frozen_because or "it cannot be"
+    if same := next((g for g in frozen if g.name == name), None):
+        why = same.frozen_because or "it cannot be"
         return f"'{name}' is never pruned anyway ({why}); leave it out"
-    made, read = (_groups(space.groups, name, roles) for roles in (MAKES, READS))
+    made, read = (_groups(groups, name, roles) for roles in (MAKES, READS))
     if made or read:
         what = [f"has the channels of {_listed(made)}"] * bool(made)
         what += [f"reads those of {_listed(read)}"] * bool(read)
         return f"'{name}' is a layer and no group: it {' and '.join(what)}; name {_listed(made or read)}"
-    if held := _groups(space.frozen, name, ()):
-        reasons = {g.frozen_because for g in space.frozen if g.name in held and g.frozen_because}
+    if held := _groups(frozen, name, ()):
+        reasons = {g.frozen_because for g in frozen if g.name in held and g.frozen_because}
         return f"'{name}' is a layer that is never pruned anyway ({'; '.join(sorted(reasons))}); leave it out"
-    if inside := [g.name for g in space.groups if g.name.startswith(f"{name}.")]:
+    if inside := [g.name for g in groups if g.name.startswith(f"{name}.")]:
         return f"'{name}' is a part of the network and no group: in it are {_listed(inside)}"
-    known = [g.name for g in space.groups]
+    known = [g.name for g in groups]
     near = difflib.get_close_matches(name, known, n=1)
     return f"unknown group '{name}'; " + (f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}")
 

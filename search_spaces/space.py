@@ -233,7 +233,7 @@ class SearchSpace:
             )
         names = set(freeze)
         if unknown := sorted(names - {g.name for g in self.groups}):
-            raise ValueError(f"freeze: {'; '.join(belonging(self, name) for name in unknown)}")
+            raise ValueError(f"freeze: {'; '.join(belonging(name, self.groups, self.frozen) for name in unknown)}")
         held = {n for n, g in enumerate(self.groups) if g.name in names}
         goes = self._going(held) if depth else set()
         groups = []

@@ -10,7 +10,8 @@ from judge import judge
 from torch import nn
 
 from objectives.costs import Macs, Params
-from search_spaces import Dresser, SearchSpace, mask, prune, trace, trying, verify
+from search_spaces import Dresser, SearchSpace, mask, prune, trace, verify
+from search_spaces.branches import trying
 from search_spaces.branches.absent import Absent
 from search_spaces.graph import Graph
 from search_spaces.verify import redraw

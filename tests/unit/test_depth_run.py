@@ -21,7 +21,8 @@ from objectives import Feasibility, InfeasibleBudget, parse
 from objectives.latency import Comparison, fit, needed
 from objectives.latency.sampling import sample
 from objectives.latency.sites import sites_of
-from search_spaces import VerificationError, holding, prune, trace, verified, verify
+from search_spaces import VerificationError, prune, trace, verified, verify
+from search_spaces.branches import holding
 from search_spaces.branches.emptied import Network
 
 
