@@ -5,51 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from search_spaces.attributes import Claim, Divisible, Laws, counts_heads
+from search_spaces.calls import Call, Calls
 from search_spaces.channels import Channels
 from search_spaces.companions import along, constant, line_of, squeeze, varying
 from search_spaces.contents import is_inexact, kept_in, named_tensors, tensors_in
 from search_spaces.counts import Attribute, ChannelCount, Size, Terms, plain
-from search_spaces.declaring import Declared
 from search_spaces.graph import Graph
 from search_spaces.operators import quietly
 from search_spaces.views import ParameterView
 
-DECLARED = "declared"  # kind of the layers of a module that declares how it shrinks
 ATTRIBUTE = "_channel_ids"  # of a traced tensor: (its recorder, companion)
 FILLED = "_filled"  # of a traced tensor: (its recorder, whether all of it is) if the code has filled it (see filled.py)
 MADE = frozenset(("out", "declared"))  # roles of what makes channels
 BARE = frozenset(("free",))  # that of what only has them
-
-
-@dataclass(frozen=True)
-class Call:
-    """A layer of `pixels * kernel * reads * makes` multiply-adds per sample."""
-
-    kind: str
-    kernel: float
-    pixels: float
-    reads: Tensor | int
-    makes: Tensor | int
-
-    def alike(self, other: Call) -> bool:
-        """Do two calls of one layer add up?"""
-        return self.kernel == other.kernel and _same(self.reads, other.reads) and _same(self.makes, other.makes)
-
-
-def _same(a: Tensor | int, b: Tensor | int) -> bool:
-    if isinstance(a, int) or isinstance(b, int):
-        return isinstance(a, int) and isinstance(b, int) and a == b
-    return torch.equal(a, b)
 
 
 class Recorder:
@@ -59,7 +35,7 @@ class Recorder:
         channels: All ids.
         laws: What the sizes in attributes of modules follow.
         axes: (tensor name, axis) -> (roles, ids [n]) in order of first use.
-        calls: (owner, kind and number) -> a layer that multiplies.
+        calls: The layers that multiply.
         grouped: Grouped convolution -> entries of axis 0 of its weight per group.
         products: Module -> numbers given to what has summed over an axis in it (not in modules inside it): one to each
             matrix product, one to each axis of what was reduced.
@@ -74,7 +50,6 @@ class Recorder:
         batch: Samples in the example input; layers are priced per sample.
         input_axis: Axis of the first input on which channels may go; None: the inputs stay.
         graph: The operations of the first pass.
-        counting: False in a second pass, whose layers are not part of inference.
         asks_mode: Has the network's own code asked whether it is in training?
         seen: How many ATen operators have run.
         made: How many of them have made memory that anything may be written into.
@@ -92,8 +67,6 @@ class Recorder:
         worked_out: (Module, number) -> what its code has made of sizes that can be followed, but not what came of them.
         staying: (Module, number) of axes that no channel lives on, of which its code has asked the size.
         before: Is asked about each operator, with its arguments, before it runs.
-        declared: Modules that declare how they shrink.
-        lengths: (Parameter of one, axis) -> ids [size of the axis] of which as many stay as it will be long.
         whole_or_alike: Layers with groups that may lose whole groups, or the same channels of every group.
     """
 
@@ -102,7 +75,7 @@ class Recorder:
         self.channels = Channels()
         self.laws = Laws(self.channels)
         self.axes: dict[tuple[str, int], tuple[list[str], Tensor]] = {}
-        self.calls: dict[tuple[str, str], Call] = {}
+        self.calls = Calls()
         self.grouped: dict[str, int] = {}
         self.products: Counter[str] = Counter()
         self.run_before: set[str] = set()
@@ -112,7 +85,6 @@ class Recorder:
         self.checked = False
         self.opaque = 0
         self.closed: list[str] = []
-        self.counting = True
         self.doing: Any = None
         self.channels.place = lambda: "" if self.doing is None else f"{name_of(self.doing)} in {self.where}"
         self.batch = 1
@@ -132,8 +104,6 @@ class Recorder:
         self.misunderstood: set[str] = set()
         self.worked_out: dict[tuple[str, int], str] = {}
         self.staying: set[tuple[str, int]] = set()
-        self.declared: dict[str, Declared] = {}
-        self.lengths: dict[tuple[str, int], Tensor] = {}
         self.whole_or_alike: set[str] = set()
         self.views: dict[int, ParameterView] = {}
         self.unchecked: Callable[[], None] | None = None
@@ -480,37 +450,7 @@ class Recorder:
         owner: str | None = None,
     ) -> None:
         """Note a layer of `pixels * kernel * reads * makes` multiply-adds (calls of the same layer add up)."""
-        if not self.counting:
-            return
-        owner = self.path[-1] if owner is None else owner
-        call = Call(kind, kernel, pixels, reads, makes)
-        number = 0
-        while (known := self.calls.get((owner, f"{kind}#{number}"))) is not None and not known.alike(call):
-            number += 1
-        self.calls[owner, f"{kind}#{number}"] = replace(known, pixels=known.pixels + pixels) if known else call
-
-    def declares(self, name: str, x: Tensor, out: Tensor, reads: Tensor, makes: Tensor) -> None:
-        """Note a call of a module that declares how it shrinks; `price_declared` puts its layers in this place."""
-        if self.counting:
-            found = self.declared.setdefault(name, Declared(self.modules[name], reads, makes))
-            found.inputs.append(x.detach())
-            found.pixels += out.numel() / out.shape[1] / self.batch
-            self.calls.setdefault((name, DECLARED), Call(DECLARED, 0.0, 0.0, 1, 1))
-
-    def price_declared(self) -> None:
-        """Put the layers of modules that declare how they shrink in their places: nothing may be watched any more."""
-        calls, self.calls = self.calls, {}
-        for (owner, kind), call in calls.items():
-            if kind != DECLARED:
-                self.calls[owner, kind] = call
-                continue
-            found = self.declared[owner]
-            for number, (work, reads, makes) in enumerate(found.work()):
-                pixels = 1.0 if number else found.pixels  # what it makes is counted once
-                layer = Call(DECLARED, work / self.batch / pixels, pixels, reads, makes)
-                self.calls[owner, f"{DECLARED}#{number}"] = layer
-            self.lengths |= {(f"{owner}.{name}", axis): ids for (name, axis), ids in found.lengths().items()}
-        self.declared.clear()
+        self.calls.add(self.path[-1] if owner is None else owner, Call(kind, kernel, pixels, reads, makes))
 
     def contracts(self, ids: Tensor, back: int = 0) -> None:
         """Note that the product or reduction now running sums over the channels `ids` [n].

@@ -68,7 +68,7 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Val
         Why it came no further, if it did not.
     """
     rec.restart()
-    rec.counting = rec.graph.recording = False
+    rec.calls.counting = rec.graph.recording = False
     model.train()
     try:
         run(rec, model, args, kwargs)

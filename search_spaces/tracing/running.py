@@ -85,7 +85,7 @@ def declared(rec: Recorder, name: str, module: Shrinkable, x: Tensor, out: Tenso
     known = rec.axes.get((name, 0))
     made = known[1] if known else rec.register(name, 0, rec.channels.allocate(out.shape[1]), "declared")
     rec.set(out, along(made, 1, out.shape))
-    rec.declares(name, x, out, read, made)
+    rec.calls.declare(name, rec.modules[name], x, out.numel() / out.shape[1] / rec.batch, read, made)
 
 
 def special(module: nn.Module, adapter: Adapter | None) -> str:

@@ -41,7 +41,7 @@ class Solver:
             (name, axis, role, self.line(ids)) for (name, axis), (roles, ids) in rec.axes.items() for role in roles
         ]
         self.calls = [
-            (owner, call, self.side(call.reads), self.side(call.makes)) for (owner, _), call in rec.calls.items()
+            (owner, call, self.side(call.reads), self.side(call.makes)) for (owner, _), call in rec.calls.layers.items()
         ]
         self.group_of: NDArray[np.int64] = np.full(len(self.roots), -1)
         self.groups, self.frozen = self._groups()
@@ -182,8 +182,8 @@ class Solver:
         tensors = []
         for name, parameter in model.named_parameters():
             axes = [self.axis(on_axis.get((name, d), n)) for d, n in enumerate(parameter.shape)]
-            for d in (d for d in range(len(axes)) if (name, d) in self.rec.lengths):
-                axes[d] = self.axis(self.line(self.rec.lengths[name, d]))
+            for d in (d for d in range(len(axes)) if (name, d) in self.rec.calls.lengths):
+                axes[d] = self.axis(self.line(self.rec.calls.lengths[name, d]))
             fixed = int(np.prod([a.size for a in axes if not a.terms], dtype=np.int64))
             tensors.append(TensorShape(name, (Axis(fixed, fixed), *(a for a in axes if a.terms))))
         frozen = (*self.frozen, *self._computed(type(model).__name__))

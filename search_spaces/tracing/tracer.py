@@ -105,7 +105,7 @@ def recorded(model: nn.Module, args: Any, kwargs: Any, inputs: Mapping[str, int]
         rec.graph.forget()
         forget_counts(model)
     if not again:
-        rec.price_declared()
+        rec.calls.price(rec.batch)
     if failed is not None and runs(model, args, kwargs, training=True):
         warnings.warn(f"what {type(model).__name__} does in training mode could not be followed, so that what must be "
                       f"pruned together there may not be ({failed}); see to it that `verify` passes, and please report "
