@@ -67,6 +67,23 @@ def test_chex_begins_with_the_largest_that_its_first_sparsity_leaves():
     assert not net[0].weight[:3].any()
 
 
+def test_chex_grows_no_more_than_its_threshold_leaves():
+    """METHODS-TRAINING 11: the share of |gamma| above the quantile S - delta; what is out has 0, above no threshold."""
+
+    def exploring(growing):
+        net = network([[float(i), 1.0 / i] for i in range(1, 9)], norm=[0.1 * i for i in range(1, 9)])
+        return begun("chex", net, 10, per_epoch=5, budget="macs<=50%", growing=growing)
+
+    method = exploring(0.1)
+    assert method.pruned[0].tolist() == [True] * 4 + [False] * 4  # floor(8 (1 - 0.5 + 0.1)) = 4 stay, 8 * 0.6 = 4.8
+    method.explore(0, 0.09)  # 1 - S + delta = 0.59: 4.72 of 8, and 4 have a scale
+    assert int(method.pruned[0].sum()) == 4
+    method = exploring(0.4)
+    assert int(method.pruned[0].sum()) == 1  # floor(8 * 0.9) = 7 stay
+    method.explore(0, 0.2)  # 8 * 0.7 = 5.6: the 6th largest scale is the threshold
+    assert int(method.pruned[0].sum()) == 2
+
+
 def test_chex_gives_units_back_what_they_had():
     net = network(norm=[0.1, 0.5, 1.0])
     with torch.no_grad():
@@ -88,7 +105,9 @@ def test_mest_mutates_within_its_bound():
     net = network([[float(i), 0.0] for i in range(1, 9)])
     method = begun("mest", net, 160, budget="macs<=50%", times=32)
     assert int((~method.pruned[0]).sum()) == 6  # 4 stay, 2 grow
-    assert net[0].weight[:, 0].ne(0).tolist() == (~method.pruned[0]).tolist()  # sparse from the first step
+    assert (
+        net[0].weight[:, 0].ne(0).tolist() == [False] * 4 + [True] * 4
+    )  # sparse from the first step; they grow from 0
     net[0].weight.grad.fill_(1.0)
     method.after_backward(net, Step(0, ()))  # gradients and weights are masked
     assert net[0].weight.grad[:, 0].ne(0).tolist() == (~method.pruned[0]).tolist()
@@ -97,6 +116,19 @@ def test_mest_mutates_within_its_bound():
     assert int((~method.pruned[0]).sum()) == 5
     method._mutate(120)
     assert method.pruned[0].tolist() == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize("step", [0, 5, 90])
+def test_mest_lets_units_that_were_cut_in_the_same_step_grow_from_zero_too(step):
+    """METHODS-TRAINING 12: prune to the lower bound, then grow among zeros; grown weights start at 0."""
+    net = network([[float(i), 0.0] for i in range(1, 9)])
+    method = begun("mest", net, 160, budget="macs<=50%", times=32)
+    net[0].weight.data = torch.tensor([[float(9 - i), 1.0] for i in range(1, 9)])  # other units are the smallest now
+    method._mutate(step)
+    assert not net[0].weight[4:].any()
+    assert net[0].weight[:4].all()
+    assert int((~method.pruned[0]).sum()) == (6 if step < 90 else 5)
+    assert not method.pruned[0][:4].any()
 
 
 def test_gap_lets_each_part_be_dense_in_turn():

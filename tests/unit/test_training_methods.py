@@ -97,6 +97,22 @@ def test_increg_removes_at_the_ceiling():
     assert not net[2].weight[:, 0].any()
 
 
+def test_increg_pushes_nobody_once_enough_are_removed():
+    """Its code leaves a layer alone that has lost what it should: lambda of the others does not matter any more."""
+    net = network()
+    method = begun("increg", net, 20, strength=1.0, ceiling=2.5)
+    gradients(method, net, 0)  # unit 0 at rank 0: lambda 1
+    net[0].weight.data = torch.tensor([[3.0, 3.0], [1.0, -1.0], [4.0, 4.0]])  # units 0 and 1 change places
+    for number in range(1, 4):  # mean ranks of units 0 and 1: 1/2 and 1/2, 2/3 and 1/3, 3/4 and 1/4
+        gradients(method, net, number)
+    torch.testing.assert_close(method.weights[0], torch.tensor([2.0, 2.0, 0.0]).double())
+    found = gradients(method, net, 4)  # lambda of unit 1: 3.0 >= 2.5
+    assert method.pruned[0].tolist() == [False, True, False]
+    torch.testing.assert_close(found, torch.tensor([[6.0, 6.0], [0.0, 0.0], [0.0, 0.0]]))  # 2.0 of unit 0
+    method.after_step(net, Step(4, ()))
+    assert not gradients(method, net, 5).any()
+
+
 def test_tpp_loss_and_push():
     """METHODS-TRAINING 5: W W' = [[1, 1], [1, 2]], all but entry (0, 0) has to vanish: (1 + 1 + 4) / 4 = 1.5."""
     net = network([[1.0, 0.0], [1.0, 1.0]], norm=[0.5, 0.6])

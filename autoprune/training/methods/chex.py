@@ -70,9 +70,9 @@ class Chex(FindingUnits):
 
     @torch.no_grad()
     def explore(self, epoch: int, growing: float) -> None:
-        """One update: `growing` is the share of the units that may go which grows."""
+        """One update: `growing` is the share of the units that may go which grows; no scale of 0 lets one grow."""
         fewest = self.ranked(scores := self.scales())
-        falling = torch.cat(self.of_prunable(scores)).sort(descending=True).values
+        falling = torch.cat(self.of_prunable(scores)).clamp(min=1e-30).sort(descending=True).values
         cut = falling[math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(falling)) - 1]
         before, chosen = self.pruned, []
         for units, few, score, out in zip(self.units, fewest, scores, before, strict=True):

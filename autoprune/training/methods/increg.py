@@ -30,9 +30,9 @@ class IncReg(FindingUnits):
 
     In every step the units of a group that are left are ranked by the L1 norm; by the rank r of the mean of all ranks
     so far, lambda rises by strength * rise(r), not below 0; grad(w) += lambda * w; a unit is removed when its lambda
-    reaches `ceiling` (https://arxiv.org/abs/1811.08390, with u of its code). How many go in each group: one
-    threshold through the L1 norms in the beginning, relative to their group's mean, that holds the budgets (ours; the
-    paper is given each layer's share). What has not got there by the last step goes then, the highest lambda first.
+    reaches `ceiling`, and when enough are, the rest is free (https://arxiv.org/abs/1811.08390, with u of its code). One
+    threshold through the L1 norms in the beginning, relative to their group's mean, that holds the budgets says how
+    many go in a group (ours; in the paper a share of each). What has not got there at the last step goes by its lambda.
 
     Args:
         strength: Rise of lambda at rank 0 (published: 2.5e-4, half the weight decay); None: six ceilings in the phase,
@@ -67,7 +67,7 @@ class IncReg(FindingUnits):
         return (min(self.rise * (step + 1), self.ceiling),)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
-        """Rank, let lambda rise, remove, and push."""
+        """Rank, let lambda rise, remove, and push, as long as units are left to go."""
         for i, (units, size) in enumerate(zip(self.units, self._sizes(), strict=True)):
             gone = self.pruned[i]
             rank = torch.where(gone, -1.0, size).argsort(stable=True).argsort().double()
@@ -77,7 +77,7 @@ class IncReg(FindingUnits):
                 risen = (self.weights[i] + self.rise * rise(order.double(), left)).clamp(min=0)
                 self.weights[i] = torch.where(gone, self.weights[i], risen)
                 self._remove(i, left)
-            units.push_(torch.where(self.pruned[i], 0.0, self.weights[i]).to(torch.float32))
+                units.push_(torch.where(self.pruned[i], 0.0, self.weights[i]).to(torch.float32))
         return 0.0
 
     def _remove(self, i: int, most: int) -> None:
