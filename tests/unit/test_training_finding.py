@@ -195,28 +195,52 @@ def test_threshold_holds_widths_to_the_budget():
 
 
 def test_gates_are_polarised():
-    """Shift 0: s = 1/2 everywhere, m (1 - m) = 1/4; all three units half open cost 1.5 * 4 of a limit of 6."""
+    """Logits just above 0: s = 1/2, m (1 - m) = 1/4, and what is open counts whole: 3 * 4 of a limit of 6."""
     net = network()
     method = begun("gates", net, 10, budget="macs<=50%", polar=0.4, strength=10.0)
     with torch.no_grad():
-        method.shifts[0].zero_()
+        method.shifts[0].fill_(1e-9)
     net(torch.ones(2, 2))
-    assert loss(method, net, 0) == pytest.approx(0.1)
+    assert loss(method, net, 8) == pytest.approx(0.1 + 10.0)  # after four fifths of the phase: (2 - 1)^2
     with torch.no_grad():
-        method.shifts[0].fill_(100.0)  # open: 3 * 4 of 6, (2 - 1)^2
+        method.shifts[0].fill_(100.0)
     method.after_backward(net, Step(0, ()))
     net(torch.ones(2, 2))
-    assert loss(method, net, 1) == pytest.approx(10.0)
+    assert loss(method, net, 3) == pytest.approx(10 * (math.sqrt(2) - 1) ** 2)  # half way down: 2 over 2^(1/2)
+    with torch.no_grad():
+        method.shifts[0].fill_(-100.0)  # 1 of 3 is always open: 4 of 6
+    method.after_backward(net, Step(0, ()))
+    net(torch.ones(2, 2))
+    assert loss(method, net, 8) == 0
 
 
-def test_gates_close_what_they_gate():
+def test_the_push_on_gates_goes_to_how_far_they_are_open():
+    """Three open gates at logit 0: d/db of 10 (w 4 / 6 - 1)^2 at w = 3 is 20 * 1 * 4/6 * s'(0) = 10/3."""
     net = network()
+    method = begun("gates", net, 10, budget="macs<=50%", polar=0.0, strength=10.0)
+    with torch.no_grad():
+        method.shifts[0].fill_(1e-9)
+    net(torch.ones(2, 2))
+    method.penalty(net, Step(8, ())).backward()
+    torch.testing.assert_close(method.shifts[0].grad, torch.full((3,), 10 / 3))
+
+
+def test_gates_begin_at_the_norms_of_what_they_gate():
+    net = network([[3.0, 4.0], [0.0, 10.0], [0.0, 0.0]])  # norms 5, 10, 0 of a mean of 5
+    torch.testing.assert_close(begun("gates", net, 10).shifts[0].detach(), torch.tensor([1.0, 2.0, 0.1]))
+
+
+def test_gates_never_close_all_of_a_group():
+    net = network(W)
     expected = net.eval()(torch.ones(1, 2)).detach()
     method = begun("gates", net, 10)
     torch.testing.assert_close(net(torch.ones(1, 2)), expected)
+    best = int(method.shifts[0].argmax())
     with torch.no_grad():
-        method.shifts[0][:] = torch.tensor([-1.0, -1.0, -1.0])
-    torch.testing.assert_close(net(torch.ones(1, 2))[0], net[2].bias)
+        method.shifts[0].fill_(-1.0)
+    out = net(torch.ones(1, 2))[0]
+    hidden = torch.relu(net[0](torch.ones(1, 2)))[0]
+    torch.testing.assert_close(out, net[2].bias + hidden[best] * net[2].weight[:, best])
     method.gating.remove()
     torch.testing.assert_close(net(torch.ones(1, 2)), expected)
 

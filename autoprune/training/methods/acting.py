@@ -132,6 +132,8 @@ def _plain(value: Any) -> Any:
     """Without graphs, and lists for tuples."""
     if isinstance(value, Tensor):
         return value.detach()
+    if isinstance(value, torch.optim.Optimizer):
+        return value.state_dict()
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -140,6 +142,9 @@ def _placed(value: Any, old: Any) -> Any:
     if isinstance(old, Tensor) and old.requires_grad:
         with torch.no_grad():
             return old.copy_(value)
+    if isinstance(old, torch.optim.Optimizer):
+        old.load_state_dict(value)
+        return old
     if isinstance(old, Tensor):
         return value.to(old.device)
     if isinstance(old, (list, tuple)) and len(old) == len(value):

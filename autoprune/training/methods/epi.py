@@ -37,7 +37,7 @@ class Epi(WaitingUnits):
     @torch.no_grad()
     def choose(self) -> tuple[Tensor, ...]:
         """See `WaitingUnits`."""
-        return self.ranked([units.rows().norm(dim=1) for units in self.units], "mean")
+        return self.ranked(self.norms(), "mean")
 
     def is_settled(self) -> bool:
         """See `WaitingUnits`."""

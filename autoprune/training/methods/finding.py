@@ -93,6 +93,11 @@ class FindingUnits(ActingMethod):
         """Per group [C] what goes for as many to stay as the widths say: those of lowest score."""
         return tuple(lowest(s, len(s) - w) for s, w in zip(scores, widths, strict=True))
 
+    @torch.no_grad()
+    def norms(self) -> list[Tensor]:
+        """Per group [C] the norm of the filters of a unit's members."""
+        return [units.rows().norm(dim=1) for units in self.units]
+
     def loads(self, widths: Tensor) -> Tensor:
         """[K] what widths [G] cost of each budget's limit; the gradient is that of one unit more or less."""
         feasibility, full = self.problem.feasibility, np.array(self.space.full)

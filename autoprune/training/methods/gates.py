@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from autoprune.training.gating import Gating
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
+from autoprune.training.units import lowest
 
-OPEN = 1.0  # logit of every gate in the beginning
+FALLING = 0.8  # share of the phase in which the limits come down
 REACH = 10.0  # how far a logit can go in a phase
 MEMORY = 0.9  # of the mean logits
 
@@ -21,10 +22,11 @@ class Gates(FindingUnits):
     """Consensus sub-network: gates that depend on the input are polarised until all inputs agree (consensus, 2023).
 
     Each unit has a gate, 1 where a * x + b > 0, of its mean value x where it is read; the slope of a sigmoid s stands
-    in for the step's (https://arxiv.org/abs/2302.10798, whose constants and gate network are not public: these are
-    ours). Loss: polar * mean of m (1 - m), with m the mean of s over the samples and places of a unit, plus strength *
-    sum over budgets of max(0, cost at widths of sum m / limit - 1)^2. In the end the units whose mean logit is above
-    zero stay, brought to the budgets. Members of a unit share a and b, each place sees its own x.
+    in for the step's (https://arxiv.org/abs/2302.10798; constants and gates are not public: these are ours). a begins
+    at 0, b at the norm of the unit's filters over its group's mean. Loss: polar * mean of m (1 - m), with m the mean of
+    s over samples and places, plus strength * sum over budgets of max(0, cost of what is open / limit - 1)^2, whose
+    gradient goes to m. Limits come down from the dense cost by one factor a step, in four fifths of the phase, or all
+    gates would shut together; what must stay of a group is always open. In the end those of mean logit above 0 stay.
 
     Args:
         strength: Of the loss on the budgets.
@@ -33,7 +35,7 @@ class Gates(FindingUnits):
 
     name: ClassVar[str] = "gates"
     by_samples = True
-    REMEMBERED: ClassVar[tuple[str, ...]] = ("slopes", "shifts", "logits")
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("slopes", "shifts", "logits", "optimizer")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0, "polar": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float = 10.0, polar: float = 0.1) -> None:
@@ -43,10 +45,14 @@ class Gates(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        self.slopes = [torch.zeros(u.size, device=u.device, requires_grad=True) for u in self.units]  # a
-        self.shifts = [torch.full((u.size,), OPEN, device=u.device, requires_grad=True) for u in self.units]  # b
-        self.logits = [torch.full((u.size,), OPEN, device=u.device) for u in self.units]  # mean so far
+        begin = [(n / n.mean().clamp(min=1e-30)).clamp(min=0.1) for n in self.norms()]
+        self.slopes, self.shifts = (
+            [(b * 0).requires_grad_() for b in begin],
+            [b.clone().requires_grad_() for b in begin],
+        )
+        self.logits = begin  # mean so far
         self.seen: list[list[Tensor]] = [[] for _ in self.units]
+        self.dense = self.loads(torch.tensor(self.space.full, dtype=torch.float32))
         self.optimizer = torch.optim.Adam([*self.slopes, *self.shifts], lr=REACH / plan.steps)
         self.gating = Gating(net, self.space, self._gates) if self.strength or self.polar else None
 
@@ -54,11 +60,12 @@ class Gates(FindingUnits):
         x = (values / values.abs().mean().clamp(min=1e-6)).to(self.shifts[number])
         if torch.is_grad_enabled():
             self.seen[number].append(x)
-        soft = torch.sigmoid(self._logit(number, x))
-        return (soft > 0.5).to(soft) + soft - soft.detach()
+        return self._gate(number, self.slopes[number] * x + self.shifts[number])
 
-    def _logit(self, number: int, x: Tensor) -> Tensor:
-        return self.slopes[number] * x + self.shifts[number]
+    def _gate(self, number: int, logit: Tensor) -> Tensor:
+        soft, size = torch.sigmoid(logit), self.units[number].size
+        may = lowest(self.logits[number], size - self.space.groups[number].floor).to(logit.device)
+        return ((logit > 0) | ~may).to(soft) + soft - soft.detach()
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """See the class."""
@@ -67,12 +74,12 @@ class Gates(FindingUnits):
         widths, even = torch.tensor([float(units.size) for units in self.units]), []
         for i in (i for i, units in enumerate(self.units) if units in self.prunable):
             seen = self.seen[i] or [torch.zeros_like(self.logits[i])[None]]  # no layer that reads them was called
-            logit = self._logit(i, torch.cat(seen))
-            self.logits[i] = MEMORY * self.logits[i] + (1 - MEMORY) * logit.detach().mean(0)
-            means = torch.sigmoid(logit).mean(0)
-            even.append(means * (1 - means))
-            widths = widths.index_put((torch.tensor(i),), means.sum().to(widths))
-        over = (self.loads(widths) - 1).clamp(min=0).square().sum()
+            logit = self.slopes[i] * torch.cat(seen) + self.shifts[i]
+            self.logits[i] = torch.lerp(logit.detach().mean(0), self.logits[i], MEMORY)
+            even.append((m := torch.sigmoid(logit).mean(0)) * (1 - m))
+            widths = widths.index_put((torch.tensor(i),), self._gate(i, logit).mean(0).sum().to(widths))
+        to_go = max(0.0, 1 - (step.number + 1) / (FALLING * self.steps))
+        over = (self.loads(widths) / self.dense.clamp(min=1) ** to_go - 1).clamp(min=0).square().sum()
         return self.polar * torch.cat(even).mean() + self.strength * over.to(even[0].device)
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
@@ -88,12 +95,3 @@ class Gates(FindingUnits):
         self.let_go()
         self.pruned = self.projected([logit > 0 for logit in self.logits], self.logits)
         super().leave()
-
-    def state(self) -> dict[str, Any]:
-        """See `Method`."""
-        return {**super().state(), "optimizer": self.optimizer.state_dict()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """See `Method`."""
-        super().load(state)
-        self.optimizer.load_state_dict(state["optimizer"])

@@ -58,7 +58,7 @@ class Imp(FindingUnits):
     @torch.no_grad()
     def _cut(self, phase: int) -> None:
         """What is out stays out, and more goes."""
-        norms = [units.rows().norm(dim=1) for units in self.units]
+        norms = self.norms()
         problem = replace(self.problem, budgets=self.budgets(phase)) if phase + 1 < self.phases else self.problem
         self.pruned = tuple(
             new | old.to(new.device) for new, old in zip(self.ranked(norms, "mean", problem), self.pruned, strict=True)

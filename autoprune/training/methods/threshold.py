@@ -47,11 +47,6 @@ class Threshold(FindingUnits):
         self.levels = torch.full((len(self.units),), first, requires_grad=True)  # r
         self.gating = Gating(net, self.space, self._gates) if self.strength else None
 
-    @torch.no_grad()
-    def norms(self) -> list[Tensor]:
-        """Per group [C] |w|."""
-        return [units.rows().norm(dim=1) for units in self.units]
-
     def _gates(self, number: int, values: Tensor) -> Tensor:
         norm = self.units[number].rows().norm(dim=1)
         spread = norm.detach().std(unbiased=False).clamp(min=1e-12)
