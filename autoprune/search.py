@@ -148,7 +148,12 @@ def search(
     if example_inputs is not None:
         example_tensors(example_inputs)
     latency = joined_latency(config, path) if config.join else None
-    prepared = prepare(config, live_model, live_data, example_inputs, scores, latency, say=progress.say)
+
+    def check(prepared: Prepared) -> None:
+        check_delivery(config, prepared, trains=trains(config))
+        check_recovery(config, prepared)
+
+    prepared = prepare(config, live_model, live_data, example_inputs, scores, latency, say=progress.say, check=check)
     if config.join:
         check_joined(prepared, path)
     recipe = Recipe.of(RunDirectory(path, config), prepared, live_model, live_data)
@@ -158,8 +163,6 @@ def search(
         check_sendable(recipe, prepared)
     evaluate = recipe.at_home(prepared.model, prepared.task)
     dense = evaluate.evaluate_dense()  # refuses a network that answers NaN
-    check_delivery(config, prepared, trains=trains(config))
-    check_recovery(config, prepared)
     caveat = check_method(config, prepared)
     said = [*notes_of(prepared), *filter(None, [caveat])]
     check_room(path, 3 * size_of(prepared.model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ def make_problem(
     divisors: Sequence[int] | None = None,
     worst: float = math.inf,
     say: Callable[[str], None] | None = None,
+    check: Callable[[Problem], None] | None = None,
 ) -> Problem:
     """Hold the network to the law, measure what budgets need, score its channels, try the strategy.
 
@@ -81,6 +83,7 @@ def make_problem(
         divisors: Of the groups, where `auto` has chosen them before.
         worst: Of a front: the loss from which a candidate is worth nothing.
         say: Called with a line before something takes minutes.
+        check: Refuses what cannot be done, before channels are scored: called with the problem, scored by norms so far.
 
     Raises:
         ValueError: If a budget cannot hold, the network breaks the law, or a name does not fit the others.
@@ -102,12 +105,14 @@ def make_problem(
         raise InfeasibleBudget(f"{error}{''.join(said)}") from error
     if config.divisor == "auto":
         space = with_divisors(space, divisors or fast_divisors(space, measured, budgets))
+    norms = criteria.score_all("magnitude", dense, space, (), config.seed)
+    unscored = Problem(space, budgets, (), None, measured, config.front)
+    if check is not None:
+        check(replace(unscored, scores=tuple(norms if scores is None else scores)))
     if scores is None:
-        unscored = Problem(space, budgets, (), None, measured, config.front)
         scores = scored(config, dense, unscored, batches, task, say)
     needs = strategies.needs(config.strategy, config.encoding)
     distances = criteria.distances(dense, space) if "distances" in needs else None
-    norms = criteria.score_all("magnitude", dense, space, (), config.seed)
     headline = None if task is None else task.labels().headline
     fraction = headline.name if headline and headline.is_fraction else ""
     more = (config.front, worst, score_per, config.metric, fraction, norms)

@@ -177,6 +177,7 @@ def prepare(
     latency: Mapping[str, Latency] | None = None,
     divisors: Sequence[int] | None = None,
     say: Callable[[str], None] | None = None,
+    check: Callable[[Prepared], None] | None = None,
 ) -> Prepared:
     """Build, check and score all that a run needs; nothing is written.
 
@@ -189,6 +190,8 @@ def prepare(
         latency: Predictors of measured latencies by metric, where they are known; others are measured.
         divisors: Of the groups, where `auto` has chosen them before.
         say: Called with a line before something takes minutes.
+        check: Refuses what the run could not do in the end, before channels are scored, which may train: called with
+            all that is prepared by then.
 
     Raises:
         ValueError: If anything is wrong with the model, the data, the budgets or the names, or a package is missing.
@@ -214,8 +217,12 @@ def prepare(
     check_answers(dense, task, name, config)
     known: dict[str, Any] = {"scores": scores, "latency": latency, "divisors": divisors, "say": say}
     known["worst"] = worst_of(dense, task, config) if config.front else math.inf
-    problem = make_problem(config, dense, space, example, lambda: _score_batches(task, config), task=task, **known)
-    return Prepared(config, reference, dense, task, example, problem, started=started)
+    known["check"] = None if check is None else lambda early: check(so_far(early))
+
+    def so_far(problem: Problem) -> Prepared:
+        return Prepared(config, reference, dense, task, example, problem, started=started)
+
+    return so_far(make_problem(config, dense, space, example, lambda: _score_batches(task, config), task=task, **known))
 
 
 def check_end(config: RunConfig) -> None:

@@ -62,12 +62,17 @@ def test_a_search_recovers_by_a_method_and_goes_on_after_a_stop(here, digits_wei
         ({"recovery": "greg1", "epochs": 1, "prune_share": 0.1}, r"needs at least 30 steps, and 2 are planned"),
         ({"recovery": "slimming"}, "recovery 'slimming': finds the units that stay by itself"),
         ({"recovery": "gregg1"}, r"unknown method 'gregg1' \(did you mean greg1\?\); known: .*greg1"),
+        ({"recovery": "greg1", "lr": 900, "epochs": 40}, "'greg1': with its .* the training would diverge"),
+        ({"lr_schedule": "rewind"}, "of which lr_original_epochs says that it had 0"),
+        ({"warmup": 1e6}, "warmup: 1000000 steps of warm-up leave none of the training's"),
     ],
 )
-def test_bad_input_before_anything_is_spent(here, digits_weights, settings, message):
+def test_bad_input_before_anything_is_spent(here, digits_weights, settings, message, monkeypatch):
+    """By default channels are scored in rounds of training: that is spent, too."""
+    monkeypatch.setattr("autoprune.runs.posing.scored", lambda *_: pytest.fail("channels were scored"))
     with pytest.raises(ValueError, match=message):
         autoprune.search(
-            "search_spaces.models:digits_cnn", "digits", weights=str(digits_weights), criterion="l1", trials=2,
+            "search_spaces.models:digits_cnn", "digits", weights=str(digits_weights), trials=2,
             name="c", progress=False, **{"epochs": 3, **FAST, **settings},
         )  # fmt: skip
     assert not (here / "results").exists()
