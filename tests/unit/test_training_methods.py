@@ -258,6 +258,8 @@ def test_of_equals_the_higher_index_goes():
             r"at least 20 steps, .*--method-epochs 2 or more, an epoch",
         ),
         ("increg", {"ceiling": 0.0}, "ceiling must be a number of at least 1e-12"),
+        ("epi", {"tau": 98.3}, "tau must be a number between 0 and 1, got 98.3"),
+        ("early-bird", {"distance": 10}, "distance must be a number between 0 and 1, got 10"),
         ("iss", {"kept": [0], "factor": 1.5}, "factor must be a number between 0 and 1, got 1.5"),
         ("reweighted", {"strength": math.nan}, "strength must be a number of at least 0, got nan"),
         ("threshold", {"strength": "much"}, "strength must be a number of at least 0, got 'much'"),

@@ -27,7 +27,7 @@ class EarlyBird(WaitingUnits):
     """
 
     name: ClassVar[str] = "early-bird"
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf), "distance": (0, 1)}
     reads_scales: ClassVar[bool] = True
 
     def __init__(self, pruning: Pruning | None = None, *, distance: float = 0.1, last: int = 4) -> None:

@@ -28,7 +28,7 @@ class Epi(WaitingUnits):
     """
 
     name: ClassVar[str] = "epi"
-    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"last": (1, math.inf), "tau": (0, 1)}
 
     def __init__(self, pruning: Pruning | None = None, *, tau: float = 0.983, last: int = 5) -> None:
         super().__init__(pruning, last=last)
