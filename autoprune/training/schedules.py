@@ -22,7 +22,7 @@ Schedule = Callable[[int, int], float]
 
 def linear(step: int, steps: int, warmup: int = 0) -> float:
     """Down to 0 in a line: with warm-up "LLR" of Zimmer et al. 2023, https://arxiv.org/abs/2111.00843."""
-    return (steps - step) / (steps - warmup + 1)
+    return (steps - step) / (steps - max(0, warmup - 1))  # the last step of the warm-up has the whole rate
 
 
 def cosine(step: int, steps: int, warmup: int = 0) -> float:

@@ -169,7 +169,7 @@ def test_morphnet_prices_a_unit_by_what_it_costs():
 
 
 def test_reweighted_weighs_by_the_last_norm():
-    """|w|^2 = 2, 8, 32, mean 14; alpha = 1 / (|w|^2 / 14): each unit counts 1 until the weights change."""
+    """|w|^2 = 2, 8, 32, m = M = 14; alpha = 1 / (|w|^2 / 14): each unit counts 1 until the weights change."""
     net = network()
     method = begun("reweighted", net, 8, strength=0.5, rounds=2, epsilon=0.0)
     torch.testing.assert_close(method.alphas[0], torch.tensor([7.0, 1.75, 0.4375]))
@@ -178,6 +178,20 @@ def test_reweighted_weighs_by_the_last_norm():
     assert loss(method, net, 1) == pytest.approx(0.5 * 6)
     method.after_step(net, Step(3, ()))  # the second round begins
     assert loss(method, net, 4) == pytest.approx(0.5 * 3)
+
+
+def test_reweighted_brings_what_is_to_go_to_zero_within_half_of_the_phase():
+    """The smallest, |w|^2 = 2, is to go; it falls by 4 strength a unit of time, of which 8 steps have 8 * 10 * 0.01."""
+    method = begun("reweighted", network(), 8, lr=0.01)
+    assert method.share == pytest.approx(2 / (2 * 0.8))
+    both = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    both[0].weight.data = torch.tensor([[1.0, 1.0], [2.0, 0.0]])  # |w|^2 = 2, 4: m = 3
+    both[2].weight.data = torch.tensor([[1.0, 3.0], [2.0, 4.0]])  # 10, 20: m = 15, M = 9
+    method = begun("reweighted", both, 8, strength=0.9, budget="macs<=90%")
+    method.penalty(both, Step(0, ())).backward()
+    for layer in (0, 2):  # the gradient over the weight is 2 * 0.9 / 9 * m / |w|^2: the same in both groups
+        pull = both[layer].weight.grad[0] / both[layer].weight.detach()[0]
+        torch.testing.assert_close(pull, torch.full((2,), 0.2 * 1.5), rtol=2e-3, atol=0)  # epsilon
 
 
 def test_threshold_holds_widths_to_the_budget():

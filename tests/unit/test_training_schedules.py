@@ -67,8 +67,16 @@ def test_adaptive_takes_the_rate_from_the_cut(digits_weights):
 
 
 def test_a_schedule_in_cycles_begins_anew():
-    # 5 steps in 2 cycles: 2 and 3 steps, each down in a line to one before 0
+    # 5 steps in 2 cycles: 2 and 3 steps, each down in a line from 1 to one before 0
     factor = in_cycles(TrainingSettings(lr_schedule="linear", warmup=0), 5, 0, 2)
-    assert [factor(step, 5) for step in range(5)] == pytest.approx([2 / 3, 1 / 3, 3 / 4, 2 / 4, 1 / 4])
+    assert [factor(step, 5) for step in range(5)] == pytest.approx([1, 1 / 2, 1, 2 / 3, 1 / 3])
     with pytest.raises(ValueError, match="warmup: 2 steps of warm-up leave none of the training's 2 steps"):
         in_cycles(TrainingSettings(warmup=2), 5, 0, 2)
+
+
+def test_a_line_begins_with_the_whole_rate_with_a_warm_up_and_without():
+    """METHODS 2.13, LLR: in a line from the peak to 0; the last step of a warm-up is the first of that line."""
+    plain = schedule_of(TrainingSettings(lr_schedule="linear", warmup=0), 4)
+    assert [plain(step, 4) for step in range(4)] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+    warm = schedule_of(TrainingSettings(lr_schedule="linear", warmup=2), 5)
+    assert [warm(step, 5) for step in range(5)] == pytest.approx([1 / 2, 1, 3 / 4, 2 / 4, 1 / 4])

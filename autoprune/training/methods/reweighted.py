@@ -19,13 +19,15 @@ MOMENTUM = 10.0  # steps that one counts for, at a momentum of 0.9
 class Reweighted(FindingUnits):
     """Unified dynamic regularisation: every unit's penalty is weighted anew by its last norm (Zhang et al. 2021).
 
-    Loss: strength * sum over units of alpha |w|^2 / mean, with alpha = 1 / (|w|^2 / mean + epsilon) of the network that
-    the last round ended with, where mean is the group's mean |w|^2: so one strength fits all groups
-    (https://arxiv.org/abs/2004.05531). All that its constants are is ours. In the end one threshold through the norms,
-    relative to their group's mean, holds the budgets. The filters of all members of a unit are one vector.
+    Loss: strength * sum over units of alpha |w|^2 / M, with alpha = 1 / (|w|^2 / m + epsilon) of the network that the
+    last round ended with, where m is the group's mean |w|^2 in the beginning and M the mean of all m: so one strength
+    brings units of the same |w|^2 / m to zero in the same time, in all groups (https://arxiv.org/abs/2004.05531). All
+    that its constants are is ours. In the end one threshold through the norms, relative to their group's mean, holds
+    the budgets. The filters of all members of a unit are one vector.
 
     Args:
-        strength: Of the loss; None: what would bring a unit of half the mean |w|^2 to zero, were there no other loss.
+        strength: Of the loss; None: what would bring to zero in half of the phase, were there no other loss and were
+            the weights taken all the time, the largest unit that such a threshold takes in the beginning.
         rounds: How often the weights are taken, the beginning included.
         epsilon: Keeps a weight finite.
     """
@@ -33,10 +35,7 @@ class Reweighted(FindingUnits):
     name: ClassVar[str] = "reweighted"
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"rounds": (1, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
-    REMEMBERED: ClassVar[tuple[str, ...]] = (
-        "alphas",
-        "means",
-    )
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("alphas", "means", "mean", "share")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(
@@ -49,8 +48,13 @@ class Reweighted(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         reach = MOMENTUM * plan.settings.lr * plan.steps
-        self.share = 1 / (8 * reach) if self.strength is None else self.strength
-        self.means = [float(m.mean().clamp(min=1e-30)) for m in self._squares(self.prunable)]
+        squares = self._squares(self.prunable)
+        self.means = [float(square.mean().clamp(min=1e-30)) for square in squares]
+        self.mean = sum(self.means) / len(self.means)
+        gone = self.of_prunable(self.ranked(self._squares(self.units), "mean"))
+        pairs = zip(squares, gone, self.means, strict=True)
+        largest = max(float((s * g.to(s.device)).max()) / m for s, g, m in pairs)  # |w|^2 / m falls by 4 strength / M
+        self.share = self.mean * largest / (2 * reach) if self.strength is None else self.strength
         self.alphas = self._weights()
 
     def least(self) -> int:
@@ -71,10 +75,10 @@ class Reweighted(FindingUnits):
         if not self.share:
             return None
         found = [
-            (alpha * units.rows().square().sum(1)).sum() * mean**-1
-            for units, alpha, mean in zip(self.prunable, self.alphas, self.means, strict=True)
+            (alpha * units.rows().square().sum(1)).sum()
+            for units, alpha in zip(self.prunable, self.alphas, strict=True)
         ]
-        return self.share * torch.stack(found).sum()
+        return self.share / self.mean * torch.stack(found).sum()
 
     def after_step(self, net: nn.Module, step: Step) -> None:
         """Weigh anew between two rounds."""
