@@ -173,6 +173,9 @@ def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
     if not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise ValueError(f"{where}: has a gradient of NaN or infinity on training {task.sample}s; check roots, norms "
                          "and logarithms of 0, and divisions by it")  # fmt: skip
+    if bool(loss.detach().any()) and not any(bool(gradient.any()) for gradient in gradients):
+        raise ValueError(f"{where}: has a gradient of 0 in every weight, so nothing can be learnt from it; leave out "
+                         "rounding, argmax and comparisons")  # fmt: skip
 
 
 def _check_metrics(model: nn.Module, task: Task, config: RunConfig) -> None:

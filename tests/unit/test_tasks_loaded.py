@@ -222,6 +222,7 @@ BAD = {
         {"loss": lambda a, b: (a - a.detach()).square().sum(1).sqrt()},
         "has a gradient of NaN",
     ),
+    "loss of steps": ({"loss": lambda a, b: (a.round() - b).square().mean()}, "has a gradient of 0 in every weight"),
     "loss of other pairs": ({"loss": lambda a, b: F.mse_loss(a[:, :1], b[:, 0])}, "loss failed .*target size"),
     "loss NaN later": ({"loss": lambda a, b: (a - b).mean() * (torch.nan if len(a) > 8 else 1)}, "loss: is nan on a b"),
     "metric a class": ({"metrics": {"x": Metric}}, "metric 'x': Metric is a class"),
@@ -574,3 +575,7 @@ def test_a_late_batch_of_nan_in_the_test_split_is_said(here, capsys):
     settings = {"criterion": "l1", "trials": 1, "finalists": 0, "epochs": 0, "warm_starts": "none", "device": "cpu"}
     autoprune.search(net, task, budget="macs<=50%", name="run", progress=True, **settings)
     assert "test: the loss of the dense network is nan on all of it; check for inputs" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_nothing_has_no_gradient_and_is_no_fault():
+    check(task(loss=lambda a, b: (a - 1e9).clamp(min=0).mean()))  # a hinge that no sample reaches
