@@ -28,15 +28,16 @@ def network(rows=W, norm=None):
     return net
 
 
-def begun(name, net, steps, kept=None, budget="macs<=67%", per_epoch=1, lr=1e-3, **settings):
+def begun(name, net, steps, kept=None, budget="macs<=67%", per_epoch=1, lr=1e-3, **own):
     """The method at its first step."""
     space = trace(net.eval(), torch.zeros(1, net[0].in_features))
     scores = (units_of(net, space)[0].rows().abs().sum(1).detach().double().numpy(),)
     problem = Problem(space, (parse(budget),), scores)
     pruning = Pruning(space, scores, None if kept is None else (kept,), problem.project, problem)
-    method = METHODS[name](pruning, **settings)
+    method = METHODS[name](pruning, **own)
     compute = Compute(torch.device("cpu"), amp=False)
-    method.begin(net.train(), Plan(None, TrainingSettings(lr=lr, device="cpu"), compute, steps, per_epoch, 1))
+    settings = TrainingSettings(lr=lr, lr_schedule="constant", warmup=0, device="cpu")
+    method.begin(net.train(), Plan(None, settings, compute, steps, per_epoch, 1))
     return method
 
 

@@ -30,6 +30,14 @@ def test_slimming_pushes_by_the_sign():
     assert [list(k) for k in method.kept()] == [[0, 2]]  # two thirds of the MACs stay, |gamma| 0.5 and 2
 
 
+def test_slimming_and_polarization_move_scales_as_far_as_published():
+    """160 epochs at 1e-4 (80 at 0.1, 40 at 0.01, 40 at 0.001) in 50 epochs at 0.1; 5e-5 over 200 epochs likewise."""
+    net = network(norm=[0.5, 1.0, 2.0])
+    assert begun("slimming", net, 100, per_epoch=2, lr=0.1).weight == pytest.approx(1e-4 * 8.44 / 5)
+    assert begun("polarization", net, 100, per_epoch=2, lr=0.1).weight == pytest.approx(5e-5 * 7.3 / 5, rel=1e-3)
+    assert begun("slimming", net, 100, per_epoch=2, lr=1e-4).weight == 1e-2
+
+
 def test_polarization_loss_clamp_and_valley():
     """METHODS-TRAINING 6: mean 0.5; 1.4 * 1.5 - (0 + 0.5 + 0.5) = 1.1."""
     net = network(norm=[0.5, 1.0, 0.0])

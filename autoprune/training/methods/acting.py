@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoprune.training.methods.limits import check_settings
 from autoprune.training.methods.method import Method, Plan, Step
+from autoprune.training.schedules import in_cycles
 from autoprune.training.units import Units, kept_of, units_of
 from search_spaces import Kept, SearchSpace
 
@@ -36,6 +37,8 @@ class ActingMethod(Method):
         steps: Of the phase.
         done: Steps that have been done.
         seed: Of what is drawn.
+        rate: The peak learning rate.
+        reach: The learning rate summed over the steps: what a constant gradient of 1 moves a weight by, at no momentum.
     """
 
     REMEMBERED: ClassVar[tuple[str, ...]] = ()
@@ -68,6 +71,8 @@ class ActingMethod(Method):
         self.prunable = tuple(u for g, u in zip(self.space.groups, self.units, strict=True) if g.floor < g.size)
         self.steps, self.per_epoch, self.done = plan.steps, plan.per_epoch, 0
         self.seed, self.rate = plan.settings.seed, plan.settings.lr
+        factor = in_cycles(plan.settings, plan.steps, plan.per_epoch, self.cycles())
+        self.reach = self.rate * sum(factor(step, plan.steps) for step in range(plan.steps))
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)
         if self.steps < (least := self.least()):
             epochs, many = math.ceil(100 * least / plan.per_epoch) / 100, f"step{'s'[: least - 1]}"

@@ -27,7 +27,7 @@ class MorphNet(FindingUnits):
 
     Args:
         strength: Of the loss; None: as LeGR's authors ran it on ResNet-56 (60 epochs at 1e-3, twice the inverse of the
-            dense cost), at this phase's rate and length.
+            dense cost), at the rates of this phase's steps.
     """
 
     name: ClassVar[str] = "morphnet"
@@ -44,7 +44,7 @@ class MorphNet(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.check_scales()
-        scaled = 2 * 60 * 1e-3 * plan.per_epoch / (plan.steps * plan.settings.lr)
+        scaled = 2 * 60 * 1e-3 * plan.per_epoch / self.reach
         self.weight = scaled if self.strength is None else self.strength
         self.prices = self.marginal([int(a.sum()) for a in self.alive()])
 

@@ -12,7 +12,7 @@ from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
 
 BINS = 100  # of the histogram of scales
-EPOCHS = 200  # published length
+PUBLISHED = 5e-5 * 7.3  # strength times learning rate, summed over the 200 epochs
 
 
 class Polarization(FindingUnits):
@@ -26,8 +26,8 @@ class Polarization(FindingUnits):
     which the paper tries values of strength and t. Coupled batch-norms are summed where units are ordered.
 
     Args:
-        strength: Of the loss (published: 5e-5 for ResNet-56 and 200 epochs); None: times 200 epochs' share of this
-            phase, at most 5e-3 (ours).
+        strength: Of the loss (published: 5e-5 for ResNet-56 and 200 epochs); None: what moves a scale as far at the
+            rates of this phase's steps, at most 5e-3 (ours).
         t: Balance of zero and not: a fraction 1/2 - t/4 of the scales stays (published: 1.4 for ResNet-56).
     """
 
@@ -46,7 +46,7 @@ class Polarization(FindingUnits):
         super().begin(net, plan)
         self.check_scales()
         self.top = max(1.0, *(float(u.rows("scale").detach().abs().max()) for u in self.prunable if u.of("scale")))
-        scaled = min(5e-3, 5e-5 * EPOCHS * plan.per_epoch / plan.steps)
+        scaled = min(5e-3, PUBLISHED * plan.per_epoch / self.reach)
         self.weight = scaled if self.strength is None else self.strength
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:

@@ -47,14 +47,13 @@ class Reweighted(FindingUnits):
     def begin(self, net: nn.Module, plan: Plan) -> None:
         """See `FindingUnits`."""
         super().begin(net, plan)
-        reach = MOMENTUM * plan.settings.lr * plan.steps
         squares = self._squares(self.prunable)
         self.means = [float(square.mean().clamp(min=1e-30)) for square in squares]
         self.mean = sum(self.means) / len(self.means)
         gone = self.of_prunable(self.ranked(self._squares(self.units), "mean"))
         pairs = zip(squares, gone, self.means, strict=True)
         largest = max(float((s * g.to(s.device)).max()) / m for s, g, m in pairs)  # |w|^2 / m falls by 4 strength / M
-        self.share = self.mean * largest / (2 * reach) if self.strength is None else self.strength
+        self.share = self.mean * largest / (2 * MOMENTUM * self.reach) if self.strength is None else self.strength
         self.alphas = self._weights()
 
     def least(self) -> int:
