@@ -10,9 +10,10 @@ whole network, trained on. A method that is given the units (greg1, tpp ...) get
 epochs to drive the others out, at a constant rate; one that finds them (slimming, chex ...) has half of the epochs to
 do so. Else every part begins at a rate of .02 and ends at 0 by a cosine; SGD with Nesterov momentum .9, batch 128, no
 distillation, no reconstruction, settings of the methods as they come, but for those that a row names ("slimming
-strength=0.01"). A run delivers what validates best of the network before and after its last part, on the 5,000 images
-of its last column; *dense* and the rows *by quality.py* (networks that were found there, trained by the same protocol
-for as many epochs; their minutes without the search) are measured after the last step.
+strength=0.01"); "iss of search combined s0" is given the units that this search of quality.py has found. A run delivers
+what validates best of the network before and after its last part, on the 5,000 images of the last column; *dense*,
+*iss of ...* and the rows *by quality.py* (networks that were found there, trained by the same protocol for as many
+epochs; their minutes without the search) are measured after the last step.
 
 A piece is claimed by a lock that dies with its process and is kept in cache/methods/; a run that was killed is resumed.
 --tabulate writes methods.md.
@@ -26,6 +27,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,15 @@ import autoprune
 from autoprune.compute import Compute
 from autoprune.evaluation import measure
 from autoprune.files import write_text
-from autoprune.training import Checkpoints, TrainingSettings, finetune
+from autoprune.training import Checkpoints, Pruning, TrainingSettings, finetune
+from autoprune.training.methods import make
+from search_spaces import prune
 
 PIECES = CACHE / "methods"
 TABLE = Path(__file__).parent / "methods.md"
 CONCLUDED = "## What a fair reader concludes"  # written by hand
 CUT, UNIFORM, DENSE = "cut", "uniform", "dense"
+OF = " of "  # between a method and the network that it is given
 GIVEN = ("greg1", "tpp", "sfp", "asfp", "srfp", "asrfp", "iss", "orthoreg")
 FINDING = (
     "slimming", "polarization", "greg2", "increg", "chex", "mest", "gap", "morphnet", "reweighted", "threshold",
@@ -64,9 +69,11 @@ class Grid(Bench):
     def make(self, name: str, epochs: int, seed: int) -> dict[str, Any]:  # type: ignore[override]
         """Prune and train, or go on with it; what was delivered."""
         begun, used = time.perf_counter(), time.process_time()
-        at_once = not any(self.file(name, epochs, seed).with_suffix(kind).exists() for kind in ("", ".pt"))
+        at_once = not any(self.file(name, epochs, seed).with_suffix(kind).exists() for kind in ("", ".pt", ".1.pt"))
         if name == DENSE:
             found = self.trained_on(self.file(name, epochs, seed).with_suffix(".pt"), epochs, seed)
+        elif OF in name:
+            found = self.driven_out(name, epochs, seed)
         else:
             found = self.delivered(name, epochs, seed)
         return {
@@ -86,6 +93,30 @@ class Grid(Bench):
         share = result.costs["macs"]["pruned"] / result.costs["macs"]["dense"]
         told = {kind: result.metrics[f"pruned_{split}"]["top1"] for kind, split in (("top1", "test"), ("val", "val"))}
         return {"widths": list(result.widths), "share": share, **told}
+
+    def driven_out(self, name: str, epochs: int, seed: int) -> dict[str, Any]:
+        """As `--recovery` does it, with the units that a search has found: half of the epochs at a constant rate."""
+        method, allocation = name.split(OF, 1)
+        if allocation not in self.allocations:
+            self.search(allocation)
+        kept, problem = self.kept(allocation), self.problem("group_fisher")
+        steps, how = EPOCH * epochs // 2, TrainingSettings(**PLAIN, seed=seed)
+        parts = [self.file(name, epochs, seed).with_suffix(f".{number}.pt") for number in (1, 2)]
+        first, last = (Checkpoints(path, 100, strict=False) for path in parts)
+        acting = make(method, Pruning(problem.space, problem.scores, kept=kept, project=problem.project))
+        net, data = copy.deepcopy(self.dense), self.data.without_test()
+        finetune(net, data, replace(how, lr_schedule="constant"), steps=steps, method=acting, checkpoints=first)
+        space = problem.space.with_limits(depth=True)
+        kept = acting.kept() or kept
+        model = prune(net, space, kept)
+        finetune(model, data, how, steps=EPOCH * epochs - steps, checkpoints=last)
+        for path in parts:
+            path.unlink(missing_ok=True)
+        widths = [len(units) for units in kept]
+        price = self.bare.feasibility.price
+        share = price(widths)["macs"] / price(space.full)["macs"]
+        scores = {key: measure(model, self.data, split)["top1"] for key, split in (("top1", "test"), ("val", "val"))}
+        return {"widths": widths, "share": share, **scores}
 
     def trained_on(self, checkpoint: Path, epochs: int, seed: int) -> dict[str, Any]:
         """The dense network after as many epochs more."""

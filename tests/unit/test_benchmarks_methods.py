@@ -2,11 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from autoprune.config import RunConfig
 from autoprune.data import load
+from autoprune.problem import Problem
 from autoprune.training.methods import METHODS
+from objectives import parse
+from search_spaces import trace
 from search_spaces.models import digits_cnn
 
 
@@ -71,3 +75,21 @@ def test_a_row_is_pruned_trained_and_read_again(bench, tmp_path, monkeypatch, na
     assert 0.3 < found["share"] <= 0.5
     assert 0 <= found["top1"] <= 1
     assert grid.delivered(name, 1, 0) == found  # resumed: it has ended
+
+
+def test_a_method_is_given_the_units_of_a_search_by_the_other_script(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "PIECES", tmp_path)
+    monkeypatch.setattr(bench, "EPOCH", 6)
+    grid = bench.Grid(tmp_path, "resnet20", "50%")
+    grid.data, grid.dense = load("digits"), digits_cnn()
+    space = trace(grid.dense, grid.data.example)
+    grid.bare = Problem(space, (parse("macs<=50%"),), tuple(np.ones(g.size) for g in space.groups))
+    kept = tuple(np.arange(1, g.size // 2 + 1) for g in space.groups)
+    monkeypatch.setattr(grid, "search", lambda name: grid.searched.update({name: kept}))
+    monkeypatch.setattr(grid, "problem", lambda criterion: grid.bare)
+    (tmp_path / "resnet20" / "50").mkdir(parents=True)
+    found = grid.driven_out("greg1 of search combined s0", 10, 0)
+    assert found["widths"] == [g.size // 2 for g in space.groups]
+    assert 0.2 < found["share"] < 0.5
+    assert {"top1", "val"} <= found.keys()
+    assert not list(tmp_path.rglob("*.pt"))
