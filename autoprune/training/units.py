@@ -45,6 +45,11 @@ class Units(GroupTensors):
         parts = self.of(*kinds) if kinds else self.filters
         return torch.cat([p.value for p in parts], dim=1) if parts else torch.zeros(self.size, 0, device=self.device)
 
+    def norms(self) -> Tensor:
+        """[C] Euclidean norms of all the filters that make a unit."""
+        found: Tensor = self.rows().norm(dim=1)
+        return found
+
     @torch.no_grad()
     def scale_(self, factors: Tensor, kinds: Iterable[str] = MADE) -> None:
         """Multiply what each unit owns by its factor [C]."""

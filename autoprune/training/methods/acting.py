@@ -38,7 +38,6 @@ class ActingMethod(Method):
         done: Steps that have been done.
         seed: Of what is drawn.
         rate: The peak learning rate.
-        reach: The learning rate summed over the steps: what a constant gradient of 1 moves a weight by, at no momentum.
     """
 
     REMEMBERED: ClassVar[tuple[str, ...]] = ()
@@ -71,8 +70,6 @@ class ActingMethod(Method):
         self.prunable = tuple(u for g, u in zip(self.space.groups, self.units, strict=True) if g.floor < g.size)
         self.steps, self.per_epoch, self.done = plan.steps, plan.per_epoch, 0
         self.seed, self.rate = plan.settings.seed, plan.settings.lr
-        factor = in_cycles(plan.settings, plan.steps, plan.per_epoch, self.cycles())
-        self.reach = self.rate * sum(factor(step, plan.steps) for step in range(plan.steps))
         self.pruned = tuple(torch.zeros(g.size, dtype=torch.bool) for g in self.space.groups)
         if self.steps < (least := self.least()):
             epochs, many = math.ceil(100 * least / plan.per_epoch) / 100, f"step{'s'[: least - 1]}"
@@ -84,6 +81,11 @@ class ActingMethod(Method):
     def of_prunable(self, per_group: Iterable[T]) -> list[T]:
         """Of what each group has, that of those that may lose units."""
         return [value for value, units in zip(per_group, self.units, strict=True) if units in self.prunable]
+
+    def reach(self, plan: Plan) -> float:
+        """The learning rate summed over the steps: what a constant gradient of 1 moves a weight by, at no momentum."""
+        factor = in_cycles(plan.settings, plan.steps, plan.per_epoch, self.cycles())
+        return self.rate * sum(factor(step, plan.steps) for step in range(plan.steps))
 
     def least(self) -> int:
         """The fewest steps that its schedule fits in."""

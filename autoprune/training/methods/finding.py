@@ -95,8 +95,8 @@ class FindingUnits(ActingMethod):
 
     @torch.no_grad()
     def norms(self) -> list[Tensor]:
-        """Per group [C] the norm of the filters of a unit's members."""
-        return [units.rows().norm(dim=1) for units in self.units]
+        """See `Units.norms`, per group."""
+        return [units.norms() for units in self.units]
 
     def loads(self, widths: Tensor) -> Tensor:
         """[K] what widths [G] cost of each budget's limit; the gradient is that of one unit more or less."""
@@ -127,7 +127,7 @@ class FindingUnits(ActingMethod):
                                  "network has one; use a method of the weights, e.g. greg2 or reweighted")  # fmt: skip
             top = max(float(f.max()) for f in there)
             return tuple(
-                u.rows().norm(dim=1) / u.rows().norm().clamp(min=1e-30) + top if f is None else f
+                u.norms() / u.rows().norm().clamp(min=1e-30) + top if f is None else f
                 for u, f in zip(self.units, found, strict=True)
             )
 

@@ -87,7 +87,7 @@ class Gap(FindingUnits):
         part = turn % self.count if turn < self.turns else -1
         grows = {u.name for i, u in enumerate(self.prunable) if i * self.count // len(self.prunable) == part}
         self.pruned = tuple(
-            torch.zeros_like(out) if units.name in grows else self._out(units.rows().norm(dim=1).cpu(), width)
+            torch.zeros_like(out) if units.name in grows else self._out(units.norms().cpu(), width)
             for units, width, out in zip(self.units, self.widths, self.pruned, strict=True)
         )
 

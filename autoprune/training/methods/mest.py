@@ -80,7 +80,7 @@ class Mest(FindingUnits):
 
     def _mutated(self, units: Units, width: int, more: float, seed: list[int]) -> Tensor:
         """[C] what is out then: of all but the largest, as many grow as the bound lets, from zero."""
-        out = lowest(units.rows().norm(dim=1).cpu(), units.size - width)
+        out = lowest(units.norms().cpu(), units.size - width)
         units.scale_((~out).float(), ("filter",))  # also of those that grow again at once
         count = min(int(out.sum()), round(self.bound * more * width))
         # What is out has no norm; by what reads them units are told apart wherever they stand.

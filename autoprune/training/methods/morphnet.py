@@ -44,7 +44,7 @@ class MorphNet(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.check_scales()
-        scaled = 2 * 60 * 1e-3 * plan.per_epoch / self.reach
+        scaled = 2 * 60 * 1e-3 * plan.per_epoch / self.reach(plan)
         self.weight = scaled if self.strength is None else self.strength
         self.prices = self.marginal([int(a.sum()) for a in self.alive()])
 

@@ -46,7 +46,7 @@ class Polarization(FindingUnits):
         super().begin(net, plan)
         self.check_scales()
         self.top = max(1.0, *(float(u.rows("scale").detach().abs().max()) for u in self.prunable if u.of("scale")))
-        scaled = min(5e-3, PUBLISHED * plan.per_epoch / self.reach)
+        scaled = min(5e-3, PUBLISHED * plan.per_epoch / self.reach(plan))
         self.weight = scaled if self.strength is None else self.strength
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:

@@ -35,7 +35,7 @@ class Reweighted(FindingUnits):
     name: ClassVar[str] = "reweighted"
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"rounds": (1, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
-    REMEMBERED: ClassVar[tuple[str, ...]] = ("alphas", "means", "mean", "share")
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("alphas", "means", "share")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(
@@ -49,12 +49,17 @@ class Reweighted(FindingUnits):
         super().begin(net, plan)
         squares = self._squares(self.prunable)
         self.means = [float(square.mean().clamp(min=1e-30)) for square in squares]
-        self.mean = sum(self.means) / len(self.means)
         gone = self.of_prunable(self.ranked(self._squares(self.units), "mean"))
         pairs = zip(squares, gone, self.means, strict=True)
         largest = max(float((s * g.to(s.device)).max()) / m for s, g, m in pairs)  # |w|^2 / m falls by 4 strength / M
-        self.share = self.mean * largest / (2 * MOMENTUM * self.reach) if self.strength is None else self.strength
+        scaled = self.mean * largest / (2 * MOMENTUM * self.reach(plan))
+        self.share = scaled if self.strength is None else self.strength
         self.alphas = self._weights()
+
+    @property
+    def mean(self) -> float:
+        """M."""
+        return sum(self.means) / len(self.means)
 
     def least(self) -> int:
         """A step for each round."""

@@ -40,7 +40,7 @@ class Slimming(FindingUnits):
         """See `FindingUnits`."""
         super().begin(net, plan)
         self.check_scales()
-        scaled = min(1e-2, PUBLISHED * plan.per_epoch / self.reach)
+        scaled = min(1e-2, PUBLISHED * plan.per_epoch / self.reach(plan))
         self.weight = scaled if self.strength is None else self.strength
 
     def after_backward(self, net: nn.Module, step: Step) -> float:

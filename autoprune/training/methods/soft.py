@@ -6,11 +6,11 @@ import math
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoprune.training.methods.given import GivenUnits
 from autoprune.training.methods.method import Plan
-from autoprune.training.units import Units, lowest
+from autoprune.training.units import lowest
 
 
 def at_once(share: float) -> float:
@@ -61,18 +61,11 @@ class SoftUnits(GivenUnits):
 
     def leave(self) -> None:
         """The last choice, for good."""
-        self.pruned = tuple(lowest(norms(u), count) for u, count in zip(self.units, self.counts, strict=True))
+        self.pruned = tuple(lowest(u.norms(), count) for u, count in zip(self.units, self.counts, strict=True))
         super().leave()
 
     def _set_back(self, share: float) -> None:
         factor = self.factor(share)
         for units, count in zip(self.units, self.counts, strict=True):
-            low = lowest(norms(units), min(count, round(count * self.amount(share))))
+            low = lowest(units.norms(), min(count, round(count * self.amount(share))))
             units.scale_(torch.where(low, factor, 1.0), ("filter",))
-
-
-@torch.no_grad()
-def norms(units: Units) -> Tensor:
-    """[C] Euclidean norms of all the filters that make a unit."""
-    found: Tensor = units.rows().norm(dim=1)
-    return found

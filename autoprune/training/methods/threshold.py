@@ -48,7 +48,7 @@ class Threshold(FindingUnits):
         self.gating = Gating(net, self.space, self._gates) if self.strength else None
 
     def _gates(self, number: int, values: Tensor) -> Tensor:
-        norm = self.units[number].rows().norm(dim=1)
+        norm = self.units[number].norms()
         spread = norm.detach().std(unbiased=False).clamp(min=1e-12)
         above = (norm - norm.detach().mean()) / spread - self.levels[number].to(norm.device)
         soft = torch.sigmoid(SHARPNESS * above)
