@@ -112,10 +112,11 @@ class Compute:
     def place(self, model: nn.Module) -> nn.Module:
         """Move the model to the device (in place) and lay out its weights."""
         model.to(self.device)
-        if self.channels_last and all(p.dim() <= 4 for p in model.parameters()):  # Conv3d knows no such layout
+        wide = self.channels_last and all(p.dim() <= 4 for p in model.parameters())  # Conv3d knows no such layout
+        if wide:
             model.to(memory_format=torch.channels_last)
-            if self.device.type == "cpu":
-                guard(model)
+        if self.device.type == "cpu":
+            guard(model, wide, self.amp)
         return model
 
     def lent(self, model: nn.Module) -> nn.Module:
