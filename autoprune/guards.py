@@ -5,8 +5,8 @@ last and there are fewer input channels than a vector holds (8 with AVX2; seen w
 a corrupted heap, at once or later. Dense networks hardly have such layers, pruned residual networks do: shortcuts.
 
 It has no kernels in bfloat16 for the gradients of depthwise convolutions with a stride, a dilation or more than 3 x 3
-taps, and what stands in for them is slow: the gradient of the input of a strided one takes 20 times as long as in
-float32, which was a third of a training step of a MobileNetV2.
+taps, and what stands in for them is slow: a strided one takes 14 times as long as in float32, forwards and backwards,
+and such layers were two fifths of a training step of a MobileNetV2 (results/benchmarks/depthwise.md).
 """
 
 from __future__ import annotations

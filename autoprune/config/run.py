@@ -143,8 +143,8 @@ class RunConfig(TrainingSettings):
         "by a scale and a shift for each (compensation), the shift alone (shift) or both on its scores (affine), or "
         "how many filters stand for all (exemplars)")
     warm_starts: str = search("closed", "NAME",
-        "what is tried first: closed (the closed-form rules uniform, global_ranking, knapsack), sensitivity (a scan of "
-        "every group alone, and its answers), or none")
+        "what is tried first: closed (the closed-form rules, what other tools would answer, thinned blocks), "
+        "sensitivity (a scan of every group alone, and its answers), or none")
     trials: int = search(93, "N",
         "candidates that the search scores, warm starts among them; finalists come on top", low=1, high=MOST,
         verbs="profile resume", common="*")
@@ -242,7 +242,7 @@ class RunConfig(TrainingSettings):
         "candidates that pass through the network at once where they are not trained, each scored as if it were alone "
         "(without worker processes; for a GPU)", low=1, high=1000, verbs="resume")
     deterministic: bool = run(False, "",
-        "on a GPU, too, the same bits each time: only algorithms that give them, 10-30 % slower in training",
+        "on a GPU, too, the same bits each time: only algorithms that give them, which are slower",
         verbs="resume finetune")
     cluster: str = run("", "RAY",
         "let Ray run the workers: auto (a running cluster, or this machine), local, or ray://host:port (pip install "

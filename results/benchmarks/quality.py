@@ -40,6 +40,7 @@ from typing import Any, NamedTuple
 import allocations
 import numpy as np
 import peers
+import quality_pieces
 import quality_tables
 import torch
 import trainability
@@ -152,6 +153,12 @@ class Bench:
         if json.loads(known.read_text()) != weights:
             raise SystemExit(f"the pieces in {known.parent} are of other weights than {found}; move them away first")
         return model
+
+    def measure_dense(self) -> None:
+        """What the network is before anything goes; once."""
+        model, file = self.dense, PIECES / self.network / quality_pieces.DENSE
+        if not file.is_file():
+            write_text(file, json.dumps({"test_top1": measure(model, self.data, "test")["top1"]}))
 
     @cached_property
     def bare(self) -> Problem:
@@ -388,6 +395,7 @@ def main() -> None:
         return
     until = time.monotonic() + 60 * args.minutes
     bench = Bench(args.data, args.network, args.budget)
+    bench.measure_dense()
     names = [name.strip() for name in args.allocations.split(";") if name.strip()] or list(bench.widths)
     for name in (n for n in names if n.startswith(("search ", "peer "))):
         bench.search(name)

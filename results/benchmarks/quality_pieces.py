@@ -10,6 +10,7 @@ from typing import Any
 
 Piece = Mapping[str, Any]
 Pieces = dict[str, dict[str, Piece]]  # measure -> allocation -> piece
+DENSE = "dense.json"  # of a network: what it is before anything goes
 WORDS = {
     "train:351": "1 epoch",
     "train:1755": "5 epochs",

@@ -5,6 +5,7 @@ Letters: `A` allocations.
 
 from __future__ import annotations
 
+import json
 import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import allocations
 import quality_judges
 import trainability
 from protocol import HERE, spread
-from quality_pieces import WORDS, Piece, Pieces, by_training, kind_of, read, top1
+from quality_pieces import DENSE, WORDS, Piece, Pieces, by_training, kind_of, read, top1
 
 from autoprune.files import write_text
 
@@ -66,16 +67,21 @@ def table(found: Pieces, kinds: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def judgement(found: Mapping[tuple[str, str], Pieces], kinds: Mapping[tuple[str, str], Mapping[str, str]]) -> list[str]:
+def judgement(
+    found: Mapping[tuple[str, str], Pieces],
+    kinds: Mapping[tuple[str, str], Mapping[str, str]],
+    dense: Mapping[str, float],
+) -> list[str]:
     """The default search, the best peer and the better uniform pruning, after ten epochs of the same training.
 
     Args:
         found: By network and budget.
         kinds: Likewise, allocation -> kind.
+        dense: Network -> top-1 on test before anything goes, in percent, where it is known.
     """
     lines = [
-        "| network | MACs kept | autoprune | best peer | which | uniform | before the peer | before uniform |",
-        "|" + "---|" * 8,
+        "| network | dense | MACs kept | autoprune | best peer | which | uniform | before the peer | before uniform |",
+        "|" + "---|" * 9,
     ]
     for (network, budget), pieces in found.items():
         trained = by_training(pieces).get(JUDGED, {})
@@ -86,7 +92,8 @@ def judgement(found: Mapping[tuple[str, str], Pieces], kinds: Mapping[tuple[str,
         ours, (peer, theirs), (_, uniform) = max(first_first, key=lambda row: len(row[1]))[1], rows[1][0], rows[2][0]
         told = [cell(ours), cell(theirs), peer.removesuffix(" s0").removeprefix("peer "), cell(uniform)]
         told += [before(ours, theirs), before(ours, uniform)]
-        lines.append(f"| {network} | {budget} | {' | '.join(told)} |")
+        whole = f"{dense[network]:.2f}" if network in dense else ""
+        lines.append(f"| {network} | {whole} | {budget} | {' | '.join(told)} |")
     return lines
 
 
@@ -119,8 +126,10 @@ def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.
     before = target.read_text() if target.is_file() else ""
     concluded = CONCLUDED + before.partition(CONCLUDED)[2].partition("\n## ")[0].rstrip()
     machines: set[str] = set()
-    found, kinds = {}, {}
+    found, kinds, dense = {}, {}, {}
     for network in networks:
+        if (own := pieces / network / DENSE).is_file():
+            dense[network] = 100 * json.loads(own.read_text())["test_top1"]
         for folder in sorted((p for p in (pieces / network).glob("*") if p.is_dir()), key=lambda p: -float(p.name)):
             if of := read(folder):
                 found[network, f"{folder.name}%"] = of
@@ -146,7 +155,7 @@ def write(pieces: Path, networks: Iterable[str], target: Path = HERE / "quality.
         "",
         *textwrap.wrap(JUDGEMENT.strip(), 120),
         "",
-        *judgement(found, kinds),
+        *judgement(found, kinds, dense),
         "",
         concluded,
         *(line for network, lines in parts.items() for line in [*lines, *judged[network]]),

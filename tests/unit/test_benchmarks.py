@@ -132,10 +132,11 @@ def test_the_judgement_takes_the_best_of_the_others_and_says_where_the_spread_is
         ("other", "15%"): of(search_combined_s0=seeds(0.8), **peers),
         ("third", "15%"): of(search_combined_s0=seeds(0.8)),  # nobody to be judged against
     }
-    lines = bench.quality_tables.judgement(found, {key: {"uniform": "uniform, all groups"} for key in found})
+    kinds = {key: {"uniform": "uniform, all groups"} for key in found}
+    lines = bench.quality_tables.judgement(found, kinds, {"net": 90.0})
     assert lines[2:] == [
-        "| net | 15% | 81.00 ± 1.41 (2) | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +3.00 | +8.00 |",
-        "| other | 15% | 80.00 | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +2.00 ! | +7.00 ! |",
+        "| net | 90.00 | 15% | 81.00 ± 1.41 (2) | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +3.00 | +8.00 |",
+        "| other |  | 15% | 80.00 | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +2.00 ! | +7.00 ! |",
     ]
 
 
