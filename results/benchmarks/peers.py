@@ -175,6 +175,7 @@ PEERS: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, Any]]] = {
     "tp-taylor-inner": (torch_pruning, {"rule": "taylor", "inner": True}),
     "tp-uniform-inner": (torch_pruning, {"rule": "uniform", "inner": True}),
     "fastnas-8": (fastnas, {"divisor": 8}),
+    "fastnas-2": (fastnas, {"divisor": 2}),  # the finest for depthwise convolutions: it slices them wrongly with 1
     "fastnas-1": (fastnas, {"divisor": 1}),
 }
 TITLES = {
@@ -183,6 +184,7 @@ TITLES = {
     "tp-taylor-inner": "Torch-Pruning 1.6.1, Taylor, global, streams kept",
     "tp-uniform-inner": "Torch-Pruning 1.6.1, L2, uniform, streams kept",
     "fastnas-8": "ModelOpt 0.47 FastNAS, divisor 8",
+    "fastnas-2": "ModelOpt 0.47 FastNAS, divisor 2",
     "fastnas-1": "ModelOpt 0.47 FastNAS, divisor 1",
 }
 
