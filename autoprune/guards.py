@@ -62,8 +62,10 @@ def _is_slow(layer: _ConvNd) -> bool:
     return layer.transposed or layer.out_channels != layer.in_channels or not plain
 
 
-def _suspend(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    _suspended.now = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+def _suspend(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    learns = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+    # Not where the input comes by name, which a hook does not see, or the user has other weights.
+    _suspended.now = learns and bool(args) and all(p.dtype == torch.float32 for p in layer.parameters())
     if not _suspended.now:
         return args
     torch.set_autocast_enabled("cpu", False)

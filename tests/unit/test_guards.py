@@ -80,3 +80,12 @@ def test_float32_is_left_alone():
         assert not layer._forward_pre_hooks
     with Compute.choose("cpu", amp=True).placed(layer):  # hung, but outside of autocast
         assert layer(example(layer)).dtype == torch.float32
+
+
+def test_what_a_hook_does_not_see_computes_as_usual():
+    layer, other = (copy.deepcopy(SLOW["strided"]) for _ in range(2))
+    compute, other = Compute.choose("cpu", amp=True), other.bfloat16()
+    with compute.placed(layer), compute.placed(other), compute.autocast():
+        assert layer(input=example(layer)).dtype == torch.bfloat16
+        assert other(example(other)).dtype == torch.bfloat16
+        assert torch.is_autocast_enabled("cpu")
