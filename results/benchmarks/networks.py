@@ -2,7 +2,7 @@
 
     python results/benchmarks/networks.py --data DATA --network vgg16_quarter [--epochs 30] [--threads 2]
 
-The VGG has 30 epochs (20 minutes of one core), the MobileNet 12 (an hour: a step takes .9 s).
+The VGG has 30 epochs (20 minutes of one core), the MobileNet 12 (half an hour: a step takes .44 s).
 
 SGD with Nesterov momentum .9, weight decay 5e-4, rate .1 with cosine decay, batch 128, crop and flip, seed 0. The
 weights go to cache/, where quality.py looks for them; they are not committed. A training that was killed goes on from
