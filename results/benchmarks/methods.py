@@ -167,7 +167,7 @@ def work(bench: Grid, names: Sequence[str], epochs: int, seeds: Sequence[int], u
 
 def table(pieces: Path, of_quality: Path, concluded: str) -> str:
     """methods.md, from all pieces that are there."""
-    lines = ["# Methods that prune while they train", "", __doc__.split("\n\n", 2)[2].strip(), "", concluded]
+    lines, machines = [], set[str]()
     for folder in sorted(p for p in pieces.glob("*/*") if p.is_dir()):
         by_epochs: dict[int, dict[str, list[dict[str, Any]]]] = {}
         for path in sorted(folder.glob("*.json")):
@@ -175,8 +175,11 @@ def table(pieces: Path, of_quality: Path, concluded: str) -> str:
             by_epochs.setdefault(int(epochs), {}).setdefault(name, []).append(json.loads(path.read_text()))
         for epochs, found in by_epochs.items():
             found |= beside(of_quality / folder.parent.name / folder.name, epochs)
+            machines |= {f"{p['machine']}, torch {p['torch']}" for of in found.values() for p in of if "machine" in p}
             lines += ["", f"## {folder.parent.name} at {folder.name}% of the MACs, {epochs} epochs", "", *rows(found)]
-    return "\n".join([*lines, ""])
+    where = f"Machines: {'; '.join(sorted(machines)) or 'none yet'}, one thread; bf16 but where f32 is said."
+    head = ["# Methods that prune while they train", "", __doc__.split("\n\n", 2)[2].strip(), "", where, "", concluded]
+    return "\n".join([*head, *lines, ""])
 
 
 def beside(folder: Path, epochs: int) -> dict[str, list[dict[str, Any]]]:
