@@ -6,13 +6,14 @@ wide blocks): measured in results/benchmarks/quality.md. So kinds meet after tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from autoprune.problem import Trial, TrialState
-from autoprune.schedule import is_cached, ranked
+from autoprune.schedule import ranked
 from search_spaces import Widths
 
 RADIUS = 0.3  # mean difference of log2(width) below which two networks are of one kind: a fifth more or less of a group
@@ -23,9 +24,11 @@ PEERS = 0.5  # of the finalists that may be peers' networks whatever their loss
 class Different:
     """Chooses the candidates that go on.
 
+    Those that were abandoned early count, with what their loss seemed to be: without training no loss says that a kind
+    is hopeless, and no place stays empty while there is a candidate.
+
     Attributes:
-        peers: Widths by other tools' rules, the best-known first: these go on whatever their loss, up to half of all,
-            though they were abandoned early.
+        peers: Widths by other tools' rules, the best-known first: these go on whatever their loss, up to half of all.
     """
 
     peers: tuple[Widths, ...] = ()
@@ -38,19 +41,18 @@ class Different:
             below: Of one fidelity.
             count: How many go on.
         """
-        order = ranked(below)
+        order = [*ranked(below), *ranked(below, TrialState.PRUNED)]
         if any(t.fidelity.trains for t in order):
             return order[:count]  # trained: kinds compare
-        given_up = [t for t in below if t.state is TrialState.PRUNED and t.widths in self.peers and not is_cached(t)]
-        key = (count, *(t.number for t in (*order, *given_up)))
+        key = (count, *(t.number for t in order))
         if key not in self._chosen:
             self._chosen.clear()  # asked again and again, as long as nothing new has finished
-            self._chosen[key] = self._choose(order, given_up, count)
+            self._chosen[key] = self._choose(order, count)
         return self._chosen[key]
 
-    def _choose(self, order: Sequence[Trial], given_up: Sequence[Trial], count: int) -> list[Trial]:
-        by_widths = {t.widths: t for t in (*given_up, *reversed(order))}
-        peers = [by_widths[w] for w in self.peers if w in by_widths][: int(PEERS * count)]
+    def _choose(self, order: Sequence[Trial], count: int) -> list[Trial]:
+        by_widths = {t.widths: t for t in reversed(order)}
+        peers = [by_widths[w] for w in self.peers if w in by_widths][: math.ceil(PEERS * count)]
         leaders, others = list(peers), list[Trial]()
         for trial in order:
             if trial in peers:
@@ -59,9 +61,8 @@ class Different:
             (leaders if alone else others).append(trial)
         best = order[:1]  # whatever it is like: a peer's network may stand beside it
         rest = (t for t in (*leaders[len(peers) :], *others) if t not in best)
-        chosen = list(dict.fromkeys(t.number for t in (*best, *peers, *rest)))[:count]
-        by_number = {t.number: t for t in (*order, *given_up)}
-        return sorted((by_number[n] for n in chosen), key=lambda t: (t.loss, t.number))
+        chosen = list({t.number: t for t in (*best, *peers, *rest)}.values())[:count]
+        return sorted(chosen, key=lambda t: (t.loss, t.number))
 
 
 def apart(first: Widths, second: Widths) -> float:

@@ -158,10 +158,10 @@ def num_evaluations(trials: Iterable[Trial]) -> int:
     return sum(not is_cached(t) for t in trials)
 
 
-def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """The complete candidates (no probes), each widths once, lowest loss first (ties: the earlier one)."""
-    complete = (t for t in trials if t.state is TrialState.COMPLETE and not is_cached(t) and not t.probe)
-    return sorted(complete, key=lambda t: (t.loss, t.number))
+def ranked(trials: Iterable[Trial], state: TrialState = TrialState.COMPLETE) -> list[Trial]:
+    """The candidates (no probes) in this state, each widths once, lowest loss first (ties: the earlier one)."""
+    found = (t for t in trials if t.state is state and not is_cached(t) and not t.probe)
+    return sorted(found, key=lambda t: (t.loss, t.number))
 
 
 def contenders(trials: Iterable[Trial], fidelities: Sequence[str]) -> list[Trial]:

@@ -14,12 +14,14 @@ LEAST = 0.05  # of a group
 def without_bottlenecks(problem: Problem) -> Problem | None:
     """The same problem with no group below a twentieth of its units; None where nothing changes, or no budget holds.
 
+    A branch that may vanish still may: it is gone, or has no bottleneck.
+
     A bottleneck of one unit is a kind of its own: losses without training take it for better than it is (least squares
     bridge it, SGD from the weights as cut does not), though where there are many blocks to spare it is the best one
     (results/benchmarks/quality.md).
     """
-    groups = tuple(replace(g, floor=max(g.floor, _least(g))) for g in problem.space.groups)
-    if [g.floor for g in groups] == [g.floor for g in problem.space.groups]:
+    groups = tuple(map(_widened, problem.space.groups))
+    if all(new.choices() == old.choices() for new, old in zip(groups, problem.space.groups, strict=True)):
         return None
     broad = replace(problem, space=replace(problem.space, groups=groups))
     try:
@@ -29,5 +31,6 @@ def without_bottlenecks(problem: Problem) -> Problem | None:
     return broad
 
 
-def _least(group: ChannelGroup) -> int:
-    return next((w for w in group.choices() if w >= LEAST * group.size), group.size)
+def _widened(group: ChannelGroup) -> ChannelGroup:
+    least = next((w for w in group.choices() if w >= LEAST * group.size), group.size)
+    return replace(group, **({"narrowest": least} if group.floor == 0 else {"floor": least}))

@@ -74,6 +74,20 @@ def site_of(member: Member, modules: Modules) -> Site:
     return member.tensor, "weight"
 
 
+def positions(member: Member, modules: Modules) -> Tensor:
+    """[C, k]: where the units are on the channel axis of what is watched.
+
+    The second axis of a grouped convolution's weight counts the channels of one of its groups; its units are at the
+    same place in each of them.
+    """
+    index, layer = torch.from_numpy(member.index), modules.get(member.layer)
+    if site_of(member, modules)[1] == "weight" or not isinstance(layer, nn.modules.conv._ConvNd) or member.axis != 1:
+        return index
+    size = layer.in_channels if _reads(member) else layer.out_channels
+    first = torch.arange(0, size, size // layer.groups)
+    return (index[:, None, :] + first[:, None]).flatten(1)
+
+
 def sites_of(watched: Iterable[tuple[Member, ...]], modules: Modules) -> list[Site]:
     """Every site of these groups, once."""
     return list(dict.fromkeys(site_of(m, modules) for members in watched for m in members))
@@ -145,7 +159,7 @@ def of_units(
             # Windows or tokens folded into the batch axis belong to their sample; a weight to all of them.
             whole = site[1] == "weight" or len(found) % samples
             found = reduce(found.reshape(1 if whole else samples, -1, found.shape[-1]), 1).cpu()
-            yield reduce(found[:, torch.from_numpy(member.index)], -1)
+            yield reduce(found[:, positions(member, modules)], -1)
 
 
 def _reads(member: Member) -> bool:

@@ -31,7 +31,7 @@ from autoprune.recovery import Reconstruction, reestimate_evenly
 from autoprune.reference import broken_weight, read_weights, save_weights
 from autoprune.tasks import Draw, Task, answered, as_task
 from autoprune.training import Checkpoints, StepListener, TrainingLog, finetune
-from search_spaces import Dresser, SearchSpace, prune
+from search_spaces import Dresser, Kept, SearchSpace, prune
 
 
 class Evaluator:
@@ -76,6 +76,7 @@ class Evaluator:
         self.val = ready(self.task.draw("val", settings.val_samples, settings.seed), self.compute)
         self.task = self.task.without("val")  # on the device there are those that score only
         self._drawn: dict[int, Draw] = {}
+        self._training = Start()  # where the training that goes on here has begun
         self.dense = self.compute.place(copy.deepcopy(model)).eval()
         self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self.dense, space)
@@ -173,14 +174,14 @@ class Evaluator:
         return dict(found[0].state_dict())
 
     def glance(self, widths: Sequence[int], state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Score a candidate in the middle of its training; the training is not touched.
+        """Score the candidate that is in training here, in the middle of it; the training is not touched.
 
         Args:
             widths: [G] legal widths.
             state: Its weights so far.
         """
         plan = self.settings.plan("short")
-        net = self.compute.place(prune(self.dense, self.space, self.space.kept(widths, self.scores))).eval()
+        net = self.compute.place(prune(self.dense, self.space, self._kept(widths, self._training))).eval()
         net.load_state_dict(state)
         clock = self.compute.stopwatch()
         reestimate_evenly(net, self.task, self.sample(plan.bn_samples), self.pass_size(plan), self.compute, clock)
@@ -233,7 +234,7 @@ class Evaluator:
         share = self.settings.batch_size // batch
 
         def started(start: Start) -> nn.Module:
-            kept = self.space.kept(widths, self.others[start.units] if start.units else self.scores)
+            kept = self._kept(widths, start)
             stays = self._dresser.stays(kept, packed=not plan.steps)
             net = self._dresser.dress(stays).eval()
             if start.fitted:
@@ -272,6 +273,7 @@ class Evaluator:
         starts = starts_of(plan, self.others)
         best = min(starts, key=tried) if len(starts) > 1 else starts[0]
         net = started(best) if best in before else begun(best)
+        self._training = best
         log = self._train(net, plan, share, file, listener)
         metrics = settled(net, incumbent)
         spoilt = broken_weight(net)
@@ -286,6 +288,10 @@ class Evaluator:
         if len(starts) > 1:
             metrics |= {"start": "fitted" if best.fitted else "cut", "units": best.units}
         return net, {**metrics, "resumed_from": log.resumed_from} if log.resumed_from else metrics
+
+    def _kept(self, widths: Sequence[int], start: Start) -> Kept:
+        """The units that stay."""
+        return self.space.kept(widths, self.others[start.units] if start.units else self.scores)
 
     def _train(
         self, net: nn.Module, plan: EvaluationPlan, micro_batches: int, file: Path | None, listener: StepListener | None

@@ -65,9 +65,9 @@ class Evolution(Encoded):
         return (number - self.begin) % 2 == 1 and self.broad is not None
 
     def keeps(self, widths: Widths) -> bool:
-        """Whether widths have no bottleneck."""
-        floor = (self.broad or self.problem).space.floor
-        return all(w >= least for w, least in zip(widths, floor, strict=True))
+        """Whether widths have no bottleneck; a branch that is gone is none."""
+        least = (self.broad or self.problem).space.standing.floor
+        return all(w == 0 or w >= fewest for w, fewest in zip(widths, least, strict=True))
 
     def first(self, number: int, rng: np.random.Generator) -> Floats:
         """A point before there is a population: far from the uniform allocation."""

@@ -21,7 +21,7 @@ def exchange(space: SearchSpace, widths: Widths, rng: np.random.Generator) -> Wi
     """A network of another kind: a stream wider and its blocks thinner, or the other way round (not projected).
 
     One stream is drawn, or all of them; it is multiplied by a factor of up to 4, and the groups whose readers add to it
-    are divided by the same.
+    are divided by the same. A branch that is gone stays gone.
 
     Args:
         space: Legal widths; it must have a stream.
@@ -34,7 +34,7 @@ def exchange(space: SearchSpace, widths: Widths, rng: np.random.Generator) -> Wi
     others = inner(space, chosen)
     factor = 2.0 ** rng.uniform(0.5, 2.0) if rng.random() < 0.5 else 2.0 ** -rng.uniform(0.5, 2.0)
     moved = [
-        min(g.size, max(1.0, w * (factor if n in chosen else 1 / factor if n in others else 1.0)))
+        w and min(g.size, max(1.0, w * (factor if n in chosen else 1 / factor if n in others else 1.0)))
         for n, (g, w) in enumerate(zip(space.groups, widths, strict=True))
     ]
     return space.clip(moved)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from autoprune.criteria.sites import channel_axis, members_seen, site_of, tap
+from autoprune.criteria.sites import channel_axis, members_seen, positions, site_of, tap
 from autoprune.training.opened import Opened
 from search_spaces import SearchSpace
 
@@ -43,7 +43,7 @@ class Gating:
                 raise ValueError(f"group '{group.name}': gates need a layer that reads or makes the channels, found "
                                  "bare parameters only; freeze it, or use a method without gates")  # fmt: skip
             for member in members:
-                index = (number, torch.from_numpy(member.index))
+                index = (number, positions(member, modules))
                 known = places.setdefault(site_of(member, modules), [])
                 if not any(n == number and torch.equal(i, index[1]) for n, i in known):
                     known.append(index)

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from autoprune import allocation
+from autoprune.allocation import streams, without_bottlenecks
 from autoprune.problem import Problem
 from autoprune.strategies import warm_starts
 from autoprune.strategies.encoded import ENCODINGS, make_encoding
+from autoprune.strategies.moves import exchange
 from objectives import Budget, Feasibility, InfeasibleBudget, parse
 from objectives.registry import COSTS
 from search_spaces import trace
@@ -158,3 +160,24 @@ def test_what_holds_an_unreachable_budget_up_is_no_layer_that_is_gone():
     with pytest.raises(InfeasibleBudget, match=r"smallest width, and of what is left (stem has|fc has)") as error:
         Feasibility(space, [parse("macs<=0.01%")])
     assert "blocks" not in str(error.value)
+
+
+def test_a_move_of_another_kind_leaves_closed_what_is_closed(problem):
+    space = problem.space
+    if not streams(space):
+        pytest.skip("no stream")
+    closed = space.without(space.full, space.branches[0])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        moved = exchange(space, closed, rng)
+        assert [w == 0 for w in moved] == [w == 0 for w in closed]
+
+
+def test_without_bottlenecks_a_branch_may_still_go():
+    wide = trace(*branches.made("bottleneck")).with_limits(depth=True)
+    groups = tuple(replace(g, size=60) if g.may_vanish else g for g in wide.groups)
+    assert any(g.floor == 0 for g in groups)
+    broad = without_bottlenecks(Problem(replace(wide, groups=groups), (), tuple(np.ones(g.size) for g in groups)))
+    for group in broad.space.groups:
+        if group.size == 60:
+            assert group.choices()[:2] == (0, 3)

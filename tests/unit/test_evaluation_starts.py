@@ -8,7 +8,7 @@ import torch
 
 from autoprune.config import RunConfig
 from autoprune.controller import Job
-from autoprune.data import load
+from autoprune.data import ImageData, Split, load
 from autoprune.evaluation import EvaluationPlan, EvaluationSettings, Evaluator
 from autoprune.evaluation.starts import Start, other_scores, scores_of, starts_of
 from autoprune.problem import Problem, Trial
@@ -18,7 +18,7 @@ from autoprune.tasks import as_task
 from autoprune.training import TrainingLog, TrainingSettings, finetune
 from objectives import parse
 from search_spaces import prune, trace
-from search_spaces.models import digits_cnn
+from search_spaces.models import digits_cnn, resnet20
 
 SETTINGS = EvaluationSettings(bn_samples=256, val_samples=200, short_steps=24, batch_size=64, device="cpu", amp="off")
 
@@ -121,3 +121,36 @@ def test_on_a_cluster_finalists_begin_where_they_would_here(dense, data, space, 
     assert {name: there[name] for name in ("units", "start", "loss")} == {
         name: here[name] for name in ("units", "start", "loss")
     }
+
+
+def test_a_look_at_a_training_on_a_cluster_is_at_its_own_units(tmp_path):
+    """Shortcuts without weights have the numbers of the channels built in: of other units the answer would differ."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (64, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    split = Split(pixels, torch.arange(64) % 10)
+    images = ImageData(split, split, split[:0], (0.5,) * 3, (0.5,) * 3, tuple("abcdefghij"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = resnet20().eval()
+    space = trace(model, torch.zeros(1, 3, 8, 8))
+    widths = tuple(max(1, g.size // 2) for g in space.groups)
+    low = tuple(np.arange(g.size, dtype=float) for g in space.groups)
+    high = tuple(-s for s in low)
+    config = RunConfig(val_samples=64, bn_samples=64, batch_size=16, short_steps=4, device="cpu", reconstruct=False)
+    seen = []
+    for name, scores, norms in (("one", low, high), ("other", high, low)):
+        problem = Problem(space, (parse("macs<=60%"),), scores, norms=norms)
+        (tmp_path / name).mkdir()
+        trainer = CandidateTrainer(Recipe(config, problem, model, as_task(images)), "cpu", str(tmp_path / name), 2)
+        looks = []
+
+        def listen(step, total, loss, trainer=trainer, looks=looks):
+            if step == 3:
+                looks.append(trainer.glance(Job(0, widths, "short"))["loss"])
+
+        found = trainer(Job(0, widths, "short"), listen)
+        seen.append((found["units"], looks))
+    (one, first), (other, second) = seen
+    assert {one, other} == {"", "magnitude"}, "the same units are the better ones under either name"
+    assert len(first) == 1
+    assert first == second

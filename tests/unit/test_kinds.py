@@ -212,15 +212,30 @@ def test_the_best_of_each_kind_before_the_second_best_of_one():
     assert [t.number for t in chosen(below, 2)] == [0, 3]
     assert [t.number for t in chosen(below, 5)] == [0, 1, 3, 4, 5]
     assert [t.number for t in Different(((4, 4),))(below, 2)] == [0, 5]
-    assert [t.number for t in Different(((4, 4), (16, 2)))(below, 3)] == [0, 3, 5]  # half of them at most
+    assert [t.number for t in Different(((4, 4), (16, 2), (2, 16)))(below, 3)] == [0, 4, 5]  # half, rounded up
     assert [t.number for t in Different(((4, 4),))(below, 1)] == [0]
 
 
-def test_a_peer_that_was_abandoned_early_goes_on():
-    """Its loss without training says nothing about its kind."""
-    below = [trial(0, (16, 16), 0.1), trial(1, (2, 16), 0.4), replace(trial(2, (4, 4), 2.0), state=TrialState.PRUNED)]
+def abandoned(number, widths, loss, fidelity="reconstructed"):
+    return replace(trial(number, widths, loss, fidelity), state=TrialState.PRUNED)
+
+
+def test_what_was_abandoned_early_may_still_stand_for_its_kind():
+    """Its loss without training says nothing about its kind; of one kind, who was seen to the end comes first."""
+    below = [trial(0, (16, 16), 0.1), trial(1, (15, 16), 0.2), abandoned(2, (4, 4), 2.0), abandoned(3, (16, 15), 0.15)]
     assert [t.number for t in Different(((4, 4),))(below, 2)] == [0, 2]
-    assert [t.number for t in Different()(below, 3)] == [0, 1]
+    assert [t.number for t in Different()(below, 2)] == [0, 2]
+    assert [t.number for t in Different()(below, 3)] == [0, 1, 2]
+    assert [t.number for t in Different()(below, 9)] == [0, 3, 1, 2]
+
+
+def test_no_place_of_a_rung_stays_empty_because_candidates_were_abandoned():
+    below = [
+        abandoned(0, (2, 2), 0.9, "short:9"),
+        trial(1, (4, 4), 0.5, "short:9"),
+        abandoned(2, (3, 3), 0.7, "short:9"),
+    ]
+    assert [t.number for t in Different()(below, 2)] == [1, 2]
 
 
 def test_once_trained_the_loss_decides():
