@@ -17,7 +17,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, Coupled, Normed, equal, network, pruning, task, trained
+from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, Coupled, Grouped, Normed, equal, network, pruning, task, trained
 
 from autoprune.compute import Compute
 from autoprune.training import checkpoint, methods
@@ -270,15 +270,18 @@ def cut_as_it_says(method, after):
 
 
 @pytest.mark.parametrize("cls", PRUNING)
-def test_networks_of_layer_norms(cls):
-    method = cls(pruning(Normed()))
-    cut_as_it_says(method, trained(method, Normed()))
+@pytest.mark.parametrize("kind", [Normed, Grouped])
+def test_networks_of_layer_norms_and_of_grouped_convolutions(cls, kind):
+    method = cls(pruning(kind()))
+    cut_as_it_says(method, trained(method, kind()))
     hold(method)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", PRUNING)
-@pytest.mark.parametrize(("kind", "depth"), [(Coupled, False), (Coupled, True), (network, True), (Normed, True)])
+@pytest.mark.parametrize(("kind", "depth"), [
+    (Coupled, False), (Coupled, True), (Grouped, False), (network, True), (Normed, True),
+])  # fmt: skip
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_streams_branches_that_vanish_and_accumulated_gradients(cls, kind, depth, accumulate, tmp_path):
     told = {"settings": replace(SETTINGS, accumulate=accumulate)}

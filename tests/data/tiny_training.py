@@ -69,6 +69,24 @@ class Coupled(nn.Module):
         return self.head(torch.cat([one, other], 1).mean((2, 3)))
 
 
+class Grouped(nn.Module):
+    """A grouped convolution reads the stem, a grouped transposed one is read next, then a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.stem, self.norm1 = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+            self.inner, self.norm2 = nn.Conv2d(8, 8, 3, padding=1, groups=2), nn.BatchNorm2d(8)
+            self.wider, self.norm3 = nn.ConvTranspose2d(8, 12, 2, groups=2), nn.BatchNorm2d(12)
+            self.head = nn.Linear(12, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.norm1(self.stem(x)))
+        x = torch.relu(self.norm2(self.inner(x)))
+        return self.head(torch.relu(self.norm3(self.wider(x))).mean((2, 3)))
+
+
 def network(seed=0):
     """The network with batch-norms as after some training."""
     with torch.random.fork_rng():
