@@ -119,12 +119,13 @@ def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(cls, net, tmp_pa
 
         return listener
 
-    steps = PER_EPOCH * EPOCHS
+    steps = PER_EPOCH * (whole.settled_after if whole.is_over else EPOCHS)
     path = tmp_path / "state.pt"
     for stop in (PER_EPOCH + 3, steps - 2, None):
         method = cls(pruning(net))
+        begun = network(seed=stop or 1) if path.exists() else net  # nothing may be taken from what a process began with
         with pytest.raises(InterruptedError) if stop else contextlib.nullcontext():
-            assert equal(trained(method, net, checkpoint=path, listener=die(stop)), expected)
+            assert equal(trained(method, begun, checkpoint=path, listener=die(stop)), expected)
     assert str(method.kept()) == str(whole.kept())
     again = cls(pruning(net))  # it had ended
     ended = trained(again, net, checkpoint=path)
@@ -230,6 +231,26 @@ def test_permuting_the_units_of_a_group_permutes_what_it_does(cls, net):
     back = np.argsort(order.numpy())
     kept = tuple(np.sort(back[k]) if i == number else k for i, k in enumerate(plan.kept))
     first, second = cls(plan), cls(pruning(turned, kept=kept))
+    permutes(first, second, net, turned, number, back)
+
+
+@pytest.mark.parametrize(("cls", "settings", "share"), [
+    (methods.Chex, {"growing": 0.0}, 70), (methods.Chex, {"growing": 0.1}, 50),
+    (methods.Polarization, {"strength": 0.3}, 60), (methods.Polarization, {"strength": 1.0, "t": 1.9}, 60),
+])  # fmt: skip
+@pytest.mark.parametrize("number", range(3))
+def test_what_is_equal_is_not_told_apart_by_where_it_stands(cls, settings, share, number, net):
+    """Units that are out, or whose scales have all come to zero."""
+    net = copy.deepcopy(net).double()
+    plan = pruning(net, [f"macs<={share}%"])
+    order = torch.randperm(plan.space.groups[number].size, generator=torch.Generator().manual_seed(3))
+    turned = permuted(net, plan.space, number, order)
+    second = cls(pruning(turned, [f"macs<={share}%"]), **settings)
+    permutes(cls(plan, **settings), second, net, turned, number, np.argsort(order.numpy()))
+
+
+def permutes(first, second, net, turned, number, back):
+    """Two trainings of which the second has the units of a group in another order end alike."""
     one, other = trained(first, net), trained(second, turned)
     expected = [np.sort(back[k]) if i == number else k for i, k in enumerate(first.kept())]
     assert list(map(list, second.kept())) == list(map(list, expected))

@@ -70,6 +70,16 @@ def test_it_goes_at_the_last_step_if_it_never_settles():
     assert int(method.pruned[0].sum()) == 2
 
 
+@pytest.mark.parametrize("cls", [Epi, EarlyBird])
+@pytest.mark.parametrize(("epochs", "settled"), [(3, 2), (4, 3), (5, 4), (12, 0)])
+def test_a_short_training_compares_as_many_epochs_as_it_has(cls, epochs, settled):
+    """What never changes settles before the last epoch; of a long one after as many epochs as are published."""
+    base = pruning(network())
+    method = scripted(cls(base), masks(base, *[1] * (epochs + 1)))
+    trained(method, network(), steps=epochs * PER_EPOCH)
+    assert method.settled_after == (settled or method.last + 1)
+
+
 FINDING = [c for c in METHODS.values() if issubclass(c, FindingUnits) and not issubclass(c, WaitingUnits)]
 FAST = (Gates, Gap)  # one has hooks, the other does not hold the budgets on its way
 
@@ -115,5 +125,5 @@ def test_what_has_no_moment_is_refused():
 def test_bad_input():
     with pytest.raises(ValueError, match="method 'epi': last must be a whole number of at least 1"):
         trained(Epi(pruning(network()), last=0), network())
-    with pytest.raises(ValueError, match="method 'early-bird': its schedule needs at least 16 steps"):
+    with pytest.raises(ValueError, match="method 'early-bird': its schedule needs at least 17 steps"):
         trained(EarlyBird(pruning(network())), network(), steps=PER_EPOCH)

@@ -74,16 +74,17 @@ class Chex(FindingUnits):
         fewest = self.ranked(scores := self.scales())
         falling = torch.cat(self.of_prunable(scores)).clamp(min=1e-30).sort(descending=True).values
         cut = falling[math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(falling)) - 1]
-        before, chosen = self.pruned, []
-        for units, few, score, out in zip(self.units, fewest, scores, before, strict=True):
-            kept = ~lowest(torch.where(out, -1.0, leverage(units.rows(), int((~few).sum())).cpu()), int(few.sum()))
-            chosen.append((kept, max(0, int((score >= cut).sum()) - int(kept.sum())) if growing else 0))
+        live = [leverage(u.rows(), int((~few).sum())).cpu() for u, few in zip(self.units, fewest, strict=True)]
+        before, after = self.pruned, []
         self.snapshot.restore_(before)
         self.snapshot.take()
-        self.pruned = tuple(
-            ~(kept | grown(units.rows().cpu(), kept, count, [self.seed, epoch, i]))
-            for i, (units, (kept, count)) in enumerate(zip(self.units, chosen, strict=True))
-        )
+        for i, (units, few, score) in enumerate(zip(self.units, fewest, scores, strict=True)):
+            rows = units.rows().cpu()
+            back = -1 / (1 + rows.abs().sum(1))  # where more are to stay than are alive, the largest of the others
+            kept = ~lowest(torch.where(before[i], back, live[i]), int(few.sum()))
+            count = max(0, int((score >= cut).sum()) - int(kept.sum())) if growing else 0
+            after.append(~(kept | grown(rows, kept, count, [self.seed, epoch, i])))
+        self.pruned = tuple(after)
         self.mask()
 
     def gone(self) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ class EarlyBird(WaitingUnits):
 
     Args:
         distance: Largest share of the units that may go that differs.
-        last: Earlier epochs that are compared.
+        last: Earlier epochs that are compared, or as many as a shorter training has room for (ours).
     """
 
     name: ClassVar[str] = "early-bird"
@@ -40,6 +40,6 @@ class EarlyBird(WaitingUnits):
 
     def is_settled(self) -> bool:
         """See `WaitingUnits`."""
-        self.history = self.history[-self.last - 1 :]
+        self.history = self.history[-self.compared - 1 :]
         *before, now = [torch.cat(self.parts(choice)) for choice in self.history]
-        return len(before) >= self.last and all(float((now != b).double().mean()) <= self.distance for b in before)
+        return len(before) >= self.compared and all(float((now != b).double().mean()) <= self.distance for b in before)

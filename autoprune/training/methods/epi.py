@@ -24,7 +24,7 @@ class Epi(WaitingUnits):
 
     Args:
         tau: Published: 0.983 for magnitudes, 0.944 for gradients.
-        last: r.
+        last: r, or as many epochs as a shorter training has room for (ours).
     """
 
     name: ClassVar[str] = "epi"
@@ -41,8 +41,8 @@ class Epi(WaitingUnits):
 
     def is_settled(self) -> bool:
         """See `WaitingUnits`."""
-        self.history = self.history[-2 * self.last - 1 :]
-        if len(self.history) <= self.last:
+        self.history = self.history[-2 * self.compared - 1 :]
+        if len(self.history) <= self.compared:
             return False
-        *before, now = stability([self.widths(choice) for choice in self.history], self.last)
-        return now >= self.tau and all(now >= value for value in before[-self.last :])
+        *before, now = stability([self.widths(choice) for choice in self.history], self.compared)
+        return now >= self.tau and all(now >= value for value in before[-self.compared :])

@@ -90,8 +90,10 @@ class FindingUnits(ActingMethod):
         return self.cut(replace(self.problem, scores=arrays).project(counts), scores)
 
     def cut(self, widths: Widths, scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Per group [C] what goes for as many to stay as the widths say: those of lowest score."""
-        return tuple(lowest(s, len(s) - w) for s, w in zip(scores, widths, strict=True))
+        """Per group [C] what goes for as many to stay as the widths say: those of lowest score; of equal ones by norm."""
+        pairs = zip(scores, self.units, strict=True)
+        untied = (s if len(s.unique()) == len(s) else ranks(s, units.norms()) for s, units in pairs)
+        return tuple(lowest(s, len(s) - w) for s, w in zip(untied, widths, strict=True))
 
     @torch.no_grad()
     def norms(self) -> list[Tensor]:
@@ -142,6 +144,14 @@ class FindingUnits(ActingMethod):
             raise ValueError(f"method '{self.name}': drives the scales of normalisations, and those of this network "
                              "require no gradient; requires_grad_(True), or a method of the weights, e.g. greg2 or "
                              "reweighted")  # fmt: skip
+
+
+def ranks(*keys: Tensor) -> Tensor:
+    """[C] from 0 for the lowest: by the first of the keys [C], equal ones by the next."""
+    order = np.lexsort([key.detach().double().cpu().numpy() for key in reversed(keys)])
+    found = torch.empty(len(order))
+    found[torch.from_numpy(order)] = torch.arange(len(order), dtype=found.dtype)
+    return found
 
 
 def share_of(gone: Sequence[Tensor]) -> float:

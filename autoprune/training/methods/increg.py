@@ -43,7 +43,7 @@ class IncReg(FindingUnits):
     name: ClassVar[str] = "increg"
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"ceiling": (1e-12, math.inf)}
     strengths: ClassVar[tuple[str, ...]] = ("strength", "ceiling")
-    REMEMBERED: ClassVar[tuple[str, ...]] = ("weights", "ranks")
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("weights", "ranks", "counts")
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None, ceiling: float = 2.5) -> None:

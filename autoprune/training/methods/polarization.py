@@ -35,6 +35,7 @@ class Polarization(FindingUnits):
     ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"t": (0, 2)}
     reads_scales: ClassVar[bool] = True
     strengths: ClassVar[tuple[str, ...]] = ("strength",)
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("top",)
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float | None = None, t: float = 1.4) -> None:

@@ -21,7 +21,7 @@ class WaitingUnits(FindingUnits):
     that is cut out, which trains faster.
 
     Attributes:
-        last: Earlier epochs that are compared.
+        last: Earlier epochs that are compared, or as many as a shorter training has before its last epoch.
         history: [all units] of the last epochs' choices, what would go.
         settled_after: Epochs that were trained until then; 0: it has not settled.
     """
@@ -39,13 +39,14 @@ class WaitingUnits(FindingUnits):
             ValueError: As `FindingUnits`, or if it cannot choose in this network.
         """
         super().begin(net, plan)
+        self.compared = min(self.last, (plan.steps - 1) // plan.per_epoch - 1)
         self.history: list[Tensor] = []
         self.settled_after = 0
         self.choose()  # refuses what it cannot choose from
 
     def least(self) -> int:
-        """Two epochs: one is compared with the other."""
-        return 2 * self.per_epoch
+        """Two epochs, one of which is compared with the other, and a step."""
+        return 2 * self.per_epoch + 1
 
     @abstractmethod
     def choose(self) -> tuple[Tensor, ...]:
