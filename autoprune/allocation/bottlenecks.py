@@ -33,4 +33,4 @@ def without_bottlenecks(problem: Problem) -> Problem | None:
 
 def _widened(group: ChannelGroup) -> ChannelGroup:
     least = next((w for w in group.choices() if w >= LEAST * group.size), group.size)
-    return replace(group, **({"narrowest": least} if group.floor == 0 else {"floor": least}))
+    return replace(group, narrowest=least) if group.floor == 0 else replace(group, floor=least)

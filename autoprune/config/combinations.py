@@ -51,6 +51,9 @@ def check_together(config: Any) -> None:
         _check_method(config)
     if config.prune_when_args and not config.prune_when:
         raise ValueError("prune_when_args: settings of a rule, and there is none; e.g. --prune-when epi")
+    if config.recovery_args and config.recovery == "cut":
+        raise ValueError("recovery_args: settings of what drives units out, and they are cut at once; e.g. --recovery "
+                         "greg1")  # fmt: skip
     if bool(config.budget_list) != (config.method == "nested"):
         raise ValueError("budget_list: goes with --method nested, which trains a network for each budget in one "
                          "set of weights; e.g. --budget 'macs<=50%' --budget-list 30%,15%")  # fmt: skip
@@ -79,7 +82,8 @@ def _check_method(config: Any) -> None:
         raise ValueError("method 'nested': trains all levels by itself to the end, and each keeps every branch; "
                          "leave out trainer and depth")  # fmt: skip
     if config.recovery != "cut":
-        raise ValueError(f"method '{config.method}': finds and drives out units itself; leave recovery at cut")
+        raise ValueError(f"recovery '{config.recovery}': drives out units that a search has found, and here method "
+                         f"'{config.method}' finds and drives them out itself; leave out one of the two")  # fmt: skip
 
 
 def _check_front(config: Any) -> None:

@@ -73,6 +73,7 @@ class SearchKeywords(TypedDict, total=False):
     prune_when_args: Mapping[str, Any]
     prune_share: float
     recovery: str
+    recovery_args: Mapping[str, Any]
     epochs: float
     lr: float
     optimizer: OptimizerLike
@@ -157,6 +158,7 @@ class FinetuneKeywords(TypedDict, total=False):
     trainer: TrainerLike
     prune_share: float
     recovery: str
+    recovery_args: Mapping[str, Any]
     epochs: float
     lr: float
     optimizer: OptimizerLike

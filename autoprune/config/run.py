@@ -221,6 +221,8 @@ class RunConfig(TrainingSettings):
         "orthoreg; or package.module:Name of an autoprune.training.Method",
         verbs="finetune",
         common="finetune", brief="how units are driven out before the cut: cut (at once), greg1, tpp, sfp ...")
+    recovery_args: dict[str, Any] = training({}, "KEY=VALUE",  # noqa: RUF009
+        "a setting of that method (repeatable), e.g. every=2", verbs="finetune")
     # where and how
     name: str = run("", "NAME",
         "the run is kept in results/NAME; with a slash it is the directory itself (default: model and time)",

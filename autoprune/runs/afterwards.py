@@ -106,7 +106,8 @@ def finetune(
 
 def _digest(config: RunConfig, trial: Trial) -> str:
     """Tells fine-tunes apart that may not go on from each other's state."""
-    told = (trial.number, trial.widths, config.reconstruct, config.recovery, TrainingSettings.of(config))
+    driven = (config.recovery, sorted(config.recovery_args.items()))
+    told = (trial.number, trial.widths, config.reconstruct, driven, TrainingSettings.of(config))
     return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 

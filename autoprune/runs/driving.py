@@ -62,10 +62,11 @@ def check_recovery(config: RunConfig, prepared: Prepared, *, begun: bool = False
         ValueError: If not, or there is none of that name.
     """
     if not drives(config):
-        make(config.recovery)
+        make(config.recovery, **config.recovery_args)
         return
     space, problem = prepared.space, prepared.problem
-    method = make(config.recovery, pruning_of(prepared, space.kept(problem.project(space.full), problem.scores)))
+    pruning = pruning_of(prepared, space.kept(problem.project(space.full), problem.scores))
+    method = make(config.recovery, pruning, **config.recovery_args)
     if method.finds:
         raise ValueError(f"recovery '{config.recovery}': finds the units that stay by itself, where a search has found "
                          "them before; use greg1, tpp, sfp, asfp, srfp, asrfp, iss or orthoreg")  # fmt: skip
@@ -101,7 +102,7 @@ def drive_out(
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
     """
-    method = make(config.recovery, pruning_of(prepared, kept))
+    method = make(config.recovery, pruning_of(prepared, kept), **config.recovery_args)
     own = None if checkpoint is None else beside(checkpoint, config.recovery)
     dense, _ = train_with(method, prepared, phase_of(config), own, f"driving out ({config.recovery})", progress)
     return dense, method.kept() or kept

@@ -237,6 +237,7 @@ def _provenance(run: RunDirectory, prepared: Prepared, trial: Trial, seconds: fl
             **({"method": config.method, "method_epochs": prepared.method_epochs} if config.method else {}),
             **({"prune_when": config.prune_when} if config.prune_when else {}),
             "recovery": config.recovery,
+            **({"recovery_args": dict(config.recovery_args)} if config.recovery_args else {}),
             **({"prune_share": config.prune_share} if drives(config) else {}),
             "reconstruct": afterwards(config).reconstruct,
             "epochs": config.epochs + prepared.spare,

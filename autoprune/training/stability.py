@@ -57,7 +57,7 @@ def check_strength(net: nn.Module, method: Method, plan: Plan) -> None:
 
 def _safe(name: str, value: float, least: float, diverges: Callable[..., bool]) -> float:
     """A quarter of the largest value with which nothing diverges, as the loss adds its own; 0: there is none."""
-    low, high = max(least, 1e-12 * value), value
+    low, high = max(least, 1e-12 * min(value, 1.0)), value
     if diverges(**{name: low}):
         return 0.0
     for _ in range(12):  # to less than a hundredth

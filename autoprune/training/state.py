@@ -233,6 +233,9 @@ class TrainingState:
                 share = num_samples(part) / whole
                 answers, found = self._loss(part)
                 loss = found * share
+                if not loss.requires_grad:
+                    raise ValueError(f"{self.plan.task.where('loss')}: has no gradient; compute it from the network's "
+                                     "outputs with torch, without .item(), .detach() or numpy")  # fmt: skip
                 loss.backward()
                 total += loss.detach()
                 passes.append((part, answers, share))

@@ -128,7 +128,7 @@ def test_every_setting_has_a_help_and_a_group():
 def test_a_setting_says_which_verbs_take_it():
     assert names_of("search") == tuple(SETTINGS)
     at_the_cut = {"reconstruct", "recovery", "prune_share", "method", "method_epochs", "method_args"}
-    at_the_cut |= {"prune_when", "prune_when_args"}
+    at_the_cut |= {"prune_when", "prune_when_args", "recovery_args"}
     assert set(names_of("export")) == {
         *(name for name, about in SETTINGS.items() if about.group == "training" and name not in at_the_cut),
         *("device", "amp", "onnx", "pt2", "data_workers"),

@@ -149,7 +149,7 @@ def test_killed_in_its_training_it_ends_with_the_same_bits(here, digits_weights,
         assert torch.equal(a, b)
 
 
-def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
+def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys, monkeypatch):
     early = {"prune_when": "epi", "prune_when_args": {"last": 1, "tau": 0.0}, "method_epochs": 3.0, "epochs": 0.0}
     for name, method in (("a", {"method": "slimming"}), ("b", {})):
         result = train(digits_weights, **{**QUICK, **early, **method, "progress": True, "name": name})
@@ -160,7 +160,8 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
         assert "after_finetune_val" in said["metrics"]  # the small network has been trained
         assert said["costs"]["macs"]["pruned"] <= 0.5 * said["costs"]["macs"]["dense"]
     assert autoprune.resume("results/a", progress=False).trial  # is over
-    train(digits_weights, **{**QUICK, **early, "prune_when_args": {"last": 5}, "progress": True, "name": "c"})
+    monkeypatch.setattr("autoprune.training.methods.epi.Epi.is_settled", lambda self: False)
+    train(digits_weights, **{**QUICK, **early, "progress": True, "name": "c"})
     said = " ".join(capsys.readouterr().out.split())
     assert "the choice had not settled and was made at the end" in said
     assert (
@@ -175,7 +176,7 @@ def test_prune_when_goes_with_a_method_or_alone(here, digits_weights, capsys):
 
 
 def test_groups_that_a_method_can_decide_nothing_about_are_told_when_it_begins(here, capsys):
-    quick = {"criterion": "l1", "device": "cpu", "method_epochs": 2.0, "epochs": 0.0, "budget": "macs<=60%"}
+    quick = {"criterion": "l1", "device": "cpu", "method_epochs": 2.5, "epochs": 0.0, "budget": "macs<=60%"}
     for name, settings, said in (
         ("a", {"method": "slimming"}, ["slimming"]),
         ("b", {"method": "reweighted", "prune_when": "early-bird", "prune_when_args": {"last": 1}}, ["early-bird"]),
@@ -231,7 +232,17 @@ def test_a_search_is_no_training_and_a_training_no_search(here, digits_weights, 
         ({"method": "chex", "method_epochs": 1.0}, r"method 'chex': its schedule needs at least \d+ steps"),
         ({"method": "slimming", "front": "macs"}, "finds one network under budgets, not a front"),
         ({"method": "slimming", "workers": 2}, "trains one network in this process; leave out workers"),
-        ({"method": "slimming", "recovery": "sfp"}, "leave recovery at cut"),
+        (
+            {"method": "slimming", "recovery": "sfp"},
+            "recovery 'sfp': drives out units that a search has found, and here method 'slimming' finds",
+        ),
+        ({"prune_when": "epi", "recovery": "iss"}, "recovery 'iss': .* method 'epi' finds .*; leave out one of the"),
+        ({"method": "slimming", "recovery_args": {"every": 2}}, "settings of what drives units out, and they are cut"),
+        ({"method": "gates", "method_args": {"strength": 1e39}}, "strength must be a number between 0 and 1e.06"),
+        (
+            {"method": "threshold", "method_args": {"strength": 1e6}},
+            "jump to and fro .*; give a strength of at most",
+        ),
     ],
 )
 def test_bad_input_before_the_training(here, digits_weights, settings, message):

@@ -87,6 +87,29 @@ def test_refused_before_any_step_with_a_value_that_is_safe(name, setting, value,
     assert all(p.isfinite().all() for p in after.parameters())
 
 
+@pytest.mark.parametrize(("name", "setting"), [
+    ("orthoreg", "strength"), ("tpp", "ceiling"), ("greg2", "growth"), ("reweighted", "strength"), ("tpp", "weight"),
+])  # fmt: skip
+@pytest.mark.parametrize("value", [1e13, 1e17, 1e30])
+def test_the_way_out_of_an_absurd_strength_is_a_smaller_one(name, setting, value):
+    net = network()
+    method = METHODS[name](pruning(net), **{setting: value})
+    with pytest.raises(ValueError, match=f"'{name}': with its {setting} of .*; give a {setting} of at most"):
+        check_strength(net, method, begun(method, net, lr=0.05))
+
+
+def test_thresholds_that_would_jump_to_and_fro_are_refused():
+    net, strong = network(), METHODS["threshold"](pruning(network()), strength=1e6)
+    with pytest.raises(ValueError, match=r"thresholds would jump .*; give a strength of at most .*, or lower") as told:
+        begun(strong, net, lr=0.05)
+    safe = float(re.findall("at most ([^,]*),", str(told.value))[0])
+    levels, method = [], METHODS["threshold"](pruning(net), strength=safe)
+    trained(method, net, listener=lambda *_: levels.append(method.levels.detach().clone()))
+    moves = torch.stack(levels).diff(dim=0).abs().amax(1)
+    assert moves[-1] < moves[0] / 4
+    begun(METHODS["threshold"](pruning(net)), net, lr=0.05)
+
+
 def test_what_sooner_wraps_is_looked_at():
     net = network()
     method = Sooner(METHODS["reweighted"](pruning(net), strength=1e4), Epi(pruning(net)))

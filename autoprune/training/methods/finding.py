@@ -90,7 +90,7 @@ class FindingUnits(ActingMethod):
         return self.cut(replace(self.problem, scores=arrays).project(counts), scores)
 
     def cut(self, widths: Widths, scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Per group [C] what goes for as many to stay as the widths say: those of lowest score; of equal ones by norm."""
+        """Per group [C] what goes for as many to stay as the widths say: the lowest scores, of equal ones the norms."""
         pairs = zip(scores, self.units, strict=True)
         untied = (s if len(s.unique()) == len(s) else ranks(s, units.norms()) for s, units in pairs)
         return tuple(lowest(s, len(s) - w) for s, w in zip(untied, widths, strict=True))

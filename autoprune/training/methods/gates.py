@@ -36,6 +36,7 @@ class Gates(FindingUnits):
     name: ClassVar[str] = "gates"
     by_samples = True
     REMEMBERED: ClassVar[tuple[str, ...]] = ("slopes", "shifts", "logits", "optimizer")
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"strength": (0, 1e6), "polar": (0, 1e6)}
     NOTHING: ClassVar[Mapping[str, float]] = {"strength": 0.0, "polar": 0.0}
 
     def __init__(self, pruning: Pruning | None = None, *, strength: float = 10.0, polar: float = 0.1) -> None:

@@ -176,7 +176,8 @@ class Method(ABC):
     def gone(self) -> tuple[Tensor, ...] | None:
         """Per group [C] the units of which nothing is left now: cutting them changes no answer; None: none.
 
-        But for what normalisations over channels see: a layer-norm counts the zeros that a cut takes away.
+        But for what normalisations over channels see: a layer-norm or a group-norm counts the zeros that a cut takes
+        away.
         """
         return None
 

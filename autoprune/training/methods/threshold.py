@@ -45,7 +45,18 @@ class Threshold(FindingUnits):
         share = min(0.99, max(0.01, 0.6 * goal))  # begins at 0.6 of it
         first = math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * share - 1)))
         self.levels = torch.full((len(self.units),), first, requires_grad=True)  # r
+        self._check_strength()
         self.gating = Gating(net, self.space, self._gates) if self.strength else None
+
+    @torch.enable_grad()
+    def _check_strength(self) -> None:
+        """Refuse steps that overshoot where the budgets hold: a rate above 2 / (2 strength |d load / d r|^2)."""
+        slopes = [torch.autograd.grad(load, self.levels, retain_graph=True)[0] for load in self._loads()]
+        curvature = 2 * float(torch.stack(slopes).square().sum())
+        if self.rate * self.strength * curvature > 2:
+            raise ValueError(f"method 'threshold': with its strength of {self.strength:g} the thresholds would jump to "
+                             f"and fro at the learning rate of {self.rate:g}; give a strength of at most "
+                             f"{1 / (self.rate * curvature):.2g}, or lower the learning rate")  # fmt: skip
 
     def _gates(self, number: int, values: Tensor) -> Tensor:
         norm = self.units[number].norms()
@@ -59,10 +70,14 @@ class Threshold(FindingUnits):
         """See the class."""
         if not self.strength:
             return None
+        return self.strength * (self._loads() - 1).square().sum()
+
+    def _loads(self) -> Tensor:
+        """[K] what the widths cost of each budget's limit, a share Phi(r) of each group closed."""
         sizes = torch.tensor([float(units.size) for units in self.units])
         may = torch.tensor([float(units in self.prunable) for units in self.units])
         closed = may * (1 + torch.erf(self.levels / math.sqrt(2))) / 2  # Phi(r)
-        return self.strength * (self.loads(sizes * (1 - closed)) - 1).square().sum()
+        return self.loads(sizes * (1 - closed))
 
     def after_backward(self, net: nn.Module, step: Step) -> float:
         """Plain gradient descent of the thresholds, at the learning rate of the phase."""
