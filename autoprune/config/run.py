@@ -194,12 +194,12 @@ class RunConfig(TrainingSettings):
         common="finetune", brief="your own trainer: package.module:function")
     method: str = training("", "NAME",
         "find the units that stay while the dense network trains, instead of searching: slimming, polarization, greg2, "
-        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher; imp (in phases); epi, early-bird "
-        "(plain training until the choice has settled); sandwich (the dense weights learn to "
+        "increg, chex, mest, gap, morphnet, reweighted, threshold, gates, fisher, gdp; imp (in phases); epi, "
+        "early-bird (plain training until the choice has settled); sandwich (the dense weights learn to "
         "serve every width); nested (several networks in one, see --budget-list); or package.module:Name of an "
         "autoprune.training.Method (the verb train)",
         common="train", brief="what finds them: slimming, polarization, greg2, increg, chex, mest, gap, morphnet, "
-        "reweighted, threshold, gates, fisher, imp, epi, early-bird, sandwich, nested, or package.module:Name")
+        "reweighted, threshold, gates, fisher, gdp, imp, epi, early-bird, sandwich, nested, or package.module:Name")
     method_epochs: float = training(5.0, "EPOCHS",
         "epochs of that training; the final fine-tune comes after it (nested: its epochs train all levels, too)",
         low=0, high=10_000, common="train")

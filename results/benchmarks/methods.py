@@ -54,7 +54,7 @@ OF = " of "  # between a method and the network that it is given
 GIVEN = ("greg1", "tpp", "sfp", "asfp", "srfp", "asrfp", "iss", "orthoreg")
 FINDING = (
     "slimming", "polarization", "greg2", "increg", "chex", "mest", "gap", "morphnet", "reweighted", "threshold",
-    "gates", "fisher", "imp",
+    "gates", "fisher", "gdp", "imp",
 )  # fmt: skip
 CLOSED: dict[str, Any] = {"strategy": "equal_loss", "trials": 1, "finalists": 0}
 

@@ -216,6 +216,40 @@ def test_threshold_holds_widths_to_the_budget():
     assert float(method.levels.detach()) > 0
 
 
+def test_gdp_opens_again_what_matters_now():
+    """Lin et al. 2018: |sum of x dL/dx| of each unit, of a loss of the sum of what is read, times a weight of 1 each.
+
+    Rows of W on (1, 1): h = (3, 1, 2); with a loss c . h the terms are c * h, summed over two samples: 2 |c h|.
+    """
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 1.0], [1.0, 1.0]]))
+    method = begun("gdp", net, 20, every=2)  # two thirds of the MACs: two of three units
+
+    def step(number, weights):
+        with torch.no_grad():
+            net[2].weight.copy_(torch.tensor([weights]))
+        net(torch.ones(2, 2)).sum().backward()
+        method.after_backward(net, Step(number, ()))
+        method.after_step(net, Step(number, ()))
+
+    step(0, [1.0, 1.0, -1.0])
+    torch.testing.assert_close(method.sums[0], torch.tensor([6.0, 2.0, 4.0]))
+    assert all(bool(mask.all()) for mask in method.masks)
+    step(1, [0.0, 1.0, 1.0])  # 6, 4, 8 so far
+    assert method.pruned[0].tolist() == [False, True, False]
+    assert net(torch.ones(1, 2)).item() == 2.0, "the second unit is closed"
+    step(2, [0.5, 3.0, 1.0])  # 3, 6, 4: closed, it is heard all the same
+    torch.testing.assert_close(method.sums[0], torch.tensor([3.0, 6.0, 4.0]))
+    step(3, [0.5, 3.0, 1.0])
+    assert method.pruned[0].tolist() == [True, False, False]
+    assert net(torch.ones(1, 2)).item() == 5.0, "it is open again, with the weights that it had"
+    method.after_step(net, Step(19, ()))
+    assert [list(k) for k in method.kept()] == [[1, 2]]
+    assert net[0].weight[0].tolist() == [0.0, 0.0]
+    assert net(torch.ones(1, 2)).item() == 5.0
+
+
 def test_gates_are_polarised():
     """Logits just above 0: s = 1/2, m (1 - m) = 1/4, and what is open counts whole: 3 * 4 of a limit of 6."""
     net = network()

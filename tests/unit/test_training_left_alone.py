@@ -205,7 +205,7 @@ def test_fisher_is_plain_training_where_the_budgets_hold():
     assert equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["fisher", "gates", "threshold"])
+@pytest.mark.parametrize("name", ["fisher", "gates", "gdp", "threshold"])
 def test_heads_of_attention_are_heard(name):
     net = attentive()
     method = METHODS[name](pruning(net))

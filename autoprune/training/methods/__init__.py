@@ -12,6 +12,7 @@ from autoprune.training.methods.epi import Epi as Epi
 from autoprune.training.methods.fisher import Fisher as Fisher
 from autoprune.training.methods.gap import Gap as Gap
 from autoprune.training.methods.gates import Gates as Gates
+from autoprune.training.methods.gdp import Gdp as Gdp
 from autoprune.training.methods.greg1 import GReg1 as GReg1
 from autoprune.training.methods.greg2 import GReg2 as GReg2
 from autoprune.training.methods.imp import Imp as Imp

@@ -22,6 +22,8 @@ from search_spaces import Widths
 class FindingUnits(ActingMethod):
     """Finds the units that stay, so many that every budget holds.
 
+    Its phase has the run's schedule of the learning rate; GReg-2, IncReg, GaP and MorphNet publish a constant one.
+
     Attributes:
         reads_scales: Whether it chooses by `scales`, which say nothing about groups without normalisation.
         problem: Budgets and costs.
