@@ -35,7 +35,8 @@ JUDGEMENT = """
 The network that the default search finds (search seed 0), the best network of another tool and the better of the
 uniform prunings, top-1 in percent on test: mean ± standard deviation, and of how many seeds of the training. "units
 by norms": the widths of the tool with the units that the norms choose, where its own were not kept. "!": no more than
-the larger spread, or of too few seeds to say so.
+the larger spread, or of too few seeds to say so. The last column is of the two on the 5,000 validation images, of which
+autoprune and FastNAS have searched on 2,000.
 """
 CONCLUDED = "## What a fair reader concludes so far"  # kept by hand
 
@@ -80,8 +81,9 @@ def judgement(
         dense: Network -> top-1 on test before anything goes, in percent, where it is known.
     """
     lines = [
-        "| network | dense | MACs kept | autoprune | best peer | which | uniform | before the peer | before uniform |",
-        "|" + "---|" * 9,
+        "| network | dense | MACs kept | autoprune | best peer | which | uniform | before the peer | before uniform | "
+        "both on validation |",
+        "|" + "---|" * 10,
     ]
     for (network, budget), pieces in found.items():
         trained = by_training(pieces).get(JUDGED, {})
@@ -91,7 +93,7 @@ def judgement(
         first_first = sorted(rows[0], key=lambda row: row[0])  # of networks with as many seeds, not the better on test
         ours, (peer, theirs), (_, uniform) = max(first_first, key=lambda row: len(row[1]))[1], rows[1][0], rows[2][0]
         told = [cell(ours), cell(theirs), peer.removesuffix(" s0").removeprefix("peer "), cell(uniform)]
-        told += [before(ours, theirs), before(ours, uniform)]
+        told += [before(ours, theirs), before(ours, uniform), " : ".join(map(on_validation, (ours, theirs)))]
         whole = f"{dense[network]:.2f}" if network in dense else ""
         lines.append(f"| {network} | {whole} | {budget} | {' | '.join(told)} |")
     return lines
@@ -113,6 +115,12 @@ def before(ours: Sequence[Piece], theirs: Sequence[Piece]) -> str:
     gap = statistics.mean(a) - statistics.mean(b)
     spreads = [statistics.stdev(of) for of in (a, b) if len(of) > 1]
     return f"{gap:+.2f}" + ("" if len(spreads) == 2 and abs(gap) > max(spreads) else " !")
+
+
+def on_validation(pieces: Sequence[Piece]) -> str:
+    """Mean in percent; "" where it was not measured."""
+    known = [100 * p["val_top1"] for p in pieces if "val_top1" in p]
+    return f"{statistics.mean(known):.2f}" if known else ""
 
 
 def precision(pieces: Sequence[Piece]) -> str:

@@ -116,7 +116,7 @@ def test_the_table_has_a_row_for_each_network_and_the_spread_of_its_seeds(bench,
 
 def test_the_judgement_takes_the_best_of_the_others_and_says_where_the_spread_is_larger(bench):
     def seeds(*top1):
-        return [{"test_top1": value} for value in top1]
+        return [{"test_top1": value, "val_top1": value + 0.01} for value in top1]
 
     def of(**trained):
         pieces = {}
@@ -135,8 +135,8 @@ def test_the_judgement_takes_the_best_of_the_others_and_says_where_the_spread_is
     kinds = {key: {"uniform": "uniform, all groups"} for key in found}
     lines = bench.quality_tables.judgement(found, kinds, {"net": 90.0})
     assert lines[2:] == [
-        "| net | 90.00 | 15% | 81.00 ± 1.41 (2) | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +3.00 | +8.00 |",
-        "| other |  | 15% | 80.00 | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +2.00 ! | +7.00 ! |",
+        "| net | 90.00 | 15% | 81.00 ± 1.41 (2) | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +3.00 | +8.00 | 82.00 : 79.00 |",
+        "| other |  | 15% | 80.00 | 78.00 ± 0.00 (2) | nas | 73.00 ± 4.24 (2) | +2.00 ! | +7.00 ! | 81.00 : 79.00 |",
     ]
 
 
