@@ -75,16 +75,14 @@ class Chex(FindingUnits):
         falling = torch.cat(self.of_prunable(scores)).clamp(min=1e-30).sort(descending=True).values
         cut = falling[math.ceil(min(1.0, 1 - share_of(self.of_prunable(fewest)) + growing) * len(falling)) - 1]
         live = [leverage(u.rows(), int((~few).sum())).cpu() for u, few in zip(self.units, fewest, strict=True)]
-        before, after = self.pruned, []
-        self.snapshot.restore_(before)
+        self.snapshot.restore_(self.pruned)
         self.snapshot.take()
         for i, (units, few, score) in enumerate(zip(self.units, fewest, scores, strict=True)):
-            rows = units.rows().cpu()
-            back = -1 / (1 + rows.abs().sum(1))  # where more are to stay than are alive, the largest of the others
-            kept = ~lowest(torch.where(before[i], back, live[i]), int(few.sum()))
+            rows = units.rows().cpu()  # where more are to stay than are alive, the largest of the others come first
+            back = -1 / (1 + rows.abs().sum(1))
+            kept = ~lowest(torch.where(self.pruned[i], back, live[i]), int(few.sum()))
             count = max(0, int((score >= cut).sum()) - int(kept.sum())) if growing else 0
-            after.append(~(kept | grown(rows, kept, count, [self.seed, epoch, i])))
-        self.pruned = tuple(after)
+            self.pruned[i].copy_(~(kept | grown(rows, kept, count, [self.seed, epoch, i])))
         self.mask()
 
     def gone(self) -> tuple[Tensor, ...]:
