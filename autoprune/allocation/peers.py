@@ -18,8 +18,8 @@ def peer_rules(problem: Problem) -> tuple[Widths, ...]:
     """The widths of other tools' default rules, distinct, in the order of what they reached on ResNet-56 at 15 %.
 
     - ModelOpt FastNAS's threshold, over the run's scores instead of a scan (`allocation.equal_loss`), with the streams
-      kept and over the whole space. (A scan of 60 and 150 networks, which takes a tenth as long as the search, comes
-      hardly nearer to what FastNAS answers: results/benchmarks/quality.md.);
+      kept and over the whole space; a scan, which takes a tenth as long as the search, comes hardly nearer to what
+      FastNAS answers (results/benchmarks/quality.md);
     - Torch-Pruning's global pruning: squared norms, divided by the mean of those that are left, in ten rounds
       (`allocation.global_ranking`), with the streams kept, as its tracing often demands, and over the whole space;
     - one share everywhere but in the streams.

@@ -153,13 +153,13 @@ def of_units(
         reduce: What to do with several positions of one unit, and with windows or tokens in the batch axis.
     """
     for member in members:
-        site = site_of(member, modules)
+        site, index = site_of(member, modules), positions(member, modules)
         for found in rows.get(site, ()):
             found = found.movedim(member.axis if site[1] == "weight" else -1, -1)
             # Windows or tokens folded into the batch axis belong to their sample; a weight to all of them.
             whole = site[1] == "weight" or len(found) % samples
             found = reduce(found.reshape(1 if whole else samples, -1, found.shape[-1]), 1).cpu()
-            yield reduce(found[:, positions(member, modules)], -1)
+            yield reduce(found[:, index], -1)
 
 
 def _reads(member: Member) -> bool:

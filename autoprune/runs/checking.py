@@ -19,7 +19,7 @@ from autoprune.reference import broken_weight
 from autoprune.report.pace import Samples
 from autoprune.tasks import MapStyle, Task, inputs_of, leaves, main_output, num_samples, part_of, placed, shapes
 from autoprune.tasks.draws import first_of
-from autoprune.tasks.given import checked_loss
+from autoprune.tasks.given import check_gradient, checked_loss
 from autoprune.tasks.scores import metrics_of
 from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.task import LoadedTask
@@ -158,9 +158,7 @@ def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
         if not bool(loss.isfinite().all()):
             raise ValueError(f"{where}: is {float(loss.detach().float().mean())} on training {task.sample}s; check "
                              "targets, weights, and divisions by zero")  # fmt: skip
-        if not loss.requires_grad:
-            raise ValueError(f"{where}: has no gradient; compute it from the network's outputs with torch, without "
-                             ".item(), .detach() or numpy")  # fmt: skip
+        check_gradient(where, loss)
         try:
             checked_loss(where, loss, num_samples(batch)).mean().backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:

@@ -91,6 +91,17 @@ class GivenLoss:
         return checked_loss(self._where, found, count)
 
 
+def check_gradient(where: str, loss: Tensor) -> None:
+    """Check that a loss can be followed backwards.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not loss.requires_grad:
+        raise ValueError(f"{where}: has no gradient; compute it from the network's outputs with torch, without "
+                         ".item(), .detach() or numpy")  # fmt: skip
+
+
 def checked_loss(where: str, found: Any, count: int) -> Tensor:
     """A loss as one number, or one for each sample [N].
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autoprune.errors import Diverged
 from autoprune.graphs import capture_on
 from autoprune.tasks import Portion, Share, Softening, fitting, mapped, not_finite, num_samples, split
+from autoprune.tasks.given import check_gradient
 from autoprune.training.averaging import Average
 from autoprune.training.captured import CapturedPass
 from autoprune.training.checkpoint import unlike
@@ -233,9 +234,7 @@ class TrainingState:
                 share = num_samples(part) / whole
                 answers, found = self._loss(part)
                 loss = found * share
-                if not loss.requires_grad:
-                    raise ValueError(f"{self.plan.task.where('loss')}: has no gradient; compute it from the network's "
-                                     "outputs with torch, without .item(), .detach() or numpy")  # fmt: skip
+                check_gradient(self.plan.task.where("loss"), loss)
                 loss.backward()
                 total += loss.detach()
                 passes.append((part, answers, share))

@@ -61,6 +61,8 @@ def test_a_search_recovers_by_a_method_and_goes_on_after_a_stop(here, digits_wei
     [
         ({"recovery": "greg1", "epochs": 1, "prune_share": 0.1}, r"needs at least 30 steps, and 2 are planned"),
         ({"recovery": "slimming"}, "recovery 'slimming': finds the units that stay by itself"),
+        ({"recovery": "greg1", "recovery_args": {"evry": 2}}, "'greg1': has no setting 'evry'; it has"),
+        ({"recovery": "greg1", "recovery_args": {"every": 0}}, "every must be a whole number of at least 1, got 0"),
         ({"recovery": "gregg1"}, r"unknown method 'gregg1' \(did you mean greg1\?\); known: .*greg1"),
         ({"recovery": "greg1", "lr": 900, "epochs": 40}, "'greg1': with its .* the training would diverge"),
         ({"lr_schedule": "rewind"}, "of which lr_original_epochs says that it had 0"),

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from tiny_training import EPOCHS, PER_EPOCH, SETTINGS, network, pruning, task, trained
 
 from autoprune.compute import Compute
-from autoprune.training import Plan, Step, check_strength
+from autoprune.tasks import Task
+from autoprune.training import Plan, Step, check_strength, finetune
 from autoprune.training.methods import METHODS, Method
 from autoprune.training.methods.epi import Epi
 from autoprune.training.methods.sooner import Sooner
@@ -205,3 +206,13 @@ def test_push_is_the_largest_lambda_there_is(name):
         assert max(found) <= method.push(number)[0] + 1e-6
         if name != "increg":
             assert max(found) == pytest.approx(method.push(number)[0])
+
+
+def test_a_loss_without_a_gradient_is_refused_before_any_step():
+    data = [(torch.randn(4, 3, 6, 6), torch.tensor([0, 1, 2, 3]))]
+    detached = Task.of(train=data, val=data, loss=lambda out, y: torch.nn.functional.cross_entropy(out.detach(), y))
+    net = network()
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    with pytest.raises(ValueError, match=r"loss.*: has no gradient; compute it from the network's outputs with torch"):
+        finetune(net, detached, SETTINGS, steps=2)
+    assert all(torch.equal(value, before[name]) for name, value in net.named_parameters())

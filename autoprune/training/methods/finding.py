@@ -97,6 +97,10 @@ class FindingUnits(ActingMethod):
         untied = (s if len(s.unique()) == len(s) else ranks(s, units.norms()) for s, units in pairs)
         return tuple(lowest(s, len(s) - w) for s, w in zip(untied, widths, strict=True))
 
+    def left(self) -> list[int]:
+        """[G] how many units would stay now."""
+        return [int((~gone).sum()) for gone in self.pruned]
+
     @torch.no_grad()
     def norms(self) -> list[Tensor]:
         """See `Units.norms`, per group."""

@@ -59,7 +59,7 @@ class Fisher(FindingUnits):
         if now == self.steps or (not self.every and now >= PRUNING * self.steps):
             due = sum(self.space.full)
         pruned = False
-        while due > 0 and self.problem.feasibility.violation(self._widths()):
+        while due > 0 and self.problem.feasibility.violation(self.left()):
             due -= self._prune() or due  # nothing is left to go
             pruned = True
         if pruned:
@@ -72,12 +72,9 @@ class Fisher(FindingUnits):
         if self.masks:
             self.masks.close()
 
-    def _widths(self) -> list[int]:
-        return [int((~gone).sum()) for gone in self.pruned]
-
     def _prune(self) -> int:
         """One group goes down to its next legal width; how many units that are."""
-        widths, best = self._widths(), (np.inf, -1, torch.zeros(0, dtype=torch.long))
+        widths, best = self.left(), (np.inf, -1, torch.zeros(0, dtype=torch.long))
         load = self.loads(torch.tensor(widths).double()).sum()
         for i, (group, width) in enumerate(zip(self.space.groups, widths, strict=True)):
             if width <= group.choices()[0]:

@@ -80,7 +80,7 @@ class Gdp(FindingUnits):
     def leave(self) -> None:
         """What is closed goes; before the first update, what would be."""
         self.let_go()
-        if self.problem.feasibility.violation([int((~gone).sum()) for gone in self.pruned]):
+        if self.problem.feasibility.violation(self.left()):
             self.pruned = self.ranked(self.sums)
         super().leave()
 

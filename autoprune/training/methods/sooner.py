@@ -88,8 +88,7 @@ class Sooner(Method):
         if self.method.done < self._steps and self.rule.settles(self.rule.choose()):
             self.method.leave()
             self.method.end(net)
-            widths = [int((~gone).sum()) for gone in self.method.pruned]
-            fits = not self.method.problem.feasibility.violation(widths)
+            fits = not self.method.problem.feasibility.violation(self.method.left())
             self.pruned, self.settled_after = (self.method.pruned if fits else self.rule.choose()), epoch + 1
             for units, gone in zip(self.method.units, self.pruned, strict=True):
                 units.zero_(gone)
