@@ -43,7 +43,7 @@ class Different:
         """
         order = [*ranked(below), *ranked(below, TrialState.PRUNED)]
         if any(t.fidelity.trains for t in order):
-            return order[:count]  # trained: kinds compare
+            return sorted(order, key=lambda t: (t.loss, t.number))[:count]  # trained: kinds compare
         key = (count, *(t.number for t in order))
         if key not in self._chosen:
             self._chosen.clear()  # asked again and again, as long as nothing new has finished

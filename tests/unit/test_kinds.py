@@ -238,6 +238,16 @@ def test_no_place_of_a_rung_stays_empty_because_candidates_were_abandoned():
     assert [t.number for t in Different()(below, 2)] == [1, 2]
 
 
+def test_once_trained_it_is_no_merit_to_have_come_first():
+    """The first of a rung is seen to the end, having no rival; those abandoned since seem to be better than it."""
+    below = [
+        trial(0, (2, 2), 1.74, "short:9"),
+        trial(1, (4, 4), 1.2, "short:9"),
+        abandoned(2, (3, 3), 1.5, "short:9"),
+    ]
+    assert [t.number for t in Different()(below, 2)] == [1, 2]
+
+
 def test_once_trained_the_loss_decides():
     widths = [(16, 16), (15, 16), (2, 2)]
     below = [trial(n, w, n / 10, "short:50") for n, w in enumerate(widths)]
