@@ -108,7 +108,7 @@ class Outlook:
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
-            leaders = ranked([t for t in below if t.widths not in broken])[:count]
+            leaders = _standing([t for t in below if t.widths not in broken], config)[:count]
             if config.front or fidelity == plan.rungs[0][1]:
                 # Chosen along the front or by their kind, which asks for prices and rules; so many they are. More come
                 # if those broke a budget, or where better candidates followed.
@@ -151,6 +151,12 @@ def _named(count: int, name: str) -> str:
     if name.startswith("the "):
         return name
     return f"{count} {name}" if name.startswith("at ") else counted(count, name)
+
+
+def _standing(below: Sequence[Trial], config: RunConfig) -> list[Trial]:
+    """Who may go on, the lowest loss first: those that were abandoned, too, but on a front (see `finalists`)."""
+    abandoned = [] if config.front else ranked(below, TrialState.PRUNED)
+    return sorted([*ranked(below), *abandoned], key=lambda t: (t.loss, t.number))
 
 
 def _passes(fidelity: str, config: RunConfig, samples: Samples | None) -> int:

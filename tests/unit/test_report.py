@@ -63,6 +63,21 @@ def test_the_eta_of_finalists_is_at_their_own_pace():
     assert str(Outlook.of(one, CONFIG)) == "4 of 4 candidates, 1 of 2 finalists"
 
 
+def test_abandoned_candidates_are_counted_among_those_that_go_on():
+    """One of four was seen to the end, and of the two in the rung above one: no place stays empty all the same."""
+    config = replace(CONFIG, finalists=2, rungs=2, short_steps=300)
+
+    def abandoned(trial):
+        return replace(trial, state=TrialState.PRUNED)
+
+    done = [proxy(0, 0.1), *(abandoned(proxy(n, n / 10)) for n in (2, 3, 4))]
+    assert str(Outlook.of(done, config)) == "4 of 4 candidates, 0 of 4 at short:100, 0 of 2 finalists"
+    rung = [replace(short(5 + n, t, 0.1 + n / 10), fidelity="short:100") for n, t in enumerate(done)]
+    done += [rung[0], *map(abandoned, rung[1:])]
+    assert str(Outlook.of(done, config)) == "4 of 4 candidates, 4 of 4 at short:100, 0 of 2 finalists"
+    assert str(Outlook.of([*done, short(9, rung[0])], config)).endswith("1 of 2 finalists")
+
+
 def test_the_eta_of_what_has_not_begun_is_by_the_samples_that_pass():
     """1,280 training and 100 validation samples: 1,100 pass in a proxy, 3 x 100 x 128 more in a finalist, and
     3 x 50 x 128 in the fine-tune: 5 epochs of 10 steps. At 1.1 s a proxy that is 1 ms an image."""
