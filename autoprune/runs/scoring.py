@@ -20,6 +20,7 @@ from autoprune.report.tables import counted
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
 from autoprune.training import finetune
+from objectives.plugins import PluginError
 
 SMALLEST = 0.1  # where a front is searched, how far from the smallest network the rounds go
 
@@ -47,6 +48,14 @@ def scored(
     def score(net: nn.Module) -> Scores:
         return criteria.score_all(config.criterion, net, space, batches(), config.seed, task, device)
 
+    def again(net: nn.Module) -> Scores:
+        try:
+            return score(net)
+        except PluginError:
+            raise
+        except ValueError as error:  # on samples that the dense network has answered: it is the weights
+            raise Diverged(str(error)) from error
+
     found = score(dense)
     rounds = rounds_of(config) if space.groups and any(p.requires_grad for p in dense.parameters()) else 1
     if task is not None and rounds > 1:
@@ -57,7 +66,7 @@ def scored(
                 _towards(replace(problem, scores=found)),
                 dense,
                 rounds,
-                score,
+                again,
                 lambda net: _adapt(net, task, config),
             )
         except Diverged as error:

@@ -108,6 +108,23 @@ def test_a_training_that_diverges_leaves_the_dense_scores(posed, monkeypatch):
     assert "training between rounds diverged (the loss is nan at step 1)" in said[-1]
 
 
+def test_weights_that_blew_up_at_the_last_step_leave_the_dense_scores(posed, monkeypatch):
+    """The loss was a number at every step, and no longer is for the network that they lead to."""
+    net, problem, batches, task = posed
+
+    def blow_up(net, *_, **__):
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(1e30)
+
+    monkeypatch.setattr(scoring, "finetune", blow_up)
+    said = []
+    found = scoring.scored(settings(), net, problem, batches, task, said.append)
+    plain = criteria.score_all("group_fisher", net, problem.space, batches(), 0, task)
+    assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
+    assert "training between rounds diverged (task" in said[-1]
+
+
 @pytest.mark.parametrize(
     ("given", "steps"),
     [({}, 4), ({"score_steps": 7}, 7), ({"score_steps": 0}, 0)],
