@@ -104,6 +104,7 @@ class SearchController:
         self._owners: dict[int, str] = {}  # what is in flight -> the worker
         self._free: set[int] = set()  # in flight, but the owner died or has not been seen since the start
         self._asked_at: dict[int, float] = {}
+        self._turns = [0]  # number of a trial -> how many of the proxies came before it
         self._met = 0  # trials that it knows; the ledger may have more, of other controllers, until they are taken in
         self._next_check = -math.inf
         self._tally = Tally()
@@ -236,14 +237,17 @@ class SearchController:
     def _propose(self, number: int) -> Proposal | None:
         """What the strategy proposes; None: it waits for a running trial."""
         with self._resumable():
-            proposal = self._strategy.propose(number)
+            proposal = self._strategy.propose(self._turn(number))
         if proposal is None and not any(t.state is TrialState.RUNNING for t in self.ledger.trials):
-            # finalists of an earlier end of the search had numbers too, and it may take them for running trials
-            proposal = self._strategy.propose(sum(t.fidelity == self._schedule.first for t in self.ledger.trials))
-            if proposal is None:
-                text = "the strategy proposes nothing although all trials have finished; choose another one"
-                raise SearchStopped(text)
+            text = "the strategy proposes nothing although all trials have finished; choose another one"
+            raise SearchStopped(text)
         return proposal
+
+    def _turn(self, number: int) -> int:
+        """What a strategy calls trial `number`: it counts its own, whatever finalists an earlier end of the search had."""
+        for trial in self.ledger.trials[len(self._turns) - 1 : number]:
+            self._turns.append(self._turns[-1] + (trial.fidelity == self._schedule.first))
+        return self._turns[number]
 
     def _rival(self, fidelity: str, widths: Widths) -> Trial | None:
         """Who makes a candidate hopeless by being surely better."""
@@ -296,7 +300,7 @@ class SearchController:
         if self._schedule.is_proposal(trial):
             self._tally.add(trial)
         if trial.fidelity == self._schedule.first and trial.state is TrialState.RUNNING:
-            self._announce(trial)
+            self._announce(replace(trial, number=self._turn(trial.number)))
 
     def _hold(self, number: int, owner: str) -> None:
         """This owner has the job now; nobody ("") leaves it to the next one that asks."""
@@ -324,7 +328,7 @@ class SearchController:
                 self._best[trial.fidelity] = trial
         if trial.fidelity == self._schedule.first:
             with self._resumable():
-                self._strategy.tell(trial)
+                self._strategy.tell(replace(trial, number=self._turn(trial.number)))
 
     @contextmanager
     def _resumable(self) -> Iterator[None]:

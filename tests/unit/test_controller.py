@@ -433,6 +433,30 @@ def test_every_strategy_resumed_after_every_candidate_equals_never_stopped(tmp_p
     assert c.num_evaluations >= 2
 
 
+@pytest.mark.parametrize("name", sorted(strategies.STRATEGIES))
+def test_finalists_of_a_search_that_was_extended_took_no_turn_of_the_strategy(tmp_path, name):
+    """Three candidates and two finalists, then twelve candidates: those of one search, its warm starts among them."""
+    problem, groups = small_problem(), {f"conv{i}": c for i, c in enumerate((8, 12, 12, 16))}
+
+    def search(run, trials):
+        strategy = strategies.make(name, problem, seed=1, num_trials=12)
+        strategy = strategies.open_with("closed", strategy) if strategy.opens else strategy
+        c = control(run, strategy, groups, num_trials=trials, rungs=((2, "short"),))
+        run_here(c, toys.measure)
+        c.ledger.close()
+        return c
+
+    whole = search(tmp_path / "whole", 12)
+    search(tmp_path / "run", 3)
+    extended = search(tmp_path / "run", 12)
+    probes = extended.trials[0].probe  # of one group each: no finalists
+    assert ("ssp" in "".join(t.fidelity[0] for t in extended.trials)) is not probes
+    proxies, expected = ([t.widths for t in c.trials if t.fidelity == "proxy"] for c in (extended, whole))
+    assert proxies == expected
+    replayed = search(tmp_path / "run", 12)._strategy
+    assert [(t.number, t.widths) for t in getattr(replayed, "_then", replayed).trials] == [*enumerate(expected)]
+
+
 class Jumping(datetime):
     """A wall clock that jumps, days ahead and years back."""
 
