@@ -97,6 +97,21 @@ def test_increg_removes_at_the_ceiling():
     assert not net[2].weight[:, 0].any()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_increg_tells_units_of_equal_mean_ranks_apart_by_what_they_are(first):
+    """Units that change places have the mean rank 1/2 both; which stands where in its layer decides nothing."""
+    net, other = network(), 1 - first
+    method = begun("increg", net, 10, strength=1.0, ceiling=9.0)
+    for number, low in enumerate([first, other, other]):  # the second time the one with the higher lambda goes on
+        net[0].weight.data[low], net[0].weight.data[1 - low] = 1.0, 2.0
+        gradients(method, net, number)
+    assert method.weights[0][[first, other]].tolist() == pytest.approx([2.0, 1.0])
+    method.weights[0].fill_(2.0)
+    method.ranks[0].fill_(1.0)
+    method.after_step(net, Step(9, ()))  # the smaller goes first
+    assert method.pruned[0].nonzero().flatten().tolist() == [other]
+
+
 def test_increg_pushes_nobody_once_enough_are_removed():
     """Its code leaves a layer alone that has lost what it should: lambda of the others does not matter any more."""
     net = network()
