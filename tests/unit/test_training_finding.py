@@ -319,6 +319,16 @@ def test_fisher_takes_the_unit_of_the_smallest_squared_mask_gradient():
     assert not method.sums[0].any()
 
 
+@pytest.mark.parametrize("smaller", [0, 2])
+def test_fisher_takes_the_smaller_of_units_that_no_sample_opens(smaller):
+    """Their sums are 0; where they stand in their layer decides nothing."""
+    net = network([[1.0, 1.0] if unit == smaller else [2.0, 2.0] for unit in range(3)])
+    method = begun("fisher", net, 10, every=1)
+    method.sums[0][1] = 1.0
+    method.after_step(net, Step(0, ()))
+    assert method.pruned[0].nonzero().flatten().tolist() == [smaller]
+
+
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_fisher_squares_the_gradient_of_each_sample_however_many_passes_a_step_has(parts):
     torch.manual_seed(0)
