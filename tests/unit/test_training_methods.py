@@ -242,6 +242,29 @@ def test_units_move_together():
     assert net[1].weight[0] == 0.5
 
 
+class Tied(nn.Module):
+    """An embedding whose weights are those of the last layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, words):
+        return self.head(self.words(words).mean(1))
+
+
+def test_what_makes_units_and_reads_them_is_driven_once_as_what_makes_them():
+    net = Tied()
+    (units,) = units_of(net, trace(net.eval(), torch.zeros(1, 4, dtype=torch.long)))
+    assert [part.kind for part in units.parts] == ["filter"]
+    before = net.words.weight.detach().clone()
+    units.push_(torch.tensor([0.0, 2.0, 0.0]))
+    torch.testing.assert_close(net.words.weight.grad, before * torch.tensor([0.0, 2.0, 0.0]))
+    units.scale_(torch.tensor([1.0, 0.5, 1.0]), ("filter",))
+    torch.testing.assert_close(net.words.weight.detach(), before * torch.tensor([1.0, 0.5, 1.0]))
+
+
 def test_of_equals_the_higher_index_goes():
     assert lowest(torch.tensor([1.0, 1.0, 0.5, 1.0]), 2).tolist() == [False, False, True, True]
 
