@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,9 +16,14 @@ from tiny_training import PER_EPOCH, pruning, trained
 from tiny_training import network as tiny
 from two_layers import W, begun, gradients, loss, network
 
-from autoprune.training.methods import METHODS, Step
+from autoprune.compute import Compute
+from autoprune.problem import Problem
+from autoprune.training import TrainingSettings
+from autoprune.training.methods import METHODS, Plan, Pruning, Step
 from autoprune.training.methods.polarization import valley
 from autoprune.training.regrowth import grown, leverage
+from objectives import parse
+from search_spaces import trace
 
 
 def test_slimming_pushes_by_the_sign():
@@ -137,6 +143,33 @@ def test_mest_lets_units_that_were_cut_in_the_same_step_grow_from_zero_too(step)
     assert net[0].weight[:4].all()
     assert int((~method.pruned[0]).sum()) == (6 if step < 90 else 5)
     assert not method.pruned[0][:4].any()
+
+
+class Match(nn.Sequential):
+    """Queries and keys, whose units end in a matrix product: no layer reads them."""
+
+    def __init__(self, order):
+        super().__init__(nn.Linear(2, 8), nn.Linear(2, 8))
+        for layer, sign in zip(self, (1.0, -1.0), strict=True):
+            layer.weight.data = torch.arange(16.0).reshape(8, 2)[order]
+            layer.bias.data = sign * torch.arange(8.0)[order]
+
+    def forward(self, x):
+        return self[0](x) @ self[1](x).transpose(1, 2)
+
+
+def test_mest_draws_what_grows_by_what_it_is_where_no_layer_reads_it():
+    grow = []
+    for order in (torch.arange(8), torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])):
+        net = Match(order)
+        space = trace(net.eval(), torch.zeros(1, 3, 2))
+        scores = (np.arange(8.0)[order.numpy()],)
+        problem = Problem(space, (parse("macs<=50%"),), scores)
+        method = METHODS["mest"](Pruning(space, scores, problem=problem))
+        method.begin(net, Plan(None, TrainingSettings(), Compute.choose("cpu"), 160, 1, 1))
+        grow.append(set(order[~method.pruned[0]].tolist()))
+    assert grow[0] == grow[1]
+    assert len(grow[0]) == 6
 
 
 def test_gap_lets_each_part_be_dense_in_turn():
