@@ -235,6 +235,17 @@ def test_reweighted_brings_what_is_to_go_to_zero_within_half_of_the_phase():
         torch.testing.assert_close(pull, torch.full((2,), 0.2 * 1.5), rtol=2e-3, atol=0)  # epsilon
 
 
+def test_reweighted_takes_no_unit_beyond_zero_in_a_step_of_its_own_strength():
+    """Share 1.25, M = 14: 1 / alpha is at least 2 * 0.01 * 1.25 / 14, so the pull on what is near zero is 1 / 0.01."""
+    net = network()
+    method = begun("reweighted", net, 8, lr=0.01)
+    net[0].weight.data[0] = 1e-6
+    method.after_step(net, Step(1, ()))  # the second of four rounds begins
+    assert float(1 / method.alphas[0][0]) == pytest.approx(0.025 / 14)
+    method.penalty(net, Step(2, ())).backward()
+    torch.testing.assert_close(net[0].weight.grad[0], torch.full((2,), 1e-6 / 0.01))
+
+
 def test_threshold_holds_widths_to_the_budget():
     """Phi(0) = 1/2 of 3 units: 1.5 * 4 multiply-adds; of a limit of 4 that is 1.5: 10 * (1.5 - 1)^2."""
     net = network()
