@@ -112,7 +112,11 @@ def units_of(net: nn.Module, space: SearchSpace) -> tuple[Units, ...]:
 
 
 def _units(group: ChannelGroup, parameters: Mapping[str, nn.Parameter]) -> Units:
-    unique = {(id(p.tensor), p.axis, p.index.numpy(force=True).tobytes()): p for p in parts_of(group, parameters)}
+    unique: dict[Any, Part] = {}
+    for part in parts_of(group, parameters):
+        key = id(part.tensor), part.axis, part.index.numpy(force=True).tobytes()
+        if key not in unique or part.kind == "filter":  # an embedding that is the last layer, too, makes what it reads
+            unique[key] = part
     return Units(group.name, torch.arange(group.size), tuple(unique.values()))
 
 

@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,9 +16,14 @@ from tiny_training import PER_EPOCH, pruning, trained
 from tiny_training import network as tiny
 from two_layers import W, begun, gradients, loss, network
 
-from autoprune.training.methods import METHODS, Step
+from autoprune.compute import Compute
+from autoprune.problem import Problem
+from autoprune.training import TrainingSettings
+from autoprune.training.methods import METHODS, Plan, Pruning, Step
 from autoprune.training.methods.polarization import valley
 from autoprune.training.regrowth import grown, leverage
+from objectives import parse
+from search_spaces import trace
 
 
 def test_slimming_pushes_by_the_sign():
@@ -139,6 +145,33 @@ def test_mest_lets_units_that_were_cut_in_the_same_step_grow_from_zero_too(step)
     assert not method.pruned[0][:4].any()
 
 
+class Match(nn.Sequential):
+    """Queries and keys, whose units end in a matrix product: no layer reads them."""
+
+    def __init__(self, order):
+        super().__init__(nn.Linear(2, 8), nn.Linear(2, 8))
+        for layer, sign in zip(self, (1.0, -1.0), strict=True):
+            layer.weight.data = torch.arange(16.0).reshape(8, 2)[order]
+            layer.bias.data = sign * torch.arange(8.0)[order]
+
+    def forward(self, x):
+        return self[0](x) @ self[1](x).transpose(1, 2)
+
+
+def test_mest_draws_what_grows_by_what_it_is_where_no_layer_reads_it():
+    grow = []
+    for order in (torch.arange(8), torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])):
+        net = Match(order)
+        space = trace(net.eval(), torch.zeros(1, 3, 2))
+        scores = (np.arange(8.0)[order.numpy()],)
+        problem = Problem(space, (parse("macs<=50%"),), scores)
+        method = METHODS["mest"](Pruning(space, scores, problem=problem))
+        method.begin(net, Plan(None, TrainingSettings(), Compute.choose("cpu"), 160, 1, 1))
+        grow.append(set(order[~method.pruned[0]].tolist()))
+    assert grow[0] == grow[1]
+    assert len(grow[0]) == 6
+
+
 def test_gap_lets_each_part_be_dense_in_turn():
     net = network()
     method = begun("gap", net, 20, rounds=2)
@@ -200,6 +233,17 @@ def test_reweighted_brings_what_is_to_go_to_zero_within_half_of_the_phase():
     for layer in (0, 2):  # the gradient over the weight is 2 * 0.9 / 9 * m / |w|^2: the same in both groups
         pull = both[layer].weight.grad[0] / both[layer].weight.detach()[0]
         torch.testing.assert_close(pull, torch.full((2,), 0.2 * 1.5), rtol=2e-3, atol=0)  # epsilon
+
+
+def test_reweighted_takes_no_unit_beyond_zero_in_a_step_of_its_own_strength():
+    """Share 1.25, M = 14: 1 / alpha is at least 2 * 0.01 * 1.25 / 14, so the pull on what is near zero is 1 / 0.01."""
+    net = network()
+    method = begun("reweighted", net, 8, lr=0.01)
+    net[0].weight.data[0] = 1e-6
+    method.after_step(net, Step(1, ()))  # the second of four rounds begins
+    assert float(1 / method.alphas[0][0]) == pytest.approx(0.025 / 14)
+    method.penalty(net, Step(2, ())).backward()
+    torch.testing.assert_close(net[0].weight.grad[0], torch.full((2,), 1e-6 / 0.01))
 
 
 def test_threshold_holds_widths_to_the_budget():
@@ -317,6 +361,16 @@ def test_fisher_takes_the_unit_of_the_smallest_squared_mask_gradient():
     method.after_step(net, Step(1, ()))
     assert method.pruned[0].tolist() == [False, True, False]
     assert not method.sums[0].any()
+
+
+@pytest.mark.parametrize("smaller", [0, 2])
+def test_fisher_takes_the_smaller_of_units_that_no_sample_opens(smaller):
+    """Their sums are 0; where they stand in their layer decides nothing."""
+    net = network([[1.0, 1.0] if unit == smaller else [2.0, 2.0] for unit in range(3)])
+    method = begun("fisher", net, 10, every=1)
+    method.sums[0][1] = 1.0
+    method.after_step(net, Step(0, ()))
+    assert method.pruned[0].nonzero().flatten().tolist() == [smaller]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])

@@ -97,6 +97,21 @@ def test_increg_removes_at_the_ceiling():
     assert not net[2].weight[:, 0].any()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_increg_tells_units_of_equal_mean_ranks_apart_by_what_they_are(first):
+    """Units that change places have the mean rank 1/2 both; which stands where in its layer decides nothing."""
+    net, other = network(), 1 - first
+    method = begun("increg", net, 10, strength=1.0, ceiling=9.0)
+    for number, low in enumerate([first, other, other]):  # the second time the one with the higher lambda goes on
+        net[0].weight.data[low], net[0].weight.data[1 - low] = 1.0, 2.0
+        gradients(method, net, number)
+    assert method.weights[0][[first, other]].tolist() == pytest.approx([2.0, 1.0])
+    method.weights[0].fill_(2.0)
+    method.ranks[0].fill_(1.0)
+    method.after_step(net, Step(9, ()))  # the smaller goes first
+    assert method.pruned[0].nonzero().flatten().tolist() == [other]
+
+
 def test_increg_pushes_nobody_once_enough_are_removed():
     """Its code leaves a layer alone that has lost what it should: lambda of the others does not matter any more."""
     net = network()
@@ -225,6 +240,29 @@ def test_units_move_together():
     units.scale_(torch.tensor([2.0, 1.0, 1.0]))
     assert net[0].weight[0].tolist() == [2.0, 2.0]
     assert net[1].weight[0] == 0.5
+
+
+class Tied(nn.Module):
+    """An embedding whose weights are those of the last layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, words):
+        return self.head(self.words(words).mean(1))
+
+
+def test_what_makes_units_and_reads_them_is_driven_once_as_what_makes_them():
+    net = Tied()
+    (units,) = units_of(net, trace(net.eval(), torch.zeros(1, 4, dtype=torch.long)))
+    assert [part.kind for part in units.parts] == ["filter"]
+    before = net.words.weight.detach().clone()
+    units.push_(torch.tensor([0.0, 2.0, 0.0]))
+    torch.testing.assert_close(net.words.weight.grad, before * torch.tensor([0.0, 2.0, 0.0]))
+    units.scale_(torch.tensor([1.0, 0.5, 1.0]), ("filter",))
+    torch.testing.assert_close(net.words.weight.detach(), before * torch.tensor([1.0, 0.5, 1.0]))
 
 
 def test_of_equals_the_higher_index_goes():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.finding import FindingUnits, ranks
 from autoprune.training.methods.method import Plan, Pruning, Step
 from autoprune.training.step_gradients import StepGradients
 
@@ -74,14 +74,14 @@ class Fisher(FindingUnits):
 
     def _prune(self) -> int:
         """One group goes down to its next legal width; how many units that are."""
-        widths, best = self.left(), (np.inf, -1, torch.zeros(0, dtype=torch.long))
+        widths, norms, best = self.left(), self.norms(), (np.inf, -1, torch.zeros(0, dtype=torch.long))
         load = self.loads(torch.tensor(widths).double()).sum()
         for i, (group, width) in enumerate(zip(self.space.groups, widths, strict=True)):
             if width <= group.choices()[0]:
                 continue
             count = width - max(w for w in group.choices() if w < width)
             sums = torch.where(self.pruned[i], torch.inf, self.sums[i])
-            lowest = sums.argsort(stable=True)[:count]
+            lowest = ranks(sums, norms[i]).argsort()[:count]
             smaller = torch.tensor([w - count * (j == i) for j, w in enumerate(widths)]).double()
             freed = max(float(load - self.loads(smaller).sum()), 1e-12)
             best = min(best, (float(sums[lowest].sum()) / freed, i, lowest), key=lambda found: found[0])

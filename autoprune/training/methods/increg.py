@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from autoprune.training.methods.finding import FindingUnits
+from autoprune.training.methods.finding import FindingUnits, ranks
 from autoprune.training.methods.method import Plan, Pruning, Step
 
 U = 0.25  # hard-coded in the release: the rise at the point of symmetry, of the one at rank 0
@@ -70,28 +70,27 @@ class IncReg(FindingUnits):
         """Rank, let lambda rise, remove, and push, as long as units are left to go."""
         for i, (units, size) in enumerate(zip(self.units, self._sizes(), strict=True)):
             gone = self.pruned[i]
-            rank = torch.where(gone, -1.0, size).argsort(stable=True).argsort().double()
+            rank = ranks(torch.where(gone, -1.0, size)).double()
             self.ranks[i] = (step.number * self.ranks[i] + rank) / (step.number + 1)
             if left := self.counts[i] - int(gone.sum()):
-                order = torch.where(gone, math.inf, self.ranks[i]).argsort(stable=True).argsort()
-                risen = (self.weights[i] + self.rise * rise(order.double(), left)).clamp(min=0)
+                order = ranks(torch.where(gone, math.inf, self.ranks[i]), -self.weights[i], size).double()
+                risen = (self.weights[i] + self.rise * rise(order, left)).clamp(min=0)
                 self.weights[i] = torch.where(gone, self.weights[i], risen)
-                self._remove(i, left)
+                self._remove(i, left, self.ceiling)
                 units.push_(torch.where(self.pruned[i], 0.0, self.weights[i]).to(torch.float32))
         return 0.0
 
-    def _remove(self, i: int, most: int) -> None:
-        """Those whose lambda has got there; at most as many as are to be pruned, the highest first."""
+    def _remove(self, i: int, most: int, least: float) -> None:
+        """Those whose lambda has got to `least`; at most so many, the highest first, of equal ones the lowest ranks."""
         found = torch.where(self.pruned[i], -1.0, self.weights[i])
-        chosen = found.argsort(descending=True, stable=True)[:most]
-        self.pruned[i][chosen[found[chosen] >= self.ceiling]] = True
+        chosen = ranks(-found, self.ranks[i], self.units[i].norms()).argsort()[:most]
+        self.pruned[i][chosen[found[chosen] >= least]] = True
 
     def after_step(self, net: nn.Module, step: Step) -> None:
         """What is removed stays at zero."""
         if step.number + 1 == self.steps:
-            for i, count in enumerate(self.counts):
-                rest = torch.where(self.pruned[i], -math.inf, self.weights[i] - 1e-9 * self.ranks[i])
-                self.pruned[i][rest.argsort(descending=True, stable=True)[: count - int(self.pruned[i].sum())]] = True
+            for i, (count, gone) in enumerate(zip(self.counts, self.pruned, strict=True)):
+                self._remove(i, count - int(gone.sum()), 0.0)
         self.mask()
         super().after_step(net, step)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autoprune.training.methods.finding import FindingUnits
 from autoprune.training.methods.method import Plan, Pruning, Step
 from autoprune.training.regrowth import noise
-from autoprune.training.units import Units, lowest
+from autoprune.training.units import ALL, Units, lowest
 
 STAGES = ((90 / 160, 1.0), (120 / 160, 0.5), (1.0, 0.0))  # until this share of the phase, this much of `bound`
 
@@ -83,8 +83,8 @@ class Mest(FindingUnits):
         out = lowest(units.norms().cpu(), units.size - width)
         units.scale_((~out).float(), ("filter",))  # also of those that grow again at once
         count = min(int(out.sum()), round(self.bound * more * width))
-        # What is out has no norm; by what reads them units are told apart wherever they stand.
-        drawn = noise(units.rows("reader").norm(dim=1).cpu(), seed)
+        # What is out has no norm; what reads it, or else its biases, tell units apart wherever they stand.
+        drawn = noise(units.rows(*(("reader",) if units.of("reader") else ALL)).norm(dim=1).cpu(), seed)
         return out & lowest(torch.where(out, drawn, -torch.inf), units.size - count)
 
     def gone(self) -> tuple[Tensor, ...]:

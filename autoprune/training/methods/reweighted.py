@@ -29,7 +29,7 @@ class Reweighted(FindingUnits):
         strength: Of the loss; None: what would bring to zero in half of the phase, were there no other loss and were
             the weights taken all the time, the largest unit that such a threshold takes in the beginning.
         rounds: How often the weights are taken, the beginning included.
-        epsilon: Keeps a weight finite.
+        epsilon: Keeps a weight finite; with no strength given, so large at least that no step takes a unit beyond zero.
     """
 
     name: ClassVar[str] = "reweighted"
@@ -72,7 +72,8 @@ class Reweighted(FindingUnits):
 
     def _weights(self) -> list[Tensor]:
         pairs = zip(self._squares(self.prunable), self.means, strict=True)
-        return [1 / (square / mean + self.epsilon) for square, mean in pairs]
+        beyond = 2 * self.rate * self.share / self.mean if self.strength is None else 0.0  # zero, less in one step
+        return [1 / (square / mean + max(self.epsilon, beyond)) for square, mean in pairs]
 
     def penalty(self, net: nn.Module, step: Step) -> Tensor | None:
         """See the class."""
