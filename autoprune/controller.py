@@ -244,7 +244,7 @@ class SearchController:
         return proposal
 
     def _turn(self, number: int) -> int:
-        """What a strategy calls trial `number`: it counts its own, whatever finalists an earlier end of the search had."""
+        """What a strategy calls trial `number`: it counts its own, not finalists of an earlier end of the search."""
         for trial in self.ledger.trials[len(self._turns) - 1 : number]:
             self._turns.append(self._turns[-1] + (trial.fidelity == self._schedule.first))
         return self._turns[number]

@@ -138,14 +138,15 @@ class Halving:
         return trial.fidelity == self.first and (is_cached(trial) or trial.widths not in self.extra)
 
 
-def halving(finalists: int, steps: int, rungs: int = 1) -> Rungs:
+def halving(finalists: int, steps: int, rungs: int = 1, first: Fidelity = PROXY) -> Rungs:
     """`rungs` rungs up to `finalists` at "short" (`steps` SGD steps), each of half as many as the one below.
 
-    A rung below trains for a third of the steps, as the usual reduction by three (Li et al. 2018, Hyperband,
+    Rungs that would say no more than `first`, the fidelity of all candidates, are left out but for the last. A rung
+    below trains for a third of the steps, as the usual reduction by three (Li et al. 2018, Hyperband,
     https://arxiv.org/abs/1603.06560); halving the number instead keeps more of a poor judge's choice.
     """
     lower = ((finalists * 2**k, Fidelity(f"short:{max(1, steps // 3**k)}")) for k in range(rungs - 1, 0, -1))
-    return (*lower, (finalists, FINAL))
+    return (*((count, fidelity) for count, fidelity in lower if fidelity > first), (finalists, FINAL))
 
 
 def is_cached(trial: Trial) -> bool:

@@ -324,11 +324,10 @@ class RunConfig(TrainingSettings):
         """What is evaluated when, how well."""
         from autoprune.schedule import Halving, halving  # here, because --help need not wait for torch
 
+        first = Fidelity(self.fidelity)
         if self.cluster:  # one rung of all, which Ray Tune thins out (ASHA) while they are trained
-            rungs = halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps)
-            return Halving(self.trials, rungs, Fidelity(self.fidelity))
-        rungs = halving(self.finalists, self.short_steps, self.rungs)
-        return Halving(self.trials, rungs, Fidelity(self.fidelity))
+            return Halving(self.trials, halving(self.finalists * 2 ** (self.rungs - 1), self.short_steps), first)
+        return Halving(self.trials, halving(self.finalists, self.short_steps, self.rungs, first), first)
 
     @property
     def limits(self) -> Limits:

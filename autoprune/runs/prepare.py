@@ -35,6 +35,7 @@ from autoprune.report.tables import counted
 from autoprune.runs.checking import check_answers, check_call, check_loaders, counted_samples, worst_of
 from autoprune.runs.example import example_of
 from autoprune.runs.posing import check_names, make_problem
+from autoprune.runs.scoring import scoring_passes
 from autoprune.settings import TrainingSettings, settings_of
 from autoprune.tasks import MapStyle, Task, as_task, resolve_metric
 from objectives import find
@@ -156,13 +157,15 @@ def expected_cost(prepared: Prepared) -> str:
 
     counts = counted_samples(task)
     scored = passes(config.fidelity, config, counts)
+    scoring = scoring_passes(config, counts) * per_image
     search = config.trials * scored * per_image
     short = sum(count * passes(fidelity, config, counts) for count, fidelity in config.schedule.rungs) * per_image
     recovery = tuning_passes(config, counts) * per_image
     trained = ", then ".join(str(count) for count, _ in config.schedule.rungs)
     return (
-        f"expected cost on {compute.place_name}, at the dense network's pace: {counted(config.trials, 'candidate')} x "
-        f"{scored} {task.sample}s (drawn again and again to fit, renew and score) = {search:.0f} s, "
+        f"expected cost on {compute.place_name}, at the dense network's pace: "
+        f"scores of the channels = {scoring:.0f} s, {counted(config.trials, 'candidate')} x {scored} {task.sample}s "
+        f"(drawn again and again to fit, renew and score) = {search:.0f} s, "
         f"{f'short trainings of the best {trained} of them' if trained else 'none of them trained'} = {short:.0f} s, "
         f"fine-tune of the winner = {recovery:.0f} s"
     )

@@ -16,6 +16,7 @@ from autoprune.errors import Diverged
 from autoprune.fidelity import Fidelity
 from autoprune.problem import Problem
 from autoprune.recovery import reestimate_evenly
+from autoprune.report.pace import Samples
 from autoprune.report.tables import counted
 from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task
@@ -80,6 +81,13 @@ def rounds_of(config: RunConfig) -> int:
     """Rounds of scoring: one where nothing else is trained, or where a method finds the units."""
     looks_at_data = bool(make(config.criterion, seed=config.seed).needs)
     return config.score_rounds if trains(config) and looks_at_data and not config.method else 1
+
+
+def scoring_passes(config: RunConfig, samples: Samples) -> int:
+    """Samples that pass to score the units, forwards; with a backward pass they count three times, as in training."""
+    rounds, seen = rounds_of(config), min(config.score_samples, samples.train)
+    once = (3 * seen) if make(config.criterion, seed=config.seed).needs else 0
+    return rounds * once + 3 * (rounds - 1) * steps_of(config) * samples.batch_of(config)
 
 
 def trains(config: RunConfig) -> bool:

@@ -17,13 +17,14 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
 
     Where a search begins matters more than how long it goes on: moves of a few groups do not lead from thin streams
     with wide blocks to full streams with blocks of one channel. So each kind is there once at least, the closed forms
-    over the whole space and with the streams kept, what other tools would answer, and blocks thinned to their floor:
+    over the whole space and with the streams kept, what other tools would answer, and blocks thinned to their floor. A
+    search of few trials has the first of them only:
 
-    - the closed forms of `allocation` over the whole space; the knapsack also over scores that are divided by the mean
-      of their group, and the middle between knapsack and uniform: a one-shot score takes the differences between
-      groups for larger than they are;
+    - `allocation.equal_loss`, the best of the closed forms after training, then `allocation.peer_rules`;
+    - the other closed forms of `allocation` over the whole space; the knapsack also over scores that are divided by
+      the mean of their group, and the middle between knapsack and uniform: a one-shot score takes the differences
+      between groups for larger than they are;
     - the same with the streams at their full size, or with no group below a twentieth of its units;
-    - `allocation.peer_rules`;
     - every second inner group at its floor;
     - where branches may vanish, without some of them, the others as wide as they can be (`allocation.closings`).
     """
@@ -35,7 +36,7 @@ def warm_starts(problem: Problem) -> tuple[Widths, ...]:
     broad = without_bottlenecks(problem)
     held += [equal_loss(broad), knapsack(broad), knapsack(broad, normaliser="mean")] if broad else []
     others = (*_thinned(problem), *_thinned(kept), *_closed(problem))
-    return tuple(dict.fromkeys((*whole, *peer_rules(problem), *held, *others)))
+    return tuple(dict.fromkeys((equal_loss(problem), *peer_rules(problem), *whole, *held, *others)))
 
 
 def _closed(problem: Problem) -> list[Widths]:

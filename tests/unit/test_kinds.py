@@ -179,6 +179,8 @@ def test_warm_starts_are_of_every_kind():
     assert any(w[0] < 8 for w in starts)  # thinned
     assert any(sorted(w[1:5])[1] == 1 for w in starts)  # two blocks at their floor
     assert set(peer_rules(problem)) <= set(starts)
+    assert starts[0] == equal_loss(problem)  # what a search of one trial gets
+    assert set(starts[:5]) >= set(peer_rules(problem))  # and of five
 
 
 def test_peers_rank_by_their_own_norms():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from autoprune.fidelity import Fidelity
 from autoprune.problem import Trial, TrialState
 from autoprune.schedule import PATIENCE, WAIT, Halving, Order, best, halving, num_evaluations, ranked
 
@@ -41,6 +42,8 @@ def test_successive_halving():
     """Eight steps: two finalists at 8, four before at 2; the two of the last rung are the best of the one below."""
     assert halving(2, 8) == ((2, "short"),)
     assert halving(2, 8, 3) == ((8, "short:1"), (4, "short:2"), (2, "short"))
+    assert halving(2, 8, 3, Fidelity("short:1")) == ((4, "short:2"), (2, "short"))  # nothing is asked twice
+    assert halving(2, 8, 3, Fidelity("short")) == ((2, "short"),)
     plan = Halving(4, halving(1, 8, 2))
     rows = [(1, COMPLETE, 0.1), (2, COMPLETE, 0.2), (3, COMPLETE, 0.3), (4, COMPLETE, 0.4)]
     assert plan.next(trials(*rows)) == Order("short:2", (1,))

@@ -1,6 +1,7 @@
 """The scores of a run: once on the dense network, or in rounds of pruning and training."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from autoprune import criteria
 from autoprune.config import RunConfig
 from autoprune.errors import Diverged
 from autoprune.problem import Problem
+from autoprune.report.pace import Samples
 from autoprune.runs import scoring
 from autoprune.tasks import Task
 from objectives import parse
@@ -136,6 +138,15 @@ def test_steps_between_rounds(posed, monkeypatch, given, steps):
     monkeypatch.setattr(scoring, "finetune", lambda *_, steps, **__: trained.append(steps))
     scoring.scored(settings(**given), net, problem, batches, task, None)
     assert trained == [steps] * 3 * bool(steps)
+
+
+def test_what_the_scores_cost():
+    """Four rounds of 32 samples there and back, 4 steps of 16 after each but the last; l1 needs nothing."""
+    config = settings(score_samples=32, batch_size=16)
+    assert scoring.scoring_passes(config, Samples(train=640, val=64)) == 3 * (4 * 32 + 3 * 4 * 16)
+    assert scoring.scoring_passes(config, Samples(train=20, val=64)) == 3 * (4 * 20 + 3 * 4 * 10)  # two batches
+    assert scoring.scoring_passes(replace(config, epochs=0.0, finalists=0), Samples(640, 64)) == 3 * 32
+    assert scoring.scoring_passes(replace(config, criterion="l1"), Samples(640, 64)) == 0
 
 
 def test_a_front_is_scored_near_its_smallest_network(posed):
