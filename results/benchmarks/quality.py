@@ -222,7 +222,8 @@ class Bench:
                 answer = peers.search(strategy, self.data, self.dense, self.budget, number, file.parent)
             else:
                 answer = self.answer(name, strategy, number)
-            more = {"machine": processor(), "torch": torch.__version__, "compute_s": time.process_time() - used}
+            more = {"machine": processor(), "torch": torch.__version__, "amp": Compute.choose("auto").amp}
+            more |= {"compute_s": time.process_time() - used}
             write_text(file, json.dumps({**more, **answer}))
         answer = json.loads(file.read_text())
         if "error" in answer:
