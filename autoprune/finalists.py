@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autoprune.problem import Trial, TrialState
-from autoprune.schedule import ranked
+from autoprune.schedule import SEEN, ranked
 from search_spaces import Widths
 
 RADIUS = 0.3  # mean difference of log2(width) below which two networks are of one kind: a fifth more or less of a group
@@ -41,9 +41,9 @@ class Different:
             below: Of one fidelity.
             count: How many go on.
         """
+        if any(t.fidelity.trains for t in below):
+            return ranked(below, *SEEN)[:count]  # trained: kinds compare
         order = [*ranked(below), *ranked(below, TrialState.PRUNED)]
-        if any(t.fidelity.trains for t in order):
-            return sorted(order, key=lambda t: (t.loss, t.number))[:count]  # trained: kinds compare
         key = (count, *(t.number for t in order))
         if key not in self._chosen:
             self._chosen.clear()  # asked again and again, as long as nothing new has finished

@@ -159,9 +159,18 @@ def num_evaluations(trials: Iterable[Trial]) -> int:
     return sum(not is_cached(t) for t in trials)
 
 
-def ranked(trials: Iterable[Trial], state: TrialState = TrialState.COMPLETE) -> list[Trial]:
-    """The candidates (no probes) in this state, each widths once, lowest loss first (ties: the earlier one)."""
-    found = (t for t in trials if t.state is state and not is_cached(t) and not t.probe)
+SEEN = (TrialState.COMPLETE, TrialState.PRUNED)  # to the end, or until a rival was surely better
+
+
+def ranked(trials: Iterable[Trial], *states: TrialState) -> list[Trial]:
+    """The candidates (no probes) in these states, each widths once, lowest loss first (ties: the earlier one).
+
+    Args:
+        trials: In any order.
+        states: Default: complete.
+    """
+    wanted = states or (TrialState.COMPLETE,)
+    found = (t for t in trials if t.state in wanted and not is_cached(t) and not t.probe)
     return sorted(found, key=lambda t: (t.loss, t.number))
 
 

@@ -14,7 +14,7 @@ from autoprune.problem import Trial, TrialState
 from autoprune.report.ending import limit_reached
 from autoprune.report.pace import Samples, Tuning, passes, tuning_passes
 from autoprune.report.tables import counted, seconds
-from autoprune.schedule import is_cached, ranked
+from autoprune.schedule import SEEN, is_cached, ranked
 
 if TYPE_CHECKING:
     from autoprune.ledger.measurements import Measurements
@@ -108,7 +108,8 @@ class Outlook:
         for count, fidelity in plan.rungs:
             here = [t for t in done if t.fidelity == fidelity]
             tried = {t.widths for t in here}
-            leaders = _standing([t for t in below if t.widths not in broken], config)[:count]
+            able = [t for t in below if t.widths not in broken]
+            leaders = ranked(able, *(() if config.front else SEEN))[:count]  # on a front nothing abandoned goes on
             if config.front or fidelity == plan.rungs[0][1]:
                 # Chosen along the front or by their kind, which asks for prices and rules; so many they are. More come
                 # if those broke a budget, or where better candidates followed.
@@ -151,12 +152,6 @@ def _named(count: int, name: str) -> str:
     if name.startswith("the "):
         return name
     return f"{count} {name}" if name.startswith("at ") else counted(count, name)
-
-
-def _standing(below: Sequence[Trial], config: RunConfig) -> list[Trial]:
-    """Who may go on, the lowest loss first: those that were abandoned, too, but on a front (see `finalists`)."""
-    abandoned = [] if config.front else ranked(below, TrialState.PRUNED)
-    return sorted([*ranked(below), *abandoned], key=lambda t: (t.loss, t.number))
 
 
 def _passes(fidelity: str, config: RunConfig, samples: Samples | None) -> int:

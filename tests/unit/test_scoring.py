@@ -96,35 +96,30 @@ def test_one_round_is_the_criterion_itself(posed, given):
     assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
 
 
-def test_a_training_that_diverges_leaves_the_dense_scores(posed, monkeypatch):
-    net, problem, batches, task = posed
-
-    def diverge(*_, **__):
-        raise Diverged("the loss is nan at step 1")
-
-    monkeypatch.setattr(scoring, "finetune", diverge)
-    said = []
-    found = scoring.scored(settings(), net, problem, batches, task, said.append)
-    plain = criteria.score_all("group_fisher", net, problem.space, batches(), 0, task)
-    assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
-    assert "training between rounds diverged (the loss is nan at step 1)" in said[-1]
+def diverge(*_, **__):
+    raise Diverged("the loss is nan at step 1")
 
 
-def test_weights_that_blew_up_at_the_last_step_leave_the_dense_scores(posed, monkeypatch):
+def blow_up(net, *_, **__):
     """The loss was a number at every step, and no longer is for the network that they lead to."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1e30)
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [(diverge, "(the loss is nan at step 1)"), (blow_up, "(task")],
+    ids=["on the way", "at the end"],
+)
+def test_a_training_that_diverges_leaves_the_dense_scores(posed, monkeypatch, training, told):
     net, problem, batches, task = posed
-
-    def blow_up(net, *_, **__):
-        with torch.no_grad():
-            for p in net.parameters():
-                p.mul_(1e30)
-
-    monkeypatch.setattr(scoring, "finetune", blow_up)
+    monkeypatch.setattr(scoring, "finetune", training)
     said = []
     found = scoring.scored(settings(), net, problem, batches, task, said.append)
     plain = criteria.score_all("group_fisher", net, problem.space, batches(), 0, task)
     assert all(np.array_equal(a, b) for a, b in zip(found, plain, strict=True))
-    assert "training between rounds diverged (task" in said[-1]
+    assert f"training between rounds diverged {told}" in said[-1]
 
 
 @pytest.mark.parametrize(
