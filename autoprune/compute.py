@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune.guards import guard, unguard
+from search_spaces import copy_of
 
 KINDS = ("cpu", "cuda")
 FAST_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}  # P100, V100, A100, H100, B200: half the rate of float32
@@ -121,7 +121,7 @@ class Compute:
 
     def lent(self, model: nn.Module) -> nn.Module:
         """The model, on a CPU itself, else as a copy on the device, laid out as it is."""
-        return model if self.device.type == "cpu" else copy.deepcopy(model).to(self.device)
+        return model if self.device.type == "cpu" else copy_of(model).to(self.device)
 
     def lent_inputs(self, inputs: Any) -> Any:
         """What it is called with, likewise."""

@@ -5,7 +5,6 @@ How many detections there are depends on the image, which torch.export cannot fo
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from search_spaces import copy_of
 
 SAME = 1e-2  # of the largest box: two detections nearer than that are the same one
 TIE = 2e-6  # scores nearer than that are in an order of no meaning
@@ -65,7 +66,7 @@ def write_onnx(model: nn.Module, image: Tensor, file: Any) -> tuple[tuple[Tensor
     Returns:
         The image, and what torch answers.
     """
-    net, image = OneImage(copy.deepcopy(model).cpu().eval()), image.cpu()
+    net, image = OneImage(copy_of(model).cpu().eval()), image.cpu()
     with torch.no_grad():
         expected = net(image)
     axes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in expected}}

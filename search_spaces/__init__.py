@@ -1,6 +1,7 @@
 """What may be pruned in a network, and how to build what is left."""
 
 from search_spaces.branches.holding import verified as verified
+from search_spaces.contents import copy_of as copy_of
 from search_spaces.contents import tensors_in as tensors_in
 from search_spaces.groups import ChannelGroup as ChannelGroup
 from search_spaces.groups import Member as Member

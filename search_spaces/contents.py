@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 # Without tensors inside, and so common that they must cost nothing.
 PLAIN = (
     int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, torch.layout,
@@ -69,6 +71,21 @@ def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
 def kept_in(module: nn.Module) -> dict[str, Any]:
     """The attributes of a module that are not PyTorch's own, but for plain numbers and the like."""
     return {name: value for name, value in vars(module).items() if type(value) not in COMMON and name not in OWN}
+
+
+def copy_of(model: AnyModule, shared: Iterable[Tensor] = ()) -> AnyModule:
+    """A deep copy; what modules keep of their last pass (attention, a weight that a hook computes) has no graph in it.
+
+    Args:
+        model: Is left as it is.
+        shared: Tensors that the copy has in common with it.
+
+    Raises:
+        TypeError: If something in it cannot be copied; or whatever else its own copying raises.
+    """
+    computed = (t for module in model.modules() for t in tensors_in(kept_in(module)) if not t.is_leaf)
+    known = {id(t): t.detach().clone() for t in computed}
+    return copy.deepcopy(model, {**known, **{id(t): t for t in shared}})
 
 
 def caches(model: nn.Module) -> list[dict[Any, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from search_spaces.adapters import adapted, owner_of
-from search_spaces.contents import caches, named_tensors, tensors_in
+from search_spaces.contents import caches, copy_of, named_tensors, tensors_in
 from search_spaces.groups import IntArray
 from search_spaces.operators import OperatorMode
 from search_spaces.plan import check_kept, plan_of
@@ -41,7 +40,7 @@ def mask(model: nn.Module, space: SearchSpace, kept: Sequence[Any]) -> nn.Module
         ValueError: If `kept` does not fit the space.
     """
     arrays = check_kept(space, kept)
-    masked = copy.deepcopy(model)
+    masked = copy_of(model)
     zero_readers(masked, space, arrays)
     for table in caches(masked):  # worked out from other weights
         table.clear()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
+from search_spaces.contents import copy_of
 from search_spaces.groups import IntArray
 from search_spaces.plan import Stays
 from search_spaces.space import Kept, SearchSpace, Widths
@@ -159,7 +160,7 @@ class NestedNetwork(nn.Module):
     def spread(self, dense: nn.Module) -> nn.Module:
         """A copy of the dense network with the largest level's tensors in it, each unit in its own place."""
         small, kept = self.alone(self.names[0])
-        net, plan = copy.deepcopy(dense), self._dresser.plan
+        net, plan = copy_of(dense), self._dresser.plan
         stays, found = self._dresser.stays(kept), {**dict(small.named_parameters()), **dict(small.named_buffers())}
         with torch.no_grad():
             for name, tensor in (*net.named_parameters(), *net.named_buffers()):

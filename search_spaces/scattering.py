@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from search_spaces.contents import copy_of
 from search_spaces.space import SearchSpace
 from search_spaces.surgery import prune
 
@@ -59,7 +59,7 @@ def _tensors(net: nn.Module) -> dict[str, Tensor]:
 
 def _numbered(dense: nn.Module) -> nn.Module:
     """A copy whose floating tensors hold 0, 1, 2 ... in double precision, which is exact up to 2^53."""
-    net = copy.deepcopy(dense)
+    net = copy_of(dense)
     for tensor in {id(t): t for t in _tensors(net).values() if t.is_floating_point()}.values():
         tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
     return net

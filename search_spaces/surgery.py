@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from search_spaces.adapters import Adapter, Cut, adapt, fit_sizes
 from search_spaces.branches.absent import Absences, within
-from search_spaces.contents import caches, named_tensors
+from search_spaces.contents import caches, copy_of, named_tensors
 from search_spaces.groups import IntArray
 from search_spaces.inputs import INPUT, Selected, composed, selection_of, set_selection
 from search_spaces.plan import Line, Plan, Stays, check_kept, plan_of
@@ -112,7 +111,7 @@ class Dresser:
     def __init__(self, model: nn.Module, space: SearchSpace) -> None:
         self.space, self.plan = space, plan_of(space)
         tensors = named_tensors(model)
-        self.instance = copy.deepcopy(model, {id(t): t for _, t in tensors})  # everything but the tensors
+        self.instance = copy_of(model, (t for _, t in tensors))  # everything but the tensors
         modules = dict(self.instance.named_modules(remove_duplicate=False))
         missing = {n.rpartition(".")[0] for n in self.plan.tensors} | {*self.plan.declared, *self.plan.statistics}
         if missing := (missing - modules.keys()) | (self.plan.tensors.keys() - dict(tensors).keys()):

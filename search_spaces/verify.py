@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from search_spaces.adapters import adapted
 from search_spaces.comparing import Answer
-from search_spaces.contents import caches
+from search_spaces.contents import caches, copy_of
 from search_spaces.masking import mask
 from search_spaces.plan import check_kept
 from search_spaces.preserving import preserved
@@ -120,7 +119,7 @@ class Subject:
         with modes_read(partial(asked.append, True)), settling(model) as once:
             self.answer, _ = self._ask(model)
         if not once():
-            self.answer, _ = self._ask(copy.deepcopy(model))
+            self.answer, _ = self._ask(copy_of(model))
         if self.answer.is_narrowed:
             self.tolerance *= IN_SINGLE
         if not self.answer.holds_numbers:
@@ -133,7 +132,7 @@ class Subject:
         self.trained: Answer | None = None
         if asked or adapted(model) or any(type(m).train is not nn.Module.train for m in model.modules()):
             with contextlib.suppress(*FAILURES):
-                self.trained, self.draws = self._ask(training(copy.deepcopy(model)))
+                self.trained, self.draws = self._ask(training(copy_of(model)))
 
     def _ask(self, model: nn.Module) -> tuple[Answer, bool]:
         """What the model answers, and whether it draws random numbers."""
@@ -187,11 +186,11 @@ def subject_of(model: nn.Module, example_inputs: Any, seed: int, tolerance: floa
     """The network with fresh statistics, in double precision if it runs so."""
     try:
         inputs = tree_map_only(Tensor, _double, example_inputs)
-        return Subject(redraw(copy.deepcopy(model).double(), seed), inputs, tolerance)
+        return Subject(redraw(copy_of(model).double(), seed), inputs, tolerance)
     except VerificationError:
         raise
     except FAILURES:
-        single = Subject(redraw(copy.deepcopy(model), seed), example_inputs, tolerance)
+        single = Subject(redraw(copy_of(model), seed), example_inputs, tolerance)
         single.tolerance = tolerance * IN_SINGLE
         return single
 
@@ -208,7 +207,7 @@ def check_copies(model: nn.Module, example_inputs: Any) -> None:
     Raises:
         VerificationError: If it does not.
     """
-    copied = copy.deepcopy(model)  # it may hold on to what the original kept of an earlier input
+    copied = copy_of(model)  # it may hold on to what the original kept of an earlier input
     other = tree_map_only(Tensor, lambda t: t.flip(-1) if t.dim() else t, example_inputs)
     try:
         expected = _alone(model, other)

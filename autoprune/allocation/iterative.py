@@ -5,7 +5,6 @@ Letters: `G` groups, `C` units of a group.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from torch import nn
 from autoprune.allocation.sensitivity import equal_loss
 from autoprune.criteria.scoring import Scores
 from autoprune.problem import Problem
-from search_spaces import Kept, mask, prune
+from search_spaces import Kept, copy_of, mask, prune
 from search_spaces.scattering import scatter
 
 Masks = tuple[NDArray[np.bool_], ...]
@@ -53,7 +52,7 @@ def iterative_scores(
     Raises:
         Whatever `score` and `train` raise.
     """
-    net, space, scores = copy.deepcopy(dense), problem.space, tuple(problem.scores)
+    net, space, scores = copy_of(dense), problem.space, tuple(problem.scores)
     alive = tuple(np.ones(g.size, dtype=bool) for g in space.groups)
     left = tuple(np.zeros(g.size) for g in space.groups)  # when a unit goes
     for number in range(1, rounds + 1):

@@ -10,7 +10,6 @@ Letters: `N` samples, `C` units of a group.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +24,7 @@ from autoprune.criteria.propagation import Propagation
 from autoprune.criteria.sites import Observer, device_of
 from autoprune.tasks import Pairs, Task, answered, evaluated, inputs_of, leaves, mapped, num_samples
 from autoprune.tasks.trees import placed
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, copy_of
 from search_spaces.adapters import adapt
 
 GRADIENTS = frozenset({"gradients", "sample_gradients"})
@@ -74,7 +73,7 @@ def gather(
     if needs - NEEDS:
         raise ValueError(f"needs {sorted(needs - NEEDS)}: unknown; known: {', '.join(sorted(NEEDS))}")
     # Without weight gradients to compute, only the activations' are: a third of the backward pass saved.
-    net = copy.deepcopy(model).eval().requires_grad_("gradients" in needs)
+    net = copy_of(model).eval().requires_grad_("gradients" in needs)
     home = device_of(model)
     device = device or home
     net.to(device)

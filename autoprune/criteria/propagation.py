@@ -5,7 +5,6 @@ Letters: `N` samples, `I` neurons of the final response layer.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,7 @@ from autoprune.criteria.sites import (
 )
 from autoprune.tasks import leaves, main_output, mapped
 from autoprune.tasks.trees import called, sample_of
-from search_spaces import SearchSpace, tensors_in
+from search_spaces import SearchSpace, copy_of, tensors_in
 from search_spaces.adapters import adapt
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -98,7 +97,7 @@ def propagate(model: nn.Module, space: SearchSpace, example: Any, scores: Tensor
     Returns:
         Per group [C]: the sum over positions and over all that read the unit.
     """
-    net = copy.deepcopy(model).eval().requires_grad_(False)
+    net = copy_of(model).eval().requires_grad_(False)
     adapt(net)
     for name, parameter in net.named_parameters():
         scale = parameter.abs().flatten(1).sum(1).mean() if parameter.dim() > 1 else torch.ones(())

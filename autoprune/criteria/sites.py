@@ -17,7 +17,7 @@ from search_spaces import ChannelGroup, Member, Shrinkable
 Site = tuple[str, str]  # (module, "input" or "output"), or (tensor, "weight")
 Modules = Mapping[str, nn.Module]
 Reduce = Callable[[Tensor, int], Tensor]  # torch.sum, torch.mean
-CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
+CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
 CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 # Tensors of these layers, as opposed to a subclass's own; the second row is what a weight may be computed from.
 OWN = (

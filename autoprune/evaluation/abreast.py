@@ -10,7 +10,6 @@ Letters: `K` candidates, `N` samples, `C` channels, `I` inputs of one output, `O
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from autoprune.recovery.reconstruction import Reconstruction, solve_each
 from autoprune.tasks import mapped
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, copy_of
 from search_spaces.adapters import adapt
 from search_spaces.masking import within
 from search_spaces.plan import Line, check_kept, plan_of
@@ -54,7 +53,7 @@ class Abreast(nn.Module):
 
     def __init__(self, dense: nn.Module, space: SearchSpace) -> None:
         super().__init__()
-        self.net = copy.deepcopy(dense).eval().requires_grad_(False)
+        self.net = copy_of(dense).eval().requires_grad_(False)
         adapt(self.net)  # so that layers inside attention are called
         self._space, self._plan, self.count = space, plan_of(space), 1
         self._parts = dict(self.net.named_modules(remove_duplicate=False))

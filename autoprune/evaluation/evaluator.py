@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from autoprune.recovery import Reconstruction, reestimate_evenly
 from autoprune.reference import broken_weight, read_weights, save_weights
 from autoprune.tasks import Draw, Task, answered, as_task
 from autoprune.training import Checkpoints, StepListener, TrainingLog, finetune
-from search_spaces import Dresser, Kept, SearchSpace, prune
+from search_spaces import Dresser, Kept, SearchSpace, copy_of, prune
 
 
 class Evaluator:
@@ -77,7 +76,7 @@ class Evaluator:
         self.task = self.task.without("val")  # on the device there are those that score only
         self._drawn: dict[int, Draw] = {}
         self._training = Start()  # where the training that goes on here has begun
-        self.dense = self.compute.place(copy.deepcopy(model)).eval()
+        self.dense = self.compute.place(copy_of(model)).eval()
         self._reconstructions: dict[int, Reconstruction] = {}
         self._dresser = Dresser(self.dense, space)
         two = self.task.draw("calibration", 2, settings.seed).whole(2)
@@ -259,7 +258,7 @@ class Evaluator:
             net = started(start)
             if not plan.starts:
                 return net
-            untouched = copy.deepcopy(net)
+            untouched = copy_of(net)
             before[start] = settled(net, None)
             return untouched
 

@@ -8,7 +8,6 @@ gains nothing over autocast's cache; batches of 64 to 128 are the fastest, 512 a
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from search_spaces import tensors_in
+from search_spaces import copy_of, tensors_in
 
 Pairs = tuple[tuple[str, str], ...]  # (convolution, the batch-norm that alone reads it)
 _Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -32,7 +31,7 @@ def find_pairs(model: nn.Module, call: Callable[[nn.Module], Any]) -> Pairs:
         model: Left as it is.
         call: Runs it on some samples.
     """
-    net = copy.deepcopy(model).eval().float()
+    net = copy_of(model).eval().float()
     calls: dict[str, int] = {}
     made: list[tuple[Tensor, str]] = []  # holds the tensors, so that none takes the place of another
     pairs: list[tuple[str, str]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from search_spaces import copy_of
 
 
 def latency_ms(
@@ -26,7 +27,7 @@ def latency_ms(
     """
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     arguments = tuple(a[:1].to(device) if isinstance(a, Tensor) else a for a in arguments)
-    ready = {name: copy.deepcopy(model).to(device).eval() for name, model in models.items()}
+    ready = {name: copy_of(model).to(device).eval() for name, model in models.items()}
     times: dict[str, list[float]] = {name: [] for name in ready}
     started = time.perf_counter()
     with torch.inference_mode():

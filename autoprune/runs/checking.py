@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from autoprune.tasks.streamed import Streamed
 from autoprune.tasks.task import LoadedTask
 from autoprune.tasks.trees import targets_of
 from objectives.plugins import PluginError, described
+from search_spaces import copy_of
 
 FEW = 8  # samples that are tried
 THREE = "a batch of {} parts is (inputs, targets, targets ...); for several inputs give ((a, b), targets)"
@@ -138,7 +138,7 @@ def check_answers(model: nn.Module, task: Task, name: str, config: RunConfig) ->
 
 
 def _check_loss(model: nn.Module, task: Task, batch: Any) -> None:
-    net = copy.deepcopy(model).eval().requires_grad_(True)
+    net = copy_of(model).eval().requires_grad_(True)
     where = task.where("loss")
     with torch.enable_grad(), warnings.catch_warnings():
         warnings.filterwarnings("error", "Using a target size")  # broadcast: the loss of other pairs
@@ -226,7 +226,7 @@ def worst_of(model: nn.Module, task: Task, config: RunConfig) -> float:
 
 def ignorant(model: nn.Module, task: Task, config: RunConfig) -> float:
     """What a search would minimise, of the network with all its parameters zero."""
-    net = copy.deepcopy(model).eval()
+    net = copy_of(model).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.zero_()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from torch import nn
@@ -19,7 +18,7 @@ from autoprune.runs.prepare import Prepared
 from autoprune.runs.training import train
 from autoprune.training import Method, Pruning, TrainingSettings, check_strength, plan_of, steps_of
 from autoprune.training.methods import make
-from search_spaces import Kept, NestedNetwork
+from search_spaces import Kept, NestedNetwork, copy_of
 
 CUT = "cut"  # the method that does nothing: then all epochs come after the cut
 
@@ -76,7 +75,7 @@ def check_recovery(config: RunConfig, prepared: Prepared, *, begun: bool = False
 def begin(method: Method, prepared: Prepared, config: RunConfig, *, begun: bool = False) -> None:
     """Let a method begin on a copy of the network: what it refuses, it refuses now; `begun`: see `check_recovery`."""
     plan, _ = plan_of(prepared.task, TrainingSettings.of(config), Compute.choose("cpu"))
-    net = method.network(copy.deepcopy(prepared.model).train())
+    net = method.network(copy_of(prepared.model).train())
     if isinstance(net, NestedNetwork):
         check_levels(net, prepared.example)
     method.begin(net, plan)
@@ -127,7 +126,7 @@ def train_with(
     Raises:
         Diverged: If the training loss becomes NaN or infinite.
     """
-    task, net = prepared.task.without("test"), method.network(copy.deepcopy(prepared.model))
+    task, net = prepared.task.without("test"), method.network(copy_of(prepared.model))
     steps = steps_of(task, phase)
     progress.begin(doing, steps)
     watch = Stopwatch(checkpoint)

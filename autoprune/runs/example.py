@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from autoprune.config import RunConfig
 from autoprune.data.memory import memory
 from autoprune.tasks import Task, part_of
 from autoprune.tasks.trees import arguments
+from search_spaces import copy_of
 from search_spaces.tracing import check_model
 
 SMALL = 2**20  # elements: what is no larger is not worth a thought
@@ -72,7 +72,7 @@ def _bytes_of(model: nn.Module, shape: list[int]) -> int:
         check_model(model)
         mode = _Largest()
         with suppress(Exception):  # code that does not run without numbers; or the shape is wrong, as tracing will say
-            weightless = copy.deepcopy(model).to("meta").eval()
+            weightless = copy_of(model).to("meta").eval()
             with mode, torch.no_grad():
                 weightless(torch.empty(shape, device="meta"))
         largest = max(largest, mode.found)

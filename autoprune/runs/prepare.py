@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 import time
@@ -41,7 +40,7 @@ from autoprune.tasks import MapStyle, Task, as_task, resolve_metric
 from objectives import find
 from objectives.latency import Latency
 from objectives.plugins import running
-from search_spaces import Kept, NestedNetwork, SearchSpace, trace
+from search_spaces import Kept, NestedNetwork, SearchSpace, copy_of, trace
 
 RESIDENT = ("digits", "cifar10", "cifar100", "tabular")  # kinds of data that are always in memory
 
@@ -371,7 +370,7 @@ def copied(model: nn.Module) -> nn.Module:
         raise ValueError(f"model {type(model).__name__}: has no weights, as it is on the meta device; "
                          "model.to_empty(device='cpu'), then load its weights")  # fmt: skip
     try:
-        return copy.deepcopy(model).cpu().eval()
+        return copy_of(model).cpu().eval()
     except (TypeError, RuntimeError) as error:
         cure = "remove what cannot (a lock, an open file, a tensor with a graph), or give its factory by name"
         raise ValueError(f"model {type(model).__name__}: cannot be copied ({error}); {cure}") from error

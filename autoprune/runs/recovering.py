@@ -33,7 +33,7 @@ from autoprune.settings import TrainingSettings
 from autoprune.tasks import Task, goal_of
 from autoprune.training import steps_of
 from autoprune.training.schedules import ADAPTIVE, adaptive_start
-from search_spaces import Kept, prune
+from search_spaces import Kept, copy_of, prune
 
 # Once per run, so more than the search can afford for each candidate: on ResNet-20 at half its MACs 4,000 instead of
 # 500 gave 0.4 points after an epoch.
@@ -83,7 +83,7 @@ def recover(
     if not steps and rival is None:
         _reestimate(model, task, config)
         return model, {}
-    nets = {"before_finetune": copy.deepcopy(model) if steps else model}
+    nets = {"before_finetune": copy_of(model) if steps else model}
     _reestimate(nets["before_finetune"], task, config)
     if rival is not None:
         nets["finalist"] = rival
@@ -169,7 +169,7 @@ def finalist_weights(evaluate: Evaluator, trial: Trial, say: Callable[[str], Non
 
 def _holding(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     """A copy with other weights."""
-    net = copy.deepcopy(model)
+    net = copy_of(model)
     net.load_state_dict(weights)
     return net.eval()
 
@@ -199,7 +199,7 @@ def _harm(best: str, found: Mapping[str, Mapping[str, float]], config: RunConfig
 def _reconstruct(config: RunConfig, prepared: Prepared, model: nn.Module, kept: Kept) -> None:
     """Fit the layers of the pruned network to the dense one's outputs, as the evaluator does, on more images."""
     compute = Compute.choose(config.device, config.amp)
-    dense = compute.place(copy.deepcopy(prepared.model)).eval()
+    dense = compute.place(copy_of(prepared.model)).eval()
     fit = Reconstruction.on(dense, prepared.space, prepared.task, FIT_SAMPLES, compute, config.seed)
     with compute.placed(model) as net:
         fit(net.eval(), kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -19,7 +18,7 @@ from autoprune.reference import ModelReference, broken_weight, fingerprint, load
 from autoprune.report.trained import METHOD_TRAINING
 from autoprune.runs.telling import PER_CLASS, TRAINING
 from autoprune.tasks import Task
-from search_spaces import tensors_in
+from search_spaces import copy_of, tensors_in
 from search_spaces.tracing import as_call
 
 SPLITS = ("val", "test")
@@ -142,7 +141,7 @@ def remeasured(
 def _check_answers(skeleton: nn.Module, network: nn.Module, where: str, example: Any) -> None:
     """Names and shapes do not say what a network computes: another activation, a hook, a forward of its own."""
     try:
-        twin = copy.deepcopy(network).cpu().float().eval()
+        twin = copy_of(network).cpu().float().eval()
         found = _answers(twin, example)
     except Exception as error:  # whatever the network's own code does
         why = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from autoprune.tasks import Task
 from autoprune.training import batches_of
 from objectives import find
 from objectives.plugins import running
+from search_spaces import copy_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,12 @@ def trained_by(trainer: str, network: nn.Module, run: TrainerRun, say: Callable[
         raise ValueError(f"{name}: must be a function of (network, run), got {type(function).__name__}")
     run.folder.mkdir(parents=True, exist_ok=True)
     with running(name, "while it trained the network"):
-        found: Trained | None = function(copy.deepcopy(network), run)
+        found: Trained | None = function(copy_of(network), run)
     if found is None:
         raise ValueError(f"{name}: gave nothing back; it must return the network that it trained")
     if not is_network(found):
         raise ValueError(f"{name}: must return the network, or its state dict, got {type(found).__name__}")
     try:
-        return fitted(copy.deepcopy(network), found, trainer, run.example, say)
+        return fitted(copy_of(network), found, trainer, run.example, say)
     except ValueError as error:
         raise ValueError(f"{name}: must give back the network that it was given, trained ({error})") from error

@@ -41,7 +41,8 @@ class Gating:
             members = members_seen(group, modules, {})
             if not members:
                 raise ValueError(f"group '{group.name}': gates need a layer that reads or makes the channels, found "
-                                 "bare parameters only; freeze it, or use a method without gates")  # fmt: skip
+                                 "none of them (but recurrent ones, or bare tensors); freeze it, or use a method "
+                                 "without gates")  # fmt: skip
             for member in members:
                 index = (number, positions(member, modules))
                 known = places.setdefault(site_of(member, modules), [])

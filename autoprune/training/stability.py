@@ -5,7 +5,6 @@ Letters: `w` a weight, `v` its momentum, lambda what a method pushes it with: it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from autoprune.training.methods.method import follow
 from autoprune.training.methods.sooner import Sooner
 from autoprune.training.optimisers import optimizer_of
 from autoprune.training.schedules import in_cycles
+from search_spaces import copy_of
 
 GROWN = 1e12  # times: greg2 makes kept weights grow on purpose, e^11 times by default at a constant rate of 0.1
 HELD = 1e-3  # of a weight: the gradients of the loss, which are left out here, do not let it vanish
@@ -69,7 +69,7 @@ def _safe(name: str, value: float, least: float, diverges: Callable[..., bool]) 
 def _diverges(net: nn.Module, method: Method, plan: Plan, **changed: float) -> bool:
     """Whether it does with these settings instead of its own."""
     factor = in_cycles(plan.settings, plan.steps, plan.per_epoch, method.cycles())
-    net = copy.deepcopy(net)
+    net = copy_of(net)
     method = type(method)(method.pruning, **{**method.settings(), **changed})
     method.begin(net, plan)
     optimizer = optimizer_of(net, replace(plan.settings, weight_decay=0.0))  # which is no doing of the method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces.contents import tensors_in
+from search_spaces.contents import copy_of, tensors_in
 from search_spaces.inputs import exchanged, positional
 from search_spaces.recorder import Recorder
 from search_spaces.tracing.dispatch import Functions, Nested, Operators
@@ -80,7 +79,7 @@ def run_training(rec: Recorder, model: nn.Module, args: Any, kwargs: Any) -> Val
 def runs(model: nn.Module, args: Any, kwargs: Any, *, training: bool = False) -> bool:
     """Does a copy run, in training mode or the mode that it is in, with nobody looking?"""
     with suppress(Exception, SystemExit), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        network = copy.deepcopy(model)
+        network = copy_of(model)
         if training:
             network.train()
         network(*detached(args), **detached(kwargs))

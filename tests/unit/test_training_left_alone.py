@@ -217,25 +217,39 @@ def test_heads_of_attention_are_heard(name):
 
 
 class Recurrent(nn.Module):
-    """Words, an LSTM, and a head."""
+    """Words, two LSTMs, and a head."""
 
     def __init__(self):
         super().__init__()
-        self.words, self.memory, self.head = nn.Embedding(9, 6), nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 4)
+        self.words, self.first = nn.Embedding(9, 6), nn.LSTM(6, 7, batch_first=True)
+        self.second, self.head = nn.LSTM(7, 5, batch_first=True), nn.Linear(5, 4)
 
     def forward(self, x):
-        return self.head(self.memory(self.words(x))[0][:, -1])
+        return self.head(self.second(self.first(self.words(x))[0])[0][:, -1])
 
 
 @pytest.mark.parametrize("name", ["gates", "threshold"])
 def test_a_group_that_cannot_be_gated_may_be_frozen(name):
     """As the message says."""
     net, example = Recurrent(), torch.zeros(1, 4, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"group 'words': gates need a layer .* freeze it, or use a method without"):
+    with pytest.raises(ValueError, match=r"group 'first': gates need a layer .* freeze it, or use a method without"):
         METHODS[name](pruning(net, example=example)).begin(net.train(), PLAN)
-    method = METHODS[name](pruning(net, ["words"], "params<=90%", example))
+    method = METHODS[name](pruning(net, ["first"], "params<=90%", example))
     method.begin(net.train(), PLAN)
     method.end(net)
+
+
+def test_words_that_only_an_lstm_reads_are_gated_where_they_are_looked_up():
+    net, example = Recurrent(), torch.zeros(2, 4, dtype=torch.long)
+    space, gates = trace(net, example), torch.arange(6.0)
+    shut = copy.deepcopy(net)
+    with torch.no_grad():
+        shut.words.weight.mul_(gates)
+    number = [g.name for g in space.groups].index("words")
+    shrunk = replace(space, groups=space.groups[number : number + 1])
+    gating = Gating(net, shrunk, lambda *_: gates)
+    assert torch.equal(net(example), shut(example))
+    gating.remove()
 
 
 @pytest.mark.parametrize("name", ["fisher", "gates", "threshold"])
