@@ -83,9 +83,11 @@ def copy_of(model: AnyModule, shared: Iterable[Tensor] = ()) -> AnyModule:
     Raises:
         TypeError: If something in it cannot be copied; or whatever else its own copying raises.
     """
-    computed = (t for module in model.modules() for t in tensors_in(kept_in(module)) if not t.is_leaf)
-    known = {id(t): t.detach().clone() for t in computed}
-    return copy.deepcopy(model, {**known, **{id(t): t for t in shared}})
+    known = {id(t): t for t in shared}
+    for tensor in (t for module in model.modules() for t in tensors_in(kept_in(module))):
+        if not tensor.is_leaf and id(tensor) not in known:
+            known[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(model, known)
 
 
 def caches(model: nn.Module) -> list[dict[Any, Any]]:

@@ -6,7 +6,6 @@ which axes of its parameters are as long as it reads, or makes, channels.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from search_spaces.contents import copy_of
 from search_spaces.operators import OperatorMode
 from search_spaces.rules.multiply_adds import multiply_adds
 from search_spaces.shrinkable import Shrinkable, kept_channels
@@ -48,7 +48,7 @@ class Declared:
         are no such sum it is one with all channels, whatever goes.
         """
         full = (len(self.reads), len(self.makes))
-        all_of_it = self._run(copy.deepcopy(self.module), full)
+        all_of_it = self._run(copy_of(self.module), full)
         if not all_of_it:
             return []
         try:
@@ -118,7 +118,7 @@ def _widths(reads: int, makes: int) -> Sequence[Width]:
 
 
 def _shrunk(module: nn.Module, reads: int, makes: int) -> nn.Module:
-    found = copy.deepcopy(module)
+    found = copy_of(module)
     kept = kept_channels(cast(Shrinkable, module))
     cast(Shrinkable, found).shrink(kept[0][:reads], kept[1][:makes])
     return found

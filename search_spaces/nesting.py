@@ -13,7 +13,6 @@ https://arxiv.org/abs/1812.08928.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -70,7 +69,7 @@ class NestedNetwork(nn.Module):
         self.level = self.names[0]
         first = Dresser(dense, space)
         self.largest = first.dress(self._kept(self.level), partial(_ordered, first, self.order), self.order)
-        self.largest = copy.deepcopy(self.largest)  # its tensors belong to nobody else
+        self.largest = copy_of(self.largest)  # its tensors belong to nobody else
         self._dresser = Dresser(dense, space)
         self._dresser.forget(set(self.largest.state_dict(keep_vars=True)))
         self._known: dict[str, Stays] = {}
@@ -153,7 +152,7 @@ class NestedNetwork(nn.Module):
             return value
 
         with torch.no_grad():
-            net = copy.deepcopy(self._dresser.dress(kept, back))
+            net = copy_of(self._dresser.dress(kept, back))
         self.switch(self.level)
         return net.train(self.training), kept
 
